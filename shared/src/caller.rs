@@ -1,0 +1,193 @@
+//! Who is calling: the Supabase user behind an `Authorization` header.
+
+use std::fmt;
+use std::time::Duration;
+
+use jsonwebtoken::errors::{Error, ErrorKind};
+use jsonwebtoken::{Algorithm, DecodingKey, Validation, decode, decode_header};
+use serde::Deserialize;
+use uuid::Uuid;
+
+use crate::clock::UnixMs;
+use crate::jwks::Jwks;
+use crate::jwt_ring;
+
+#[cfg(test)]
+pub(crate) mod testing;
+#[cfg(test)]
+mod tests;
+
+/// How far the issuer's clock and ours may differ; PostgREST allows the same.
+const LEEWAY: Duration = Duration::from_secs(30);
+
+/// The longest `Authorization` header looked at, in bytes. A user token with rich metadata has a few thousand.
+const HEADER_LIMIT: usize = 8 * 1024;
+
+/// The audience and the role of a signed-in user; server keys and anonymous keys carry others.
+const AUTHENTICATED: &str = "authenticated";
+
+/// A signed-in user. Comes from [`Verifier::verify`] alone.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Caller {
+    /// The user's id.
+    pub user_id: Uuid,
+}
+
+/// Why a caller is not let in. No text here holds any part of the token.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum Refusal {
+    /// There is no `Authorization` header, or it is blank.
+    #[error("the request carries no access token")]
+    Missing,
+    /// The header is not `Bearer` and one JWT, or a claim is not of its type.
+    #[error("the access token cannot be read")]
+    Malformed,
+    /// `exp` has passed.
+    #[error("the access token has expired")]
+    Expired,
+    /// `nbf` is still to come.
+    #[error("the access token is not valid yet")]
+    NotYetValid,
+    /// A genuine token for something else: another project, an anonymous visitor, a server.
+    #[error("the access token is not one of a signed-in user of this project")]
+    WrongKind,
+    /// The token names an algorithm that its key does not have.
+    #[error("the access token is signed in a way that is not accepted")]
+    WrongAlgorithm,
+    /// The project has no such key.
+    #[error("the access token is signed with an unknown key")]
+    UnknownKey,
+    /// The signature is not the key's.
+    #[error("the signature of the access token is wrong")]
+    BadSignature,
+    /// No key is known and none can be had now; says nothing about the token.
+    #[error("the keys that verify access tokens cannot be fetched")]
+    KeysUnavailable,
+}
+
+/// Verifies the access tokens of one Supabase project.
+pub struct Verifier {
+    issuer: String,
+    secret: Option<DecodingKey>,
+    jwks: Jwks,
+}
+
+impl Verifier {
+    /// For the project at `supabase_url`. Its legacy HS256 tokens are accepted only with `hs256_secret`.
+    ///
+    /// `http` fetches the project's keys; it must not follow redirects.
+    pub fn new(supabase_url: &str, hs256_secret: Option<&str>, http: reqwest::Client) -> Self {
+        jwt_ring::install();
+        let issuer = format!("{}/auth/v1", supabase_url.trim_end_matches('/'));
+        Self {
+            jwks: Jwks::new(format!("{issuer}/.well-known/jwks.json"), http),
+            // With an empty secret, anyone could sign.
+            secret: hs256_secret
+                .filter(|secret| !secret.trim().is_empty())
+                .map(|secret| DecodingKey::from_secret(secret.as_bytes())),
+            issuer,
+        }
+    }
+
+    /// The user whose token the `Authorization` header carries, at the time `now`.
+    ///
+    /// Calls the network only for keys that are not known or have grown old.
+    pub async fn verify(&self, authorization: Option<&str>, now: UnixMs) -> Result<Caller, Refusal> {
+        let token = bearer(authorization.unwrap_or_default())?;
+        let header = decode_header(token).map_err(|_| Refusal::Malformed)?;
+        // Extensions that must be understood; we understand none.
+        if header.crit.is_some() {
+            return Err(Refusal::Malformed);
+        }
+        let claims = match header.alg {
+            Algorithm::HS256 => {
+                let key = self.secret.as_ref().ok_or(Refusal::UnknownKey)?;
+                read(token, key, Algorithm::HS256)?
+            }
+            algorithm @ (Algorithm::ES256 | Algorithm::RS256) => {
+                let key = self.jwks.find(header.kid.as_deref(), algorithm, now).await?;
+                read(token, &key, algorithm)?
+            }
+            _ => return Err(Refusal::WrongAlgorithm),
+        };
+        self.admit(claims, now)
+    }
+
+    fn admit(&self, claims: Claims, now: UnixMs) -> Result<Caller, Refusal> {
+        if claims.iss.as_deref() != Some(self.issuer.as_str())
+            || claims.role.as_deref() != Some(AUTHENTICATED)
+        {
+            return Err(Refusal::WrongKind);
+        }
+        if at(claims.exp).plus(LEEWAY) <= now {
+            return Err(Refusal::Expired);
+        }
+        if claims.nbf.is_some_and(|nbf| at(nbf).minus(LEEWAY) > now) {
+            return Err(Refusal::NotYetValid);
+        }
+        let user_id = claims.sub.as_deref().and_then(hyphenated).ok_or(Refusal::WrongKind)?;
+        Ok(Caller { user_id })
+    }
+}
+
+impl fmt::Debug for Verifier {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Verifier")
+            .field("issuer", &self.issuer)
+            .field("hs256", &self.secret.is_some())
+            .finish_non_exhaustive()
+    }
+}
+
+/// The claims we judge; `aud` is judged by the library.
+#[derive(Deserialize)]
+struct Claims {
+    exp: f64,
+    nbf: Option<f64>,
+    iss: Option<String>,
+    role: Option<String>,
+    sub: Option<String>,
+}
+
+/// The one token of a `Bearer` header.
+fn bearer(authorization: &str) -> Result<&str, Refusal> {
+    if authorization.len() > HEADER_LIMIT {
+        return Err(Refusal::Malformed);
+    }
+    let mut words = authorization.split_ascii_whitespace();
+    match (words.next(), words.next(), words.next()) {
+        (None, ..) => Err(Refusal::Missing),
+        (Some(scheme), Some(token), None) if scheme.eq_ignore_ascii_case("bearer") => Ok(token),
+        _ => Err(Refusal::Malformed),
+    }
+}
+
+/// The claims of a token that `key` has signed with `algorithm`, its time not yet judged.
+fn read(token: &str, key: &DecodingKey, algorithm: Algorithm) -> Result<Claims, Refusal> {
+    let mut validation = Validation::new(algorithm);
+    validation.set_audience(&[AUTHENTICATED]);
+    validation.set_required_spec_claims(&["aud"]);
+    // The library would ask the machine's clock.
+    validation.validate_exp = false;
+    validation.validate_nbf = false;
+    decode(token, key, &validation).map(|data| data.claims).map_err(|error| refusal(&error))
+}
+
+fn refusal(error: &Error) -> Refusal {
+    match error.kind() {
+        ErrorKind::InvalidSignature => Refusal::BadSignature,
+        ErrorKind::InvalidAlgorithm | ErrorKind::UnsupportedAlgorithm => Refusal::WrongAlgorithm,
+        ErrorKind::InvalidAudience | ErrorKind::MissingRequiredClaim(_) => Refusal::WrongKind,
+        _ => Refusal::Malformed,
+    }
+}
+
+/// The time of a numeric claim, which is in seconds and may have a fraction; saturates.
+fn at(secs: f64) -> UnixMs {
+    UnixMs((secs * 1000.0) as i64)
+}
+
+/// The one way in which Supabase writes a uuid; the library would take others too.
+fn hyphenated(text: &str) -> Option<Uuid> {
+    Uuid::parse_str(text).ok().filter(|_| text.len() == 36)
+}

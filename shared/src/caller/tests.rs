@@ -1,0 +1,310 @@
+use serde_json::{Value, json};
+
+use super::testing::{NOW, Project, SECRET, Signer, USER, base64, http};
+use super::{HEADER_LIMIT, Refusal, Verifier};
+use crate::clock::UnixMs;
+
+fn secs() -> i64 {
+    NOW.0 / 1000
+}
+
+/// The outcome for a user of the project whose ES256 token has these `changes` to its claims.
+async fn verdict(changes: Value) -> Result<String, Refusal> {
+    let project = Project::start().await;
+    let token = project.es.token(&project.claims(changes));
+    project.verify(&token, NOW).await.map(|caller| caller.user_id.to_string())
+}
+
+#[tokio::test]
+async fn a_user_is_let_in_with_each_of_the_three_algorithms() {
+    let project = Project::start().await;
+    for signer in [&project.es, &project.rs, &project.hs] {
+        let token = signer.token(&project.claims(json!({})));
+        let caller = project.verify(&token, NOW).await;
+        assert_eq!(caller.map(|caller| caller.user_id.to_string()).as_deref(), Ok(USER));
+    }
+}
+
+#[tokio::test]
+async fn the_scheme_may_be_in_any_case_with_any_number_of_spaces() {
+    let project = Project::start().await;
+    let token = project.hs.token(&project.claims(json!({})));
+    for header in [format!("Bearer {token}"), format!("bearer {token}"), format!("  BEARER \t   {token}  ")] {
+        assert!(project.verifier.verify(Some(&header), NOW).await.is_ok(), "{header}");
+    }
+}
+
+#[tokio::test]
+async fn no_header_and_a_blank_one_are_missing() {
+    let project = Project::start().await;
+    for header in [None, Some(""), Some("   ")] {
+        assert_eq!(project.verifier.verify(header, NOW).await, Err(Refusal::Missing));
+    }
+}
+
+#[tokio::test]
+async fn what_is_not_bearer_and_one_jwt_is_malformed_and_fetches_nothing() {
+    let project = Project::start().await;
+    let token = project.es.token(&project.claims(json!({})));
+    let (header, rest) = token.split_once('.').unwrap();
+    for header in [
+        "Bearer".to_owned(),
+        token.clone(),
+        format!("Basic {token}"),
+        format!("Bearer {token} {token}"),
+        format!("Bearer {token},{token}"),
+        format!("Bearer {token}."),
+        format!("Bearer .{token}"),
+        format!("Bearer {header}.{token}"),
+        format!("Bearer {header}=.{rest}"),
+        "Bearer a".to_owned(),
+        "Bearer a.b.c".to_owned(),
+        "Bearer ...".to_owned(),
+        "Bearer ..".to_owned(),
+        "Bearer ключ.ключ.ключ".to_owned(),
+        "Bearer sb_secret_0123456789".to_owned(),
+        format!("Bearer {}.{}.{}", base64("{}"), base64("{}"), base64("x")),
+        format!("Bearer {}.e30.", base64("[".repeat(3000))),
+    ] {
+        let verdict = project.verifier.verify(Some(&header), NOW).await;
+        assert_eq!(verdict, Err(Refusal::Malformed), "{header}");
+    }
+    assert_eq!(project.server.fetches(), 0);
+}
+
+#[tokio::test]
+async fn a_header_over_the_limit_is_refused_and_one_within_it_is_read() {
+    let project = Project::start().await;
+    let padded = |length: usize| {
+        let token = project.hs.token(&project.claims(json!({"pad": "x".repeat(length)})));
+        format!("Bearer {token}")
+    };
+    let (long, too_long) = (padded(5000), padded(6000));
+    assert!(long.len() <= HEADER_LIMIT && too_long.len() > HEADER_LIMIT);
+    assert!(project.verifier.verify(Some(&long), NOW).await.is_ok());
+    let verdict = project.verifier.verify(Some(&too_long), NOW).await;
+    assert_eq!(verdict, Err(Refusal::Malformed));
+}
+
+#[tokio::test]
+async fn expiry_is_judged_by_the_given_time_with_30_s_of_leeway() {
+    assert!(verdict(json!({"exp": secs() - 29})).await.is_ok());
+    assert!(verdict(json!({"exp": secs() as f64 - 29.9})).await.is_ok());
+    assert_eq!(verdict(json!({"exp": secs() - 30})).await, Err(Refusal::Expired));
+    assert_eq!(verdict(json!({"exp": secs() - 31})).await, Err(Refusal::Expired));
+    assert_eq!(verdict(json!({"exp": 0})).await, Err(Refusal::Expired));
+    assert_eq!(verdict(json!({"exp": -1e300})).await, Err(Refusal::Expired));
+}
+
+#[tokio::test]
+async fn an_expiry_that_is_no_finite_number_is_malformed() {
+    for exp in [json!(null), json!("9999999999"), json!([]), json!({}), json!(true)] {
+        assert_eq!(verdict(json!({"exp": exp})).await, Err(Refusal::Malformed));
+    }
+    let project = Project::start().await;
+    let claims = base64(r#"{"exp": 1e999}"#);
+    let token = project.hs.token(&json!({}));
+    let (header, _) = token.split_once('.').unwrap();
+    let infinite = format!("{header}.{claims}");
+    let signed = project.hs.signed(&infinite);
+    assert_eq!(project.verify(&signed, NOW).await, Err(Refusal::Malformed));
+}
+
+#[tokio::test]
+async fn a_token_is_not_valid_before_its_time_less_30_s() {
+    assert!(verdict(json!({"nbf": secs() + 29})).await.is_ok());
+    assert_eq!(verdict(json!({"nbf": secs() + 31})).await, Err(Refusal::NotYetValid));
+    assert_eq!(verdict(json!({"nbf": 1e300})).await, Err(Refusal::NotYetValid));
+    assert_eq!(verdict(json!({"nbf": "soon"})).await, Err(Refusal::Malformed));
+}
+
+#[tokio::test]
+async fn the_audience_may_be_a_text_or_a_list_that_has_authenticated() {
+    assert!(verdict(json!({"aud": ["other", "authenticated"]})).await.is_ok());
+    for aud in [json!("other"), json!(["other"]), json!([]), json!(""), json!(null), json!(5), json!([5])] {
+        assert_eq!(verdict(json!({"aud": aud})).await, Err(Refusal::WrongKind), "{aud}");
+    }
+}
+
+#[tokio::test]
+async fn the_issuer_is_this_project_and_no_other() {
+    let project = Project::start().await;
+    let url = &project.server.url;
+    for iss in [
+        json!(null),
+        json!("supabase"),
+        json!("https://other.supabase.co/auth/v1"),
+        json!(format!("{url}/auth/v1/")),
+        json!(url),
+    ] {
+        let token = project.hs.token(&project.claims(json!({"iss": iss})));
+        assert_eq!(project.verify(&token, NOW).await, Err(Refusal::WrongKind), "{iss}");
+    }
+    let token = project.hs.token(&project.claims(json!({"iss": [format!("{url}/auth/v1")]})));
+    assert_eq!(project.verify(&token, NOW).await, Err(Refusal::Malformed));
+}
+
+#[tokio::test]
+async fn a_trailing_slash_of_the_project_url_changes_nothing() {
+    let project = Project::start().await;
+    let verifier = Verifier::new(&format!("{}/", project.server.url), None, http());
+    let token = project.es.token(&project.claims(json!({})));
+    assert!(verifier.verify(Some(&format!("Bearer {token}")), NOW).await.is_ok());
+}
+
+#[tokio::test]
+async fn the_keys_of_servers_and_visitors_are_not_users() {
+    let project = Project::start().await;
+    for role in ["service_role", "anon", "postgres", "", "Authenticated"] {
+        assert_eq!(verdict(json!({"role": role})).await, Err(Refusal::WrongKind), "{role}");
+        let legacy = json!({
+            "iss": "supabase", "ref": "abcdefgh", "role": role,
+            "iat": secs(), "exp": secs() + 315_360_000,
+        });
+        let verdict = project.verify(&project.hs.token(&legacy), NOW).await;
+        assert_eq!(verdict, Err(Refusal::WrongKind), "{role}");
+    }
+    assert_eq!(verdict(json!({"role": null})).await, Err(Refusal::WrongKind));
+}
+
+#[tokio::test]
+async fn the_subject_is_a_uuid_and_comes_out_in_lower_case() {
+    assert_eq!(verdict(json!({"sub": USER.to_uppercase()})).await.as_deref(), Ok(USER));
+    for sub in [
+        json!(null),
+        json!(""),
+        json!("admin"),
+        json!(USER.replace('-', "")),
+        json!(format!("{{{USER}}}")),
+        json!(format!("{USER}0")),
+        json!(USER.replace('7', "g")),
+        json!(USER.replace('7', "é")),
+        json!("7d9f3b520-c7e-4f0a-9a51-2f6f0f3c8b11"),
+    ] {
+        assert_eq!(verdict(json!({"sub": sub})).await, Err(Refusal::WrongKind), "{sub}");
+    }
+}
+
+#[tokio::test]
+async fn an_unsigned_token_is_refused() {
+    let project = Project::start().await;
+    let claims = base64(project.claims(json!({})).to_string());
+    for alg in ["none", "None", "nOnE", ""] {
+        for kid in [json!(null), json!("es")] {
+            let header = base64(json!({"alg": alg, "typ": "JWT", "kid": kid}).to_string());
+            let verdict = project.verify(&format!("{header}.{claims}."), NOW).await;
+            assert_eq!(verdict, Err(Refusal::Malformed), "{alg}");
+        }
+    }
+    for signer in [&project.es, &project.rs, &project.hs] {
+        let token = signer.token(&project.claims(json!({})));
+        let (message, _) = token.rsplit_once('.').unwrap();
+        let verdict = project.verify(&format!("{message}."), NOW).await;
+        assert_eq!(verdict, Err(Refusal::BadSignature));
+    }
+}
+
+#[tokio::test]
+async fn a_public_key_is_never_a_secret() {
+    let project = Project::start().await;
+    let forger = Signer::hs256(project.es.public_point()).named(Some("es"));
+    let token = forger.token(&project.claims(json!({})));
+    assert_eq!(project.verify(&token, NOW).await, Err(Refusal::BadSignature));
+
+    let without_secret = Verifier::new(&project.server.url, None, http());
+    let verdict = without_secret.verify(Some(&format!("Bearer {token}")), NOW).await;
+    assert_eq!(verdict, Err(Refusal::UnknownKey));
+}
+
+#[tokio::test]
+async fn legacy_tokens_need_a_secret_that_is_not_empty() {
+    let project = Project::start().await;
+    for secret in [None, Some(""), Some("  ")] {
+        let verifier = Verifier::new(&project.server.url, secret, http());
+        let forger = Signer::hs256(secret.unwrap_or(SECRET).as_bytes());
+        let header = format!("Bearer {}", forger.token(&project.claims(json!({}))));
+        let verdict = verifier.verify(Some(&header), NOW).await;
+        assert_eq!(verdict, Err(Refusal::UnknownKey));
+    }
+}
+
+#[tokio::test]
+async fn the_algorithm_is_the_keys_whatever_the_token_says() {
+    let project = Project::start().await;
+    let claims = project.claims(json!({}));
+    let crossed = [
+        Signer::es256("es").named(Some("rs")),
+        Signer::rs256("rs").named(Some("es")),
+        Signer::es256("es").claiming("RS256"),
+        Signer::rs256("rs").claiming("ES256"),
+        Signer::rs256("rs").claiming("PS256"),
+        Signer::rs256("rs").claiming("RS512"),
+        Signer::es256("es").claiming("ES384"),
+        Signer::es256("es").claiming("EdDSA"),
+        Signer::hs256(SECRET.as_bytes()).claiming("HS512"),
+    ];
+    for signer in &crossed {
+        let verdict = project.verify(&signer.token(&claims), NOW).await;
+        assert_eq!(verdict, Err(Refusal::WrongAlgorithm));
+    }
+}
+
+#[tokio::test]
+async fn a_changed_payload_header_or_signature_is_refused() {
+    let project = Project::start().await;
+    let other = base64(project.claims(json!({"sub": USER.replace('7', "8")})).to_string());
+    for signer in [&project.es, &project.rs, &project.hs] {
+        let token = signer.token(&project.claims(json!({})));
+        let parts: Vec<&str> = token.split('.').collect();
+        let payload = format!("{}.{other}.{}", parts[0], parts[2]);
+        assert_eq!(project.verify(&payload, NOW).await, Err(Refusal::BadSignature));
+
+        let changed = if parts[2].starts_with('A') { "B" } else { "A" };
+        let signature = format!("{}.{}.{changed}{}", parts[0], parts[1], &parts[2][1..]);
+        assert_eq!(project.verify(&signature, NOW).await, Err(Refusal::BadSignature));
+    }
+    let stranger = Signer::es256("es").token(&project.claims(json!({})));
+    assert_eq!(project.verify(&stranger, NOW).await, Err(Refusal::BadSignature));
+}
+
+#[tokio::test]
+async fn a_forged_token_is_called_forged_before_its_claims_are_judged() {
+    let project = Project::start().await;
+    let forged = Signer::es256("es").token(&project.claims(json!({"exp": 0, "role": "anon"})));
+    assert_eq!(project.verify(&forged, NOW).await, Err(Refusal::BadSignature));
+}
+
+#[tokio::test]
+async fn an_extension_that_must_be_understood_is_refused() {
+    let project = Project::start().await;
+    let header = json!({"alg": "ES256", "kid": "es", "crit": ["exp"]});
+    let token = project.es.token_with(&header, &project.claims(json!({})));
+    assert_eq!(project.verify(&token, NOW).await, Err(Refusal::Malformed));
+}
+
+#[tokio::test]
+async fn keys_and_addresses_within_a_token_are_ignored() {
+    let project = Project::start().await;
+    let intruder = Signer::es256("intruder");
+    let header = json!({
+        "alg": "ES256", "kid": "es", "jwk": intruder.jwk(), "jku": "http://127.0.0.1:1/keys",
+    });
+    let token = intruder.token_with(&header, &project.claims(json!({})));
+    assert_eq!(project.verify(&token, NOW).await, Err(Refusal::BadSignature));
+}
+
+#[tokio::test]
+async fn times_at_the_ends_of_the_scale_do_no_harm() {
+    let project = Project::start().await;
+    let token = project.es.token(&project.claims(json!({"exp": 1e300, "nbf": -1e300})));
+    for now in [UnixMs(i64::MIN), UnixMs(0), NOW, UnixMs(i64::MAX - 1)] {
+        assert!(project.verify(&token, now).await.is_ok(), "{now:?}");
+    }
+}
+
+#[tokio::test]
+async fn the_secret_is_not_printed() {
+    let project = Project::start().await;
+    let printed = format!("{:?} {:#?}", project.verifier, project.verifier);
+    assert!(printed.contains("/auth/v1") && !printed.contains(SECRET), "{printed}");
+}

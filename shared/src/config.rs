@@ -1,0 +1,228 @@
+//! What the environment must say, read once at start.
+
+use std::time::Duration;
+
+use jsonwebtoken::dangerous::insecure_decode;
+use reqwest::Url;
+use serde::Deserialize;
+
+use crate::secret::Secret;
+
+/// One attempt at a call to the platform or the database.
+const UPSTREAM_TIMEOUT: Duration = Duration::from_secs(8);
+
+/// A request's whole time: below the 30 s at which an API gateway cuts it off.
+const REQUEST_BUDGET: Duration = Duration::from_secs(25);
+
+/// How long `wpp-create` waits for a QR.
+const QR_WAIT: Duration = Duration::from_secs(8);
+
+/// The functions' configuration.
+#[derive(Clone, Debug)]
+pub struct Config {
+    /// `WPP_BASE_URL`: the platform.
+    pub wpp_base_url: Url,
+    /// `WPP_SECRET`: what the platform asks for before it makes a client. For `wpp-create` alone.
+    pub wpp_secret: Option<Secret>,
+    /// `SUPABASE_URL`: the project.
+    pub supabase_url: Url,
+    /// `SUPABASE_SERVICE_ROLE_KEY`: the right to every row.
+    pub service_key: ServiceKey,
+    /// `SUPABASE_JWT_SECRET`: for user tokens of the legacy kind.
+    pub jwt_secret: Option<Secret>,
+    /// `WEBHOOK_BASE_URL`, else `SUPABASE_URL`: where the platform reports to.
+    pub webhook_base_url: Url,
+    /// `CORS_ALLOWED_ORIGINS`: which pages may call.
+    pub origins: Origins,
+    /// `UPSTREAM_TIMEOUT_MS`, default 8000.
+    pub upstream_timeout: Duration,
+    /// `REQUEST_BUDGET_MS`, default 25000.
+    pub request_budget: Duration,
+    /// `QR_WAIT_MS`, default 8000.
+    pub qr_wait: Duration,
+}
+
+/// A variable that is missing or makes no sense; names it, and never shows its value.
+#[derive(Debug, PartialEq, Eq, thiserror::Error)]
+#[error("{variable} {problem}")]
+pub struct ConfigError {
+    variable: &'static str,
+    problem: &'static str,
+}
+
+impl Config {
+    /// From the process environment. `needed` names what this function cannot do without, beside what none can.
+    ///
+    /// # Errors
+    /// The first variable that is missing or malformed.
+    pub fn from_env(needed: &[&'static str]) -> Result<Self, ConfigError> {
+        Self::read(|name| std::env::var(name).ok(), needed)
+    }
+
+    /// From any source of variables.
+    ///
+    /// # Errors
+    /// The first variable that is missing or malformed.
+    pub fn read(
+        source: impl Fn(&str) -> Option<String>,
+        needed: &[&'static str],
+    ) -> Result<Self, ConfigError> {
+        let get =
+            |name: &str| source(name).map(|value| value.trim().to_owned()).filter(|value| !value.is_empty());
+        for variable in needed {
+            required(variable, get)?;
+        }
+        let supabase_url = base_url("SUPABASE_URL", required("SUPABASE_URL", get)?)?;
+        Ok(Self {
+            wpp_base_url: base_url("WPP_BASE_URL", required("WPP_BASE_URL", get)?)?,
+            wpp_secret: get("WPP_SECRET").map(|value| header_text("WPP_SECRET", value)).transpose()?,
+            service_key: ServiceKey::parse(required("SUPABASE_SERVICE_ROLE_KEY", get)?)?,
+            jwt_secret: get("SUPABASE_JWT_SECRET").map(Secret::new),
+            webhook_base_url: match get("WEBHOOK_BASE_URL") {
+                Some(value) => base_url("WEBHOOK_BASE_URL", value)?,
+                None => supabase_url.clone(),
+            },
+            origins: Origins::parse(&get("CORS_ALLOWED_ORIGINS").unwrap_or_default())?,
+            upstream_timeout: time("UPSTREAM_TIMEOUT_MS", get, UPSTREAM_TIMEOUT)?,
+            request_budget: time("REQUEST_BUDGET_MS", get, REQUEST_BUDGET)?,
+            qr_wait: time("QR_WAIT_MS", get, QR_WAIT)?,
+            supabase_url,
+        })
+    }
+
+    /// The webhook given to the platform: the sibling function that takes its reports.
+    pub fn webhook_url(&self) -> String {
+        format!("{}/functions/v1/wpp-webhook", self.webhook_base_url.as_str().trim_end_matches('/'))
+    }
+}
+
+/// The key of the service role, of either generation.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum ServiceKey {
+    /// A JWT: goes into `apikey` and `Authorization`.
+    Legacy(Secret),
+    /// `sb_secret_...`: goes into `apikey` alone; as a bearer it would be refused for not being a JWT.
+    New(Secret),
+}
+
+impl ServiceKey {
+    fn parse(value: String) -> Result<Self, ConfigError> {
+        const NAME: &str = "SUPABASE_SERVICE_ROLE_KEY";
+        #[derive(Deserialize)]
+        struct Claims {
+            role: Option<String>,
+        }
+        let key = header_text(NAME, value)?;
+        let text = key.expose();
+        if text.starts_with("sb_secret_") {
+            return Ok(Self::New(key));
+        }
+        if text.starts_with("sb_publishable_") {
+            return Err(ConfigError {
+                variable: NAME,
+                problem: "is a publishable key; the service role's is needed",
+            });
+        }
+        match insecure_decode::<Claims>(text).map(|token| token.claims.role) {
+            Ok(Some(role)) if role == "service_role" => Ok(Self::Legacy(key)),
+            Ok(_) => {
+                Err(ConfigError { variable: NAME, problem: "is a key of another role than service_role" })
+            }
+            Err(_) => Err(ConfigError { variable: NAME, problem: "is neither a JWT nor an sb_secret_ key" }),
+        }
+    }
+
+    /// The key itself, for `apikey`.
+    pub fn secret(&self) -> &Secret {
+        match self {
+            Self::Legacy(key) | Self::New(key) => key,
+        }
+    }
+
+    /// The key as a bearer, where it can be one.
+    pub fn bearer(&self) -> Option<&Secret> {
+        match self {
+            Self::Legacy(key) => Some(key),
+            Self::New(_) => None,
+        }
+    }
+}
+
+/// The pages that may call from a browser.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Origins {
+    /// `*`.
+    Any,
+    /// These; none, where the variable is not set.
+    Only(Vec<String>),
+}
+
+impl Origins {
+    fn parse(list: &str) -> Result<Self, ConfigError> {
+        let origins: Vec<String> = list
+            .split(',')
+            .map(|origin| origin.trim().trim_end_matches('/').to_owned())
+            .filter(|o| !o.is_empty())
+            .collect();
+        if origins == ["*"] {
+            return Ok(Self::Any);
+        }
+        // A pattern would be well-formed too, and match no page.
+        let well_formed = |origin: &String| {
+            !origin.contains('*')
+                && Url::parse(origin).is_ok_and(|url| url.origin().ascii_serialization() == *origin)
+        };
+        if origins.iter().all(well_formed) {
+            Ok(Self::Only(origins))
+        } else {
+            Err(ConfigError {
+                variable: "CORS_ALLOWED_ORIGINS",
+                problem: "must be * or a comma-separated list of origins such as https://app.example",
+            })
+        }
+    }
+
+    /// What `Access-Control-Allow-Origin` says to a page of `origin`.
+    pub fn allow<'a>(&self, origin: Option<&'a str>) -> Option<&'a str> {
+        match self {
+            Self::Any => Some("*"),
+            Self::Only(list) => origin.filter(|origin| list.iter().any(|allowed| allowed == origin)),
+        }
+    }
+}
+
+fn required(variable: &'static str, get: impl Fn(&str) -> Option<String>) -> Result<String, ConfigError> {
+    get(variable).ok_or(ConfigError { variable, problem: "is not set" })
+}
+
+fn base_url(variable: &'static str, value: String) -> Result<Url, ConfigError> {
+    let error = ConfigError { variable, problem: "is not an http or https address" };
+    match Url::parse(&value) {
+        Ok(url) if matches!(url.scheme(), "http" | "https") && url.has_host() => Ok(url),
+        _ => Err(error),
+    }
+}
+
+/// A value that goes into a header; one that cannot would panic deep inside a query builder.
+fn header_text(variable: &'static str, value: String) -> Result<Secret, ConfigError> {
+    if value.bytes().all(|byte| byte.is_ascii_graphic()) {
+        Ok(Secret::new(value))
+    } else {
+        Err(ConfigError { variable, problem: "contains a blank or a character that no key has" })
+    }
+}
+
+fn time(
+    variable: &'static str,
+    get: impl Fn(&str) -> Option<String>,
+    default: Duration,
+) -> Result<Duration, ConfigError> {
+    let Some(value) = get(variable) else { return Ok(default) };
+    match value.parse() {
+        Ok(ms @ 1..=600_000) => Ok(Duration::from_millis(ms)),
+        _ => Err(ConfigError { variable, problem: "must be a number of milliseconds from 1 to 600000" }),
+    }
+}
+
+#[cfg(test)]
+mod tests;

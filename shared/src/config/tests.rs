@@ -1,0 +1,156 @@
+use base64::Engine;
+use base64::engine::general_purpose::URL_SAFE_NO_PAD;
+
+use super::*;
+
+fn jwt(claims: &str) -> String {
+    let part = |json: &str| URL_SAFE_NO_PAD.encode(json);
+    format!("{}.{}.{}", part(r#"{"alg":"HS256","typ":"JWT"}"#), part(claims), part("signature"))
+}
+
+fn service_role() -> String {
+    jwt(r#"{"iss":"supabase","role":"service_role"}"#)
+}
+
+/// A good environment with one variable changed, or taken away.
+fn read(variable: &str, value: Option<&str>) -> Result<Config, ConfigError> {
+    let good = |name: &str| match name {
+        "WPP_BASE_URL" => Some("https://msg.example".to_owned()),
+        "SUPABASE_URL" => Some("https://project.supabase.co/".to_owned()),
+        "SUPABASE_SERVICE_ROLE_KEY" => Some(service_role()),
+        "WPP_SECRET" => Some("s3cret".to_owned()),
+        _ => None,
+    };
+    let source = |name: &str| if name == variable { value.map(str::to_owned) } else { good(name) };
+    Config::read(source, &["WPP_SECRET"])
+}
+
+fn problem(variable: &str, value: Option<&str>) -> String {
+    read(variable, value).unwrap_err().to_string()
+}
+
+#[test]
+fn a_plain_environment_has_the_documented_defaults() {
+    let config = read("", None).unwrap();
+    let times = [config.upstream_timeout, config.request_budget, config.qr_wait];
+    assert_eq!(times, [8, 25, 8].map(Duration::from_secs));
+    assert_eq!(config.origins.allow(Some("https://app.example")), None);
+    assert_eq!(config.webhook_url(), "https://project.supabase.co/functions/v1/wpp-webhook");
+    assert!(config.jwt_secret.is_none());
+}
+
+#[test]
+fn a_missing_or_blank_variable_is_named() {
+    for variable in ["WPP_BASE_URL", "SUPABASE_URL", "SUPABASE_SERVICE_ROLE_KEY", "WPP_SECRET"] {
+        for value in [None, Some(""), Some(" \n")] {
+            assert_eq!(problem(variable, value), format!("{variable} is not set"));
+        }
+    }
+    let unneeded = Config::read(|name| (name != "WPP_SECRET").then(|| source_of_all(name)), &[]);
+    assert!(unneeded.unwrap().wpp_secret.is_none());
+}
+
+fn source_of_all(name: &str) -> String {
+    match name {
+        "SUPABASE_SERVICE_ROLE_KEY" => "sb_secret_x".to_owned(),
+        "CORS_ALLOWED_ORIGINS" => "*".to_owned(),
+        name if name.ends_with("_MS") => "1".to_owned(),
+        _ => "https://example.org".to_owned(),
+    }
+}
+
+#[test]
+fn an_address_is_http_or_https_with_a_host() {
+    for variable in ["WPP_BASE_URL", "SUPABASE_URL", "WEBHOOK_BASE_URL"] {
+        for value in
+            ["msg.example", "//msg.example", "ftp://msg.example", "file:///etc", "https://", "not a url"]
+        {
+            assert_eq!(problem(variable, Some(value)), format!("{variable} is not an http or https address"));
+        }
+    }
+}
+
+#[test]
+fn the_webhook_may_be_elsewhere_and_below_a_path() {
+    for (base, url) in [
+        ("https://hooks.example", "https://hooks.example/functions/v1/wpp-webhook"),
+        ("http://hooks.example:8080/a/", "http://hooks.example:8080/a/functions/v1/wpp-webhook"),
+    ] {
+        assert_eq!(read("WEBHOOK_BASE_URL", Some(base)).unwrap().webhook_url(), url);
+    }
+}
+
+#[test]
+fn only_a_service_key_opens_the_database() {
+    const KEY: &str = "SUPABASE_SERVICE_ROLE_KEY";
+    let other_role = "is a key of another role than service_role";
+    for (value, expected) in [
+        (jwt(r#"{"role":"anon"}"#), other_role),
+        (jwt(r#"{"role":"authenticated"}"#), other_role),
+        (jwt("{}"), other_role),
+        ("sb_publishable_x".to_owned(), "is a publishable key; the service role's is needed"),
+        ("sb_something_x".to_owned(), "is neither a JWT nor an sb_secret_ key"),
+        ("a.b.c".to_owned(), "is neither a JWT nor an sb_secret_ key"),
+        ("two words".to_owned(), "contains a blank or a character that no key has"),
+        ("sb_secret_\u{e9}".to_owned(), "contains a blank or a character that no key has"),
+    ] {
+        assert_eq!(problem(KEY, Some(&value)), format!("{KEY} {expected}"));
+    }
+}
+
+#[test]
+fn a_key_of_the_new_kind_is_no_bearer() {
+    let new = read("SUPABASE_SERVICE_ROLE_KEY", Some(" sb_secret_x\n")).unwrap().service_key;
+    assert_eq!((new.secret().expose(), new.bearer()), ("sb_secret_x", None));
+    let legacy = read("", None).unwrap().service_key;
+    assert_eq!(legacy.bearer(), Some(legacy.secret()));
+}
+
+#[test]
+fn origins_are_a_star_or_a_list_of_origins() {
+    const LIST: &str = "CORS_ALLOWED_ORIGINS";
+    let config = read(LIST, Some("https://app.example/ ,http://localhost:5173,")).unwrap();
+    for allowed in ["https://app.example", "http://localhost:5173"] {
+        assert_eq!(config.origins.allow(Some(allowed)), Some(allowed));
+    }
+    for other in [
+        "https://app.example:8443",
+        "http://app.example",
+        "https://APP.example",
+        "https://app.example/",
+        "null",
+    ] {
+        assert_eq!(config.origins.allow(Some(other)), None, "{other}");
+    }
+    assert_eq!(read(LIST, Some(" * ")).unwrap().origins.allow(None), Some("*"));
+    for wrong in
+        ["app.example", "*, https://app.example", "https://app.example/path", "https://*.example", "null"]
+    {
+        assert!(problem(LIST, Some(wrong)).starts_with("CORS_ALLOWED_ORIGINS must be"), "{wrong}");
+    }
+}
+
+#[test]
+fn a_time_is_a_number_of_milliseconds() {
+    for variable in ["UPSTREAM_TIMEOUT_MS", "REQUEST_BUDGET_MS", "QR_WAIT_MS"] {
+        for value in ["1", "600000"] {
+            assert!(read(variable, Some(value)).is_ok());
+        }
+        for value in ["0", "-1", "600001", "1.5", "8s", "99999999999999999999"] {
+            let expected = format!("{variable} must be a number of milliseconds from 1 to 600000");
+            assert_eq!(problem(variable, Some(value)), expected);
+        }
+    }
+}
+
+#[test]
+fn a_printed_configuration_holds_no_secret() {
+    let source = |name: &str| match name {
+        "SUPABASE_JWT_SECRET" | "WPP_SECRET" => Some("canary".to_owned()),
+        "SUPABASE_SERVICE_ROLE_KEY" => Some("sb_secret_canary".to_owned()),
+        name => Some(source_of_all(name)),
+    };
+    let config = Config::read(source, &[]).unwrap();
+    assert!(config.jwt_secret.is_some() && config.wpp_secret.is_some());
+    assert!(!format!("{config:?}").contains("canary"));
+}

@@ -1,0 +1,180 @@
+//! How an organisation comes by a number's credentials: the intention is written down first, so that whoever comes after
+//! a crash, a retry or a double click finishes what was begun instead of beginning again.
+
+use std::time::Duration;
+
+use serde_json::Value;
+use uuid::Uuid;
+
+use crate::App;
+use crate::ask::Ask;
+use crate::clock::UnixMs;
+use crate::deadline::Deadline;
+use crate::error::Error;
+use crate::secret::Secret;
+use crate::store::{Attempt, BeginOutcome, Intention, Number, Saved};
+use crate::wpp::{Credentials, PlatformError};
+
+/// The platform's part of a creation, the repetitions included.
+const CREATE_TIME: Duration = Duration::from_secs(8);
+
+/// The longest that an attempt which has died blocks the next one.
+const LEASE: Duration = Duration::from_secs(10);
+
+/// An attempt gives up before its lease ends: two at once could each get a key that kills the other's.
+const WORK_TIME: Duration = Duration::from_millis(9_500);
+
+/// The first look for another attempt's result comes after this at the latest; the pauses double.
+const FIRST_LOOK: Duration = Duration::from_millis(100);
+
+/// The longest pause between two looks.
+const LONGEST_LOOK: Duration = Duration::from_secs(1);
+
+/// What a request to create came to.
+#[derive(Debug)]
+pub enum Created {
+    /// The number has its credentials.
+    Ready {
+        /// The number.
+        number: Number,
+        /// When that was, by the database's clock.
+        now: UnixMs,
+    },
+    /// Another attempt is still at it.
+    Pending,
+}
+
+/// Finds, joins or makes the number that a request is about.
+///
+/// # Errors
+/// What failed; repeating the request goes on from there, with the same session.
+pub async fn obtain(app: &App, ask: &Ask, intention: Intention, request: Value) -> Result<Created, Error> {
+    let mut attempt = Attempt {
+        user_id: ask.user_id,
+        intention,
+        holder: Uuid::new_v4(),
+        lease: LEASE,
+        joined: None,
+        idempotency: ask.idempotency_key.clone().map(|key| (key, request)),
+    };
+    let patience = ask.deadline.for_a_wait();
+    let mut pause = FIRST_LOOK;
+    loop {
+        let begun = app.store.begin_creation(&attempt, ask.deadline).await?;
+        match begun.outcome {
+            BeginOutcome::Existing { number } => {
+                return Ok(Created::Ready { number, now: begun.now });
+            }
+            BeginOutcome::Begun { creation, platform_id, number } => {
+                let (deadline, holder) = (ask.deadline, attempt.holder);
+                let work = Work { app, deadline, creation, holder, number, now: begun.now };
+                match work.run(platform_id).await? {
+                    Some(number) => return Ok(Created::Ready { number, now: begun.now }),
+                    None => attempt.joined = Some(creation),
+                }
+            }
+            BeginOutcome::Busy { creation, wait_ms } => {
+                attempt.joined = Some(creation);
+                let longest = pause.min(Duration::from_millis(wait_ms) + FIRST_LOOK);
+                if !patience.sleep(longest.mul_f64(0.5 + 0.5 * fastrand::f64())).await {
+                    return Ok(Created::Pending);
+                }
+                pause = (pause * 2).min(LONGEST_LOOK);
+            }
+            BeginOutcome::Mismatch => return Err(Error::IdempotencyMismatch),
+            BeginOutcome::NoOrganization => return Err(Error::NoOrganization),
+        }
+    }
+}
+
+/// One attempt's turn at a creation.
+struct Work<'a> {
+    app: &'a App,
+    deadline: Deadline,
+    creation: Uuid,
+    holder: Uuid,
+    number: Number,
+    now: UnixMs,
+}
+
+impl Work<'_> {
+    /// Asks the platform and saves at once what it gives. Nothing, where another attempt has taken over.
+    async fn run(&self, platform_id: String) -> Result<Option<Number>, Error> {
+        let work = async {
+            match self.credentials(platform_id).await? {
+                Some(credentials) => self.save(&credentials).await,
+                None => Ok(None),
+            }
+        };
+        let saved = self.deadline.at_most(WORK_TIME).bound(work).await;
+        let saved = saved.unwrap_or(Err(Error::Platform(PlatformError::TimedOut)));
+        if saved.is_err() {
+            self.leave().await;
+        }
+        saved
+    }
+
+    async fn credentials(&self, platform_id: String) -> Result<Option<Credentials>, Error> {
+        let given = self.create(&platform_id).await?;
+        // A key that came just now may be refused because it is not active yet: that says nothing.
+        if self.number.settings.api_key().as_ref() != Some(&given.api_key)
+            || self.number.key_is_new(self.now)
+            || self.works(&given.api_key).await?
+        {
+            return Ok(Some(given));
+        }
+        // The platform hands out the very key that it refuses: only another id brings another key.
+        let moved = self
+            .app
+            .store
+            .move_creation(self.number.organization_id, self.creation, self.holder, self.deadline)
+            .await?;
+        match moved {
+            Some(platform_id) => self.create(&platform_id).await.map(Some),
+            None => Ok(None),
+        }
+    }
+
+    async fn create(&self, platform_id: &str) -> Result<Credentials, Error> {
+        let secret =
+            self.app.config.wpp_secret.as_ref().ok_or(Error::Platform(PlatformError::SecretRefused))?;
+        let deadline = self.deadline.at_most(CREATE_TIME);
+        self.app.platform.create(secret, platform_id, deadline).await.map_err(Error::Platform)
+    }
+
+    async fn works(&self, api_key: &Secret) -> Result<bool, Error> {
+        match self.app.platform.token(api_key, self.now, self.deadline.at_most(CREATE_TIME)).await {
+            Ok(_) => Ok(true),
+            Err(PlatformError::KeyRefused) => Ok(false),
+            Err(error) => Err(Error::Platform(error)),
+        }
+    }
+
+    async fn save(&self, credentials: &Credentials) -> Result<Option<Number>, Error> {
+        let saved = self
+            .app
+            .store
+            .save_credentials(
+                self.number.organization_id,
+                self.creation,
+                self.holder,
+                credentials,
+                self.deadline,
+            )
+            .await?;
+        match saved {
+            Saved::Saved { number } => Ok(Some(number)),
+            Saved::Superseded { .. } | Saved::Gone => Ok(None),
+        }
+    }
+
+    /// The next attempt need not wait for a lease whose holder has given up.
+    async fn leave(&self) {
+        let organization = self.number.organization_id;
+        if let Err(error) =
+            self.app.store.leave_creation(organization, self.creation, self.holder, self.deadline).await
+        {
+            tracing::debug!(%error, "a failed creation keeps its lease until that ends");
+        }
+    }
+}

@@ -1,0 +1,92 @@
+//! How long a request still has.
+
+use std::time::Duration;
+
+use tokio::time::Instant;
+
+use crate::clock::UnixMs;
+
+/// Kept back from the invocation's own deadline, to get an answer of ours out before Lambda's bare 502.
+const MARGIN: Duration = Duration::from_millis(500);
+
+/// What a wait leaves of the time, to answer with what it brought.
+const ANSWER_TIME: Duration = Duration::from_millis(500);
+
+/// The moment by which something must have ended. On the monotonic clock: it lives no longer than its request.
+#[derive(Clone, Copy, Debug)]
+pub struct Deadline(Instant);
+
+/// The time ran out first.
+#[derive(Debug, PartialEq, Eq)]
+pub struct Elapsed;
+
+impl Deadline {
+    /// From now on, this long.
+    #[allow(clippy::disallowed_methods, reason = "the one reading of the monotonic clock")]
+    pub fn within(budget: Duration) -> Self {
+        Self(Instant::now() + budget)
+    }
+
+    /// The budget, cut to what the invocation allows. Its deadline (milliseconds since 1970) counts only while it
+    /// lies ahead: `cargo lambda watch` sends 600000, ten minutes after 1970.
+    pub fn of_invocation(deadline_ms: u64, now: UnixMs, budget: Duration) -> Self {
+        let left = now.until(UnixMs(i64::try_from(deadline_ms).unwrap_or(i64::MAX)));
+        Self::within(if left.is_zero() { budget } else { budget.min(left.saturating_sub(MARGIN)) })
+    }
+
+    /// This deadline, or `limit` from now where that is sooner.
+    pub fn at_most(self, limit: Duration) -> Self {
+        Self(self.0.min(Self::within(limit).0))
+    }
+
+    /// The deadline of a wait after which there is still an answer to give.
+    pub fn for_a_wait(self) -> Self {
+        self.at_most(self.remaining().saturating_sub(ANSWER_TIME))
+    }
+
+    /// What is left; nothing once it has passed.
+    pub fn remaining(self) -> Duration {
+        self.0.saturating_duration_since(Self::within(Duration::ZERO).0)
+    }
+
+    /// Runs `work` until it ends or the time has run out; it is dropped then.
+    ///
+    /// # Errors
+    /// [`Elapsed`] when the time ran out first.
+    pub async fn bound<F: Future>(self, work: F) -> Result<F::Output, Elapsed> {
+        tokio::time::timeout_at(self.0, work).await.map_err(|_| Elapsed)
+    }
+
+    /// Sleeps for `pause`, but not past this deadline; tells whether the whole pause fitted.
+    pub async fn sleep(self, pause: Duration) -> bool {
+        let fits = pause < self.remaining();
+        tokio::time::sleep(pause.min(self.remaining())).await;
+        fits
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const BUDGET: Duration = Duration::from_secs(25);
+
+    #[tokio::test(start_paused = true)]
+    async fn the_invocations_deadline_cuts_the_budget_and_leaves_a_margin() {
+        let deadline = Deadline::of_invocation(110_000, UnixMs(100_000), BUDGET);
+        assert_eq!(deadline.remaining(), Duration::from_millis(9_500));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_deadline_in_the_past_means_unknown() {
+        let deadline = Deadline::of_invocation(600_000, UnixMs(1_795_000_000_000), BUDGET);
+        assert_eq!(deadline.remaining(), BUDGET);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn work_that_takes_too_long_is_cut_off() {
+        let late = Deadline::within(BUDGET).bound(tokio::time::sleep(BUDGET * 2)).await;
+        assert_eq!(late, Err(Elapsed));
+        assert_eq!(Deadline::within(BUDGET).bound(async { 7 }).await, Ok(7));
+    }
+}

@@ -1,0 +1,107 @@
+//! Every parser of foreign input, fed with everything: nothing panics, and what is promised of good input holds of all.
+//!
+//! `cargo test` runs the same few hundred cases each time. `FUZZ_SECONDS=60 cargo test -p shared fuzz` runs new ones for
+//! so long for each target.
+
+use std::time::Duration;
+
+use proptest::prelude::*;
+use proptest::test_runner::{Config, RngAlgorithm, TestCaseResult, TestRng, TestRunner};
+use serde_json::{Map, Value, json};
+use tokio::runtime::Runtime;
+
+use crate::deadline::Deadline;
+
+mod answers;
+mod requests;
+mod tokens;
+
+/// Holds `test` against many values.
+fn hold<S: Strategy>(strategy: S, test: impl Fn(S::Value) -> TestCaseResult) {
+    let config = Config { failure_persistence: None, ..Config::default() };
+    let seconds = std::env::var("FUZZ_SECONDS").ok().and_then(|seconds| seconds.parse().ok());
+    let Some(seconds) = seconds else {
+        let rng = TestRng::deterministic_rng(RngAlgorithm::ChaCha);
+        return TestRunner::new_with_rng(config, rng).run(&strategy, test).unwrap();
+    };
+    let (end, mut runner) = (Deadline::within(Duration::from_secs(seconds)), TestRunner::new(config));
+    while !end.remaining().is_zero() {
+        runner.run(&strategy, &test).unwrap();
+    }
+}
+
+/// Drives what has to wait for something; servers live on in it.
+fn runtime() -> Runtime {
+    tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap()
+}
+
+/// Any text: short, of every alphabet, with what parsers stumble over.
+fn text() -> impl Strategy<Value = String> {
+    prop_oneof![
+        any::<String>(),
+        "[a-zA-Z0-9_.:@+-]{0,140}",
+        r#"[ -~]{0,40}"#,
+        Just("\u{0}".to_owned()),
+        Just("9".repeat(400)),
+    ]
+}
+
+/// Any number that JSON can write.
+fn number() -> impl Strategy<Value = Value> {
+    prop_oneof![
+        any::<i64>().prop_map(Value::from),
+        any::<u64>().prop_map(Value::from),
+        any::<f64>().prop_map(Value::from),
+        (-10_i64..100_000).prop_map(Value::from),
+        (1e-9..1e-2).prop_map(Value::from),
+    ]
+}
+
+/// Any JSON.
+fn value() -> impl Strategy<Value = Value> {
+    let leaf = prop_oneof![
+        Just(Value::Null),
+        any::<bool>().prop_map(Value::from),
+        number(),
+        text().prop_map(Value::from),
+        number().prop_map(|number| number.to_string().into()),
+    ];
+    leaf.prop_recursive(3, 24, 4, |inner| {
+        prop_oneof![
+            prop::collection::vec(inner.clone(), 0..4).prop_map(Value::from),
+            prop::collection::hash_map(text(), inner, 0..4).prop_map(|map| json!(map)),
+        ]
+    })
+}
+
+/// An object with some of these names, and any values.
+fn object(names: &'static [&'static str]) -> impl Strategy<Value = Map<String, Value>> {
+    let name = prop_oneof![4 => prop::sample::select(names).prop_map(str::to_owned), 1 => text()];
+    prop::collection::vec((name, value()), 0..names.len() + 2).prop_map(|fields| fields.into_iter().collect())
+}
+
+/// `good` with any part of it replaced by anything, some times over.
+fn disturbed(good: Value) -> impl Strategy<Value = Value> {
+    let pointers = pointers(&good, String::new());
+    let change = (prop::sample::select(pointers), prop_oneof![value(), text().prop_map(Value::from)]);
+    prop::collection::vec(change, 0..4).prop_map(move |changes| {
+        let mut event = good.clone();
+        for (pointer, value) in changes {
+            if let Some(place) = event.pointer_mut(&pointer) {
+                *place = value;
+            }
+        }
+        event
+    })
+}
+
+/// Where the parts of a JSON value are.
+fn pointers(value: &Value, at: String) -> Vec<String> {
+    let inner: Vec<_> = match value {
+        Value::Object(fields) => fields.iter().map(|(name, field)| (name.clone(), field)).collect(),
+        Value::Array(items) => items.iter().enumerate().map(|(n, item)| (n.to_string(), item)).collect(),
+        _ => Vec::new(),
+    };
+    let below = inner.into_iter().flat_map(|(name, inner)| pointers(inner, format!("{at}/{name}")));
+    std::iter::once(at.clone()).chain(below.collect::<Vec<_>>()).collect()
+}

@@ -1,0 +1,122 @@
+//! What the platform and PostgREST answer, over real HTTP.
+
+use reqwest::Url;
+use uuid::Uuid;
+
+use super::*;
+use crate::clock::UnixMs;
+use crate::config::ServiceKey;
+use crate::secret::Secret;
+use crate::store::{Attempt, Intention, Lease, Mirrored, Store, Wanted};
+use crate::token::Token;
+use crate::upstream::Upstream;
+use crate::upstream::testing::Server;
+use crate::wpp::{Link, Platform, PlatformError};
+
+/// An answer with this status and any body: bytes, JSON, or an object with the names that we look for.
+fn answer(names: &'static [&'static str]) -> impl Strategy<Value = (u16, Vec<u8>)> {
+    let body = prop_oneof![
+        prop::collection::vec(any::<u8>(), 0..100),
+        value().prop_map(|value| value.to_string().into_bytes()),
+        object(names).prop_map(|object| json!(object).to_string().into_bytes()),
+    ];
+    (prop_oneof![4 => Just(200_u16), 1 => 200_u16..502, 1 => 505_u16..600], body)
+}
+
+fn http((status, body): &(u16, Vec<u8>)) -> Vec<u8> {
+    let head = format!("HTTP/1.1 {status} X\r\nconnection: close\r\ncontent-length: {}\r\n\r\n", body.len());
+    [head.as_bytes(), body].concat()
+}
+
+fn deadline() -> Deadline {
+    Deadline::within(Duration::from_secs(20))
+}
+
+#[test]
+fn fuzz_answers_of_the_platform() {
+    let runtime = runtime();
+    let server = runtime.block_on(Server::start(""));
+    let url = Url::parse(&server.url).unwrap();
+    let platform = Platform::new(url, Upstream::new().unwrap(), Duration::from_secs(20));
+    let names =
+        &["apiKey", "session", "token", "expiresIn", "status", "state", "qr", "qrCode", "qrcode", "data"];
+    hold(answer(names), |answer| {
+        server.says(http(&answer));
+        let (secret, now) = (Secret::new("s"), UnixMs(1_800_000_000_000));
+        let good = (200..300).contains(&answer.0);
+        runtime.block_on(async {
+            if let Ok(given) = platform.create(&secret, "id", deadline()).await {
+                prop_assert!(good && !given.session.is_empty() && !given.api_key.expose().is_empty());
+            }
+            if let Ok(token) = platform.token(&secret, now, deadline()).await {
+                prop_assert!(good && !token.jwt.expose().is_empty() && token.expires_at >= now);
+            }
+            if let Ok(status) = platform.status("1", &secret, deadline()).await {
+                prop_assert!(good && status.word.chars().count() <= 64);
+                let known = matches!(status.word.as_str(), "connected" | "ready");
+                prop_assert_eq!(status.link == Link::Connected, known);
+            }
+            for qr in [
+                platform.qr("1", &secret, deadline()).await,
+                platform.start("1", &secret, deadline()).await.map(|started| started.qr),
+            ] {
+                prop_assert!(!matches!(&qr, Ok(Some(qr)) if qr.is_empty()));
+                prop_assert!(qr.is_err() || good);
+            }
+            if let Err(error) = platform.set_webhook("1", "u", &secret, deadline()).await {
+                prop_assert!(!good && error != PlatformError::TimedOut || answer.0 == 408, "{error}");
+            }
+            Ok(())
+        })
+    });
+}
+
+#[test]
+fn fuzz_answers_of_the_database() {
+    let runtime = runtime();
+    let server = runtime.block_on(Server::start(""));
+    let key = ServiceKey::New(Secret::new("sb_secret_x"));
+    let store = Store::new(&server.url, &key, Upstream::new().unwrap(), Duration::from_secs(20));
+    let names = &[
+        "now_ms",
+        "outcome",
+        "number",
+        "code",
+        "message",
+        "organization_id",
+        "creation",
+        "platform_id",
+        "wait_ms",
+    ];
+    let number = json!({"integration_id": Uuid::nil(), "organization_id": Uuid::nil(), "settings": {"wppApiKey": "k"},
+        "seen": {"status": "qr_issued", "qr": "2@", "qr_at_ms": 1, "at_ms": 1}});
+    let good = json!({"now_ms": 1, "organization_id": Uuid::nil(), "number": number, "outcome": "granted"});
+    let disturbed = disturbed(good).prop_map(|value| (200, value.to_string().into_bytes()));
+    hold(prop_oneof![answer(names), disturbed], |answer| {
+        server.says(http(&answer));
+        let lease = Lease { organization_id: Uuid::nil(), integration_id: Uuid::nil(), holder: Uuid::nil() };
+        let (secret, token) = (Secret::new("s"), Token::stored(Secret::new("t"), None));
+        let attempt = Attempt {
+            user_id: Uuid::nil(),
+            intention: Intention::Use,
+            holder: Uuid::nil(),
+            lease: Duration::ZERO,
+            joined: None,
+            idempotency: None,
+        };
+        runtime.block_on(async {
+            let errors = [
+                store.find(Uuid::nil(), &Wanted::default(), deadline()).await.err(),
+                store.claim_refresh(lease, None, false, Duration::ZERO, deadline()).await.err(),
+                store.save_token(lease, &secret, None, &token, deadline()).await.err(),
+                store.remember(Uuid::nil(), "1", Mirrored::Pairing, UnixMs(1), deadline()).await.err(),
+                store.begin_creation(&attempt, deadline()).await.err(),
+            ];
+            // What PostgREST writes may quote a row: of it, a short code is all that is kept.
+            for error in errors.into_iter().flatten() {
+                prop_assert!(error.to_string().len() < 60, "{error}");
+            }
+            Ok(())
+        })
+    });
+}

@@ -1,0 +1,150 @@
+//! What a caller and the gateway send.
+
+use std::sync::Arc;
+
+use lambda_http::http::{HeaderMap, HeaderValue, header};
+use lambda_http::request::LambdaRequest;
+use lambda_http::{Body, Context, LambdaEvent, Request, RequestExt};
+use serde::Deserialize;
+use uuid::Uuid;
+
+use super::*;
+use crate::App;
+use crate::ask::{Ask, check_session};
+use crate::edge;
+use crate::error::Error;
+
+#[derive(Deserialize)]
+struct Shape {
+    #[serde(rename = "session")]
+    _session: Option<String>,
+    #[serde(rename = "force")]
+    _force: Option<bool>,
+}
+
+fn event() -> Value {
+    json!({
+        "version": "2.0", "routeKey": "$default", "rawPath": "/functions/v1/wpp-qr", "rawQueryString": "session=1&x=%20",
+        "headers": {"authorization": "Bearer a.b.c", "content-type": "application/json", "origin": "https://app.example",
+            "host": "a.lambda-url.eu-central-1.on.aws", "x-forwarded-proto": "https", "idempotency-key": "k"},
+        "queryStringParameters": {"session": "1", "x": " "}, "cookies": ["a=b"],
+        "requestContext": {"accountId": "1", "apiId": "a", "domainName": "a", "stage": "$default", "timeEpoch": 1,
+            "http": {"method": "POST", "path": "/", "protocol": "HTTP/1.1", "sourceIp": "192.0.2.7", "userAgent": "x"}},
+        "body": "{\"session\": \"1\"}", "isBase64Encoded": false,
+    })
+}
+
+/// Nobody listens where this one looks.
+fn app() -> Arc<App> {
+    let source = |name: &str| {
+        let value = match name {
+            "SUPABASE_SERVICE_ROLE_KEY" => "sb_secret_x",
+            "SUPABASE_JWT_SECRET" => "a secret",
+            "WPP_BASE_URL" | "SUPABASE_URL" => "http://127.0.0.1:1",
+            _ => return None,
+        };
+        Some(value.to_owned())
+    };
+    Arc::new(App::new(crate::config::Config::read(source, &[]).unwrap()).unwrap())
+}
+
+/// What of an event a client chooses: its headers' values, query, body and method.
+#[test]
+fn fuzz_events() {
+    let (app, runtime) = (app(), runtime());
+    let client = (
+        "[ -~é]{0,60}",
+        text(),
+        prop::sample::select(&["GET", "POST", "PUT", "OPTIONS", "x"][..]),
+        "[ -~é]{0,40}",
+    );
+    hold(client, |(query, body, method, header)| {
+        let mut event = event();
+        event["rawQueryString"] = query.into();
+        event["body"] = body.into();
+        event["requestContext"]["http"]["method"] = method.into();
+        event["headers"]["content-type"] = header.clone().into();
+        event["headers"]["authorization"] = format!("bearer {header}").into();
+        event["headers"]["origin"] = header.into();
+        let payload: LambdaRequest = serde_json::from_value(event).unwrap();
+        let event = edge::readable(LambdaEvent::new(payload, Context::default()));
+        let request = Request::from(event.payload).with_lambda_context(event.context);
+        let handler = |_: Arc<App>, _: Ask| std::future::ready(Ok(json!({})));
+        let answer = runtime.block_on(edge::answer(app.clone(), "GET, POST", handler, request));
+        prop_assert!(matches!(answer.status().as_u16(), 204 | 401 | 405), "{answer:?}");
+        prop_assert_eq!(&answer.headers()[header::VARY], "Origin");
+        Ok(())
+    });
+}
+
+/// Whatever an event is, it is understood or refused; a gateway's own part of it may be of any shape.
+#[test]
+fn fuzz_the_shape_of_events() {
+    hold(disturbed(event()), |event| {
+        let _ = serde_json::from_value::<LambdaRequest>(event);
+        Ok(())
+    });
+}
+
+#[test]
+fn fuzz_bodies() {
+    let body = prop_oneof![
+        prop::collection::vec(any::<u8>(), 0..200),
+        object(&["session", "force"]).prop_map(|object| json!(object).to_string().into_bytes()),
+        value().prop_map(|value| value.to_string().into_bytes()),
+        (16_380_usize..16_390).prop_map(|length| vec![b' '; length]),
+    ];
+    let header = |bytes: Vec<u8>| HeaderValue::from_bytes(&bytes).ok();
+    let header = || prop::collection::vec(32_u8..255, 0..300).prop_map(header);
+    hold((body, header(), header()), |(body, content_type, key)| {
+        let (length, sent) = (body.len(), String::from_utf8_lossy(&body).into_owned());
+        let mut request = Request::new(Body::Binary(body));
+        *request.method_mut() = lambda_http::http::Method::POST;
+        let headers =
+            [(header::CONTENT_TYPE, content_type), (header::HeaderName::from_static("idempotency-key"), key)];
+        *request.headers_mut() =
+            headers.into_iter().filter_map(|(name, value)| Some((name, value?))).collect::<HeaderMap>();
+        let Ok(ask) = Ask::read(&request, Uuid::nil(), Deadline::within(Duration::ZERO)) else {
+            return Ok(());
+        };
+        prop_assert!(ask.body.is_object() && length <= 16 * 1024, "{sent}");
+        prop_assert!(ask.idempotency_key.is_none_or(|key| !key.trim().is_empty() && key.len() <= 255));
+        Ok(())
+    });
+}
+
+#[test]
+fn fuzz_wrong_fields() {
+    let canary = "[a-z]{12}";
+    hold(
+        (prop::sample::select(&["session", "force"][..]), canary, object(&["session", "force"])),
+        |(name, canary, mut body)| {
+            body.insert(name.to_owned(), json!([{canary.clone(): canary}]));
+            let ask = Ask {
+                user_id: Uuid::nil(),
+                deadline: Deadline::within(Duration::ZERO),
+                body: body.into(),
+                query_session: None,
+                idempotency_key: None,
+            };
+            let error = ask.body_as::<Shape>().err();
+            prop_assert!(
+                matches!(&error, Some(Error::BadRequest(said)) if said.starts_with("The field ")),
+                "{error:?}"
+            );
+            prop_assert!(!format!("{error:?}").contains(&canary), "{error:?}");
+            Ok(())
+        },
+    );
+}
+
+#[test]
+fn fuzz_sessions() {
+    hold(text(), |session| {
+        let plain = session.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"._-+@:".contains(&byte));
+        let expected = plain && (1..=128).contains(&session.len());
+        let checked = check_session(session.clone()).ok();
+        prop_assert_eq!(checked, expected.then_some(session));
+        Ok(())
+    });
+}

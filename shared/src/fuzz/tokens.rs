@@ -1,0 +1,105 @@
+//! What is stored, and what tokens say of themselves.
+
+use super::*;
+use crate::caller::testing::{NOW, Project, base64};
+use crate::clock::UnixMs;
+use crate::secret::Secret;
+use crate::settings::Settings;
+use crate::token::{Spread, Token};
+
+const DAY: Duration = Duration::from_secs(24 * 3600);
+
+/// A platform's token: opaque, or with any claims.
+fn jwt() -> impl Strategy<Value = String> {
+    prop_oneof![
+        text(),
+        object(&["exp", "iat", "sub"]).prop_map(|claims| {
+            let part = |value: &Value| base64(value.to_string());
+            format!("{}.{}.{}", part(&json!({"alg": "HS256"})), part(&json!(claims)), base64("signature"))
+        }),
+    ]
+}
+
+#[test]
+fn fuzz_settings() {
+    const OURS: [&str; 5] =
+        ["wppApiKey", "wppAccountNumber", "wppJwtToken", "wppJwtExpiresAt", "wppSubOrgId"];
+    hold((object(&OURS), any::<i64>()), |(row, now)| {
+        let settings: Settings = serde_json::from_value(json!(row)).unwrap();
+        prop_assert_eq!(&serde_json::to_value(&settings).unwrap(), &json!(row));
+        let text = |key: &str| row.get(key).and_then(Value::as_str).filter(|text| !text.is_empty());
+        prop_assert_eq!(settings.session(), text("wppAccountNumber"));
+        prop_assert_eq!(settings.sub_org_id(), text("wppSubOrgId"));
+        prop_assert_eq!(settings.api_key(), text("wppApiKey").map(Secret::new));
+        prop_assert_eq!(settings.token().map(|token| token.jwt), text("wppJwtToken").map(Secret::new));
+        if let Some(token) = settings.token() {
+            let _ = token.freshness(UnixMs(now), Spread::of(&now));
+            let _ = token.expires_at.to_rfc3339();
+        }
+        Ok(())
+    });
+}
+
+#[test]
+fn fuzz_issued_tokens() {
+    hold((jwt(), prop::option::of(value()), 0..4_102_444_800_000_i64), |(jwt, expires_in, now)| {
+        let token = Token::issued(Secret::new(jwt), expires_in.as_ref(), UnixMs(now));
+        let left = UnixMs(now).until(token.expires_at);
+        prop_assert!(left <= DAY && token.life <= DAY, "{token:?}");
+        prop_assert!(token.expires_at >= UnixMs(now), "{token:?}");
+        let _ = token.freshness(UnixMs(now), Spread::of(&now));
+        Ok(())
+    });
+}
+
+#[test]
+fn fuzz_masks() {
+    hold(any::<String>(), |key| {
+        let (masked, chars) = (Secret::new(key.clone()).masked(), key.chars().collect::<Vec<_>>());
+        if chars.len() < 12 {
+            prop_assert_eq!(masked, "***");
+        } else {
+            let end = |chars: &[char]| chars.iter().collect::<String>();
+            prop_assert_eq!(masked, format!("{}••••••{}", end(&chars[..6]), end(&chars[chars.len() - 4..])));
+        }
+        Ok(())
+    });
+}
+
+/// A token that nobody signed: made up, or a genuine one with one character changed.
+fn forged(genuine: Vec<String>) -> impl Strategy<Value = String> {
+    let header = object(&["alg", "kid", "typ", "crit", "jku", "jwk", "x5c"]);
+    let claims = object(&["iss", "aud", "role", "sub", "exp", "nbf", "iat"]);
+    let part = |object: Map<String, Value>| base64(json!(object).to_string());
+    let changed = (prop::sample::select(genuine), any::<prop::sample::Index>(), any::<char>());
+    prop_oneof![
+        text(),
+        (header, claims, text()).prop_map(move |(header, claims, signature)| {
+            format!("{}.{}.{signature}", part(header), part(claims))
+        }),
+        changed.prop_map(|(token, at, char)| {
+            let mut chars: Vec<_> = token.chars().collect();
+            let at = at.index(chars.len());
+            chars[at] = char;
+            chars.into_iter().collect()
+        }),
+    ]
+}
+
+#[test]
+fn fuzz_user_tokens() {
+    let runtime = runtime();
+    let project = runtime.block_on(Project::start());
+    let genuine =
+        [&project.es, &project.rs, &project.hs].map(|key| key.token(&project.claims(json!({})))).to_vec();
+    for token in &genuine {
+        assert!(runtime.block_on(project.verify(token, NOW)).is_ok());
+    }
+    hold(forged(genuine.clone()), |token| {
+        let verdict = runtime.block_on(project.verify(&token, NOW));
+        prop_assert!(verdict.is_err() || genuine.iter().any(|genuine| genuine == token.trim()), "{token}");
+        Ok(())
+    });
+    // Whatever key ids were made up, the project was asked for them twice at most.
+    assert!(project.server.fetches() <= 2);
+}

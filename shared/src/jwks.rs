@@ -1,0 +1,266 @@
+//! The project's public keys, fetched when needed and kept.
+//!
+//! A known key costs no network call while the set is young. Whatever arrives, the set is fetched again at most
+//! once in [`REFETCH_INTERVAL`], and an old set serves for as long as no new one can be had.
+
+use std::collections::VecDeque;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use jsonwebtoken::{Algorithm, DecodingKey};
+use serde::Deserialize;
+
+use crate::caller::Refusal;
+use crate::clock::UnixMs;
+
+mod key;
+#[cfg(test)]
+mod tests;
+
+use key::Key;
+
+/// The age at which a set is due for renewal: as long as Supabase's edge keeps it.
+const FRESH_FOR: Duration = Duration::from_secs(600);
+
+/// The shortest time between two refetches, so that made-up key ids cost the project little.
+const REFETCH_INTERVAL: Duration = Duration::from_secs(30);
+
+/// How long a key id absent from a fetched set is taken to be still absent.
+/// Short, since a new key may reach us later than the first token signed with it.
+const UNKNOWN_FOR: Duration = Duration::from_secs(120);
+
+/// More ids than can be found absent within [`UNKNOWN_FOR`].
+const UNKNOWN_CAPACITY: usize = 16;
+
+/// The longest key id worth looking for, in bytes; Supabase's are uuids.
+const KID_LIMIT: usize = 128;
+
+/// The time for one fetch, from connecting to the last byte.
+const FETCH_TIMEOUT: Duration = Duration::from_secs(3);
+
+/// The largest set read, in bytes; a real one has a few keys of some hundred bytes.
+const BODY_LIMIT: usize = 64 * 1024;
+
+/// The keys of one project.
+pub(crate) struct Jwks {
+    url: String,
+    http: reqwest::Client,
+    /// Held for moments only, never over a fetch: a known key never waits for someone's unknown one.
+    shelf: Mutex<Shelf>,
+    /// Held over a fetch.
+    fetching: tokio::sync::Mutex<()>,
+}
+
+impl Jwks {
+    pub(crate) fn new(url: String, http: reqwest::Client) -> Self {
+        Self { url, http, shelf: Mutex::default(), fetching: tokio::sync::Mutex::default() }
+    }
+
+    /// The key that verifies a token with this header.
+    ///
+    /// Without a `kid`, the set must have exactly one key for `algorithm`.
+    pub(crate) async fn find(
+        &self,
+        kid: Option<&str>,
+        algorithm: Algorithm,
+        now: UnixMs,
+    ) -> Result<Arc<DecodingKey>, Refusal> {
+        let (need, found, fetches) = {
+            let shelf = self.shelf();
+            (shelf.need(kid, now), shelf.find(kid, algorithm), shelf.fetches)
+        };
+        let _fetching = match need {
+            Need::Nothing => return found,
+            Need::Renewal => match self.fetching.try_lock() {
+                Ok(guard) => guard,
+                Err(_) => return found,
+            },
+            Need::Keys => self.fetching.lock().await,
+        };
+        // Who has waited here for a fetch shares its outcome, good or bad.
+        let due = {
+            let mut shelf = self.shelf();
+            shelf.fetches == fetches && shelf.begin(kid, now)
+        };
+        if due {
+            let fetched = self.fetch().await;
+            self.shelf().finish(fetched, kid, now);
+        }
+        self.shelf().find(kid, algorithm)
+    }
+
+    fn shelf(&self) -> MutexGuard<'_, Shelf> {
+        self.shelf.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    async fn fetch(&self) -> Result<Vec<Key>, FetchError> {
+        let body =
+            tokio::time::timeout(FETCH_TIMEOUT, self.download()).await.map_err(|_| FetchError::Timeout)??;
+        let set: Set = serde_json::from_slice(&body).map_err(|_| FetchError::NotAKeySet)?;
+        Ok(set.keys.into_iter().filter_map(Key::from_jwk).collect())
+    }
+
+    async fn download(&self) -> Result<Vec<u8>, FetchError> {
+        let mut response = match self.http.get(&self.url).send().await {
+            // A thawed sandbox may hold a dead connection; the first use of it fails, the second opens a new one.
+            Err(error) if error.is_request() && !error.is_connect() && !error.is_timeout() => {
+                self.http.get(&self.url).send().await?
+            }
+            sent => sent?,
+        };
+        if !response.status().is_success() {
+            return Err(FetchError::Status(response.status().as_u16()));
+        }
+        let mut body = Vec::new();
+        while let Some(chunk) = response.chunk().await? {
+            if body.len() + chunk.len() > BODY_LIMIT {
+                return Err(FetchError::TooLarge);
+            }
+            body.extend_from_slice(&chunk);
+        }
+        Ok(body)
+    }
+}
+
+/// What is known of the keys at one moment.
+#[derive(Default)]
+struct Shelf {
+    set: Option<KeySet>,
+    /// When a refetch was last begun; the first fetch is none.
+    refetched_at: Option<UnixMs>,
+    /// Fetches ended, well or badly.
+    fetches: u64,
+    /// Key ids that a fetched set did not have, and when it did not.
+    absent: VecDeque<(String, UnixMs)>,
+}
+
+struct KeySet {
+    keys: Vec<Key>,
+    fetched_at: UnixMs,
+}
+
+/// What a token asks of the network.
+#[derive(PartialEq)]
+enum Need {
+    Nothing,
+    /// What is held will do, though it is time for a new set.
+    Renewal,
+    /// Nothing held will do.
+    Keys,
+}
+
+impl Shelf {
+    fn need(&self, kid: Option<&str>, now: UnixMs) -> Need {
+        let Some(set) = &self.set else {
+            return Need::Keys;
+        };
+        if kid.is_some_and(|kid| !set.has(kid) && !self.is_absent(kid, now)) {
+            Need::Keys
+        } else if apart(set.fetched_at, now) >= FRESH_FOR {
+            Need::Renewal
+        } else {
+            Need::Nothing
+        }
+    }
+
+    /// Whether a fetch is to be made now; if so, it counts as begun.
+    fn begin(&mut self, kid: Option<&str>, now: UnixMs) -> bool {
+        if self.set.is_none() {
+            return true;
+        }
+        let due = self.may_refetch(now) && self.need(kid, now) != Need::Nothing;
+        if due {
+            self.refetched_at = Some(now);
+        }
+        due
+    }
+
+    /// Takes in the outcome of a fetch made for `kid`; a failure leaves what there is.
+    fn finish(&mut self, fetched: Result<Vec<Key>, FetchError>, kid: Option<&str>, now: UnixMs) {
+        self.fetches += 1;
+        match fetched {
+            Ok(keys) => {
+                let set = KeySet { keys, fetched_at: now };
+                if let Some(kid) = kid.filter(|kid| !set.has(kid)) {
+                    self.note_absent(kid, now);
+                }
+                self.set = Some(set);
+            }
+            Err(error) => {
+                let serving_old_keys = self.set.is_some();
+                tracing::warn!(%error, serving_old_keys, "the project's keys could not be fetched");
+            }
+        }
+    }
+
+    fn find(&self, kid: Option<&str>, algorithm: Algorithm) -> Result<Arc<DecodingKey>, Refusal> {
+        let set = self.set.as_ref().ok_or(Refusal::KeysUnavailable)?;
+        let fitting = |key: &&Key| key.algorithm == algorithm;
+        let key = match kid {
+            Some(kid) if set.has(kid) => set.named(kid).find(fitting).ok_or(Refusal::WrongAlgorithm)?,
+            Some(_) => return Err(Refusal::UnknownKey),
+            None => {
+                let mut fitting = set.keys.iter().filter(fitting);
+                let only = fitting.next().filter(|_| fitting.next().is_none());
+                only.ok_or(Refusal::UnknownKey)?
+            }
+        };
+        Ok(Arc::clone(&key.decoding))
+    }
+
+    fn may_refetch(&self, now: UnixMs) -> bool {
+        self.refetched_at.is_none_or(|begun| apart(begun, now) >= REFETCH_INTERVAL)
+    }
+
+    fn is_absent(&self, kid: &str, now: UnixMs) -> bool {
+        let noted = |(id, at): &(String, UnixMs)| id == kid && apart(*at, now) < UNKNOWN_FOR;
+        kid.len() > KID_LIMIT || self.absent.iter().any(noted)
+    }
+
+    fn note_absent(&mut self, kid: &str, now: UnixMs) {
+        if kid.len() > KID_LIMIT {
+            return;
+        }
+        if self.absent.len() == UNKNOWN_CAPACITY {
+            self.absent.pop_front();
+        }
+        self.absent.push_back((kid.to_owned(), now));
+    }
+}
+
+impl KeySet {
+    fn named(&self, kid: &str) -> impl Iterator<Item = &Key> {
+        self.keys.iter().filter(move |key| key.kid.as_deref() == Some(kid))
+    }
+
+    fn has(&self, kid: &str) -> bool {
+        self.named(kid).next().is_some()
+    }
+}
+
+/// A set as it is served; a key that cannot be read must not cost us the others.
+#[derive(Deserialize)]
+struct Set {
+    keys: Vec<serde_json::Value>,
+}
+
+/// Why there is no new set. Holds nothing of the answer.
+#[derive(Debug, thiserror::Error)]
+enum FetchError {
+    #[error("no answer within {FETCH_TIMEOUT:?}")]
+    Timeout,
+    #[error("status {0}")]
+    Status(u16),
+    #[error("more than {BODY_LIMIT} bytes")]
+    TooLarge,
+    #[error("not a set of keys")]
+    NotAKeySet,
+    #[error(transparent)]
+    Http(#[from] reqwest::Error),
+}
+
+/// How far two points lie apart, whichever is later: a clock set back a little ages nothing,
+/// one set back a lot does not keep a set young for ever.
+fn apart(a: UnixMs, b: UnixMs) -> Duration {
+    Duration::from_millis(a.0.abs_diff(b.0))
+}

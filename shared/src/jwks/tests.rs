@@ -1,0 +1,294 @@
+use std::sync::Arc;
+use std::time::Duration;
+
+use serde_json::json;
+use tokio::task::JoinSet;
+
+use super::{
+    BODY_LIMIT, FETCH_TIMEOUT, FRESH_FOR, KID_LIMIT, REFETCH_INTERVAL, Shelf, UNKNOWN_CAPACITY, UNKNOWN_FOR,
+};
+use crate::caller::testing::{Answer, NOW, Project, Signer, http};
+use crate::caller::{Caller, Refusal, Verifier};
+use crate::clock::UnixMs;
+
+const MOMENT: Duration = Duration::from_millis(1);
+
+fn later(by: Duration) -> UnixMs {
+    NOW.plus(by)
+}
+
+impl Project {
+    /// A token that outlives every test.
+    fn token_of(&self, signer: &Signer) -> String {
+        signer.token(&self.claims(json!({"exp": 4_000_000_000_u64})))
+    }
+
+    /// A token whose key id the project has never had.
+    fn made_up(&self, kid: &str) -> String {
+        let header = json!({"alg": "ES256", "kid": kid});
+        self.es.token_with(&header, &self.claims(json!({"exp": 4_000_000_000_u64})))
+    }
+
+    async fn outcomes(self: &Arc<Self>, tokens: Vec<String>) -> Vec<Result<Caller, Refusal>> {
+        let mut calls = JoinSet::new();
+        for token in tokens {
+            let project = Arc::clone(self);
+            calls.spawn(async move { project.verify(&token, NOW).await });
+        }
+        calls.join_all().await
+    }
+}
+
+#[tokio::test]
+async fn a_known_key_costs_no_call_while_the_set_is_young() {
+    let project = Project::start().await;
+    let token = project.token_of(&project.es);
+    for age in [Duration::ZERO, MOMENT, FRESH_FOR / 2, FRESH_FOR - MOMENT] {
+        assert!(project.verify(&token, later(age)).await.is_ok());
+        assert_eq!(project.server.fetches(), 1);
+    }
+    assert!(project.verify(&token, later(FRESH_FOR)).await.is_ok());
+    assert_eq!(project.server.fetches(), 2);
+}
+
+#[tokio::test]
+async fn legacy_tokens_cost_no_call_at_all() {
+    let project = Project::start().await;
+    assert!(project.verify(&project.token_of(&project.hs), NOW).await.is_ok());
+    assert_eq!(project.server.fetches(), 0);
+}
+
+#[tokio::test]
+async fn a_hundred_first_requests_at_once_fetch_once() {
+    let project = Arc::new(Project::start().await);
+    let outcomes = project.outcomes(vec![project.token_of(&project.es); 100]).await;
+    assert_eq!(outcomes.iter().filter(|outcome| outcome.is_ok()).count(), 100);
+    assert_eq!(project.server.fetches(), 1);
+}
+
+#[tokio::test]
+async fn a_hundred_first_requests_at_once_share_one_failure() {
+    let project = Arc::new(Project::start().await);
+    project.server.answer(Answer::Reply(500, String::new()));
+    let outcomes = project.outcomes(vec![project.token_of(&project.es); 100]).await;
+    assert!(outcomes.iter().all(|outcome| *outcome == Err(Refusal::KeysUnavailable)));
+    assert_eq!(project.server.fetches(), 1);
+}
+
+#[tokio::test]
+async fn made_up_key_ids_cost_one_refetch_in_30_s() {
+    let project = Project::start().await;
+    assert!(project.verify(&project.token_of(&project.es), NOW).await.is_ok());
+    for (age, fetches) in [
+        (Duration::ZERO, 2),
+        (REFETCH_INTERVAL - MOMENT, 2),
+        (REFETCH_INTERVAL, 3),
+        (REFETCH_INTERVAL * 2 - MOMENT, 3),
+        (REFETCH_INTERVAL * 2, 4),
+    ] {
+        for number in 0..50 {
+            let token = project.made_up(&format!("{age:?} {number}"));
+            assert_eq!(project.verify(&token, later(age)).await, Err(Refusal::UnknownKey));
+        }
+        assert_eq!(project.server.fetches(), fetches, "{age:?}");
+    }
+}
+
+#[tokio::test]
+async fn an_absent_key_id_is_remembered_for_a_while_and_not_for_ever() {
+    let project = Project::start().await;
+    let token = project.made_up("absent");
+    for (age, fetches) in [(Duration::ZERO, 1), (MOMENT, 1), (UNKNOWN_FOR - MOMENT, 1), (UNKNOWN_FOR, 2)] {
+        assert_eq!(project.verify(&token, later(age)).await, Err(Refusal::UnknownKey));
+        assert_eq!(project.server.fetches(), fetches, "{age:?}");
+    }
+}
+
+#[test]
+fn the_memory_of_absent_key_ids_is_small() {
+    let mut shelf = Shelf::default();
+    for number in 0..100 {
+        shelf.finish(Ok(Vec::new()), Some(&number.to_string()), NOW);
+        shelf.finish(Ok(Vec::new()), Some(&"x".repeat(KID_LIMIT + 1)), NOW);
+    }
+    assert_eq!(shelf.absent.len(), UNKNOWN_CAPACITY);
+    assert!(shelf.absent.iter().all(|(kid, _)| kid.len() <= KID_LIMIT));
+}
+
+#[tokio::test]
+async fn a_huge_key_id_is_unknown_without_a_refetch() {
+    let project = Project::start().await;
+    assert!(project.verify(&project.token_of(&project.es), NOW).await.is_ok());
+    let token = project.made_up(&"x".repeat(KID_LIMIT + 1));
+    assert_eq!(project.verify(&token, NOW).await, Err(Refusal::UnknownKey));
+    assert_eq!(project.server.fetches(), 1);
+}
+
+#[tokio::test]
+async fn a_new_key_is_found_after_one_refetch_and_the_old_one_is_gone() {
+    let project = Arc::new(Project::start().await);
+    let old = project.token_of(&project.es);
+    assert!(project.verify(&old, NOW).await.is_ok());
+    let new = Signer::es256("new");
+    project.server.show(&[new.jwk()]);
+
+    let outcomes = project.outcomes(vec![project.token_of(&new); 100]).await;
+    assert_eq!(outcomes.iter().filter(|outcome| outcome.is_ok()).count(), 100);
+    assert_eq!(project.server.fetches(), 2);
+    assert_eq!(project.verify(&old, NOW).await, Err(Refusal::UnknownKey));
+    assert_eq!(project.server.fetches(), 2);
+}
+
+#[tokio::test]
+async fn an_old_set_serves_through_an_outage_and_is_renewed_after_it() {
+    let project = Project::start().await;
+    let token = project.token_of(&project.es);
+    assert!(project.verify(&token, NOW).await.is_ok());
+    project.server.answer(Answer::Reply(503, "down".to_owned()));
+    let hour = Duration::from_secs(3600);
+    for (age, fetches) in [
+        (hour, 2),
+        (hour, 2),
+        (hour + REFETCH_INTERVAL - MOMENT, 2),
+        (hour + REFETCH_INTERVAL, 3),
+        (hour * 24, 4),
+    ] {
+        assert!(project.verify(&token, later(age)).await.is_ok());
+        assert_eq!(project.server.fetches(), fetches, "{age:?}");
+    }
+    project.server.show(&[project.es.jwk()]);
+    let after = hour * 24 + REFETCH_INTERVAL;
+    for age in [after, after + FRESH_FOR - MOMENT] {
+        assert!(project.verify(&token, later(age)).await.is_ok());
+        assert_eq!(project.server.fetches(), 5, "{age:?}");
+    }
+}
+
+#[tokio::test]
+async fn without_a_set_an_outage_is_not_the_callers_fault_and_ends_with_the_next_request() {
+    let project = Project::start().await;
+    let token = project.token_of(&project.es);
+    let mut too_large = json!({"keys": [project.es.jwk()]}).to_string();
+    too_large.push_str(&" ".repeat(BODY_LIMIT));
+    for (status, body) in [
+        (500, ""),
+        (404, r#"{"keys": []}"#),
+        (302, ""),
+        (307, ""),
+        (204, ""),
+        (200, ""),
+        (200, "<html>"),
+        (200, "[]"),
+        (200, "{}"),
+        (200, r#"{"keys": {}}"#),
+        (200, r#"{"keys": [}"#),
+        (200, &too_large),
+    ] {
+        project.server.answer(Answer::Reply(status, body.to_owned()));
+        let verdict = project.verify(&token, NOW).await;
+        assert_eq!(verdict, Err(Refusal::KeysUnavailable), "{status}");
+    }
+    assert_eq!(project.server.fetches(), 12);
+    project.server.show(&[project.es.jwk()]);
+    assert!(project.verify(&token, NOW).await.is_ok());
+}
+
+#[tokio::test]
+async fn a_refused_connection_leaves_the_keys_unavailable() {
+    let project = Project::start().await;
+    let closed = "http://127.0.0.1:1";
+    let verifier = Verifier::new(closed, None, http());
+    let header = format!("Bearer {}", project.token_of(&project.es));
+    assert_eq!(verifier.verify(Some(&header), NOW).await, Err(Refusal::KeysUnavailable));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_silent_server_is_given_up_after_three_seconds() {
+    let project = Project::start().await;
+    project.server.answer(Answer::Silence);
+    let token = project.token_of(&project.es);
+    let early = tokio::time::timeout(FETCH_TIMEOUT - MOMENT, project.verify(&token, NOW)).await;
+    assert!(early.is_err());
+    let late = tokio::time::timeout(FETCH_TIMEOUT + MOMENT, project.verify(&token, NOW)).await;
+    assert_eq!(late, Ok(Err(Refusal::KeysUnavailable)));
+}
+
+#[tokio::test]
+async fn a_known_key_does_not_wait_for_an_unknown_one() {
+    let project = Arc::new(Project::start().await);
+    let known = project.token_of(&project.es);
+    assert!(project.verify(&known, NOW).await.is_ok());
+    project.server.answer(Answer::Silence);
+    let (waiting, unknown) = (Arc::clone(&project), project.made_up("unknown"));
+    let waiter = tokio::spawn(async move { waiting.verify(&unknown, NOW).await });
+    project.server.has_seen(2).await;
+    for now in [NOW, later(FRESH_FOR), later(FRESH_FOR + REFETCH_INTERVAL)] {
+        let verdict = tokio::time::timeout(FETCH_TIMEOUT / 10, project.verify(&known, now)).await;
+        assert!(matches!(verdict, Ok(Ok(_))), "{now:?}");
+    }
+    assert!(!waiter.is_finished());
+    waiter.abort();
+}
+
+#[tokio::test]
+async fn an_abandoned_request_leaves_the_fetch_to_the_next() {
+    let project = Project::start().await;
+    let token = project.token_of(&project.es);
+    project.server.answer(Answer::Silence);
+    tokio::select! {
+        _ = project.verify(&token, NOW) => panic!("the server is silent"),
+        () = project.server.has_seen(1) => {}
+    }
+    project.server.show(&[project.es.jwk()]);
+    assert!(project.verify(&token, NOW).await.is_ok());
+}
+
+#[tokio::test]
+async fn a_connection_closed_on_us_is_tried_once_more() {
+    let project = Project::start().await;
+    project.server.answer(Answer::HangUpOnce(vec![project.es.jwk()]));
+    assert!(project.verify(&project.token_of(&project.es), NOW).await.is_ok());
+    assert_eq!(project.server.fetches(), 2);
+}
+
+#[tokio::test]
+async fn a_clock_set_back_neither_ages_the_set_nor_keeps_it_for_ever() {
+    let project = Project::start().await;
+    let token = project.token_of(&project.es);
+    assert!(project.verify(&token, NOW).await.is_ok());
+    let second = Duration::from_secs(1);
+    for number in 0..10 {
+        let back = NOW.minus(second * number);
+        assert!(project.verify(&token, back).await.is_ok());
+        assert!(project.verify(&project.made_up(&format!("{number}")), back).await.is_err());
+    }
+    assert_eq!(project.server.fetches(), 2);
+    let long_ago = NOW.minus(Duration::from_secs(365 * 86_400));
+    assert!(project.verify(&token, long_ago).await.is_ok());
+    assert_eq!(project.server.fetches(), 3);
+}
+
+#[tokio::test]
+async fn a_token_without_key_id_is_accepted_if_only_one_key_can_be_meant() {
+    let project = Project::start().await;
+    let nameless = Signer::rs256("rs").named(None);
+    assert!(project.verify(&project.token_of(&nameless), NOW).await.is_ok());
+
+    project.server.show(&[Signer::es256("a").jwk(), Signer::es256("b").jwk()]);
+    let _ = project.verify(&project.made_up("c"), NOW).await;
+    let header = json!({"alg": "ES256"});
+    let token = project.es.token_with(&header, &project.claims(json!({})));
+    assert_eq!(project.verify(&token, NOW).await, Err(Refusal::UnknownKey));
+    assert_eq!(project.verify(&project.token_of(&nameless), NOW).await, Err(Refusal::UnknownKey));
+    assert_eq!(project.server.fetches(), 2);
+}
+
+#[tokio::test]
+async fn two_keys_of_one_name_are_told_apart_by_their_algorithm() {
+    let project = Project::start().await;
+    let (es, rs) = (Signer::es256("same"), Signer::rs256("same"));
+    project.server.show(&[es.jwk(), rs.jwk()]);
+    for signer in [&es, &rs] {
+        assert!(project.verify(&project.token_of(signer), NOW).await.is_ok());
+    }
+}

@@ -1,0 +1,81 @@
+//! A number's row and its lease as `wpp_claim_refresh`, `wpp_save_token` and `wpp_fail_refresh` work on them. There is no
+//! clock: what ends by itself in the database is ended here by hand. The walk runs on this model, and a property test
+//! in `local` holds it against the SQL.
+
+/// What a number has in the database. Keys, tokens and holders are numbers here.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct Row {
+    pub key: u8,
+    pub token: Option<u8>,
+    pub lease: Option<Lease>,
+}
+
+/// The row of `wpp_token_leases`.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct Lease {
+    pub holder: u8,
+    /// `held_until` lies ahead.
+    pub held: bool,
+    /// `early_retry_at` lies ahead.
+    pub resting: bool,
+    /// `failure`, while `retry_at` lies ahead.
+    pub cooling: Option<&'static str>,
+    /// The key behind `key_digest`.
+    pub key: u8,
+}
+
+/// The outcome of a claim.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Claimed {
+    Granted,
+    Moved,
+    Busy,
+    Cooling(&'static str),
+}
+
+impl Row {
+    pub fn claim(&mut self, holder: u8, replaced: Option<u8>, early: bool) -> Claimed {
+        if self.token != replaced {
+            return Claimed::Moved;
+        }
+        let key = self.key;
+        if let Some(lease) = self.lease.as_ref().filter(|lease| lease.holder != holder && lease.key == key) {
+            if lease.held || early && lease.resting {
+                return Claimed::Busy;
+            }
+            if let Some(failure) = lease.cooling {
+                return Claimed::Cooling(failure);
+            }
+        }
+        self.lease = Some(Lease { holder, held: true, resting: true, cooling: None, key });
+        Claimed::Granted
+    }
+
+    /// Tells whether the row holds `token` now.
+    pub fn save(&mut self, holder: u8, key: u8, replaced: Option<u8>, token: u8) -> bool {
+        let holds = self.lease.as_ref().is_some_and(|lease| lease.holder == holder);
+        let saved = self.token == Some(token) || holds && self.key == key && self.token == replaced;
+        if saved {
+            self.token = Some(token);
+        }
+        self.release(holder, None);
+        saved
+    }
+
+    pub fn fail(&mut self, holder: u8, failure: &'static str) {
+        self.release(holder, Some(failure));
+    }
+
+    fn release(&mut self, holder: u8, failure: Option<&'static str>) {
+        if let Some(lease) = self.lease.as_mut().filter(|lease| lease.holder == holder) {
+            lease.held = false;
+            lease.cooling = failure;
+        }
+    }
+
+    /// `force_recreate`: another key, and no token yet.
+    pub fn recreate(&mut self) {
+        self.key += 1;
+        self.token = None;
+    }
+}

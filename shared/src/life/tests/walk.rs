@@ -1,0 +1,321 @@
+//! Every interleaving of three sandboxes, walked breadth first: the product's own [`Life`], with models of the database
+//! and of the platform. At every step a sandbox may crash, a message or its answer may be lost or late, it may arrive
+//! twice, a lease may end under its holder, the platform may forget its tokens, a sibling may write a token of its own, and a
+//! `force_recreate` may bring another key.
+
+use std::collections::{HashSet, VecDeque};
+use std::hash::{BuildHasher, BuildHasherDefault, DefaultHasher, Hash};
+
+use super::machine::{Machine, Message, REJECTED, key_of, missing, now, number_of, token, token_code};
+use super::model::{Claimed, Row};
+use crate::life::{Event, FetchFailure, LONGEST_LOOK};
+
+/// The first token is one tick old at the beginning; two more bring it, and what replaces it at once, to their ends.
+const TICKS: std::ops::RangeInclusive<u8> = 1..=3;
+
+/// How many things may go wrong on one way.
+const MISHAPS: u8 = 1;
+
+/// More steps than a request needs that is left alone.
+const PATIENCE: usize = 16;
+
+/// A holder that is no longer there and has the lease.
+const GONE: u8 = 10;
+
+/// A holder that is no longer there and has a late message, and not the lease.
+const LONG_GONE: u8 = 11;
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+enum Manner {
+    AllTokens,
+    NewestToken,
+}
+
+#[derive(Clone, PartialEq, Eq, Hash)]
+struct World {
+    manner: Manner,
+    tick: u8,
+    row: Row,
+    /// The last token of each of the two keys.
+    newest: [Option<u8>; 2],
+    /// How many tokens there are.
+    issued: u8,
+    /// The platform has forgotten those before this one.
+    forgotten: u8,
+    /// The sandboxes' requests, by their number in the [`Machine`]. A request is the holder named by its place.
+    requests: [Option<u16>; 3],
+    /// A message on its way for which nobody waits, with its holder.
+    late: Option<(u8, Message)>,
+    mishaps: u8,
+    /// How many more refreshes there is a reason for.
+    reasons: u8,
+}
+
+/// What becomes of a message that is not simply answered.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Fate {
+    /// Its sender hears of a failure; it arrives at once, some time later or never.
+    Unanswered,
+    /// Its sender crashes; it arrives at once, some time later or never.
+    Orphaned,
+    /// It is answered, and arrives once more, some time later.
+    Repeated,
+}
+
+impl World {
+    /// The row holds a token that is to be replaced soon, or none.
+    fn new(manner: Manner, first: Option<u8>) -> Self {
+        Self {
+            manner,
+            tick: *TICKS.start(),
+            row: Row { key: 0, token: first, lease: None },
+            newest: [first, None],
+            issued: 1,
+            forgotten: 0,
+            requests: [None; 3],
+            late: None,
+            mishaps: 0,
+            reasons: 1,
+        }
+    }
+
+    /// All that this world may be a moment later.
+    fn successors(&self, machine: &mut Machine) -> Vec<Self> {
+        let mut next = Vec::new();
+        let mut add = |change: &mut dyn FnMut(&mut Self)| {
+            let mut world = self.clone();
+            change(&mut world);
+            next.push(world);
+        };
+        let may_go_wrong = self.mishaps < MISHAPS;
+        for (i, request) in self.requests.iter().enumerate() {
+            if request.is_none() {
+                add(&mut |world| world.begin(i, machine));
+                continue;
+            }
+            add(&mut |world| world.step(i, None, machine));
+            if may_go_wrong {
+                for fate in [Fate::Unanswered, Fate::Orphaned, Fate::Repeated] {
+                    add(&mut |world| world.mishap(|world| world.step(i, Some(fate), machine)));
+                }
+            }
+        }
+        if let Some((holder, message)) = self.late {
+            add(&mut |world| {
+                world.late = None;
+                world.arrive(holder, message);
+            });
+        }
+        if self.tick < *TICKS.end() {
+            add(&mut |world| {
+                world.tick += 1;
+                world.reasons += 1;
+            });
+        }
+        if let Some(lease) = &self.row.lease {
+            if lease.held && lease.holder == GONE {
+                add(&mut Self::end_lease);
+            } else if lease.held && may_go_wrong {
+                add(&mut |world| world.mishap(Self::end_lease));
+            }
+            if lease.cooling.is_some() || lease.resting {
+                add(&mut Self::end_pauses);
+            }
+        }
+        if may_go_wrong {
+            add(&mut |world| world.mishap(|world| world.forgotten = world.issued));
+            add(&mut |world| world.mishap(|world| world.row.token = Some(world.issue(world.row.key))));
+            if self.row.key == 0 {
+                add(&mut |world| world.mishap(|world| world.row.recreate()));
+            }
+        }
+        next
+    }
+
+    /// A mishap may cost a refresh. Where only the newest token is good, it may also leave one in the row that is not.
+    fn mishap(&mut self, change: impl FnOnce(&mut Self)) {
+        self.mishaps += 1;
+        self.reasons += if self.manner == Manner::NewestToken { 2 } else { 1 };
+        change(self);
+    }
+
+    fn begin(&mut self, i: usize, machine: &mut Machine) {
+        let event = Event::Row { token: self.row.token.map(token), now: now(self.tick) };
+        self.requests[i] = machine.next(Machine::NEW, event, self.row.key);
+    }
+
+    fn step(&mut self, i: usize, fate: Option<Fate>, machine: &mut Machine) {
+        let Some(request) = self.requests[i] else { return };
+        let (holder, message) = (place(i), machine.message(request));
+        // A call changes nothing where it arrives.
+        if fate.is_some() && !matches!(message, Message::Call(_)) {
+            self.late = Some((holder, message));
+        }
+        let answer = match fate {
+            Some(Fate::Orphaned) => return self.leave(i),
+            Some(Fate::Unanswered) => missing(message),
+            None | Some(Fate::Repeated) => self.arrive(holder, message),
+        };
+        let key = if let Message::Fetch { key } = message { key } else { self.row.key };
+        match machine.next(request, answer, key) {
+            None => self.leave(i),
+            goes_on => self.requests[i] = goes_on,
+        }
+    }
+
+    /// The request is over, or its sandbox gone. Its name is free for the next one.
+    fn leave(&mut self, i: usize) {
+        self.requests[i] = None;
+        let had_lease = self.row.lease.as_ref().is_some_and(|lease| lease.holder == place(i));
+        let name = if had_lease { GONE } else { LONG_GONE };
+        self.rename(|holder| if holder == place(i) { name } else { holder });
+    }
+
+    /// The message's effect, and the answer to it.
+    fn arrive(&mut self, holder: u8, message: Message) -> Event {
+        let now = now(self.tick);
+        match message {
+            Message::Call(token) if self.accepts(token) => Event::Served,
+            Message::Call(_) => Event::Refused,
+            Message::Claim { replaced, early } => match self.row.claim(holder, replaced, early) {
+                Claimed::Granted => Event::Granted,
+                Claimed::Moved => Event::Row { token: self.row.token.map(token), now },
+                Claimed::Busy => Event::Busy(LONGEST_LOOK),
+                Claimed::Cooling(REJECTED) => Event::Cooling(FetchFailure::KeyRejected),
+                Claimed::Cooling(_) => Event::Cooling(FetchFailure::Platform),
+            },
+            Message::Fetch { key } if key != self.row.key => Event::FetchFailed(FetchFailure::KeyRejected),
+            Message::Fetch { key } => {
+                assert_ne!(self.reasons, 0, "a refresh too many");
+                self.reasons -= 1;
+                Event::Fetched(token(self.issue(key)))
+            }
+            Message::Save { key, replaced, token: new } => {
+                let before = self.row.token;
+                let saved = self.row.save(holder, key, replaced, new);
+                assert!(!saved || before <= self.row.token, "an older token over a newer one");
+                match self.row.token.map(token) {
+                    _ if saved => Event::Saved,
+                    token if key == self.row.key => Event::Superseded { token, now },
+                    token => Event::Row { token, now },
+                }
+            }
+            Message::Fail(failure) => {
+                self.row.fail(holder, failure);
+                Event::Released
+            }
+        }
+    }
+
+    fn accepts(&self, code: u8) -> bool {
+        let newest = self.newest[usize::from(key_of(code))] == Some(code);
+        key_of(code) == self.row.key
+            && number_of(code) >= self.forgotten
+            && now(self.tick) < token(code).expires_at
+            && (newest || self.manner == Manner::AllTokens)
+    }
+
+    fn issue(&mut self, key: u8) -> u8 {
+        let token = token_code(self.issued, key, self.tick);
+        self.issued += 1;
+        if self.manner == Manner::NewestToken {
+            self.newest[usize::from(key)] = Some(token);
+        }
+        token
+    }
+
+    fn end_lease(&mut self) {
+        self.row.lease.iter_mut().for_each(|lease| lease.held = false);
+    }
+
+    fn end_pauses(&mut self) {
+        self.row.lease.iter_mut().for_each(|lease| (lease.resting, lease.cooling) = (false, None));
+    }
+
+    /// What must hold in every world, whatever happened before.
+    fn check(&self, machine: &mut Machine, settled: &mut HashSet<u64>) {
+        let key = self.row.token.map_or(self.row.key, key_of);
+        assert_eq!(key, self.row.key, "a token beside another key");
+        let around = fingerprint(&(self.tick, &self.row, self.newest, self.forgotten));
+        for request in self.requests {
+            if settled.insert(fingerprint(&(around, request))) {
+                let requests = [request, None, None];
+                let mut alone = Self { requests, late: None, reasons: u8::MAX, ..self.clone() };
+                alone.settle(machine);
+                alone.end_pauses();
+                alone.begin(0, machine);
+                assert!(alone.settle(machine), "the next request is not served");
+            }
+        }
+    }
+
+    /// Lets the first request go on alone, with no lease but its own in the way; tells whether it was served.
+    fn settle(&mut self, machine: &mut Machine) -> bool {
+        self.end_lease();
+        let mut served = false;
+        for _ in 0..PATIENCE {
+            let Some(request) = self.requests[0] else { return served };
+            served |= matches!(machine.message(request), Message::Call(token) if self.accepts(token));
+            self.step(0, None, machine);
+        }
+        panic!("a request that is left alone does not end");
+    }
+
+    /// Which sandbox is which makes no difference, nor how a holder was called that is no longer there.
+    fn canonical(mut self) -> Self {
+        let lease = self.row.lease.as_ref().map(|lease| lease.holder);
+        let late = self.late.map(|(holder, _)| holder);
+        let mut order = [0, 1, 2];
+        order.sort_by_key(|&i| (self.requests[i], lease == Some(place(i)), late == Some(place(i))));
+        self.requests = order.map(|i| self.requests[i]);
+        self.rename(|holder| order.iter().position(|&i| place(i) == holder).map_or(holder, place));
+        match &mut self.row.lease {
+            // Its late message has brought it the lease.
+            Some(lease) if lease.holder == LONG_GONE => lease.holder = GONE,
+            Some(lease) if lease.holder == GONE => {}
+            _ => self.late.iter_mut().filter(|late| late.0 == GONE).for_each(|late| late.0 = LONG_GONE),
+        }
+        self
+    }
+
+    fn rename(&mut self, name: impl Fn(u8) -> u8) {
+        self.row.lease.iter_mut().for_each(|lease| lease.holder = name(lease.holder));
+        self.late.iter_mut().for_each(|(holder, _)| *holder = name(*holder));
+    }
+}
+
+fn place(i: usize) -> u8 {
+    u8::try_from(i).unwrap()
+}
+
+fn fingerprint(value: &impl Hash) -> u64 {
+    BuildHasherDefault::<DefaultHasher>::default().hash_one(value)
+}
+
+fn walk(manner: Manner) {
+    let (mut machine, mut settled) = (Machine::new(), HashSet::new());
+    let (mut seen, mut steps) = (HashSet::new(), 0);
+    let mut queue: VecDeque<_> =
+        [None, Some(token_code(0, 0, 0))].map(|first| World::new(manner, first)).into();
+    while let Some(world) = queue.pop_front() {
+        for next in world.successors(&mut machine) {
+            steps += 1;
+            let next = next.canonical();
+            if seen.insert(fingerprint(&next)) {
+                next.check(&mut machine, &mut settled);
+                queue.push_back(next);
+            }
+        }
+    }
+    println!("{manner:?}: {} states, {steps} steps", seen.len());
+}
+
+#[test]
+fn no_interleaving_breaks_a_promise_where_the_platform_keeps_all_tokens() {
+    walk(Manner::AllTokens);
+}
+
+#[test]
+fn no_interleaving_breaks_a_promise_where_the_platform_keeps_the_newest_token_alone() {
+    walk(Manner::NewestToken);
+}

@@ -1,0 +1,244 @@
+//! The database, through PostgREST: one method per SQL function of `migrations/`. Each is safe to repeat, and each names
+//! the organisation (or the verified user) whose rows it may touch.
+
+mod records;
+mod refusal;
+
+use std::collections::BTreeMap;
+use std::fmt;
+use std::time::Duration;
+
+use postgrest::Postgrest;
+use reqwest::Request;
+use serde::de::DeserializeOwned;
+use serde_json::{Value, json};
+use uuid::Uuid;
+
+use crate::clock::UnixMs;
+use crate::config::ServiceKey;
+use crate::deadline::Deadline;
+use crate::secret::Secret;
+use crate::token::Token;
+use crate::upstream::{Limits, Reply, Upstream};
+use crate::wpp::Credentials;
+
+pub use records::*;
+pub use refusal::StoreError;
+use refusal::refusal;
+
+/// PostgREST of one Supabase project, with the right of its service role. Cheap to clone.
+#[derive(Clone)]
+pub struct Store {
+    queries: Postgrest,
+    upstream: Upstream,
+    timeout: Duration,
+}
+
+impl Store {
+    /// The project at `supabase_url`; one attempt at a call takes `timeout` at most.
+    pub fn new(supabase_url: &str, key: &ServiceKey, upstream: Upstream, timeout: Duration) -> Self {
+        let url = format!("{}/rest/v1", supabase_url.trim_end_matches('/'));
+        let mut queries = Postgrest::new(url).insert_header("apikey", key.secret().expose());
+        if let Some(bearer) = key.bearer() {
+            queries = queries.insert_header("authorization", format!("Bearer {}", bearer.expose()));
+        }
+        Self { queries, upstream, timeout }
+    }
+
+    /// The number that the user means, with the database's time.
+    ///
+    /// # Errors
+    /// What failed: never to be taken for "there is none".
+    pub async fn find(
+        &self,
+        user_id: Uuid,
+        wanted: &Wanted,
+        deadline: Deadline,
+    ) -> Result<Found, StoreError> {
+        let ask = json!({
+            "p_user_id": user_id, "p_session": wanted.session, "p_integration_id": wanted.integration_id,
+        });
+        self.rpc("wpp_find_number", &ask, deadline).await
+    }
+
+    /// Asks for the right to replace a number's token.
+    ///
+    /// # Errors
+    /// What failed.
+    pub async fn claim_refresh(
+        &self,
+        lease: Lease,
+        replaced: Option<&Secret>,
+        early: bool,
+        time: Duration,
+        deadline: Deadline,
+    ) -> Result<Claim, StoreError> {
+        let ask = json!({
+            "p_organization_id": lease.organization_id, "p_integration_id": lease.integration_id,
+            "p_holder": lease.holder, "p_replaced": replaced, "p_early": early, "p_lease_ms": ms(time),
+        });
+        self.rpc("wpp_claim_refresh", &ask, deadline).await
+    }
+
+    /// Saves a token in the place of the one it replaces, if nobody else did.
+    ///
+    /// # Errors
+    /// What failed; the token is good all the same.
+    pub async fn save_token(
+        &self,
+        lease: Lease,
+        api_key: &Secret,
+        replaced: Option<&Secret>,
+        token: &Token,
+        deadline: Deadline,
+    ) -> Result<Saved, StoreError> {
+        let ask = json!({
+            "p_organization_id": lease.organization_id, "p_integration_id": lease.integration_id,
+            "p_holder": lease.holder, "p_api_key": api_key, "p_replaced": replaced,
+            "p_token": token.jwt, "p_expires_at_ms": token.expires_at.0,
+        });
+        self.rpc("wpp_save_token", &ask, deadline).await
+    }
+
+    /// Gives the right to refresh back after a failure; nobody asks again for `cool`.
+    ///
+    /// # Errors
+    /// What failed; the lease then ends by itself.
+    pub async fn fail_refresh(
+        &self,
+        lease: Lease,
+        failure: &str,
+        cool: Duration,
+        deadline: Deadline,
+    ) -> Result<(), StoreError> {
+        let ask = json!({
+            "p_organization_id": lease.organization_id, "p_integration_id": lease.integration_id,
+            "p_holder": lease.holder, "p_failure": failure, "p_cool_ms": ms(cool),
+        });
+        self.call("wpp_fail_refresh", &ask, deadline).await.map(drop)
+    }
+
+    /// Mirrors what was seen of a session at `at` or later, unless somebody has seen it since. Answers whether the
+    /// mirror has a row for it.
+    ///
+    /// # Errors
+    /// What failed.
+    pub async fn remember(
+        &self,
+        organization_id: Uuid,
+        session: &str,
+        state: Mirrored<'_>,
+        at: UnixMs,
+        deadline: Deadline,
+    ) -> Result<bool, StoreError> {
+        let ask = json!({
+            "p_organization_id": organization_id, "p_session": session,
+            "p_status": state.word(), "p_qr": state.qr(), "p_at_ms": at.0,
+        });
+        self.rpc("wpp_remember_session", &ask, deadline).await
+    }
+
+    /// Begins, resumes or joins a creation.
+    ///
+    /// # Errors
+    /// What failed; nothing has been asked of the platform.
+    pub async fn begin_creation(&self, attempt: &Attempt, deadline: Deadline) -> Result<Begun, StoreError> {
+        let (key, request) = attempt.idempotency.as_ref().map(|(key, request)| (key, request)).unzip();
+        let ask = json!({
+            "p_user_id": attempt.user_id, "p_intention": attempt.intention.word(), "p_holder": attempt.holder,
+            "p_lease_ms": ms(attempt.lease), "p_joined": attempt.joined,
+            "p_idempotency_key": key, "p_request": request,
+        });
+        self.rpc("wpp_begin_creation", &ask, deadline).await
+    }
+
+    /// Puts the platform's credentials into the row that waits for them.
+    ///
+    /// # Errors
+    /// What failed; the platform gives the same credentials again.
+    pub async fn save_credentials(
+        &self,
+        organization_id: Uuid,
+        creation: Uuid,
+        holder: Uuid,
+        credentials: &Credentials,
+        deadline: Deadline,
+    ) -> Result<Saved, StoreError> {
+        let ask = json!({
+            "p_organization_id": organization_id, "p_creation": creation, "p_holder": holder,
+            "p_api_key": credentials.api_key, "p_session": credentials.session,
+        });
+        self.rpc("wpp_save_credentials", &ask, deadline).await
+    }
+
+    /// Gives a creation another id at the platform; nothing where the attempt no longer holds it.
+    ///
+    /// # Errors
+    /// What failed.
+    pub async fn move_creation(
+        &self,
+        organization_id: Uuid,
+        creation: Uuid,
+        holder: Uuid,
+        deadline: Deadline,
+    ) -> Result<Option<String>, StoreError> {
+        let ask = json!({"p_organization_id": organization_id, "p_creation": creation, "p_holder": holder});
+        self.rpc("wpp_move_creation", &ask, deadline).await
+    }
+
+    /// Lets the next caller take a creation over at once.
+    ///
+    /// # Errors
+    /// What failed; the lease then ends by itself.
+    pub async fn leave_creation(
+        &self,
+        organization_id: Uuid,
+        creation: Uuid,
+        holder: Uuid,
+        deadline: Deadline,
+    ) -> Result<(), StoreError> {
+        let ask = json!({"p_organization_id": organization_id, "p_creation": creation, "p_holder": holder});
+        self.call("wpp_leave_creation", &ask, deadline).await.map(drop)
+    }
+
+    async fn rpc<T: DeserializeOwned>(
+        &self,
+        function: &str,
+        ask: &Value,
+        deadline: Deadline,
+    ) -> Result<T, StoreError> {
+        let reply = self.call(function, ask, deadline).await?;
+        serde_json::from_slice(&reply.body).map_err(|_| StoreError::BadAnswer)
+    }
+
+    /// What is null is left out: the SQL functions have a default for it.
+    async fn call(&self, function: &str, ask: &Value, deadline: Deadline) -> Result<Reply, StoreError> {
+        let given = ask.as_object().into_iter().flatten().filter(|(_, value)| !value.is_null());
+        let body =
+            serde_json::to_string(&given.collect::<BTreeMap<_, _>>()).map_err(|_| StoreError::BadAnswer)?;
+        let request = self.request(function, body).ok_or(StoreError::BadAnswer)?;
+        let reply = self.upstream.send(request, Limits { timeout: self.timeout, deadline }).await?;
+        if reply.status.is_success() { Ok(reply) } else { Err(refusal(&reply)) }
+    }
+
+    /// The query that `postgrest` has built, as a request of the one client: that crate's own client is years behind.
+    fn request(&self, function: &str, body: String) -> Option<Request> {
+        let built = self.queries.rpc(function, body).build().build().ok()?;
+        let mut request = self.upstream.http().post(built.url().as_str());
+        for (name, value) in built.headers() {
+            request = request.header(name.as_str(), value.as_bytes());
+        }
+        request.body(built.body()?.as_bytes()?.to_vec()).build().ok()
+    }
+}
+
+impl fmt::Debug for Store {
+    /// Without the queries: their headers hold the key.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Store").finish_non_exhaustive()
+    }
+}
+
+fn ms(duration: Duration) -> u64 {
+    u64::try_from(duration.as_millis()).unwrap_or(u64::MAX)
+}

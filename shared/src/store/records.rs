@@ -1,0 +1,264 @@
+//! What the SQL functions are asked and what they answer.
+
+use std::fmt;
+use std::time::Duration;
+
+use serde::Deserialize;
+use serde_json::Value;
+use uuid::Uuid;
+
+use crate::clock::UnixMs;
+use crate::settings::Settings;
+
+/// A key younger than this may be refused because it is not active yet.
+const KEY_SETTLES_IN: Duration = Duration::from_secs(60);
+
+/// A WhatsApp number: a row of `messenger_integrations`, with what was last seen of its session.
+#[derive(Clone, Debug, Deserialize)]
+pub struct Number {
+    /// The row.
+    pub integration_id: Uuid,
+    /// Whose it is.
+    pub organization_id: Uuid,
+    /// Its `settings`.
+    pub settings: Settings,
+    /// When its credentials came, where that is known.
+    #[serde(rename = "keyed_at_ms")]
+    pub keyed_at: Option<UnixMs>,
+    /// When a phone was first linked with them.
+    #[serde(rename = "linked_at_ms")]
+    pub linked_at: Option<UnixMs>,
+    /// Whether somebody is seeing to an early refresh of its token, or has just tried.
+    #[serde(default)]
+    pub early_taken: bool,
+    /// Its row of `whatsapp_sessions`.
+    pub seen: Option<Seen>,
+}
+
+impl Number {
+    /// Whether its key is so new that the platform may not take it yet.
+    pub fn key_is_new(&self, now: UnixMs) -> bool {
+        self.keyed_at.is_some_and(|at| at.until(now) < KEY_SETTLES_IN)
+    }
+}
+
+/// What `whatsapp_sessions` holds of a session.
+#[derive(Clone, Deserialize)]
+pub struct Seen {
+    /// `connected`, `disconnected`, `qr_issued` or `pairing`.
+    pub status: String,
+    /// The last QR.
+    pub qr: Option<String>,
+    /// When that QR was first seen.
+    #[serde(rename = "qr_at_ms")]
+    pub qr_at: Option<UnixMs>,
+    /// When the row was last written.
+    #[serde(rename = "at_ms")]
+    pub at: UnixMs,
+}
+
+impl fmt::Debug for Seen {
+    /// Without the QR: whoever scans it is logged in.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Seen").field("status", &self.status).finish_non_exhaustive()
+    }
+}
+
+/// The state that `whatsapp_sessions` is to mirror.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Mirrored<'a> {
+    /// A phone is linked.
+    Connected,
+    /// It was, or never will be without a new attempt.
+    Disconnected,
+    /// This QR waits to be scanned.
+    QrIssued(&'a str),
+    /// Neither linked nor a QR yet.
+    Pairing,
+}
+
+impl Mirrored<'_> {
+    /// The word of the `status` column.
+    pub fn word(self) -> &'static str {
+        match self {
+            Self::Connected => "connected",
+            Self::Disconnected => "disconnected",
+            Self::QrIssued(_) => "qr_issued",
+            Self::Pairing => "pairing",
+        }
+    }
+
+    /// The QR to remember with it.
+    pub fn qr(&self) -> Option<&str> {
+        if let Self::QrIssued(qr) = self { Some(qr) } else { None }
+    }
+}
+
+/// Which of an organisation's numbers is meant.
+#[derive(Clone, Debug, Default)]
+pub struct Wanted {
+    /// The one with this session.
+    pub session: Option<String>,
+    /// Else the one with this row.
+    pub integration_id: Option<Uuid>,
+}
+
+/// What a look-up found.
+#[derive(Debug, Deserialize)]
+pub struct Found {
+    /// The database's clock: the one that every sandbox shares.
+    #[serde(rename = "now_ms")]
+    pub now: UnixMs,
+    /// The user's organisation.
+    pub organization_id: Option<Uuid>,
+    /// The number meant, or the organisation's own choice where none was named.
+    pub number: Option<Number>,
+}
+
+/// The number whose token is to be refreshed, in whose name.
+#[derive(Clone, Copy, Debug)]
+pub struct Lease {
+    /// Whose number it is.
+    pub organization_id: Uuid,
+    /// The number's row.
+    pub integration_id: Uuid,
+    /// The request that asks.
+    pub holder: Uuid,
+}
+
+/// The answer to a claim on the right to refresh.
+#[derive(Debug, Deserialize)]
+pub struct Claim {
+    /// The database's clock.
+    #[serde(rename = "now_ms")]
+    pub now: UnixMs,
+    /// What became of the claim.
+    #[serde(flatten)]
+    pub outcome: ClaimOutcome,
+}
+
+/// See `wpp_claim_refresh` in `migrations/`.
+#[derive(Debug, Deserialize)]
+#[serde(tag = "outcome", rename_all = "snake_case")]
+pub enum ClaimOutcome {
+    /// The caller refreshes, with this row's key.
+    Granted {
+        /// The row now.
+        number: Number,
+    },
+    /// The row holds another token by now.
+    Moved {
+        /// The row now.
+        number: Number,
+    },
+    /// Somebody else is at it.
+    Busy {
+        /// For at most this many milliseconds more.
+        wait_ms: u64,
+    },
+    /// The last refresh failed moments ago.
+    Cooling {
+        /// With this code.
+        failure: Option<String>,
+    },
+    /// The organisation has no such number.
+    Gone,
+}
+
+/// The answer to a save.
+#[derive(Debug, Deserialize)]
+#[serde(tag = "outcome", rename_all = "snake_case")]
+pub enum Saved {
+    /// The row holds what was to be saved.
+    Saved {
+        /// The row now.
+        number: Number,
+    },
+    /// Somebody else's save stands.
+    Superseded {
+        /// The row now, where it was told.
+        number: Option<Number>,
+    },
+    /// The organisation has no such number.
+    Gone,
+}
+
+/// What a creation is meant to bring.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Intention {
+    /// The organisation's number; a first one if it has none.
+    Use,
+    /// One more number.
+    Additional,
+    /// New credentials for the organisation's number.
+    Replacement,
+}
+
+impl Intention {
+    pub(super) fn word(self) -> &'static str {
+        match self {
+            Self::Use => "use",
+            Self::Additional => "additional",
+            Self::Replacement => "replacement",
+        }
+    }
+}
+
+/// One attempt to create a number.
+#[derive(Clone, Debug)]
+pub struct Attempt {
+    /// The verified user.
+    pub user_id: Uuid,
+    /// What for.
+    pub intention: Intention,
+    /// The attempt's own name.
+    pub holder: Uuid,
+    /// How long nobody else may be at the same creation.
+    pub lease: Duration,
+    /// The creation it has waited for.
+    pub joined: Option<Uuid>,
+    /// The client's `Idempotency-Key`, and the request that it stands for.
+    pub idempotency: Option<(String, Value)>,
+}
+
+/// The answer to an attempt to begin; see `wpp_begin_creation` in `migrations/`.
+#[derive(Debug, Deserialize)]
+pub struct Begun {
+    /// The database's clock.
+    #[serde(rename = "now_ms")]
+    pub now: UnixMs,
+    /// What became of the attempt.
+    #[serde(flatten)]
+    pub outcome: BeginOutcome,
+}
+
+/// See `wpp_begin_creation` in `migrations/`.
+#[derive(Debug, Deserialize)]
+#[serde(tag = "outcome", rename_all = "snake_case")]
+pub enum BeginOutcome {
+    /// Nothing to create.
+    Existing {
+        /// The number.
+        number: Number,
+    },
+    /// The caller creates.
+    Begun {
+        /// The creation.
+        creation: Uuid,
+        /// The id to ask the platform for.
+        platform_id: String,
+        /// The row that waits for the credentials, or has old ones.
+        number: Number,
+    },
+    /// Somebody else is at it.
+    Busy {
+        /// The creation.
+        creation: Uuid,
+        /// For at most this many milliseconds more.
+        wait_ms: u64,
+    },
+    /// The idempotency key was used with another request.
+    Mismatch,
+    /// The user belongs to no organisation.
+    NoOrganization,
+}

@@ -1,0 +1,178 @@
+//! A platform token: when it ends, and what its age means.
+
+use std::hash::{DefaultHasher, Hash, Hasher};
+use std::time::Duration;
+
+use jsonwebtoken::dangerous::insecure_decode;
+use serde::Deserialize;
+use serde_json::Value;
+
+use crate::clock::UnixMs;
+use crate::secret::Secret;
+
+/// A token with less than this left is not used: the longest call, and a clock that is off, fit into it.
+pub const MARGIN: Duration = Duration::from_secs(60);
+
+/// The life of a token that does not tell: what the platform documents.
+const USUAL_LIFE: Duration = Duration::from_secs(3600);
+
+/// The life given to a token whose stated life is nonsense: long enough to be of use, short enough to be found out.
+const DOUBTFUL_LIFE: Duration = Duration::from_secs(300);
+
+/// No token is believed for longer.
+const LONGEST_LIFE: Duration = Duration::from_secs(24 * 3600);
+
+/// A life longer than this many seconds was stated in milliseconds.
+const SECONDS_LIMIT: f64 = 7.0 * 24.0 * 3600.0;
+
+/// A point in time below this is in seconds since 1970, above it in milliseconds.
+const MILLISECONDS_FROM: f64 = 1e11;
+
+/// The longest early part of a life, in which a token is replaced while it still serves.
+const LONGEST_EARLY: Duration = Duration::from_secs(300);
+
+/// A token of the platform and the moment from which it is worthless.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct Token {
+    /// The JWT.
+    pub jwt: Secret,
+    /// Its end, in milliseconds since 1970.
+    pub expires_at: UnixMs,
+    /// Its whole life: what it states, else what is usual.
+    pub life: Duration,
+}
+
+/// What a token's age means.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Freshness {
+    /// Use it.
+    Fresh,
+    /// Use it, and replace it when there is time.
+    Soon,
+    /// Do not use it.
+    Unusable,
+}
+
+impl Token {
+    /// A token as the platform gave it. `asked_at` is from before the request was sent, so that the answer's way
+    /// shortens the life and never lengthens it. The earlier of `expiresIn` (seconds) and the JWT's `exp` counts; what
+    /// makes no sense is bounded, not believed.
+    pub fn issued(jwt: Secret, expires_in: Option<&Value>, asked_at: UnixMs) -> Self {
+        let claims = Claims::of(&jwt);
+        let stated = expires_in.filter(|value| !value.is_null()).map(stated_life);
+        let by_statement = match (stated, claims.exp) {
+            (Some(Some(stated)), _) => stated,
+            (_, Some(_)) => LONGEST_LIFE,
+            (None, None) => USUAL_LIFE,
+            (Some(None), None) => DOUBTFUL_LIFE,
+        };
+        let by_claim = claims.exp.map(|exp| {
+            // An end that came before the token did is another clock's; the token's own length still holds.
+            let length =
+                if exp > asked_at { asked_at.until(exp) } else { claims.life().unwrap_or(DOUBTFUL_LIFE) };
+            length.min(LONGEST_LIFE)
+        });
+        let life = by_claim.map_or(by_statement, |by_claim| by_claim.min(by_statement));
+        Self { jwt, expires_at: asked_at.plus(life), life }
+    }
+
+    /// A token as `settings` hold it. Its `exp` stands in for an expiry that is missing; without either it has ended.
+    pub fn stored(jwt: Secret, expires_at: Option<&Value>) -> Self {
+        let claims = Claims::of(&jwt);
+        let expires_at = expires_at.and_then(number).and_then(moment).or(claims.exp).unwrap_or(UnixMs(0));
+        Self { jwt, expires_at, life: claims.life_until(expires_at).unwrap_or(USUAL_LIFE) }
+    }
+
+    /// What the token's age means at `now`. `spread` moves the beginning of its early part, so that the tokens of one
+    /// minute are not all replaced in one minute.
+    pub fn freshness(&self, now: UnixMs, spread: Spread) -> Freshness {
+        // A short life cannot spare a minute: a fifth of it has to do.
+        let margin = MARGIN.min(self.life / 5);
+        let early = (self.life / 10).min(LONGEST_EARLY).mul_f64(0.2 + 0.8 * spread.fraction());
+        let left = now.until(self.expires_at);
+        if left <= margin {
+            Freshness::Unusable
+        } else if left <= margin + early || left > LONGEST_LIFE {
+            Freshness::Soon
+        } else {
+            Freshness::Fresh
+        }
+    }
+}
+
+/// A row's own place in the early part of its tokens' lives: the same in every sandbox, another for every row.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct Spread(u16);
+
+impl Spread {
+    /// The place of a row, by its id.
+    pub fn of(row: &impl Hash) -> Self {
+        let mut hasher = DefaultHasher::new();
+        row.hash(&mut hasher);
+        let [first, second, ..] = hasher.finish().to_be_bytes();
+        Self(u16::from_be_bytes([first, second]))
+    }
+
+    fn fraction(self) -> f64 {
+        f64::from(self.0) / f64::from(u16::MAX)
+    }
+}
+
+/// The times a JWT states, read without verifying: witnesses, not proof.
+#[derive(Default)]
+struct Claims {
+    iat: Option<UnixMs>,
+    exp: Option<UnixMs>,
+}
+
+impl Claims {
+    fn of(jwt: &Secret) -> Self {
+        #[derive(Deserialize)]
+        struct Raw {
+            iat: Option<Value>,
+            exp: Option<Value>,
+        }
+        let Ok(raw) = insecure_decode::<Raw>(jwt.expose()) else { return Self::default() };
+        let read = |value: Option<Value>| value.as_ref().and_then(number).and_then(moment);
+        Self { iat: read(raw.claims.iat), exp: read(raw.claims.exp) }
+    }
+
+    fn life(&self) -> Option<Duration> {
+        let life = self.iat?.until(self.exp?);
+        (!life.is_zero()).then_some(life)
+    }
+
+    /// The life of a token that ends before its claim says so, as one does whose `expiresIn` was the earlier end.
+    fn life_until(&self, end: UnixMs) -> Option<Duration> {
+        let stated = self.life()?;
+        let real = self.iat?.until(end);
+        Some(if real.is_zero() { stated } else { stated.min(real) })
+    }
+}
+
+/// A life from `expiresIn`; nothing where it is not a positive number.
+fn stated_life(value: &Value) -> Option<Duration> {
+    let stated = number(value).filter(|number| *number > 0.0)?;
+    let seconds = if stated > SECONDS_LIMIT { stated / 1000.0 } else { stated };
+    Some(Duration::from_secs_f64(seconds.min(LONGEST_LIFE.as_secs_f64())))
+}
+
+/// A number, also one written as a string.
+fn number(value: &Value) -> Option<f64> {
+    let number = match value {
+        Value::Number(number) => number.as_f64(),
+        Value::String(text) => text.trim().parse().ok(),
+        _ => None,
+    };
+    number.filter(|number| number.is_finite())
+}
+
+/// A point in time from seconds or milliseconds since 1970; saturates.
+#[allow(clippy::cast_possible_truncation, reason = "float to integer casts saturate")]
+fn moment(number: f64) -> Option<UnixMs> {
+    let ms = if number < MILLISECONDS_FROM { number * 1000.0 } else { number };
+    (ms > 0.0).then_some(UnixMs(ms as i64))
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,184 @@
+//! The one way out: every request to the platform, the database and the key set is sent here, under one set of limits.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU32, Ordering};
+use std::time::Duration;
+
+use backon::BackoffBuilder;
+use lambda_http::http::{HeaderMap, StatusCode, header};
+use reqwest::{Client, Request};
+use rustls::{ClientConfig, RootCertStore};
+
+use crate::deadline::Deadline;
+
+/// A name that does not resolve or a host that does not answer is known within this; it is a fraction of any call's timeout.
+const CONNECT_TIMEOUT: Duration = Duration::from_secs(3);
+
+/// Idle connections kept for each host. A thawed sandbox may find all of them dead: with one fewer than
+/// [`ATTEMPTS`], the last attempt is on a new connection.
+const IDLE_CONNECTIONS: usize = 2;
+
+/// How often one call is tried, the first time included.
+const ATTEMPTS: usize = 3;
+
+/// The first pause before a repetition is drawn from zero to this; it doubles.
+const FIRST_PAUSE: Duration = Duration::from_millis(100);
+
+/// Repetitions after a refusal that a sandbox may have in hand. A failing upstream is soon asked once per request, not
+/// thrice.
+const RETRY_BUDGET: u32 = 10;
+
+/// No answer of an upstream is this large: a QR as an image is some 20 KiB.
+const BODY_LIMIT: usize = 1 << 20;
+
+/// The limits of one call.
+#[derive(Clone, Copy, Debug)]
+pub struct Limits {
+    /// The longest that one attempt may take, from connecting to the last byte.
+    pub timeout: Duration,
+    /// When the request that needs this call must have been answered.
+    pub deadline: Deadline,
+}
+
+/// A whole answer.
+#[derive(Debug)]
+pub struct Reply {
+    /// The HTTP status.
+    pub status: StatusCode,
+    /// The body; empty where it was left out.
+    pub body: Vec<u8>,
+    /// `Retry-After`, where it was given in seconds.
+    pub retry_after: Option<Duration>,
+}
+
+/// Why there is no whole answer. Carries no text of the other side.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum Failure {
+    /// No connection, or it broke before the answer was whole.
+    #[error("connection failed")]
+    Connection,
+    /// No whole answer in time.
+    #[error("timed out")]
+    TimedOut,
+    /// The answer is larger than any answer should be.
+    #[error("answer too large")]
+    TooLarge,
+}
+
+/// The HTTP client, with the sandbox's allowance for repetitions.
+#[derive(Clone, Debug)]
+pub struct Upstream {
+    http: Client,
+    retries: Arc<AtomicU32>,
+}
+
+impl Upstream {
+    /// Builds the client: once per sandbox.
+    ///
+    /// # Errors
+    /// What reqwest or rustls says; neither depends on input.
+    pub fn new() -> Result<Self, Box<dyn std::error::Error + Send + Sync>> {
+        Ok(Self { http: client()?, retries: Arc::new(AtomicU32::new(RETRY_BUDGET)) })
+    }
+
+    /// The bare client, for what builds its own requests.
+    pub fn http(&self) -> &Client {
+        &self.http
+    }
+
+    /// Sends a request and reads its whole answer. Every call that goes out from here is safe to repeat, by an id or by
+    /// what it does, so a connection error and a 502, 503 or 504 are tried again while time and allowance last.
+    ///
+    /// # Errors
+    /// A [`Failure`] where the last attempt brought no whole answer.
+    pub async fn send(&self, request: Request, limits: Limits) -> Result<Reply, Failure> {
+        let mut pauses = backon::ExponentialBuilder::default()
+            .with_min_delay(FIRST_PAUSE)
+            .with_max_times(ATTEMPTS - 1)
+            .build();
+        loop {
+            let Some(attempt) = request.try_clone() else { return self.attempt(request, limits).await };
+            let outcome = self.attempt(attempt, limits).await;
+            if !may_pass(&outcome) {
+                if outcome.is_ok() {
+                    self.earn();
+                }
+                return outcome;
+            }
+            let Some(pause) = pauses.next() else { return outcome };
+            let pause = asked_pause(&outcome).unwrap_or_else(|| pause.mul_f64(fastrand::f64()));
+            // A connection that fails asks nothing of the upstream, and may only have died while the sandbox was frozen.
+            let allowed = outcome.is_err() || self.spend();
+            if pause >= limits.deadline.remaining() || !allowed {
+                return outcome;
+            }
+            limits.deadline.sleep(pause).await;
+        }
+    }
+
+    async fn attempt(&self, request: Request, limits: Limits) -> Result<Reply, Failure> {
+        let whole = limits.deadline.at_most(limits.timeout).bound(self.exchange(request)).await;
+        whole.unwrap_or(Err(Failure::TimedOut))
+    }
+
+    async fn exchange(&self, request: Request) -> Result<Reply, Failure> {
+        let mut response = self.http.execute(request).await.map_err(failure)?;
+        let mut body = Vec::new();
+        while let Some(chunk) = response.chunk().await.map_err(failure)? {
+            if body.len() + chunk.len() > BODY_LIMIT {
+                return Err(Failure::TooLarge);
+            }
+            body.extend_from_slice(&chunk);
+        }
+        Ok(Reply { status: response.status(), retry_after: retry_after(response.headers()), body })
+    }
+
+    fn spend(&self) -> bool {
+        self.retries.try_update(Ordering::Relaxed, Ordering::Relaxed, |left| left.checked_sub(1)).is_ok()
+    }
+
+    fn earn(&self) {
+        let refill = |left| (left < RETRY_BUDGET).then_some(left + 1);
+        let _ = self.retries.try_update(Ordering::Relaxed, Ordering::Relaxed, refill);
+    }
+}
+
+fn client() -> Result<Client, Box<dyn std::error::Error + Send + Sync>> {
+    let roots = RootCertStore { roots: webpki_roots::TLS_SERVER_ROOTS.to_vec() };
+    let tls = ClientConfig::builder_with_provider(Arc::new(rustls::crypto::ring::default_provider()))
+        .with_safe_default_protocol_versions()?
+        .with_root_certificates(roots)
+        .with_no_client_auth();
+    Ok(Client::builder()
+        .tls_backend_preconfigured(tls)
+        .redirect(reqwest::redirect::Policy::none())
+        .connect_timeout(CONNECT_TIMEOUT)
+        .pool_max_idle_per_host(IDLE_CONNECTIONS)
+        .build()?)
+}
+
+/// Whether the fault may be gone at the next attempt. A timeout is not: it has used the time a repetition would need.
+fn may_pass(outcome: &Result<Reply, Failure>) -> bool {
+    match outcome {
+        Ok(reply) => matches!(reply.status.as_u16(), 502..=504),
+        Err(failure) => *failure == Failure::Connection,
+    }
+}
+
+fn asked_pause(outcome: &Result<Reply, Failure>) -> Option<Duration> {
+    outcome.as_ref().ok().and_then(|reply| reply.retry_after)
+}
+
+fn retry_after(headers: &HeaderMap) -> Option<Duration> {
+    let seconds = headers.get(header::RETRY_AFTER)?.to_str().ok()?.trim().parse().ok()?;
+    Some(Duration::from_secs(seconds))
+}
+
+fn failure(error: reqwest::Error) -> Failure {
+    if error.is_timeout() { Failure::TimedOut } else { Failure::Connection }
+}
+
+#[cfg(test)]
+pub(crate) mod testing;
+#[cfg(test)]
+mod tests;

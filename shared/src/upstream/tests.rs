@@ -1,0 +1,127 @@
+use tokio::net::{TcpSocket, TcpStream};
+
+use super::testing::Server;
+use super::*;
+
+fn whole(status: u16, headers: &str) -> String {
+    format!("HTTP/1.1 {status} X\r\ncontent-length: 2\r\nconnection: close\r\n{headers}\r\n{{}}")
+}
+
+fn limits() -> Limits {
+    within(Duration::from_secs(20), Duration::from_secs(20))
+}
+
+fn within(timeout: Duration, deadline: Duration) -> Limits {
+    Limits { timeout, deadline: Deadline::within(deadline) }
+}
+
+#[tokio::test]
+async fn only_a_502_503_or_504_and_a_broken_connection_are_tried_again() {
+    let server = Server::start("").await;
+    for status in [200, 204, 301, 307, 400, 401, 403, 404, 408, 409, 429, 500, 501, 505, 599] {
+        server.says(whole(status, ""));
+        assert_eq!(server.call(&Upstream::new().unwrap(), limits()).await, (Ok(status), 1));
+    }
+    for status in [502, 503, 504] {
+        server.says(whole(status, ""));
+        assert_eq!(server.call(&Upstream::new().unwrap(), limits()).await, (Ok(status), ATTEMPTS));
+    }
+    for broken in ["connection: close", "HTTP/1.1 200 X\r\nconnection: close\r\ncontent-length: 9\r\n\r\n{"] {
+        server.says(broken);
+        let outcome = server.call(&Upstream::new().unwrap(), limits()).await;
+        assert_eq!(outcome, (Err(Failure::Connection), ATTEMPTS), "{broken}");
+    }
+}
+
+#[tokio::test]
+async fn a_sandbox_has_a_small_budget_for_repetitions_and_earns_it_back_by_answers() {
+    let server = Server::start(whole(503, "")).await;
+    let upstream = Upstream::new().unwrap();
+    let mut requests = Vec::new();
+    for _ in 0..8 {
+        requests.push(server.call(&upstream, limits()).await.1);
+    }
+    assert_eq!(requests, [3, 3, 3, 3, 3, 1, 1, 1]);
+    server.says(whole(200, ""));
+    assert_eq!(server.call(&upstream, limits()).await, (Ok(200), 1));
+    server.says(whole(503, ""));
+    assert_eq!(server.call(&upstream, limits()).await, (Ok(503), 2));
+}
+
+#[tokio::test]
+async fn an_upstream_that_only_times_out_earns_no_repetitions() {
+    let server = Server::start("HTTP/1.1 200 X\r\n").await;
+    let upstream = Upstream::new().unwrap();
+    upstream.retries.store(0, Ordering::Relaxed);
+    let short = within(Duration::from_millis(500), Duration::from_secs(20));
+    assert_eq!(server.call(&upstream, short).await, (Err(Failure::TimedOut), 1));
+    server.says(whole(503, ""));
+    assert_eq!(server.call(&upstream, limits()).await, (Ok(503), 1));
+}
+
+#[tokio::test]
+async fn a_dead_connection_is_replaced_even_when_the_budget_is_spent() {
+    let server = Server::start("connection: close").await;
+    let upstream = Upstream::new().unwrap();
+    upstream.retries.store(0, Ordering::Relaxed);
+    assert_eq!(server.call(&upstream, limits()).await.1, ATTEMPTS);
+}
+
+#[tokio::test]
+async fn a_retry_after_is_waited_for_where_the_time_allows_and_else_passed_on() {
+    let server = Server::start(whole(503, "retry-after: 1\r\n")).await;
+    let (upstream, limits) = (Upstream::new().unwrap(), limits());
+    let mend = async {
+        while server.requests() == 0 {
+            tokio::task::yield_now().await;
+        }
+        server.says(whole(200, ""));
+    };
+    let (outcome, ()) = tokio::join!(server.call(&upstream, limits), mend);
+    assert_eq!(outcome, (Ok(200), 2));
+    assert!(limits.deadline.remaining() < Duration::from_secs(19), "it was not waited for");
+
+    server.says(whole(503, "retry-after: 60\r\n"));
+    let request = upstream.http().get(&server.url).build().unwrap();
+    let reply = upstream.send(request, limits).await.unwrap();
+    assert_eq!(reply.retry_after, Some(Duration::from_secs(60)));
+}
+
+#[tokio::test]
+async fn a_date_or_nonsense_in_retry_after_says_nothing() {
+    for nonsense in ["Fri, 31 Dec 1999 23:59:59 GMT", "-1", "1.5", "soon", "99999999999999999999", ""] {
+        let headers = HeaderMap::from_iter([(header::RETRY_AFTER, nonsense.parse().unwrap())]);
+        assert_eq!(retry_after(&headers), None, "{nonsense}");
+    }
+}
+
+#[tokio::test]
+async fn connecting_the_headers_and_the_body_each_time_out_and_are_not_tried_again() {
+    let short = || within(Duration::from_millis(500), Duration::from_secs(20));
+    let upstream = Upstream::new().unwrap();
+    let server = Server::start("HTTP/1.1 200 X\r\ncontent-length: 9\r\n").await;
+    assert_eq!(server.call(&upstream, short()).await, (Err(Failure::TimedOut), 1));
+    server.says("HTTP/1.1 200 X\r\ncontent-length: 9\r\n\r\n{");
+    assert_eq!(server.call(&upstream, short()).await, (Err(Failure::TimedOut), 1));
+
+    // A host whose queue for connections is full lets everybody else wait.
+    let socket = TcpSocket::new_v4().unwrap();
+    socket.bind("127.0.0.1:0".parse().unwrap()).unwrap();
+    let full = socket.listen(0).unwrap();
+    let address = full.local_addr().unwrap();
+    let _first = TcpStream::connect(address).await.unwrap();
+    let request = upstream.http().get(format!("http://{address}")).build().unwrap();
+    assert_eq!(upstream.send(request, short()).await.unwrap_err(), Failure::TimedOut);
+}
+
+#[tokio::test]
+async fn an_answer_is_read_up_to_the_limit_and_not_a_byte_further() {
+    let server = Server::start("").await;
+    for (length, expected) in [(BODY_LIMIT, Ok(200)), (BODY_LIMIT + 1, Err(Failure::TooLarge))] {
+        let body = "x".repeat(length);
+        server.says(format!("HTTP/1.1 200 X\r\nconnection: close\r\ncontent-length: {length}\r\n\r\n{body}"));
+        assert_eq!(server.call(&Upstream::new().unwrap(), limits()).await, (expected, 1));
+        server.says(format!("HTTP/1.1 200 X\r\nconnection: close\r\n\r\n{body}"));
+        assert_eq!(server.call(&Upstream::new().unwrap(), limits()).await, (expected, 1));
+    }
+}

@@ -1,0 +1,375 @@
+//! The WPP Platform's HTTP API, one method per call. Knows nothing of the database.
+
+use std::time::Duration;
+
+use lambda_http::http::{Method, StatusCode};
+use reqwest::{Request, Url};
+use serde::de::DeserializeOwned;
+use serde::{Deserialize, Serialize};
+use serde_json::Value;
+
+use crate::clock::UnixMs;
+use crate::deadline::Deadline;
+use crate::secret::Secret;
+use crate::token::Token;
+use crate::upstream::{Failure, Limits, Reply, Upstream};
+
+/// The longest word for a state that is passed on.
+const WORD_LIMIT: usize = 64;
+
+/// Why a call brought nothing of use. Carries no text of the platform's.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum PlatformError {
+    /// 401 for a call with a number's token.
+    #[error("token refused")]
+    TokenRefused,
+    /// 401 or 403 from `/auth/token`: the API key is not active yet, or dead.
+    #[error("API key refused")]
+    KeyRefused,
+    /// 401 or 403 for our own secret.
+    #[error("WPP_SECRET refused")]
+    SecretRefused,
+    /// 404: no such session.
+    #[error("session unknown")]
+    UnknownSession,
+    /// 429, and when to come back.
+    #[error("rate limited")]
+    Busy(Option<Duration>),
+    /// Any other 4xx.
+    #[error("refused with status {0}")]
+    Refused(u16),
+    /// 5xx, or no connection.
+    #[error("unavailable")]
+    Unavailable,
+    /// No whole answer in time.
+    #[error("timed out")]
+    TimedOut,
+    /// An answer that is not what the platform promises: HTML, a redirect, wrong types, far too long.
+    #[error("unreadable answer")]
+    BadAnswer,
+}
+
+impl PlatformError {
+    pub(crate) fn public(self) -> (StatusCode, &'static str, &'static str) {
+        use StatusCode as S;
+        match self {
+            Self::Busy(_) => (
+                S::SERVICE_UNAVAILABLE,
+                "platform_busy",
+                "WhatsApp is busy right now. Please try again in a moment.",
+            ),
+            Self::Unavailable => (
+                S::BAD_GATEWAY,
+                "platform_unavailable",
+                "WhatsApp cannot be reached right now. Please try again.",
+            ),
+            Self::TimedOut => {
+                (S::GATEWAY_TIMEOUT, "platform_timeout", "WhatsApp did not answer in time. Please try again.")
+            }
+            Self::BadAnswer => (
+                S::BAD_GATEWAY,
+                "platform_bad_answer",
+                "WhatsApp sent an answer we cannot read. Please try again.",
+            ),
+            Self::SecretRefused => (
+                S::BAD_GATEWAY,
+                "platform_secret_rejected",
+                "WhatsApp does not accept this service's access.",
+            ),
+            Self::TokenRefused | Self::KeyRefused | Self::UnknownSession | Self::Refused(_) => {
+                (S::BAD_GATEWAY, "platform_refused", "WhatsApp refused the request.")
+            }
+        }
+    }
+}
+
+impl From<Failure> for PlatformError {
+    fn from(failure: Failure) -> Self {
+        match failure {
+            Failure::Connection => Self::Unavailable,
+            Failure::TimedOut => Self::TimedOut,
+            Failure::TooLarge => Self::BadAnswer,
+        }
+    }
+}
+
+/// A client on the platform, as `create` gives it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Credentials {
+    /// The key that fetches tokens.
+    pub api_key: Secret,
+    /// The session: the number in every path.
+    pub session: String,
+}
+
+/// What the platform says of a session.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Link {
+    /// A phone is linked.
+    Connected,
+    /// The session is coming up.
+    Starting,
+    /// The linked phone, or the session, is away.
+    Offline,
+    /// A QR is to be scanned; also what a word that we don't know means.
+    QrRequired,
+    /// WhatsApp asks for a passkey, which only the phone's owner can give, in WhatsApp itself.
+    PasskeyRequired,
+    /// The platform knows no such session.
+    Lost,
+}
+
+/// The platform's word for a session's state, beside what we take it for.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Status {
+    /// What we take it for.
+    pub link: Link,
+    /// The word itself; empty where there was none.
+    pub word: String,
+}
+
+impl Status {
+    fn of(word: &str) -> Self {
+        let word: String = word.trim().chars().take(WORD_LIMIT).collect();
+        let link = match word.to_lowercase().as_str() {
+            "connected" | "ready" => Link::Connected,
+            "starting" | "pending" => Link::Starting,
+            "offline" | "disconnected" => Link::Offline,
+            "passkey_required" | "passkey_confirmation_required" => Link::PasskeyRequired,
+            _ => Link::QrRequired,
+        };
+        Self { link, word }
+    }
+}
+
+/// What starting a session brought at once.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Started {
+    /// The QR, if it is there already.
+    pub qr: Option<String>,
+    /// The session's state, if it was told.
+    pub status: Option<Status>,
+}
+
+/// The platform behind a base URL. Cheap to clone.
+#[derive(Clone, Debug)]
+pub struct Platform {
+    base: Url,
+    upstream: Upstream,
+    timeout: Duration,
+}
+
+impl Platform {
+    /// A platform at `base`; one attempt at a call takes `timeout` at most.
+    pub fn new(base: Url, upstream: Upstream, timeout: Duration) -> Self {
+        Self { base, upstream, timeout }
+    }
+
+    /// `POST /api/integrations/wpp/create`: the client for an id, made or found. The same id names the same session.
+    ///
+    /// # Errors
+    /// [`PlatformError::SecretRefused`], or what failed.
+    pub async fn create(
+        &self,
+        secret: &Secret,
+        id: &str,
+        deadline: Deadline,
+    ) -> Result<Credentials, PlatformError> {
+        #[derive(Serialize)]
+        #[serde(rename_all = "camelCase")]
+        struct Ask<'a> {
+            organization_id: &'a str,
+        }
+        #[derive(Deserialize)]
+        #[serde(rename_all = "camelCase")]
+        struct Given {
+            api_key: String,
+            session: String,
+        }
+        let request =
+            self.post(&["api", "integrations", "wpp", "create"], Some(secret), &Ask { organization_id: id })?;
+        let given: Given = match self.send(request, deadline).await {
+            Ok(reply) => parse(&reply)?,
+            Err(PlatformError::TokenRefused | PlatformError::Refused(403)) => {
+                return Err(PlatformError::SecretRefused);
+            }
+            Err(error) => return Err(error),
+        };
+        if given.api_key.is_empty() || given.session.is_empty() {
+            return Err(PlatformError::BadAnswer);
+        }
+        Ok(Credentials { api_key: Secret::new(given.api_key), session: given.session })
+    }
+
+    /// `POST /auth/token`: a token for a key. `now` is when it was asked for.
+    ///
+    /// # Errors
+    /// [`PlatformError::KeyRefused`], or what failed.
+    pub async fn token(
+        &self,
+        api_key: &Secret,
+        now: UnixMs,
+        deadline: Deadline,
+    ) -> Result<Token, PlatformError> {
+        #[derive(Serialize)]
+        #[serde(rename_all = "camelCase")]
+        struct Ask<'a> {
+            api_key: &'a Secret,
+        }
+        #[derive(Deserialize)]
+        #[serde(rename_all = "camelCase")]
+        struct Given {
+            token: Secret,
+            expires_in: Option<Value>,
+        }
+        let request = self.post(&["auth", "token"], None, &Ask { api_key })?;
+        let given: Given = match self.send(request, deadline).await {
+            Ok(reply) => parse(&reply)?,
+            Err(PlatformError::TokenRefused | PlatformError::Refused(403)) => {
+                return Err(PlatformError::KeyRefused);
+            }
+            Err(error) => return Err(error),
+        };
+        if given.token.expose().is_empty() {
+            return Err(PlatformError::BadAnswer);
+        }
+        Ok(Token::issued(given.token, given.expires_in.as_ref(), now))
+    }
+
+    /// `GET /api/accounts/{session}/status`.
+    ///
+    /// # Errors
+    /// What failed.
+    pub async fn status(
+        &self,
+        session: &str,
+        jwt: &Secret,
+        deadline: Deadline,
+    ) -> Result<Status, PlatformError> {
+        #[derive(Deserialize)]
+        struct Given {
+            status: String,
+        }
+        let request = self.request(Method::GET, &["api", "accounts", session, "status"], Some(jwt), None)?;
+        let given: Given = parse(&self.send(request, deadline).await?)?;
+        Ok(Status::of(&given.status))
+    }
+
+    /// `GET /api/accounts/{session}/qr`: the QR as the platform gives it (pairing text, data URL or bare base64), or
+    /// nothing while it is not ready.
+    ///
+    /// # Errors
+    /// What failed.
+    pub async fn qr(
+        &self,
+        session: &str,
+        jwt: &Secret,
+        deadline: Deadline,
+    ) -> Result<Option<String>, PlatformError> {
+        let request = self.request(Method::GET, &["api", "accounts", session, "qr"], Some(jwt), None)?;
+        qr_in(&parse(&self.send(request, deadline).await?)?)
+    }
+
+    /// `POST /api/accounts/start`: brings a session up; harmless where it is up.
+    ///
+    /// # Errors
+    /// What failed.
+    pub async fn start(
+        &self,
+        session: &str,
+        jwt: &Secret,
+        deadline: Deadline,
+    ) -> Result<Started, PlatformError> {
+        #[derive(Serialize)]
+        struct Ask<'a> {
+            number: &'a str,
+        }
+        let request = self.post(&["api", "accounts", "start"], Some(jwt), &Ask { number: session })?;
+        let given: Value = parse(&self.send(request, deadline).await?)?;
+        let word = given.get("status").or_else(|| given.get("state")).and_then(Value::as_str);
+        Ok(Started { qr: qr_in(&given)?, status: word.map(Status::of) })
+    }
+
+    /// `POST /internal/session/{session}/webhook`: where the platform reports to.
+    ///
+    /// # Errors
+    /// What failed.
+    pub async fn set_webhook(
+        &self,
+        session: &str,
+        url: &str,
+        jwt: &Secret,
+        deadline: Deadline,
+    ) -> Result<(), PlatformError> {
+        #[derive(Serialize)]
+        struct Ask<'a> {
+            url: &'a str,
+        }
+        let request = self.post(&["internal", "session", session, "webhook"], Some(jwt), &Ask { url })?;
+        self.send(request, deadline).await.map(drop)
+    }
+
+    fn post(
+        &self,
+        path: &[&str],
+        bearer: Option<&Secret>,
+        body: &impl Serialize,
+    ) -> Result<Request, PlatformError> {
+        let body = serde_json::to_vec(body).map_err(|_| PlatformError::BadAnswer)?;
+        self.request(Method::POST, path, bearer, Some(body))
+    }
+
+    /// Every path segment is percent-encoded: a session is foreign text.
+    fn request(
+        &self,
+        method: Method,
+        path: &[&str],
+        bearer: Option<&Secret>,
+        body: Option<Vec<u8>>,
+    ) -> Result<Request, PlatformError> {
+        let mut url = self.base.clone();
+        if let Ok(mut segments) = url.path_segments_mut() {
+            segments.pop_if_empty().extend(path);
+        }
+        let mut request = self.upstream.http().request(method, url);
+        if let Some(bearer) = bearer {
+            request = request.bearer_auth(bearer.expose());
+        }
+        if let Some(body) = body {
+            request = request.header("content-type", "application/json").body(body);
+        }
+        // Only a bearer that cannot be a header value fails here: a token that nobody can have issued for use.
+        request.build().map_err(|_| PlatformError::TokenRefused)
+    }
+
+    async fn send(&self, request: Request, deadline: Deadline) -> Result<Reply, PlatformError> {
+        let reply = self.upstream.send(request, Limits { timeout: self.timeout, deadline }).await?;
+        match reply.status.as_u16() {
+            200..=299 => Ok(reply),
+            401 => Err(PlatformError::TokenRefused),
+            404 => Err(PlatformError::UnknownSession),
+            408 => Err(PlatformError::TimedOut),
+            429 => Err(PlatformError::Busy(reply.retry_after)),
+            status @ 400..=499 => Err(PlatformError::Refused(status)),
+            500..=599 => Err(PlatformError::Unavailable),
+            _ => Err(PlatformError::BadAnswer),
+        }
+    }
+}
+
+fn parse<T: DeserializeOwned>(reply: &Reply) -> Result<T, PlatformError> {
+    serde_json::from_slice(&reply.body).map_err(|_| PlatformError::BadAnswer)
+}
+
+/// The QR in any of the four places where builds of the platform put it.
+fn qr_in(answer: &Value) -> Result<Option<String>, PlatformError> {
+    if !answer.is_object() {
+        return Err(PlatformError::BadAnswer);
+    }
+    let places = [&answer["qr"], &answer["qrCode"], &answer["qrcode"], &answer["data"]["qr"]];
+    match places.into_iter().find(|value| !value.is_null()) {
+        None => Ok(None),
+        Some(Value::String(qr)) => Ok(Some(qr.clone()).filter(|qr| !qr.is_empty())),
+        Some(_) => Err(PlatformError::BadAnswer),
+    }
+}

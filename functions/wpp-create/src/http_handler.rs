@@ -1,0 +1,85 @@
+//! `wpp-create`: a number for the organisation, from its client on the platform to the QR that links it.
+
+use std::sync::Arc;
+
+use serde::Deserialize;
+use serde_json::json;
+use shared::App;
+use shared::ask::Ask;
+use shared::creation::{Created, obtain};
+use shared::edge::Answer;
+use shared::error::Error;
+use shared::hint::Hint;
+use shared::number::{Line, State, View};
+use shared::store::Intention;
+
+use crate::linking;
+
+#[derive(Deserialize)]
+struct Body {
+    force_recreate: Option<bool>,
+    add_new: Option<bool>,
+}
+
+/// `POST {"force_recreate"?, "add_new"?}`: the organisation's number, new credentials for it, or one more number.
+pub async fn handle(app: Arc<App>, ask: Ask) -> Result<Answer, Error> {
+    let intention = intention(&ask.body_as()?)?;
+    let mut linked = attempt(&app, &ask, intention).await?;
+    // An unfinished number that turns out to be linked is finished; what was asked for is another one.
+    let is_finished = linked.as_ref().is_some_and(|(_, view)| view.is_connected());
+    if is_finished && intention == Intention::Additional && ask.idempotency_key.is_none() {
+        linked = attempt(&app, &ask, intention).await?;
+    }
+    Ok(match &linked {
+        Some((line, view)) => answer(line, view),
+        None => json!({"success": true, "session": null, "apiKey": null, "status": "starting"}),
+    })
+}
+
+fn intention(body: &Body) -> Result<Intention, Error> {
+    match (body.force_recreate.unwrap_or(false), body.add_new.unwrap_or(false)) {
+        (false, false) => Ok(Intention::Use),
+        (true, false) => Ok(Intention::Replacement),
+        (false, true) => Ok(Intention::Additional),
+        (true, true) => {
+            Err(Error::BadRequest("Ask for force_recreate or for add_new, not for both.".to_owned()))
+        }
+    }
+}
+
+/// The number and how far it is; nothing while another request is still making it.
+async fn attempt<'a>(
+    app: &'a App,
+    ask: &Ask,
+    intention: Intention,
+) -> Result<Option<(Line<'a>, View)>, Error> {
+    let Created::Ready { number, now } = obtain(app, ask, intention, ask.body.clone()).await? else {
+        return Ok(None);
+    };
+    let deadline = ask.deadline.for_a_wait().at_most(app.config.qr_wait);
+    let mut line = Line::open(app, number, now, deadline)?;
+    let mut view = linking::link(app, &mut line).await?;
+    line.allow_until(ask.deadline);
+    // What was not seen does not replace in the mirror what was.
+    if view.is_seen() || line.number().seen.is_none() {
+        line.remember(&mut view).await;
+    }
+    Ok(Some((line, view)))
+}
+
+fn answer(line: &Line<'_>, view: &View) -> Answer {
+    let status = match view.state {
+        State::Connected => "connected",
+        State::QrIssued => "qr_issued",
+        State::QrPending | State::Disconnected => "starting",
+    };
+    let api_key = line.number().settings.api_key().map(|key| key.masked());
+    let mut body = json!({"success": true, "session": line.session(), "apiKey": api_key, "status": status});
+    if let Some(qr) = &view.qr {
+        body["qrcode"] = json!(qr);
+    }
+    if let Some(hint) = Hint::due(line.number(), view, line.now()) {
+        hint.add_to(&mut body);
+    }
+    body
+}

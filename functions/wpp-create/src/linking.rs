@@ -1,0 +1,84 @@
+//! From credentials to a QR: the webhook registered, the session started, the QR waited for, all within the line's time.
+
+use std::time::Duration;
+
+use shared::App;
+use shared::error::Error;
+use shared::number::{Line, View};
+use shared::wpp::{Link, PlatformError};
+
+/// A new key that is not active yet is tried again after these.
+const KEY_PAUSES: [Duration; 3] = [Duration::from_secs(1), Duration::from_secs(2), Duration::from_secs(3)];
+
+/// Between two looks for the QR.
+const QR_PAUSE: Duration = Duration::from_secs(1);
+
+/// How far the number is when the time for waiting is over. Time that runs out is no failure: the session is starting,
+/// and the frontend polls from there.
+///
+/// # Errors
+/// What failed; the number stands, and repeating the request goes on with it.
+pub async fn link(app: &App, line: &mut Line<'_>) -> Result<View, Error> {
+    let is_new = line.number().key_is_new(line.now());
+    let linked = if is_new { link_new(app, line).await } else { link_existing(app, line).await };
+    match linked {
+        Err(Error::DeadlineExceeded | Error::Platform(PlatformError::TimedOut)) if !line.has_time() => {
+            Ok(View::starting())
+        }
+        linked => linked,
+    }
+}
+
+/// A key saved just now may not be active yet; then the first poll gets the token.
+async fn link_new(app: &App, line: &mut Line<'_>) -> Result<View, Error> {
+    let mut pauses = KEY_PAUSES.into_iter();
+    while let Err(error) = line.token().await {
+        tracing::warn!(%error, "no token for a new key yet");
+        let pause = pauses.next().filter(|_| matches!(error, Error::ApiKeyNotActive));
+        match pause {
+            Some(pause) if line.sleep(pause).await => {}
+            _ => return Ok(View::starting()),
+        }
+    }
+    bring_up(app, line).await
+}
+
+async fn link_existing(app: &App, line: &mut Line<'_>) -> Result<View, Error> {
+    match line.status().await {
+        Ok(status) if status.link == Link::Connected => return Ok(View::live(status, None)),
+        // A session that the platform does not know may still come up when it is started.
+        Ok(_) | Err(Error::SessionLost) => {}
+        Err(error) => return Err(error),
+    }
+    bring_up(app, line).await
+}
+
+async fn bring_up(app: &App, line: &mut Line<'_>) -> Result<View, Error> {
+    if let Err(error) = line.set_webhook(&app.config.webhook_url()).await {
+        tracing::warn!(%error, "the webhook could not be registered");
+    }
+    let started = line.start().await?;
+    let mut view = match (started.status, started.qr) {
+        (Some(status), _) if status.link == Link::Connected => View::live(status, None),
+        (_, Some(qr)) => View::scannable(qr),
+        (Some(status), None) => View::live(status, None),
+        (None, None) => View::starting(),
+    };
+    // A look that fails is not the last one: the session was started, and stays so.
+    while waits_for_qr(&view) {
+        match line.look().await {
+            Ok(seen) => view = seen,
+            Err(error) => tracing::warn!(%error, "a look for the QR failed"),
+        }
+        if waits_for_qr(&view) && !line.sleep(QR_PAUSE).await {
+            break;
+        }
+    }
+    Ok(view)
+}
+
+/// Whether the platform may show a QR by itself: not where a passkey comes first.
+fn waits_for_qr(view: &View) -> bool {
+    let passkey = view.status.as_ref().is_some_and(|status| status.link == Link::PasskeyRequired);
+    view.qr.is_none() && !view.is_connected() && !passkey
+}

@@ -1,0 +1,12 @@
+//! Wires `wpp-create` to Lambda.
+
+mod http_handler;
+mod linking;
+
+use std::process::ExitCode;
+
+// One request at a time is what a sandbox mostly has: one thread starts faster and needs less memory.
+#[tokio::main(flavor = "current_thread")]
+async fn main() -> ExitCode {
+    shared::edge::serve("POST", &["WPP_SECRET"], http_handler::handle).await
+}

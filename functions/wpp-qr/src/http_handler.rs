@@ -1,0 +1,35 @@
+//! `wpp-qr`: the QR of one of the organisation's numbers.
+
+use std::sync::Arc;
+
+use serde::Deserialize;
+use serde_json::json;
+use shared::App;
+use shared::ask::{Ask, check_session};
+use shared::edge::Answer;
+use shared::error::Error;
+use shared::number::Line;
+use shared::store::Wanted;
+
+/// When to ask again for a QR that is not ready, and for the next one.
+const POLL_AFTER_MS: u32 = 2_000;
+
+#[derive(Deserialize)]
+struct Body {
+    session: Option<String>,
+}
+
+/// `GET ?session=` or `POST {"session"}`. Answers `qr`, null only while the platform has none ready.
+pub async fn handle(app: Arc<App>, ask: Ask) -> Result<Answer, Error> {
+    let Body { session } = ask.body_as()?;
+    let session = check_session(session.or(ask.query_session).unwrap_or_default())?;
+    let wanted = Wanted { session: Some(session), integration_id: None };
+
+    let found = app.store.find(ask.user_id, &wanted, ask.deadline).await?;
+    found.organization_id.ok_or(Error::NoOrganization)?;
+    let number = found.number.ok_or(Error::NumberNotFound)?;
+
+    let qr = Line::open(&app, number, found.now, ask.deadline)?.qr().await?;
+    let state = if qr.is_some() { "ready" } else { "not_ready" };
+    Ok(json!({"success": true, "qr": qr, "state": state, "poll_after_ms": POLL_AFTER_MS}))
+}

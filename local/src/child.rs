@@ -1,0 +1,295 @@
+//! Child processes on a leash: they end with their owner, even one that was killed or panicked.
+
+use std::ffi::OsStr;
+use std::fs::{File, OpenOptions, remove_file};
+use std::io;
+use std::os::unix::fs::FileExt;
+use std::path::PathBuf;
+use std::process::{ExitStatus, Stdio};
+use std::time::Duration;
+
+use tokio::process::{ChildStdin, Command};
+
+use crate::Result;
+
+/// What runs the command; it explains itself.
+const LEASH: &str = include_str!("leash.sh");
+
+/// How often a dropped child is looked at until it has ended.
+const DROP_POLL: Duration = Duration::from_millis(2);
+
+/// How long a drop waits: a little more than the leash waits before it kills.
+const DROP_PATIENCE: Duration = Duration::from_secs(7);
+
+/// A signal that a child can be sent.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Signal {
+    /// Asks to end.
+    Terminate,
+    /// Ctrl-C. PostgreSQL ends its sessions and then itself.
+    Interrupt,
+    /// Freezes the process.
+    Stop,
+    /// Thaws it.
+    Continue,
+    /// Ends it at once.
+    Kill,
+}
+
+impl Signal {
+    fn name(self) -> &'static str {
+        match self {
+            Self::Terminate => "TERM",
+            Self::Interrupt => "INT",
+            Self::Stop => "STOP",
+            Self::Continue => "CONT",
+            Self::Kill => "KILL",
+        }
+    }
+}
+
+/// Where a child's output goes.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Output {
+    /// Kept for [`Child::logs`] alone.
+    Captured,
+    /// Into this file, begun anew.
+    File(PathBuf),
+    /// To the terminal of this process.
+    Terminal,
+}
+
+/// A command that will run `program` on a leash: add arguments and environment, then [`Child::spawn`] it.
+///
+/// When the leash is let go the program gets `ending`, and is killed if that does not end it within five seconds.
+pub fn leashed(program: impl AsRef<OsStr>, ending: Signal) -> Command {
+    let mut command = Command::new("/bin/sh");
+    command.args(["-c", LEASH, "leash", ending.name()]).arg(program);
+    command
+}
+
+/// A running program. Dropping it ends the program and waits for that.
+#[derive(Debug)]
+pub struct Child {
+    name: String,
+    pid: u32,
+    process: tokio::process::Child,
+    leash: Option<ChildStdin>,
+    log: Option<File>,
+}
+
+impl Child {
+    /// Starts a command made by [`leashed`]; `name` is what error messages call it.
+    ///
+    /// # Errors
+    /// When there is no shell, or the file for the output cannot be written.
+    pub fn spawn(name: &str, mut command: Command, output: &Output) -> Result<Self> {
+        let log = open_log(output).map_err(|error| format!("{name}: cannot write its output: {error}"))?;
+        let sink = || log.as_ref().map_or(Ok(Stdio::inherit()), |file| file.try_clone().map(Stdio::from));
+        let mut process = command
+            .stdin(Stdio::piped())
+            .stdout(sink()?)
+            .stderr(sink()?)
+            .process_group(0)
+            .spawn()
+            .map_err(|error| format!("cannot start {name}: {error}"))?;
+        let leash = process.stdin.take();
+        let pid = process.id().ok_or_else(|| format!("{name} ended before it began"))?;
+        Ok(Self { name: name.to_owned(), pid, process, leash, log })
+    }
+
+    /// The program's process id.
+    pub fn pid(&self) -> u32 {
+        self.pid
+    }
+
+    /// What it has written so far, standard output and error in one; empty for [`Output::Terminal`].
+    pub fn logs(&self) -> String {
+        let Some(log) = &self.log else { return String::new() };
+        let length = log.metadata().map_or(0, |metadata| metadata.len());
+        let mut bytes = vec![0; usize::try_from(length).unwrap_or_default()];
+        let read = log.read_at(&mut bytes, 0).unwrap_or_default();
+        String::from_utf8_lossy(&bytes[..read]).into_owned()
+    }
+
+    /// How it ended, if it has.
+    pub fn ended(&mut self) -> Option<ExitStatus> {
+        self.process.try_wait().ok().flatten()
+    }
+
+    /// Waits until it ends by itself. May be given up and asked again.
+    ///
+    /// # Errors
+    /// When the system does not say how it ended.
+    pub async fn wait(&mut self) -> Result<ExitStatus> {
+        Ok(self.process.wait().await?)
+    }
+
+    /// Ends it as its leash says and waits until it is gone.
+    ///
+    /// # Errors
+    /// When the system does not say how it ended.
+    pub async fn stop(&mut self) -> Result<ExitStatus> {
+        self.leash = None;
+        Ok(self.process.wait().await?)
+    }
+
+    /// Kills it at once and waits until it is gone.
+    ///
+    /// # Errors
+    /// When the system does not say how it ended.
+    pub async fn kill(&mut self) -> Result<ExitStatus> {
+        if self.ended().is_none() {
+            self.process.start_kill()?;
+        }
+        self.stop().await
+    }
+
+    /// Sends it a signal.
+    ///
+    /// # Errors
+    /// When it has ended.
+    pub async fn signal(&self, signal: Signal) -> Result<()> {
+        // The shell's own `kill`: a small system has no program of that name.
+        let status = Command::new("/bin/sh")
+            .args(["-c", r#"kill -s "$0" "$1" 2>/dev/null"#, signal.name(), &self.pid.to_string()])
+            .status()
+            .await?;
+        if status.success() {
+            return Ok(());
+        }
+        Err(format!("{} is not running", self.name).into())
+    }
+
+    /// Why it ended, in one line: its name, its exit status and the last line that it wrote, of an error if there is one.
+    pub fn obituary(&mut self) -> String {
+        let how = self.ended().map_or("is running".to_owned(), |status| format!("ended with {status}"));
+        let logs = self.logs();
+        let lines = || logs.lines().map(str::trim).filter(|line| !line.is_empty());
+        let complains = |line: &&str| line.contains("FATAL") || line.to_lowercase().contains("error");
+        match lines().rfind(complains).or_else(|| lines().next_back()) {
+            Some(line) => format!("{} {how}: {line}", self.name),
+            None => format!("{} {how}", self.name),
+        }
+    }
+}
+
+impl Drop for Child {
+    fn drop(&mut self) {
+        self.leash = None;
+        let looks = DROP_PATIENCE.as_millis() / DROP_POLL.as_millis();
+        for _ in 0..looks {
+            if !matches!(self.process.try_wait(), Ok(None)) {
+                return;
+            }
+            std::thread::sleep(DROP_POLL);
+        }
+    }
+}
+
+fn open_log(output: &Output) -> io::Result<Option<File>> {
+    match output {
+        Output::Captured => nameless_file().map(Some),
+        Output::File(path) => {
+            File::create(path)?;
+            OpenOptions::new().read(true).append(true).open(path).map(Some)
+        }
+        Output::Terminal => Ok(None),
+    }
+}
+
+/// A file that lives as long as somebody holds it open, so that nothing has to clean it up.
+fn nameless_file() -> io::Result<File> {
+    let path = std::env::temp_dir().join(format!("wpp-local-output-{:016x}", fastrand::u64(..)));
+    let file = OpenOptions::new().read(true).append(true).create_new(true).open(&path)?;
+    remove_file(&path)?;
+    Ok(file)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::path::Path;
+    use std::process::Command as Blocking;
+
+    use super::*;
+
+    fn sh(script: &str, ending: Signal) -> Child {
+        // A shell cannot trap what was ignored when it began, as Ctrl-C is in a job in the background.
+        let mut command = leashed("env", ending);
+        command.args(["--default-signal=INT", "/bin/sh", "-c", script]);
+        Child::spawn("script", command, &Output::Captured).unwrap()
+    }
+
+    /// Looks until `done`, for ten seconds at most.
+    async fn until(mut done: impl FnMut() -> bool) -> bool {
+        for _ in 0..1000 {
+            if done() {
+                return true;
+            }
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+        false
+    }
+
+    fn alive(pid: &str) -> bool {
+        // A zombie has ended; that nobody has asked how is not its fault.
+        std::fs::read_to_string(format!("/proc/{}/stat", pid.trim())).is_ok_and(|stat| !stat.contains(") Z "))
+    }
+
+    #[tokio::test]
+    async fn output_and_exit_status_are_the_programs_own() {
+        let mut child = sh("echo out; echo err >&2; exit 7", Signal::Terminate);
+        assert_eq!(child.wait().await.unwrap().code(), Some(7));
+        assert_eq!(child.logs(), "out\nerr\n");
+        assert_eq!(child.obituary(), "script ended with exit status: 7: err");
+    }
+
+    #[tokio::test]
+    async fn an_obituary_prefers_the_complaint_to_what_follows_it() {
+        let mut child = sh("echo begun; echo FATAL: no room; echo bye", Signal::Terminate);
+        child.wait().await.unwrap();
+        assert_eq!(child.obituary(), "script ended with exit status: 0: FATAL: no room");
+        assert!(child.kill().await.unwrap().success());
+    }
+
+    #[tokio::test]
+    async fn stop_sends_the_chosen_signal_even_to_a_frozen_program() {
+        let mut child =
+            sh("trap 'echo bye; exit 3' INT; echo ready; while :; do sleep 0.01; done", Signal::Interrupt);
+        assert!(until(|| child.logs().contains("ready")).await);
+        child.signal(Signal::Stop).await.unwrap();
+        assert_eq!(child.stop().await.unwrap().code(), Some(3));
+        assert_eq!(child.logs(), "ready\nbye\n");
+        assert!(child.signal(Signal::Terminate).await.is_err());
+    }
+
+    #[tokio::test]
+    async fn a_dropped_child_is_gone_with_descendants_in_groups_of_their_own() {
+        let child =
+            sh("setsid sh -c 'trap \"\" TERM; echo $$; while :; do sleep 1; done' & wait", Signal::Terminate);
+        assert!(until(|| child.logs().ends_with('\n')).await);
+        let (leader, descendant) = (child.pid().to_string(), child.logs());
+        assert!(alive(&leader) && alive(&descendant));
+        drop(child);
+        assert!(!alive(&leader));
+        assert!(until(|| !alive(&descendant)).await);
+    }
+
+    #[tokio::test]
+    async fn a_child_ends_when_its_owner_is_killed() {
+        // A shell plays the owner: it holds the only writing end of the leash.
+        let directory = std::env::temp_dir().join(format!("wpp-local-owner-{:016x}", fastrand::u64(..)));
+        std::fs::create_dir(&directory).unwrap();
+        let owner = r#"mkfifo leash; sh -c "$0" leash TERM sh -c 'echo $$ > pid; sleep 1000' <leash & exec sleep 1000 >leash"#;
+        let mut owner =
+            Blocking::new("/bin/sh").args(["-c", owner, LEASH]).current_dir(&directory).spawn().unwrap();
+        let pid = || std::fs::read_to_string(Path::new(&directory).join("pid")).unwrap_or_default();
+        assert!(until(|| pid().ends_with('\n')).await);
+        let child = pid();
+        assert!(alive(&child));
+        owner.kill().unwrap();
+        owner.wait().unwrap();
+        assert!(until(|| !alive(&child)).await);
+        std::fs::remove_dir_all(&directory).unwrap();
+    }
+}

@@ -1,0 +1,284 @@
+//! `local dev`: the whole system for a person, the three functions under `cargo lambda watch` included.
+
+use std::env;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use reqwest::{Client, Method};
+use ring::digest::{SHA256, digest};
+use serde_json::json;
+use tokio::process::Command;
+use tokio::signal::unix::{SignalKind, signal};
+use uuid::{Uuid, uuid};
+
+use crate::Result;
+use crate::child::{Child, Output, Signal, leashed};
+use crate::cluster::Installation;
+use crate::events::Event;
+use crate::http;
+use crate::platform;
+use crate::ports;
+use crate::postgres::Storage;
+use crate::programs::{named_by, on_path, workspace};
+use crate::world::{Settings, World};
+
+/// The functions, each a binary of its name, served at `/functions/v1/<name>`.
+const FUNCTIONS: [&str; 3] = ["wpp-create", "wpp-qr", "wpp-status"];
+
+/// The organisation and the user that are there from the start.
+const ORGANISATION: Uuid = uuid!("00000000-0000-4000-8000-000000000001");
+const USER: Uuid = uuid!("00000000-0000-4000-8000-000000000002");
+
+/// How long the printed token lives, in seconds: a working day.
+const TOKEN_LIFETIME_S: i64 = 12 * 3600;
+
+/// The same at every start, so that a token outlasts one. It guards nothing but the loopback address.
+const JWT_SECRET: &str = "local-jwt-secret-with-at-least-32-characters";
+
+/// How long a function that is built may take to start and answer.
+const FUNCTION_PATIENCE: Duration = Duration::from_secs(60);
+
+/// How often to ask whether everything still runs, or whether something runs yet.
+const POLL: Duration = Duration::from_millis(250);
+
+/// Runs the system until Ctrl-C, a termination, or a failure.
+///
+/// # Errors
+/// One line on what is missing, in use or broken.
+pub async fn run() -> Result<()> {
+    let mut interrupt = signal(SignalKind::interrupt())?;
+    let mut terminate = signal(SignalKind::terminate())?;
+    let mut hangup = signal(SignalKind::hangup())?;
+    // Whatever has been started by then is on a leash and goes with the future that holds it.
+    tokio::select! {
+        failed = serve() => failed,
+        _ = interrupt.recv() => Ok(()),
+        _ = terminate.recv() => Ok(()),
+        _ = hangup.recv() => Ok(()),
+    }
+}
+
+/// Starts everything, says so, and returns only when something fails.
+async fn serve() -> Result<()> {
+    let ports = Ports::from_env()?;
+    let cargo_lambda = cargo_lambda()?;
+    let data = data_directory()?;
+    let settings = settings(&ports, &data);
+    let session = settings.platform.session_of(&ORGANISATION.to_string()).unwrap_or_default();
+    let world = World::start_with(settings).await?;
+    world.seed(ORGANISATION, USER, "Local organisation").await?;
+    build().await?;
+    let mut watch = watch(&cargo_lambda, ports.functions, &world)?;
+    let functions = format!("http://127.0.0.1:{}/functions/v1", ports.functions);
+    let client = http::client()?;
+    for name in FUNCTIONS {
+        tokio::select! {
+            answered = first_answer(&client, format!("{functions}/{name}")) => answered?,
+            failure = failure(&world, &mut watch) => return Err(failure.into()),
+        }
+    }
+    let token = world.keys.user_token_for(USER, TOKEN_LIFETIME_S);
+    let events = events_directory();
+    write_events(&events, &token, &session)?;
+    let invoke = format!(
+        "{} lambda invoke wpp-status --invoke-address 127.0.0.1 --invoke-port {} --data-file {}/status.json",
+        cargo_lambda.display(),
+        ports.functions,
+        events.display()
+    );
+    println!("{}", guide(&world, &functions, &token, &session, &data, &invoke));
+    Err(failure(&world, &mut watch).await.into())
+}
+
+struct Ports {
+    functions: u16,
+    platform: u16,
+    supabase: u16,
+    postgres: u16,
+    postgrest: u16,
+}
+
+impl Ports {
+    fn from_env() -> Result<Self> {
+        Ok(Self {
+            functions: port("WPP_LOCAL_PORT", 9000)?,
+            platform: port("WPP_LOCAL_PLATFORM_PORT", 9100)?,
+            supabase: port("WPP_LOCAL_SUPABASE_PORT", 9200)?,
+            postgres: port("WPP_LOCAL_POSTGRES_PORT", 9300)?,
+            postgrest: port("WPP_LOCAL_POSTGREST_PORT", 9301)?,
+        })
+    }
+}
+
+/// The port that a variable names, which must be free now: before anything has been started.
+fn port(variable: &str, default: u16) -> Result<u16> {
+    let port = match env::var(variable) {
+        Ok(text) => {
+            text.parse().ok().filter(|port| *port > 0).ok_or(format!("{variable}={text} is not a port"))?
+        }
+        Err(_) => default,
+    };
+    if ports::is_free(port) {
+        return Ok(port);
+    }
+    Err(format!("port {port} is in use: end what listens there, or name another in {variable}").into())
+}
+
+/// `CARGO_LAMBDA`, the workspace's own, or the one on the `PATH`.
+fn cargo_lambda() -> Result<PathBuf> {
+    let own = Some(workspace().join(".tools/venv/bin/cargo-lambda")).filter(|file| file.exists());
+    let found = named_by("CARGO_LAMBDA")?.or(own).or_else(|| on_path("cargo-lambda"));
+    found.ok_or_else(|| "cargo-lambda is not installed: run `make tools`, or name it in CARGO_LAMBDA".into())
+}
+
+/// `.local` in the workspace; where PostgreSQL's user cannot reach that, a directory that stands for the workspace.
+fn data_directory() -> Result<PathBuf> {
+    if let Some(directory) = env::var_os("WPP_LOCAL_DATA") {
+        return Ok(directory.into());
+    }
+    let workspace = workspace();
+    let own = workspace.join(".local");
+    if Installation::find()?.reaches(&own.join("postgres")) {
+        return Ok(own);
+    }
+    let hash = digest(&SHA256, workspace.as_os_str().as_encoded_bytes());
+    let name: String = hash.as_ref().iter().take(6).map(|byte| format!("{byte:02x}")).collect();
+    Ok(PathBuf::from(format!("/var/tmp/wpp-local-{name}")))
+}
+
+fn settings(ports: &Ports, data: &Path) -> Settings {
+    Settings {
+        postgres_port: ports.postgres,
+        postgrest_port: ports.postgrest,
+        supabase_port: ports.supabase,
+        storage: Storage::Lasting(data.to_owned()),
+        jwt_secret: Some(JWT_SECRET.to_owned()),
+        platform: platform::Settings {
+            port: ports.platform,
+            // A number that was linked before is linked still.
+            deterministic: true,
+            ..platform::Settings::default()
+        },
+    }
+}
+
+/// `.local/events` as seen from the workspace, where a person stands; or beside data of its own.
+fn events_directory() -> PathBuf {
+    env::var_os("WPP_LOCAL_DATA").map_or(PathBuf::from(".local"), PathBuf::from).join("events")
+}
+
+/// Writes the events that `cargo lambda invoke` takes, with a token that is good now.
+fn write_events(directory: &Path, token: &str, session: &str) -> Result<()> {
+    let directory = workspace().join(directory);
+    std::fs::create_dir_all(&directory)?;
+    let events = [
+        ("create", Event::post("wpp-create").json(&json!({}))),
+        ("qr", Event::get("wpp-qr").query("session", session)),
+        ("status", Event::post("wpp-status").json(&json!({"force": true}))),
+    ];
+    for (name, event) in events {
+        let event = serde_json::to_string_pretty(&event.bearer(token).v2())?;
+        std::fs::write(directory.join(format!("{name}.json")), event)?;
+    }
+    Ok(())
+}
+
+/// Builds the functions first: `cargo lambda watch` has each built by itself, and they would wait for each other.
+/// By `--bin`, as it does: a choice of packages would choose other features, and all would be built twice.
+async fn build() -> Result<()> {
+    let mut cargo = leashed(env::var_os("CARGO").unwrap_or("cargo".into()), Signal::Terminate);
+    cargo.arg("build").current_dir(workspace());
+    for name in FUNCTIONS {
+        cargo.args(["--bin", name]);
+    }
+    forget_cargo_run(&mut cargo);
+    let mut build = Child::spawn("cargo build", cargo, &Output::Terminal)?;
+    if build.wait().await?.success() {
+        return Ok(());
+    }
+    Err(build.obituary().into())
+}
+
+/// Serves the functions at the paths that `CargoLambda.toml` gives them.
+fn watch(cargo_lambda: &Path, port: u16, world: &World) -> Result<Child> {
+    let mut watch = leashed(cargo_lambda, Signal::Terminate);
+    watch.args(["lambda", "watch", "--disable-cors", "--invoke-address", "127.0.0.1"]);
+    watch.args(["--invoke-port", &port.to_string()]).current_dir(workspace()).envs(world.env());
+    forget_cargo_run(&mut watch);
+    Child::spawn("cargo lambda watch", watch, &Output::Terminal)
+}
+
+/// What `cargo run` tells of this package would make a nested cargo build the others anew.
+fn forget_cargo_run(command: &mut Command) {
+    let about_us = |name: &str| name.starts_with("CARGO_PKG_") || name.starts_with("CARGO_MANIFEST_");
+    for (name, _) in env::vars_os() {
+        if name.to_str().is_some_and(about_us) {
+            command.env_remove(name);
+        }
+    }
+}
+
+/// Waits until the function at `url` answers a preflight request.
+async fn first_answer(client: &Client, url: String) -> Result<()> {
+    let answer = async {
+        loop {
+            let preflight = client.request(Method::OPTIONS, &url).header("origin", "http://localhost");
+            if let Ok(response) = preflight.send().await
+                && response.status().is_success()
+            {
+                return;
+            }
+            tokio::time::sleep(POLL).await;
+        }
+    };
+    let answered = tokio::time::timeout(FUNCTION_PATIENCE, answer).await;
+    answered.map_err(|_| format!("{url} does not answer; what it says against that is above").into())
+}
+
+/// Waits until something ends by itself, and says what.
+async fn failure(world: &World, watch: &mut Child) -> String {
+    loop {
+        if let Some(failure) = world.failure().await {
+            return failure;
+        }
+        if watch.ended().is_some() {
+            return watch.obituary();
+        }
+        tokio::time::sleep(POLL).await;
+    }
+}
+
+fn guide(world: &World, functions: &str, token: &str, session: &str, data: &Path, invoke: &str) -> String {
+    let platform = world.platform.url();
+    let database = world.postgres.url("postgres");
+    let bearer = format!("-H 'Authorization: Bearer {token}'");
+    let json = "-H 'Content-Type: application/json'";
+    let data = data.display();
+    format!(
+        "
+The functions answer at {functions}/{{wpp-create,wpp-qr,wpp-status}}
+A user's token, good for 12 hours:
+
+{token}
+
+1. Create a number; the answer holds its session and its QR:
+
+curl -sS -X POST {functions}/wpp-create {bearer} {json} -d '{{}}'
+
+2. Scan that QR, as a phone would:
+
+curl -sS -X POST {platform}/_sim/scan {json} -d '{{\"session\":\"{session}\"}}'
+
+3. The number is connected:
+
+curl -sS -X POST {functions}/wpp-status {bearer} {json} -d '{{\"force\":true}}'
+
+The same without HTTP:
+
+{invoke}
+
+The platform's other moods: curl -sS {platform}
+The database: psql {database}
+The data stays in {data}. Ctrl-C ends it all."
+    )
+}

@@ -1,0 +1,296 @@
+//! Events as API Gateway and function URLs hand them to a Lambda function.
+
+use std::collections::BTreeMap;
+
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
+use reqwest::Url;
+use serde_json::{Map, Value, json};
+
+const API_HOST: &str = "a1b2c3d4e5.execute-api.eu-central-1.amazonaws.com";
+const FUNCTION_HOST: &str = "a1b2c3d4e5f6g7h8.lambda-url.eu-central-1.on.aws";
+const ACCOUNT: &str = "123456789012";
+const SOURCE_IP: &str = "192.0.2.7";
+const USER_AGENT: &str = "Mozilla/5.0";
+const TIME: &str = "12/Mar/2026:19:03:58 +0000";
+const TIME_EPOCH_MS: i64 = 1_773_342_238_390;
+
+/// A request of a browser to `/functions/v1/<name>`, finished by [`v2`](Self::v2), [`v1`](Self::v1) or
+/// [`function_url`](Self::function_url).
+#[derive(Clone, Debug)]
+pub struct Event {
+    method: String,
+    name: String,
+    query: Vec<(String, String)>,
+    headers: Vec<(String, String)>,
+    body: Option<String>,
+    is_base64: bool,
+}
+
+impl Event {
+    /// A request with any method to the function `name`.
+    pub fn new(method: &str, name: &str) -> Self {
+        let headers = [
+            ("Accept", "*/*"),
+            ("User-Agent", USER_AGENT),
+            ("X-Forwarded-For", SOURCE_IP),
+            ("X-Forwarded-Port", "443"),
+            ("X-Forwarded-Proto", "https"),
+        ];
+        Self {
+            method: method.to_owned(),
+            name: name.to_owned(),
+            query: Vec::new(),
+            headers: headers.map(|(name, value)| (name.to_owned(), value.to_owned())).into(),
+            body: None,
+            is_base64: false,
+        }
+    }
+
+    /// `GET`
+    pub fn get(name: &str) -> Self {
+        Self::new("GET", name)
+    }
+
+    /// `POST`, without a body as yet.
+    pub fn post(name: &str) -> Self {
+        Self::new("POST", name)
+    }
+
+    /// `OPTIONS`, as a browser asks before a call from another origin.
+    pub fn options(name: &str) -> Self {
+        Self::new("OPTIONS", name)
+    }
+
+    /// Adds a header; one of the same name stays beside it.
+    #[must_use]
+    pub fn header(mut self, name: &str, value: &str) -> Self {
+        self.headers.push((name.to_owned(), value.to_owned()));
+        self
+    }
+
+    /// `Authorization: Bearer <token>`
+    #[must_use]
+    pub fn bearer(self, token: &str) -> Self {
+        self.header("Authorization", &format!("Bearer {token}"))
+    }
+
+    /// Adds a parameter to the query, not yet encoded.
+    #[must_use]
+    pub fn query(mut self, name: &str, value: &str) -> Self {
+        self.query.push((name.to_owned(), value.to_owned()));
+        self
+    }
+
+    /// This body, called JSON.
+    #[must_use]
+    pub fn json(self, body: &Value) -> Self {
+        self.header("Content-Type", "application/json").body(&body.to_string())
+    }
+
+    /// This body, of a type that only [`header`](Self::header) says.
+    #[must_use]
+    pub fn body(mut self, body: &str) -> Self {
+        self.body = Some(body.to_owned());
+        self.is_base64 = false;
+        self
+    }
+
+    /// This body in base64, as a gateway sends what it takes for binary.
+    #[must_use]
+    pub fn base64_body(mut self, body: &[u8]) -> Self {
+        self.body = Some(STANDARD.encode(body));
+        self.is_base64 = true;
+        self
+    }
+
+    /// As an HTTP API sends it: payload format 2.0.
+    pub fn v2(self) -> Value {
+        let route = format!("{} {}", self.method, self.path());
+        self.payload_2(&route, API_HOST)
+    }
+
+    /// As a function URL sends it: payload format 2.0, no routes.
+    pub fn function_url(self) -> Value {
+        self.payload_2("$default", FUNCTION_HOST)
+    }
+
+    /// As a REST API sends it: payload format 1.0.
+    pub fn v1(self) -> Value {
+        let event = self.header("Host", API_HOST);
+        let path = event.path();
+        json!({
+            "resource": path,
+            "path": path,
+            "httpMethod": event.method,
+            "headers": last(&event.headers),
+            "multiValueHeaders": all(&event.headers),
+            "queryStringParameters": last(&event.query),
+            "multiValueQueryStringParameters": all(&event.query),
+            "pathParameters": null,
+            "stageVariables": null,
+            "requestContext": {
+                "accountId": ACCOUNT,
+                "apiId": "a1b2c3d4e5",
+                "domainName": API_HOST,
+                "domainPrefix": "a1b2c3d4e5",
+                "extendedRequestId": "JKJaXmPLvHcESHA=",
+                "httpMethod": event.method,
+                "identity": {"sourceIp": SOURCE_IP, "userAgent": USER_AGENT},
+                "path": format!("/prod{path}"),
+                "protocol": "HTTP/1.1",
+                "requestId": "c6af9ac6-7b61-11e6-9a41-93e8deadbeef",
+                "requestTime": TIME,
+                "requestTimeEpoch": TIME_EPOCH_MS,
+                "resourceId": "us4z18",
+                "resourcePath": path,
+                "stage": "prod",
+            },
+            "body": event.body,
+            "isBase64Encoded": event.is_base64,
+        })
+    }
+
+    fn path(&self) -> String {
+        format!("/functions/v1/{}", self.name)
+    }
+
+    fn payload_2(self, route: &str, host: &str) -> Value {
+        let event = self.header("Host", host);
+        let path = event.path();
+        let mut payload = json!({
+            "version": "2.0",
+            "routeKey": route,
+            "rawPath": path,
+            "rawQueryString": encoded(&event.query),
+            "headers": joined(&lower_case(&event.headers)),
+            "requestContext": {
+                "accountId": ACCOUNT,
+                "apiId": host.split('.').next(),
+                "domainName": host,
+                "domainPrefix": host.split('.').next(),
+                "http": {
+                    "method": event.method,
+                    "path": path,
+                    "protocol": "HTTP/1.1",
+                    "sourceIp": SOURCE_IP,
+                    "userAgent": USER_AGENT,
+                },
+                "requestId": "JKJaXmPLvHcESHA=",
+                "routeKey": route,
+                "stage": "$default",
+                "time": TIME,
+                "timeEpoch": TIME_EPOCH_MS,
+            },
+            "isBase64Encoded": event.is_base64,
+        });
+        // This format leaves out what is empty, where the other has a null.
+        if !event.query.is_empty() {
+            payload["queryStringParameters"] = joined(&event.query);
+        }
+        if let Some(body) = event.body {
+            payload["body"] = body.into();
+        }
+        payload
+    }
+}
+
+type Pairs = [(String, String)];
+
+fn grouped(pairs: &Pairs) -> BTreeMap<&str, Vec<&str>> {
+    let mut groups = BTreeMap::<_, Vec<_>>::new();
+    for (name, value) in pairs {
+        groups.entry(name.as_str()).or_default().push(value.as_str());
+    }
+    groups
+}
+
+fn lower_case(pairs: &Pairs) -> Vec<(String, String)> {
+    let lower = |(name, value): &(String, String)| (name.to_lowercase(), value.clone());
+    pairs.iter().map(lower).collect()
+}
+
+fn joined(pairs: &Pairs) -> Value {
+    object(pairs, |values| values.join(",").into())
+}
+
+fn last(pairs: &Pairs) -> Value {
+    object(pairs, |values| values.last().copied().into())
+}
+
+fn all(pairs: &Pairs) -> Value {
+    object(pairs, |values| values.into())
+}
+
+/// An object of the pairs, or the null that API Gateway sends in its place.
+fn object(pairs: &Pairs, value: impl Fn(Vec<&str>) -> Value) -> Value {
+    if pairs.is_empty() {
+        return Value::Null;
+    }
+    let fields = grouped(pairs).into_iter().map(|(name, values)| (name.to_owned(), value(values)));
+    Value::Object(fields.collect::<Map<_, _>>())
+}
+
+fn encoded(query: &Pairs) -> String {
+    let url = Url::parse_with_params("http://localhost", query);
+    url.ok().and_then(|url| url.query().map(str::to_owned)).unwrap_or_default()
+}
+
+#[cfg(test)]
+mod tests {
+    use lambda_http::RequestExt as _;
+    use lambda_http::request::from_str;
+
+    use super::*;
+
+    fn event() -> Event {
+        Event::post("wpp-status")
+            .bearer("a.b.c")
+            .query("session", "0000000000004 &=ы")
+            .json(&json!({"force": true}))
+    }
+
+    #[test]
+    fn every_shape_is_the_same_request_to_lambda_http() {
+        for payload in [event().v2(), event().v1(), event().function_url()] {
+            let request = from_str(&payload.to_string()).unwrap();
+            assert_eq!(request.method(), "POST");
+            assert_eq!(request.raw_http_path(), "/functions/v1/wpp-status");
+            assert_eq!(request.query_string_parameters().first("session"), Some("0000000000004 &=ы"));
+            assert_eq!(request.headers()["authorization"], "Bearer a.b.c");
+            assert_eq!(request.headers()["content-type"], "application/json");
+            assert_eq!(request.body().as_ref(), br#"{"force":true}"#);
+        }
+    }
+
+    #[test]
+    fn a_request_without_a_body_or_a_query_has_none_in_every_shape() {
+        let event = Event::options("wpp-qr");
+        for payload in [event.clone().v2(), event.clone().v1(), event.function_url()] {
+            let request = from_str(&payload.to_string()).unwrap();
+            assert_eq!(request.method(), "OPTIONS");
+            assert!(request.body().is_empty());
+            assert!(request.query_string_parameters().is_empty());
+        }
+    }
+
+    #[test]
+    fn a_base64_body_arrives_decoded() {
+        let event = Event::post("wpp-status").base64_body(&[0xff, 0, b'{']);
+        for payload in [event.clone().v2(), event.clone().v1(), event.function_url()] {
+            assert_eq!(payload["isBase64Encoded"], true);
+            let request = from_str(&payload.to_string()).unwrap();
+            assert_eq!(request.body().as_ref(), [0xff, 0, b'{']);
+        }
+    }
+
+    #[test]
+    fn a_repeated_header_is_joined_in_one_format_and_listed_in_the_other() {
+        let event = Event::get("wpp-qr").header("X-Two", "1").header("X-Two", "2");
+        let http_api = from_str(&event.clone().v2().to_string()).unwrap();
+        assert_eq!(http_api.headers()["x-two"], "1,2");
+        let rest_api = event.v1();
+        assert_eq!(rest_api["headers"]["X-Two"], "2");
+        assert_eq!(rest_api["multiValueHeaders"]["X-Two"], json!(["1", "2"]));
+    }
+}

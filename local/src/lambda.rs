@@ -1,0 +1,317 @@
+//! A Lambda sandbox: one process of a function behind an emulated Lambda Runtime API.
+
+use std::collections::BTreeMap;
+use std::env::{current_exe, var_os};
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Weak};
+use std::time::Duration;
+
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
+use serde_json::Value;
+use tokio::sync::{Mutex, watch};
+
+use crate::Result;
+use crate::child::{Child, Output, Signal, leashed};
+use crate::clock::unix_ms;
+use crate::server::Server;
+
+mod runtime_api;
+
+use runtime_api::RuntimeApi;
+
+/// How long an invocation is given when nothing else is said, in milliseconds.
+const DEADLINE_MS: i64 = 30_000;
+
+/// How often the process is looked at, to see whether it has ended.
+const LOOK: Duration = Duration::from_millis(5);
+
+/// How often, a millisecond apart, a process is looked at that should stop.
+const LOOKS_UNTIL_STOPPED: u32 = 1000;
+
+const REGION: &str = "eu-central-1";
+
+/// How a sandbox differs from the ordinary one.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Options {
+    /// Invocations that the process works on at once (`AWS_LAMBDA_MAX_CONCURRENCY` when more than one).
+    pub concurrency: usize,
+    /// Stops the process after each answer and continues it before the next invocation, as Lambda does.
+    pub freeze: bool,
+}
+
+impl Default for Options {
+    fn default() -> Self {
+        Self { concurrency: 1, freeze: false }
+    }
+}
+
+/// How an invocation ended.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Ended {
+    /// The function answered.
+    Answered(Answer),
+    /// The invocation failed; this is the report: `{"errorType", "errorMessage"}`.
+    Failed(Value),
+    /// The process ended before it answered.
+    Died,
+}
+
+impl Ended {
+    /// The answer.
+    ///
+    /// # Errors
+    /// When there is none; says why.
+    pub fn answered(self) -> Result<Answer> {
+        match self {
+            Self::Answered(answer) => Ok(answer),
+            Self::Failed(report) => Err(format!("the invocation failed: {report}").into()),
+            Self::Died => Err("the process ended before it answered".into()),
+        }
+    }
+}
+
+/// An HTTP answer, as API Gateway takes it from a function.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Answer {
+    /// The HTTP status.
+    pub status: u16,
+    /// The headers by lower-case name; several values of one are joined by `", "`.
+    pub headers: BTreeMap<String, String>,
+    /// The body, decoded if it came in base64.
+    pub body: String,
+    /// The body as JSON; null if it is none.
+    pub json: Value,
+    /// What the function answered, as it was.
+    pub raw: Value,
+}
+
+impl Answer {
+    fn read(raw: Value) -> Option<Self> {
+        let status = u16::try_from(raw["statusCode"].as_u64()?).ok()?;
+        let mut body = raw["body"].as_str().unwrap_or_default().to_owned();
+        if raw["isBase64Encoded"] == true {
+            body = String::from_utf8_lossy(&STANDARD.decode(body).ok()?).into_owned();
+        }
+        Some(Self {
+            status,
+            headers: headers(&raw),
+            json: serde_json::from_str(&body).unwrap_or_default(),
+            body,
+            raw,
+        })
+    }
+}
+
+/// The headers of either kind; those with all their values are the better witness.
+fn headers(raw: &Value) -> BTreeMap<String, String> {
+    let fields = |field: &str| raw[field].as_object().cloned().unwrap_or_default();
+    let single = fields("headers").into_iter().map(|(name, value)| (name, vec![value]));
+    let multiple = fields("multiValueHeaders").into_iter();
+    let multiple = multiple.map(|(name, values)| (name, values.as_array().cloned().unwrap_or_default()));
+    single
+        .chain(multiple)
+        .map(|(name, values)| {
+            let values: Vec<_> = values.iter().filter_map(Value::as_str).collect();
+            (name.to_lowercase(), values.join(", "))
+        })
+        .collect()
+}
+
+/// How a sandbox's process ended.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Exit {
+    /// Its exit code; `None` after a signal.
+    pub code: Option<i32>,
+    /// All that it wrote.
+    pub logs: String,
+}
+
+/// A running function. Its process ends with it.
+pub struct Sandbox {
+    api: Arc<RuntimeApi>,
+    child: Arc<Mutex<Child>>,
+    pid: u32,
+    exit: watch::Receiver<Option<Exit>>,
+    freeze: bool,
+    /// Invocations that the process works on; at none it may be frozen.
+    in_flight: Mutex<usize>,
+    _server: Server,
+}
+
+impl Sandbox {
+    /// Starts the function with this environment, `PATH` and the variables that Lambda sets, and no other.
+    ///
+    /// # Errors
+    /// When the process cannot be started. A function that gives up at once is told by [`Sandbox::ready`].
+    pub async fn start(binary: &Path, env: &[(String, String)]) -> Result<Self> {
+        Self::start_with(binary, env, Options::default()).await
+    }
+
+    /// [`Sandbox::start`] with options.
+    ///
+    /// # Errors
+    /// When the process cannot be started.
+    pub async fn start_with(binary: &Path, env: &[(String, String)], options: Options) -> Result<Self> {
+        let api = Arc::new(RuntimeApi::default());
+        let server = Server::start(0, runtime_api::routes(api.clone())).await?;
+        let name = binary.file_name().unwrap_or_default().to_string_lossy();
+        let mut command = leashed(binary, Signal::Kill);
+        command
+            .env_clear()
+            .envs(var_os("PATH").map(|path| ("PATH", path)))
+            .envs(lambda_variables(&name, &server, options))
+            .envs(env.iter().map(|(name, value)| (name, value)));
+        let child = Child::spawn(&name, command, &Output::Captured)?;
+        let pid = child.pid();
+        let child = Arc::new(Mutex::new(child));
+        let (died, exit) = watch::channel(None);
+        tokio::spawn(watch_over(Arc::downgrade(&child), api.clone(), died));
+        Ok(Self {
+            api,
+            child,
+            pid,
+            exit,
+            freeze: options.freeze,
+            in_flight: Mutex::default(),
+            _server: server,
+        })
+    }
+
+    /// Waits until the function asks for its first invocation.
+    ///
+    /// # Errors
+    /// When its process ends instead: how, and what it wrote.
+    pub async fn ready(&self) -> Result<()> {
+        tokio::select! {
+            () = self.api.asked() => Ok(()),
+            Exit { code, logs } = self.exit() => Err(format!("ended with exit code {code:?}: {}", logs.trim()).into()),
+        }
+    }
+
+    /// Invokes the function with 30 seconds to answer. Many may wait at once.
+    pub async fn invoke(&self, event: Value) -> Ended {
+        self.invoke_by(event, unix_ms() + DEADLINE_MS).await
+    }
+
+    /// Invokes the function and tells it this deadline. The sandbox does not enforce it; it gives up after a minute,
+    /// in the words of Lambda.
+    pub async fn invoke_by(&self, event: Value, deadline_unix_ms: i64) -> Ended {
+        self.thaw().await;
+        let ended = self.api.invoke(event, deadline_unix_ms).await;
+        self.freeze().await;
+        ended
+    }
+
+    async fn thaw(&self) {
+        let mut in_flight = self.in_flight.lock().await;
+        if self.freeze && *in_flight == 0 {
+            self.signal(Signal::Continue).await;
+        }
+        *in_flight += 1;
+    }
+
+    async fn freeze(&self) {
+        let mut in_flight = self.in_flight.lock().await;
+        *in_flight -= 1;
+        if self.freeze && *in_flight == 0 {
+            self.signal(Signal::Stop).await;
+            stopped(self.pid).await;
+        }
+    }
+
+    async fn signal(&self, signal: Signal) {
+        // It fails when the process has ended, which whoever waits for an answer hears anyway.
+        let _ = self.child.lock().await.signal(signal).await;
+    }
+
+    /// Kills the process at once, as Lambda does with one that exceeds its memory, and waits until it is gone.
+    ///
+    /// # Errors
+    /// When the system does not say how the process ended.
+    pub async fn kill(&self) -> Result<()> {
+        self.child.lock().await.kill().await?;
+        self.exit().await;
+        Ok(())
+    }
+
+    /// Waits until the process ends.
+    pub async fn exit(&self) -> Exit {
+        let mut exit = self.exit.clone();
+        let exit = exit.wait_for(Option::is_some).await.ok();
+        exit.and_then(|exit| exit.clone()).unwrap_or(Exit { code: None, logs: String::new() })
+    }
+
+    /// What the function reported to `/runtime/init/error`, if anything.
+    pub fn init_error(&self) -> Option<Value> {
+        self.api.init_error()
+    }
+
+    /// What the process has written so far, standard output and error in one.
+    pub async fn logs(&self) -> String {
+        self.child.lock().await.logs()
+    }
+
+    /// The process id.
+    pub fn pid(&self) -> u32 {
+        self.pid
+    }
+}
+
+/// Looks after the process until it has ended, and then tells everybody who waits for it.
+async fn watch_over(child: Weak<Mutex<Child>>, api: Arc<RuntimeApi>, died: watch::Sender<Option<Exit>>) {
+    while let Some(child) = child.upgrade() {
+        // Nothing is waited for with the process in hand: a sandbox that is dropped must be the last to hold it.
+        if let Ok(mut child) = child.try_lock_owned()
+            && let Some(status) = child.ended()
+        {
+            died.send_replace(Some(Exit { code: status.code(), logs: child.logs() }));
+            break;
+        }
+        tokio::time::sleep(LOOK).await;
+    }
+    api.close();
+}
+
+/// Waits until a process that was told to stop has done so: the signal takes it out of whatever it is at.
+async fn stopped(pid: u32) {
+    for _ in 0..LOOKS_UNTIL_STOPPED {
+        let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
+        if !stat.contains(") R ") && !stat.contains(") S ") {
+            break;
+        }
+        tokio::time::sleep(Duration::from_millis(1)).await;
+    }
+}
+
+/// What Lambda sets in the environment of every function.
+fn lambda_variables(name: &str, server: &Server, options: Options) -> Vec<(&'static str, String)> {
+    let mut variables = vec![
+        ("AWS_LAMBDA_RUNTIME_API", server.address().to_string()),
+        ("AWS_LAMBDA_FUNCTION_NAME", name.to_owned()),
+        ("AWS_LAMBDA_FUNCTION_VERSION", "$LATEST".to_owned()),
+        ("AWS_LAMBDA_FUNCTION_MEMORY_SIZE", "128".to_owned()),
+        ("AWS_LAMBDA_LOG_GROUP_NAME", format!("/aws/lambda/{name}")),
+        ("AWS_LAMBDA_LOG_STREAM_NAME", "sandbox".to_owned()),
+        ("AWS_LAMBDA_INITIALIZATION_TYPE", "on-demand".to_owned()),
+        ("AWS_REGION", REGION.to_owned()),
+        ("_HANDLER", "bootstrap".to_owned()),
+    ];
+    if options.concurrency > 1 {
+        variables.push(("AWS_LAMBDA_MAX_CONCURRENCY", options.concurrency.to_string()));
+    }
+    variables
+}
+
+/// The built function `name`, in the target directory of the running program.
+///
+/// # Errors
+/// When it is not there.
+pub fn binary(name: &str) -> Result<PathBuf> {
+    let program = current_exe()?;
+    let found = program.ancestors().skip(1).map(|directory| directory.join(name)).find(|path| path.is_file());
+    found.ok_or_else(|| format!("{name} is not built: run `cargo build --workspace` first").into())
+}
+
+#[cfg(test)]
+mod tests;

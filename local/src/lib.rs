@@ -1,0 +1,24 @@
+//! The whole system on one machine: for `make dev`, and for tests that start their own.
+
+pub mod child;
+pub mod clock;
+mod cluster;
+pub mod dev;
+pub mod events;
+pub mod gate;
+pub mod http;
+pub mod lambda;
+pub mod platform;
+pub mod ports;
+pub mod postgres;
+pub mod postgrest;
+mod programs;
+pub mod server;
+mod service;
+pub mod stage;
+pub mod supabase;
+pub mod users;
+pub mod world;
+
+/// What anything here can fail with: a sentence for the person at the terminal.
+pub type Result<T> = std::result::Result<T, Box<dyn std::error::Error + Send + Sync>>;

@@ -1,0 +1,118 @@
+//! The control plane: what a person does to the platform from a terminal.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use axum::body::{Body, Bytes};
+use axum::extract::State;
+use axum::extract::rejection::JsonRejection;
+use axum::http::{Response, StatusCode};
+use axum::response::IntoResponse;
+use axum::routing::{get, post};
+use axum::{Json, Router};
+use serde::Deserialize;
+use serde_json::Value;
+
+use super::Shared;
+use super::accounts::Refused;
+use super::routes::refusal;
+use crate::gate::Fault;
+
+const HELP: &str = r#"A simulated WPP Platform. What you can do to it:
+
+POST   /_sim/scan           {"session": "..."}                     a phone scans the session's QR
+POST   /_sim/status         {"session": "...", "status": "..."}    the session says this from now on
+GET    /_sim/counts                                                requests so far, by endpoint
+POST   /_sim/faults         {"endpoint": "status", "fault": {"delay": {"ms": 5000}}, "times": 1}
+DELETE /_sim/faults                                                all is well again
+POST   /_sim/advance        {"seconds": 3600}                      its clock goes ahead
+POST   /_sim/forget-tokens                                         as after a restart: every token is refused
+
+Endpoints: create, token, status, qr, start, webhook, * for all.
+Faults: {"status": {"status": 503, "body": "...", "retry_after_s": 2}}, {"body": "..."}, "html", "truncated",
+{"huge": {"bytes": 1000000000}}, {"delay": {"ms": 500}}, "slow_headers", "slow_body", "drop", "lost_answer",
+{"redirect": "http://..."}; without "times" they last until they are deleted.
+"#;
+
+#[derive(Deserialize)]
+struct Scan {
+    session: String,
+}
+
+#[derive(Deserialize)]
+struct Status {
+    session: String,
+    status: String,
+}
+
+#[derive(Deserialize)]
+struct Misbehaviour {
+    endpoint: String,
+    fault: Fault,
+    times: Option<u32>,
+}
+
+#[derive(Deserialize)]
+struct Advance {
+    seconds: u64,
+}
+
+/// A body is read as JSON whatever it is called: nobody wants to type a header.
+type Outcome = Result<Response<Body>, JsonRejection>;
+
+pub(super) fn routes() -> Router<Arc<Shared>> {
+    Router::new()
+        .route("/", get(HELP))
+        .route("/_sim/scan", post(scan))
+        .route("/_sim/status", post(status))
+        .route("/_sim/counts", get(counts))
+        .route("/_sim/faults", post(misbehave).delete(behave))
+        .route("/_sim/advance", post(advance))
+        .route("/_sim/forget-tokens", post(forget_tokens))
+}
+
+fn done(result: Result<(), Refused>) -> Response<Body> {
+    match result {
+        Ok(()) => StatusCode::NO_CONTENT.into_response(),
+        Err(refused) => refusal(refused),
+    }
+}
+
+async fn scan(State(shared): State<Arc<Shared>>, body: Bytes) -> Outcome {
+    let Json(Scan { session }) = Json::from_bytes(&body)?;
+    Ok(done(shared.accounts().scan(&session)))
+}
+
+async fn status(State(shared): State<Arc<Shared>>, body: Bytes) -> Outcome {
+    let Json(Status { session, status }) = Json::from_bytes(&body)?;
+    Ok(done(shared.accounts().set_status(&session, &status)))
+}
+
+async fn counts(State(shared): State<Arc<Shared>>) -> Json<Value> {
+    Json(shared.gate.counts().into_iter().collect())
+}
+
+async fn misbehave(State(shared): State<Arc<Shared>>, body: Bytes) -> Outcome {
+    let Json(Misbehaviour { endpoint, fault, times }) = Json::from_bytes(&body)?;
+    match times {
+        Some(times) => shared.gate.inject_times(&endpoint, times, fault),
+        None => shared.gate.inject(&endpoint, fault),
+    }
+    Ok(done(Ok(())))
+}
+
+async fn behave(State(shared): State<Arc<Shared>>) -> StatusCode {
+    shared.gate.clear();
+    StatusCode::NO_CONTENT
+}
+
+async fn advance(State(shared): State<Arc<Shared>>, body: Bytes) -> Outcome {
+    let Json(Advance { seconds }) = Json::from_bytes(&body)?;
+    shared.accounts().advance(Duration::from_secs(seconds));
+    Ok(done(Ok(())))
+}
+
+async fn forget_tokens(State(shared): State<Arc<Shared>>) -> StatusCode {
+    shared.accounts().forget_tokens();
+    StatusCode::NO_CONTENT
+}

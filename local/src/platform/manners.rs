@@ -1,0 +1,145 @@
+//! The ways in which platforms of different age and mood behave, within the contract.
+
+use serde_json::Value;
+
+/// How the platform behaves; the default is the well-behaved platform of the contract.
+///
+/// Changed at run time by [`Platform::behave`](super::Platform::behave).
+#[derive(Clone, Debug, PartialEq)]
+pub struct Manners {
+    /// What an organisation that has a key gets when it asks again.
+    pub repeated_create: RepeatedCreate,
+    /// What the answer to a create says as `status`.
+    pub create_status: Said,
+    /// How often `/auth/token` refuses a key made from now on before the key is active.
+    pub activate_after: u32,
+    /// Seconds from a token's issue to its `exp`; may be negative.
+    pub token_lifetime_s: i64,
+    /// What the answer with a token says as `expiresIn`, whatever its `exp` is.
+    pub expires_in: Said,
+    /// Tokens that are no JWTs: nobody can read an `exp` in them.
+    pub opaque_tokens: bool,
+    /// Which of a key's tokens are accepted.
+    pub accepted_tokens: AcceptedTokens,
+    /// How many looks (at status or QR) a started session still sees `starting`; 0 asks for the QR at once.
+    pub looks_until_qr: u32,
+    /// How a status word is written.
+    pub status_case: LetterCase,
+    /// Where an answer holds its QR.
+    pub qr_field: QrField,
+    /// What a QR looks like.
+    pub qr_form: QrForm,
+    /// Leaves a QR that is not ready out of the answer, instead of a null.
+    pub omit_unready_qr: bool,
+    /// What a start answers.
+    pub start_answer: StartAnswer,
+}
+
+impl Default for Manners {
+    fn default() -> Self {
+        Self {
+            repeated_create: RepeatedCreate::SameKey,
+            create_status: Said::Truth,
+            activate_after: 0,
+            token_lifetime_s: 3600,
+            expires_in: Said::Truth,
+            opaque_tokens: false,
+            accepted_tokens: AcceptedTokens::Unexpired,
+            looks_until_qr: 0,
+            status_case: LetterCase::Lower,
+            qr_field: QrField::Qr,
+            qr_form: QrForm::Text,
+            omit_unready_qr: false,
+            start_answer: StartAnswer::Status,
+        }
+    }
+}
+
+/// What a field of an answer says.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Said {
+    /// What is so.
+    Truth,
+    /// The field is absent.
+    Nothing,
+    /// This, of whatever type.
+    This(Value),
+}
+
+/// What an organisation that has a key gets when it asks again.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum RepeatedCreate {
+    /// Its key and its session, unless the key was revoked.
+    SameKey,
+    /// A new key for its session; the old key is dead.
+    NewKey,
+}
+
+/// Which of a key's tokens are accepted.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum AcceptedTokens {
+    /// All that have not expired.
+    Unexpired,
+    /// The one issued last, until it expires.
+    Newest,
+}
+
+/// How a status word is written.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum LetterCase {
+    /// `qr_required`, or as [`Platform::set_status`](super::Platform::set_status) had it.
+    Lower,
+    /// `QR_REQUIRED`
+    Upper,
+    /// `Qr_required`
+    Title,
+}
+
+impl LetterCase {
+    pub(super) fn write(self, word: &str) -> String {
+        match self {
+            Self::Lower => word.to_owned(),
+            Self::Upper => word.to_uppercase(),
+            Self::Title => {
+                let mut letters = word.chars();
+                let first = letters.next().map(|letter| letter.to_uppercase());
+                first.into_iter().flatten().chain(letters).collect()
+            }
+        }
+    }
+}
+
+/// Where an answer holds its QR.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum QrField {
+    /// `{"qr"}`
+    Qr,
+    /// `{"qrCode"}`
+    CamelCode,
+    /// `{"qrcode"}`
+    LowerCode,
+    /// `{"data": {"qr"}}`
+    Nested,
+}
+
+/// What a QR looks like.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum QrForm {
+    /// The pairing text, `2@...`.
+    Text,
+    /// A PNG as `data:image/png;base64,...`.
+    DataUrl,
+    /// A PNG as bare base64.
+    Base64,
+}
+
+/// What a start answers.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum StartAnswer {
+    /// `{"status": "starting"}`, or `"connected"` for a linked number.
+    Status,
+    /// The same word as `{"state"}`.
+    State,
+    /// `{"status"}` with the QR beside it.
+    Qr,
+}

@@ -1,0 +1,115 @@
+//! One session: from its creation to the phone that scanned its QR.
+
+/// How long a QR is shown before the next one takes its place, in milliseconds.
+const QR_TURN_MS: i64 = 20_000;
+
+/// Looks enough for a session that stays `starting` until somebody says otherwise.
+const FOREVER: u32 = u32::MAX;
+
+pub(super) struct Session {
+    pub key: String,
+    /// How many keys it had before this one.
+    pub generation: u8,
+    pub webhook: Option<String>,
+    /// The platform denies that it exists, until it is created again.
+    pub forgotten: bool,
+    phase: Phase,
+    /// The word that a test wants said, whatever the phase is called.
+    word: Option<String>,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Phase {
+    Offline,
+    Starting { looks_left: u32 },
+    QrRequired { since_ms: i64 },
+    Connected,
+}
+
+impl Session {
+    /// A session that nobody started yet.
+    pub fn offline(key: String, generation: u8) -> Self {
+        Self { key, generation, webhook: None, forgotten: false, phase: Phase::Offline, word: None }
+    }
+
+    pub fn status(&self) -> &str {
+        self.word.as_deref().unwrap_or(match self.phase {
+            Phase::Offline => "offline",
+            Phase::Starting { .. } => "starting",
+            Phase::QrRequired { .. } => "qr_required",
+            Phase::Connected => "connected",
+        })
+    }
+
+    /// Starts it, unless it runs, and gives the word for what it does now.
+    pub fn start(&mut self, looks_until_qr: u32, now_ms: i64) -> &'static str {
+        if self.phase == Phase::Offline {
+            self.enter(Phase::Starting { looks_left: looks_until_qr });
+            self.show_qr_if_due(now_ms);
+        }
+        match self.phase {
+            Phase::Connected => "connected",
+            _ => "starting",
+        }
+    }
+
+    /// Somebody looked; a starting session is one look nearer to its QR.
+    pub fn looked(&mut self, now_ms: i64) {
+        if let Phase::Starting { looks_left } = &mut self.phase
+            && *looks_left != FOREVER
+        {
+            *looks_left = looks_left.saturating_sub(1);
+            self.show_qr_if_due(now_ms);
+        }
+    }
+
+    fn show_qr_if_due(&mut self, now_ms: i64) {
+        if self.phase == (Phase::Starting { looks_left: 0 }) {
+            self.phase = Phase::QrRequired { since_ms: now_ms };
+        }
+    }
+
+    /// What tells the QR shown now from those before it and after it; `None` when none is shown.
+    pub fn qr_turn(&self, now_ms: i64) -> Option<i64> {
+        match self.phase {
+            Phase::QrRequired { since_ms } => Some(now_ms - (now_ms - since_ms).rem_euclid(QR_TURN_MS)),
+            _ => None,
+        }
+    }
+
+    /// A phone has scanned it, whatever it showed.
+    pub fn link(&mut self) {
+        self.enter(Phase::Connected);
+    }
+
+    /// A phone scans the QR; false when there is none to scan.
+    pub fn scan(&mut self) -> bool {
+        let shown = matches!(self.phase, Phase::QrRequired { .. });
+        if shown {
+            self.link();
+        }
+        shown
+    }
+
+    /// Puts it where `word` says (an unknown word shows a QR) and has it say that word.
+    pub fn set_status(&mut self, word: &str, now_ms: i64) {
+        self.enter(match word.to_lowercase().as_str() {
+            "connected" => Phase::Connected,
+            "starting" => Phase::Starting { looks_left: FOREVER },
+            "offline" => Phase::Offline,
+            _ => Phase::QrRequired { since_ms: now_ms },
+        });
+        self.word = Some(word.to_owned());
+    }
+
+    pub fn forget(&mut self) {
+        self.enter(Phase::Offline);
+        self.webhook = None;
+        self.forgotten = true;
+    }
+
+    fn enter(&mut self, phase: Phase) {
+        self.phase = phase;
+        self.word = None;
+    }
+}

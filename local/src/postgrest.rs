@@ -1,0 +1,121 @@
+//! A PostgREST-compatible server: PostgREST itself where there is one, else `postrust` in its compatibility mode.
+
+use std::path::PathBuf;
+
+use reqwest::Client;
+use tokio::process::Command;
+
+use crate::Result;
+use crate::child::{Output, Signal, leashed};
+use crate::http;
+use crate::programs::{named_by, on_path, workspace};
+use crate::service::{Program, Service};
+use crate::users::Keys;
+
+/// A running PostgREST-compatible server. Dropping it ends it.
+#[derive(Debug)]
+pub struct Postgrest {
+    service: Service<Server>,
+}
+
+#[derive(Debug)]
+struct Server {
+    program: PathBuf,
+    database_url: String,
+    keys: Keys,
+    client: Client,
+}
+
+impl Postgrest {
+    /// Starts one on `127.0.0.1:port` (0 takes a free one) for the database at `database_url`, whose role is the
+    /// authenticator. It reads the schema now; afterwards `notify pgrst, 'reload schema'` makes it look again.
+    ///
+    /// # Errors
+    /// When there is no such program, the port is in use, or the server does not start.
+    pub async fn start(port: u16, database_url: &str, keys: &Keys, output: Output) -> Result<Self> {
+        let server = Server {
+            program: find()?,
+            database_url: database_url.to_owned(),
+            keys: keys.clone(),
+            client: http::client()?,
+        };
+        Ok(Self { service: Service::start(server, port, output).await? })
+    }
+
+    /// `http://127.0.0.1:<port>`: the tables are below it, without `/rest/v1`.
+    pub fn url(&self) -> String {
+        url(self.service.port())
+    }
+
+    /// Ends it; its port stays for [`Postgrest::restart`].
+    ///
+    /// # Errors
+    /// When the system does not say how it ended.
+    pub async fn stop(&self) -> Result<()> {
+        self.service.stop().await
+    }
+
+    /// Starts it again on the same port; stops it first if it runs.
+    ///
+    /// # Errors
+    /// When it does not start.
+    pub async fn restart(&self) -> Result<()> {
+        self.service.restart().await
+    }
+
+    /// One line on why it ended, or nothing if it runs or was stopped.
+    pub async fn failure(&self) -> Option<String> {
+        self.service.failure().await
+    }
+
+    /// What it has written since it was started last.
+    pub async fn logs(&self) -> String {
+        self.service.logs().await
+    }
+}
+
+impl Program for Server {
+    const NAME: &str = "PostgREST";
+
+    fn command(&self, port: u16) -> Command {
+        let mut command = leashed(&self.program, Signal::Terminate);
+        command.env_clear().envs([
+            ("PGRST_DB_URI", self.database_url.as_str()),
+            ("PGRST_DB_SCHEMAS", "public"),
+            ("PGRST_DB_ANON_ROLE", "anon"),
+            ("PGRST_DB_POOL", "10"),
+            ("PGRST_DB_CHANNEL_ENABLED", "true"),
+            ("PGRST_JWT_SECRET", self.keys.jwt_secret()),
+            ("PGRST_SERVER_HOST", "127.0.0.1"),
+            ("PGRST_SERVER_PORT", &port.to_string()),
+            ("PGRST_LOG_LEVEL", "warn"),
+            // For postrust; PostgREST does not know it.
+            ("PGRST_COMPAT_MODE", "true"),
+        ]);
+        command
+    }
+
+    /// Another's server would refuse our key.
+    async fn answers(&self, port: u16) -> bool {
+        let request = self.client.get(url(port)).bearer_auth(self.keys.service_role_key());
+        request.send().await.is_ok_and(|response| response.status().is_success())
+    }
+}
+
+fn url(port: u16) -> String {
+    format!("http://127.0.0.1:{port}")
+}
+
+/// `POSTGREST_BIN` or `postgrest` on the `PATH`; else `POSTRUST_BIN`, the workspace's own tools or the `PATH`.
+fn find() -> Result<PathBuf> {
+    let choices = [
+        named_by("POSTGREST_BIN")?,
+        on_path("postgrest"),
+        named_by("POSTRUST_BIN")?,
+        Some(workspace().join(".tools/bin/postrust")).filter(|file| file.exists()),
+        on_path("postrust"),
+    ];
+    choices.into_iter().flatten().next().ok_or_else(|| {
+        "there is no PostgREST-compatible server: run `make tools`, or name one in POSTGREST_BIN or POSTRUST_BIN".into()
+    })
+}

@@ -1,0 +1,232 @@
+//! The HTTP front of the Supabase project: its gateway's handling of keys, the REST API behind it, the JWKS.
+
+use std::sync::Arc;
+
+use axum::Router;
+use axum::body::{Body, to_bytes};
+use axum::extract::{Request, State};
+use axum::http::header::{
+    AUTHORIZATION, CONNECTION, CONTENT_LENGTH, HOST, HeaderMap, HeaderValue, TRANSFER_ENCODING,
+};
+use axum::http::{Method, Response, StatusCode};
+use axum::response::IntoResponse;
+use axum::routing::{any, get};
+use axum::{Json, http};
+use reqwest::Client;
+use serde_json::{Value, json};
+
+use crate::Result;
+use crate::gate::Gate;
+use crate::postgrest::Postgrest;
+use crate::server::Server;
+use crate::users::Keys;
+
+/// Where the REST API is, below the project's address.
+const REST: &str = "/rest/v1";
+
+/// Headers that belong to one connection, and so are not passed on.
+const HOP_BY_HOP: [http::HeaderName; 4] = [HOST, CONNECTION, CONTENT_LENGTH, TRANSFER_ENCODING];
+
+/// A running front. Dropping it closes its port and every connection.
+#[derive(Debug)]
+pub struct Supabase {
+    /// Every request passes it, as `rpc/<function>`, `rest/<table>` or `jwks`.
+    pub gate: Gate,
+    server: Server,
+}
+
+#[derive(Debug)]
+struct Front {
+    gate: Gate,
+    keys: Keys,
+    client: Client,
+    rest: String,
+}
+
+impl Supabase {
+    /// Starts the front of `postgrest` on `127.0.0.1:port`, 0 for a free one.
+    ///
+    /// # Errors
+    /// When the port is in use.
+    pub async fn start(port: u16, keys: &Keys, postgrest: &Postgrest) -> Result<Self> {
+        let gate = Gate::default();
+        let front = Front {
+            gate: gate.clone(),
+            keys: keys.clone(),
+            client: crate::http::client()?,
+            rest: postgrest.url(),
+        };
+        let router = Router::new()
+            .route("/auth/v1/.well-known/jwks.json", get(jwks))
+            .route("/rest/v1/{*path}", any(rest))
+            .with_state(Arc::new(front));
+        let server = Server::start(port, router).await?;
+        Ok(Self { gate, server })
+    }
+
+    /// The project's address, `SUPABASE_URL`.
+    pub fn url(&self) -> String {
+        self.server.url()
+    }
+
+    /// Closes every open connection, idle ones in a client's pool included.
+    pub fn disconnect(&self) {
+        self.server.disconnect();
+    }
+}
+
+async fn jwks(State(front): State<Arc<Front>>) -> Response<Body> {
+    let answer = async { Json(front.keys.jwks()).into_response() };
+    front.gate.pass("jwks", answer).await
+}
+
+async fn rest(State(front): State<Arc<Front>>, request: Request) -> Response<Body> {
+    let endpoint = endpoint(request.method(), request.uri().path());
+    front.gate.pass(&endpoint, front.forward(request)).await
+}
+
+/// The [`Gate`]'s name for a request: `rpc/<function>` for a call, else `rest/<table>`.
+fn endpoint(method: &Method, path: &str) -> String {
+    let below = path.trim_start_matches(REST).trim_matches('/');
+    match below.strip_prefix("rpc/") {
+        Some(function) if method == Method::POST => format!("rpc/{function}"),
+        _ => format!("rest/{below}"),
+    }
+}
+
+impl Front {
+    async fn forward(&self, request: Request) -> Response<Body> {
+        let (parts, body) = request.into_parts();
+        let mut headers = parts.headers;
+        if let Err(refusal) = self.admit(&mut headers) {
+            return refused(StatusCode::UNAUTHORIZED, refusal);
+        }
+        HOP_BY_HOP.iter().for_each(|name| drop(headers.remove(name)));
+        let Ok(body) = to_bytes(body, usize::MAX).await else {
+            return refused(StatusCode::BAD_REQUEST, json!({"message": "the body broke off"}));
+        };
+        let target = parts.uri.path_and_query().map_or("", |target| target.as_str());
+        let url = format!("{}{}", self.rest, target.trim_start_matches(REST));
+        match self.client.request(parts.method, url).headers(headers).body(body).send().await {
+            Ok(response) => relayed(response).await,
+            Err(_) => refused(StatusCode::SERVICE_UNAVAILABLE, json!({"message": "name resolution failed"})),
+        }
+    }
+
+    /// Checks `apikey` as Supabase's gateway does, and fills in `Authorization` for keys of the new kind.
+    fn admit(&self, headers: &mut HeaderMap) -> std::result::Result<(), Value> {
+        let Some(key) = headers.get("apikey") else {
+            return Err(json!({
+                "message": "No API key found in request",
+                "hint": "No `apikey` request header or url param was found.",
+            }));
+        };
+        let key = key.to_str().unwrap_or_default();
+        let keys = &self.keys;
+        // A legacy key stands for nobody by itself: PostgREST reads `Authorization`, or takes the caller for a stranger.
+        let role_token = match key {
+            _ if key == keys.secret_key() => Some(keys.service_role_key()),
+            _ if key == keys.publishable_key() => Some(keys.anon_key()),
+            _ if key == keys.service_role_key() || key == keys.anon_key() => None,
+            _ => return Err(json!({"message": "Invalid API key"})),
+        };
+        if let Some(token) = role_token.filter(|_| !headers.contains_key(AUTHORIZATION)) {
+            let bearer = HeaderValue::try_from(format!("Bearer {token}"));
+            headers.insert(AUTHORIZATION, bearer.map_err(|_| json!({"message": "Invalid API key"}))?);
+        }
+        Ok(())
+    }
+}
+
+async fn relayed(response: reqwest::Response) -> Response<Body> {
+    let status = response.status();
+    let mut headers = response.headers().clone();
+    HOP_BY_HOP.iter().for_each(|name| drop(headers.remove(name)));
+    match response.bytes().await {
+        Ok(body) => (status, headers, body).into_response(),
+        Err(_) => refused(StatusCode::BAD_GATEWAY, json!({"message": "an invalid response was received"})),
+    }
+}
+
+fn refused(status: StatusCode, body: Value) -> Response<Body> {
+    (status, Json(body)).into_response()
+}
+
+#[cfg(test)]
+mod tests {
+    use reqwest::RequestBuilder;
+
+    use super::*;
+    use crate::world::World;
+
+    async fn answer(request: RequestBuilder) -> (u16, Value) {
+        let response = request.send().await.unwrap();
+        let status = response.status().as_u16();
+        (status, serde_json::from_slice(&response.bytes().await.unwrap()).unwrap())
+    }
+
+    async fn world_with_a_note() -> World {
+        let world = World::start().await.unwrap();
+        let sql = "create table notes (note text); insert into notes values ('kept');
+            revoke all on notes from anon;
+            create function greeting(name text) returns text language sql as 'select ''hello '' || name';
+            notify pgrst, 'reload schema'";
+        world.sql().await.unwrap().batch_execute(sql).await.unwrap();
+        world.postgrest.restart().await.unwrap();
+        world
+    }
+
+    #[tokio::test]
+    async fn keys_are_handled_as_supabases_gateway_does() {
+        let world = world_with_a_note().await;
+        let client = crate::http::client().unwrap();
+        let notes = || client.get(format!("{}/rest/v1/notes?select=note", world.supabase.url()));
+        let (service, secret) = (world.keys.service_role_key(), world.keys.secret_key());
+        let (anon, publishable) = (world.keys.anon_key(), world.keys.publishable_key());
+        let kept = json!([{"note": "kept"}]);
+
+        assert_eq!(answer(notes()).await.0, 401);
+        let wrong = answer(notes().header("apikey", "sb_secret_wrong").bearer_auth(&service)).await;
+        assert_eq!(wrong, (401, json!({"message": "Invalid API key"})));
+        assert_eq!(
+            answer(notes().header("apikey", &service).bearer_auth(&service)).await,
+            (200, kept.clone())
+        );
+        assert_eq!(answer(notes().header("apikey", &anon).bearer_auth(&service)).await, (200, kept.clone()));
+        assert_eq!(answer(notes().header("apikey", secret)).await, (200, kept));
+        assert_eq!(answer(notes().header("apikey", secret).bearer_auth(secret)).await.0, 401);
+        assert_eq!(answer(notes().header("apikey", &service)).await.0, 401);
+        assert_eq!(answer(notes().header("apikey", publishable)).await.0, 401);
+    }
+
+    #[tokio::test]
+    async fn requests_are_counted_by_function_and_table() {
+        let world = world_with_a_note().await;
+        let client = crate::http::client().unwrap();
+        let url = |path: &str| format!("{}{path}", world.supabase.url());
+        let call = client.post(url("/rest/v1/rpc/greeting")).header("apikey", world.keys.secret_key());
+        let call = call.header("content-type", "application/json").body(r#"{"name": "you"}"#);
+        assert_eq!(answer(call).await, (200, json!("hello you")));
+        let read = client.get(url("/rest/v1/notes")).header("apikey", world.keys.secret_key());
+        assert_eq!(answer(read).await.0, 200);
+        let jwks = answer(client.get(url("/auth/v1/.well-known/jwks.json"))).await;
+        assert_eq!(jwks, (200, world.keys.jwks()));
+        let counts = world.supabase.gate.counts();
+        assert_eq!(
+            counts.into_iter().collect::<Vec<_>>(),
+            [("jwks".to_owned(), 1), ("rest/notes".to_owned(), 1), ("rpc/greeting".to_owned(), 1),]
+        );
+    }
+
+    #[tokio::test]
+    async fn a_stopped_postgrest_is_unavailable_until_it_is_back() {
+        let world = world_with_a_note().await;
+        let client = crate::http::client().unwrap();
+        let url = format!("{}/rest/v1/notes", world.supabase.url());
+        let read = || client.get(&url).header("apikey", world.keys.secret_key());
+        world.postgrest.stop().await.unwrap();
+        assert_eq!(answer(read()).await.0, 503);
+        world.postgrest.restart().await.unwrap();
+        assert_eq!(answer(read()).await.0, 200);
+    }
+}

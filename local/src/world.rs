@@ -1,0 +1,190 @@
+//! All of it together: a Supabase project and a WPP Platform, as the three functions find them.
+
+use tokio_postgres::Client;
+use uuid::Uuid;
+
+use crate::Result;
+use crate::child::Output;
+use crate::platform::{self, Platform};
+use crate::postgres::{Postgres, Storage};
+use crate::postgrest::Postgrest;
+use crate::supabase::Supabase;
+use crate::users::Keys;
+
+/// What a world starts with; by default free ports, fresh secrets, and data that goes with it.
+#[derive(Clone, Debug, Default)]
+pub struct Settings {
+    /// PostgreSQL's port on 127.0.0.1; 0 takes a free one, here and below.
+    pub postgres_port: u16,
+    /// PostgREST's port.
+    pub postgrest_port: u16,
+    /// The port of the Supabase project's front.
+    pub supabase_port: u16,
+    /// Where the data stays, and what the servers write.
+    pub storage: Storage,
+    /// The project's JWT secret, 32 bytes at least; none for a new one.
+    pub jwt_secret: Option<String>,
+    /// The platform's.
+    pub platform: platform::Settings,
+}
+
+/// A whole system but for the functions. Dropping it ends every process and removes temporary data.
+pub struct World {
+    /// The platform's simulator.
+    pub platform: Platform,
+    /// What the functions see of Supabase.
+    pub supabase: Supabase,
+    /// The REST API behind it.
+    pub postgrest: Postgrest,
+    /// The database behind that.
+    pub postgres: Postgres,
+    /// The project's secrets.
+    pub keys: Keys,
+}
+
+/// A tenant with one user.
+#[derive(Clone, Debug)]
+pub struct Organisation {
+    /// `organizations.id`
+    pub id: Uuid,
+    /// `profiles.id`
+    pub user: Uuid,
+    /// The user's token, good for an hour.
+    pub token: String,
+}
+
+impl World {
+    /// Starts a world unlike any other, on ports of its own.
+    ///
+    /// # Errors
+    /// Says what is missing on the machine, or what does not start.
+    pub async fn start() -> Result<Self> {
+        Self::start_with(Settings::default()).await
+    }
+
+    /// Starts a world as told.
+    ///
+    /// # Errors
+    /// Says what is missing on the machine, or what does not start.
+    pub async fn start_with(settings: Settings) -> Result<Self> {
+        let keys = match &settings.jwt_secret {
+            Some(secret) => Keys::with_jwt_secret(secret)?,
+            None => Keys::generate()?,
+        };
+        let platform = Platform::start(settings.platform).await?;
+        let postgres = Postgres::start(settings.postgres_port, &settings.storage).await?;
+        let output = match &settings.storage {
+            Storage::Temporary => Output::Captured,
+            Storage::Lasting(directory) => Output::File(directory.join("postgrest.log")),
+        };
+        let database = postgres.url("authenticator");
+        let postgrest = Postgrest::start(settings.postgrest_port, &database, &keys, output).await?;
+        let supabase = Supabase::start(settings.supabase_port, &keys, &postgrest).await?;
+        let keys = keys.issued_by(&supabase.url());
+        Ok(Self { platform, supabase, postgrest, postgres, keys })
+    }
+
+    /// The environment of the functions.
+    pub fn env(&self) -> Vec<(String, String)> {
+        [
+            ("WPP_BASE_URL", self.platform.url()),
+            ("WPP_SECRET", self.platform.secret().to_owned()),
+            ("SUPABASE_URL", self.supabase.url()),
+            ("SUPABASE_SERVICE_ROLE_KEY", self.keys.service_role_key()),
+            ("SUPABASE_JWT_SECRET", self.keys.jwt_secret().to_owned()),
+            ("CORS_ALLOWED_ORIGINS", "*".to_owned()),
+        ]
+        .map(|(name, value)| (name.to_owned(), value))
+        .into()
+    }
+
+    /// Connects to the database as the superuser.
+    ///
+    /// # Errors
+    /// When PostgreSQL is stopped.
+    pub async fn sql(&self) -> Result<Client> {
+        self.postgres.connect().await
+    }
+
+    /// Makes a new organisation with one user.
+    ///
+    /// # Errors
+    /// When PostgreSQL is stopped.
+    pub async fn organisation(&self, name: &str) -> Result<Organisation> {
+        self.seed(Uuid::new_v4(), Uuid::new_v4(), name).await
+    }
+
+    /// Makes this organisation with this user, unless they are there.
+    ///
+    /// # Errors
+    /// When PostgreSQL is stopped.
+    pub async fn seed(&self, id: Uuid, user: Uuid, name: &str) -> Result<Organisation> {
+        let sql = self.sql().await?;
+        let organisation = "insert into organizations (id, name) values ($1, $2) on conflict do nothing";
+        sql.execute(organisation, &[&id, &name]).await?;
+        let profile = "insert into profiles (id, organization_id) values ($1, $2) on conflict do nothing";
+        sql.execute(profile, &[&user, &id]).await?;
+        let token = self.keys.user_token(user);
+        Ok(Organisation { id, user, token })
+    }
+
+    /// One line on the first process that ended by itself, or nothing while all run.
+    pub async fn failure(&self) -> Option<String> {
+        match self.postgres.failure().await {
+            Some(failure) => Some(failure),
+            None => self.postgrest.failure().await,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn worlds_stand_side_by_side_and_know_nothing_of_each_other() {
+        let (one, two) = tokio::join!(World::start(), World::start());
+        let (one, two) = (one.unwrap(), two.unwrap());
+        let organisation = one.organisation("one").await.unwrap();
+        let present = "select count(*) from profiles where id = $1 and organization_id = $2";
+        for (world, expected) in [(&one, 1), (&two, 0)] {
+            let sql = world.sql().await.unwrap();
+            let row = sql.query_one(present, &[&organisation.user, &organisation.id]).await.unwrap();
+            assert_eq!(row.get::<_, i64>(0), expected);
+        }
+        assert_ne!(one.keys.jwt_secret(), two.keys.jwt_secret());
+    }
+
+    #[tokio::test]
+    async fn a_seed_that_is_there_is_kept() {
+        let world = World::start().await.unwrap();
+        let first = world.organisation("kept").await.unwrap();
+        world.seed(first.id, first.user, "not this").await.unwrap();
+        let sql = world.sql().await.unwrap();
+        let row = sql.query_one("select name from organizations where id = $1", &[&first.id]).await.unwrap();
+        assert_eq!(row.get::<_, String>(0), "kept");
+    }
+
+    #[tokio::test]
+    async fn a_server_that_ends_by_itself_is_reported() {
+        let world = World::start().await.unwrap();
+        assert_eq!(world.failure().await, None);
+        world
+            .sql()
+            .await
+            .unwrap()
+            .batch_execute("copy (select 1) to program 'kill -9 $(head -1 postmaster.pid)'")
+            .await
+            .ok();
+        let failure = async {
+            loop {
+                if let Some(failure) = world.failure().await {
+                    return failure;
+                }
+                tokio::task::yield_now().await;
+            }
+        };
+        let failure = tokio::time::timeout(std::time::Duration::from_secs(10), failure).await.unwrap();
+        assert!(failure.starts_with("PostgreSQL ended with signal: 9"), "{failure}");
+    }
+}

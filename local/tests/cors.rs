@@ -1,0 +1,134 @@
+//! CORS on every answer: a page that may call reads even a failure, and one that may not reads nothing.
+
+#![allow(clippy::unwrap_used, reason = "a test fails where it stands")]
+
+use local::clock::unix_ms;
+use local::events::Event;
+use local::gate::Fault;
+use local::lambda::{Answer, Options};
+use local::stage::Stage;
+use serde_json::{Value, json};
+
+const APP: &str = "https://app.example";
+const OTHER: &str = "https://app.example.evil.example";
+const ALLOWED: (&str, &str) = ("CORS_ALLOWED_ORIGINS", "https://app.example/, http://localhost:5173");
+
+/// What supabase-js sends today, what its tracing adds, and our own.
+const HEADERS: &str = "authorization, x-client-info, apikey, content-type, x-retry-count, x-region, \
+    traceparent, tracestate, baggage, idempotency-key";
+
+async fn stage(origins: (&str, &str)) -> Stage {
+    Stage::start_with(&[origins, ("UPSTREAM_TIMEOUT_MS", "1500")], Options::default()).await
+}
+
+fn allowed(answer: &Answer) -> Option<&str> {
+    answer.headers.get("access-control-allow-origin").map(String::as_str)
+}
+
+/// A request for each status that the functions have, with what brings it about.
+async fn answers(stage: &Stage, origin: &str) -> Vec<Answer> {
+    let (platform, database) = (&stage.world.platform.gate, &stage.world.supabase.gate);
+    let line = stage.number().await;
+    let post = |name: &str| Event::post(name).header("origin", origin);
+    let signed = |name: &str| post(name).bearer(&stage.school.token);
+    let of_line = || signed("wpp-qr").json(&json!({"session": line.session})).v2();
+    let force = || signed("wpp-status").json(&json!({"session": line.session, "force": true})).v2();
+    let mut answers = Vec::new();
+    let mut take = async |name: &str, event: Value| answers.push(stage.invoke(name, event).await);
+
+    take("wpp-status", signed("wpp-status").json(&json!({})).v1()).await;
+    take("wpp-status", signed("wpp-status").body("{").v2()).await;
+    take("wpp-qr", post("wpp-qr").v2()).await;
+    take("wpp-qr", signed("wpp-qr").json(&json!({"session": "nobody"})).v1()).await;
+    take("wpp-create", Event::get("wpp-create").header("Origin", origin).v2()).await;
+    take("wpp-status", signed("wpp-status").body(&" ".repeat(20_000)).v2()).await;
+    take("wpp-status", signed("wpp-status").header("content-type", "text/html").body("x").v2()).await;
+    platform.inject("qr", Fault::Drop);
+    take("wpp-qr", of_line()).await;
+    let busy = |status| Fault::Status { status, body: String::new(), retry_after_s: Some(1) };
+    platform.inject("qr", busy(429));
+    take("wpp-qr", of_line()).await;
+    platform.inject("qr", busy(404));
+    take("wpp-qr", of_line()).await;
+    platform.inject("qr", Fault::SlowBody);
+    take("wpp-qr", of_line()).await;
+    platform.clear();
+    database.inject("rpc/wpp_find_number", busy(401));
+    take("wpp-status", force()).await;
+    database.clear();
+    answers
+}
+
+#[tokio::test]
+async fn an_allowed_page_reads_every_answer_and_another_reads_none() {
+    let stage = stage(ALLOWED).await;
+    for (origin, expected) in [
+        (APP, Some(APP)),
+        ("http://localhost:5173", Some("http://localhost:5173")),
+        (OTHER, None),
+        ("null", None),
+        ("https://app.example/", None),
+        ("", None),
+    ] {
+        let answers = answers(&stage, origin).await;
+        let statuses: Vec<_> = answers.iter().map(|answer| answer.status).collect();
+        assert_eq!(statuses, [200, 400, 401, 404, 405, 413, 415, 502, 503, 409, 504, 500], "{origin}");
+        for answer in &answers {
+            assert_eq!(allowed(answer), expected, "{origin}: {answer:?}");
+            assert_eq!(answer.headers["vary"], "Origin");
+            assert_eq!(answer.headers["access-control-expose-headers"], "retry-after, x-request-id");
+            assert_eq!(answer.headers["content-type"], "application/json");
+            assert_eq!(answer.headers["cache-control"], "no-store");
+        }
+    }
+}
+
+#[tokio::test]
+async fn an_answer_that_the_deadline_forces_is_readable_too() {
+    let stage = stage(ALLOWED).await;
+    let line = stage.number().await;
+    stage.world.platform.gate.inject("qr", Fault::SlowHeaders);
+    let event = Event::post("wpp-qr").bearer(&stage.school.token).header("Origin", APP);
+    let event = event.json(&json!({"session": line.session})).v2();
+    let answer = stage.sandbox("wpp-qr").invoke_by(event, unix_ms() + 600).await.answered().unwrap();
+    assert_eq!((answer.status, allowed(&answer)), (504, Some(APP)), "{answer:?}");
+}
+
+#[tokio::test]
+async fn a_preflight_needs_no_token_and_costs_nothing() {
+    let stage = stage(ALLOWED).await;
+    for (name, methods) in
+        [("wpp-create", "POST, OPTIONS"), ("wpp-qr", "GET, POST, OPTIONS"), ("wpp-status", "POST, OPTIONS")]
+    {
+        for (origin, expected) in [(APP, Some(APP)), (OTHER, None)] {
+            let ask = Event::options(name).header("Origin", origin);
+            let ask = ask.header("Access-Control-Request-Method", "POST");
+            let ask = ask.header("Access-Control-Request-Headers", "authorization, idempotency-key");
+            for event in [ask.clone().v2(), ask.clone().v1(), ask.function_url()] {
+                let answer = stage.invoke(name, event).await;
+                assert_eq!((answer.status, answer.body.as_str()), (204, ""), "{answer:?}");
+                assert_eq!(allowed(&answer), expected);
+                assert_eq!(answer.headers["access-control-allow-methods"], methods);
+                assert_eq!(answer.headers["access-control-allow-headers"], HEADERS);
+                assert_eq!(answer.headers["access-control-max-age"], "7200");
+                assert_eq!(answer.headers["vary"], "Origin");
+            }
+        }
+    }
+    assert_eq!(stage.calls(), json!({}));
+}
+
+#[tokio::test]
+async fn any_page_may_call_only_where_that_is_said() {
+    let any = stage(("CORS_ALLOWED_ORIGINS", "*")).await;
+    let none = stage(("CORS_ALLOWED_ORIGINS", "")).await;
+    for (stage, expected) in [(any, Some("*")), (none, None)] {
+        for event in
+            [Event::options("wpp-qr"), Event::post("wpp-qr"), Event::post("wpp-qr").header("Origin", OTHER)]
+        {
+            let answer = stage.invoke("wpp-qr", event.v2()).await;
+            assert_eq!(allowed(&answer), expected, "{answer:?}");
+            assert!(!answer.headers.contains_key("access-control-allow-credentials"));
+        }
+    }
+}

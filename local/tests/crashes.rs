@@ -1,0 +1,199 @@
+//! `wpp-create`, killed at every point where it has something in hand: the next call finishes what was begun.
+
+#![allow(clippy::unwrap_used, reason = "a test fails where it stands")]
+
+use std::fmt::Write as _;
+
+use serde_json::{Value, json};
+use uuid::Uuid;
+
+use local::events::Event;
+use local::gate::Point::{self, After, Before};
+use local::lambda::Sandbox;
+use local::platform::RepeatedCreate;
+use local::stage::Stage;
+use local::world::Organisation;
+
+/// What a call comes past, in its order: the upstream's endpoint that is held, and at which side of its work.
+const POINTS: [(&str, &str, Point); 15] = [
+    ("before the intention", "rpc/wpp_begin_creation", Before),
+    ("after the intention", "rpc/wpp_begin_creation", After),
+    ("before the platform call", "create", Before),
+    ("after the platform call", "create", After),
+    ("before the key is saved", "rpc/wpp_save_credentials", Before),
+    ("after the key is saved", "rpc/wpp_save_credentials", After),
+    ("before the token", "token", Before),
+    ("after the token", "token", After),
+    ("before the token is saved", "rpc/wpp_save_token", Before),
+    ("after the token is saved", "rpc/wpp_save_token", After),
+    ("before the webhook", "webhook", Before),
+    ("before the start", "start", Before),
+    ("after the start", "start", After),
+    ("before the QR", "qr", Before),
+    ("before the answer", "rpc/wpp_remember_session", After),
+];
+
+/// The requests whose calls are killed.
+#[derive(Clone, Copy, Debug, PartialEq)]
+enum Way {
+    Use,
+    AddNew,
+    AddNewWithKey,
+    ForceRecreate,
+}
+
+const WAYS: [Way; 4] = [Way::Use, Way::AddNew, Way::AddNewWithKey, Way::ForceRecreate];
+
+impl Way {
+    fn body(self) -> Value {
+        match self {
+            Self::Use => json!({}),
+            Self::AddNew | Self::AddNewWithKey => json!({"add_new": true}),
+            Self::ForceRecreate => json!({"force_recreate": true}),
+        }
+    }
+
+    fn event(self, caller: &Organisation) -> Value {
+        let event = Event::post("wpp-create").bearer(&caller.token).json(&self.body());
+        let event = if self == Self::AddNewWithKey {
+            event.header("Idempotency-Key", "one intention")
+        } else {
+            event
+        };
+        event.v2()
+    }
+
+    /// Numbers of the organisation before the call, and after it.
+    fn numbers(self) -> (i64, i64) {
+        match self {
+            Self::Use => (0, 1),
+            Self::AddNew | Self::AddNewWithKey => (1, 2),
+            Self::ForceRecreate => (1, 1),
+        }
+    }
+
+    /// A key that the platform gives again keeps its token, so that nothing is saved there.
+    fn passes(self, endpoint: &str, manner: RepeatedCreate) -> bool {
+        let keeps_its_token = self == Self::ForceRecreate && manner == RepeatedCreate::SameKey;
+        !(keeps_its_token && endpoint == "rpc/wpp_save_token")
+    }
+}
+
+#[tokio::test]
+async fn a_call_killed_at_any_point_is_finished_by_the_next_one_with_the_same_session() {
+    let stage = Stage::start().await;
+    let mut table = String::from("\nkilled                     manner   ");
+    WAYS.iter().for_each(|way| write!(table, "{:>15}", format!("{way:?}")).unwrap());
+    let mut all_well = true;
+    for (name, endpoint, point) in POINTS {
+        for manner in [RepeatedCreate::SameKey, RepeatedCreate::NewKey] {
+            stage.world.platform.behave(|manners| manners.repeated_create = manner);
+            write!(table, "\n{name:<26} {:<9}", format!("{manner:?}")).unwrap();
+            for way in WAYS {
+                let outcome = cell(&stage, way, endpoint, point, way.passes(endpoint, manner)).await;
+                all_well &= outcome.is_ok();
+                write!(table, "{:>15}", outcome.unwrap_or_else(|what| what)).unwrap();
+            }
+        }
+    }
+    println!("{table}");
+    assert!(all_well, "{table}");
+}
+
+/// Kills one call and makes the next one. Says how that went, in a word where it went well.
+async fn cell(stage: &Stage, way: Way, endpoint: &str, point: Point, passes: bool) -> Result<String, String> {
+    let platform = &stage.world.platform;
+    let caller = stage.world.organisation("crash").await.unwrap();
+    let (before, after) = way.numbers();
+    if before == 1 {
+        let first = stage.post_as(&caller, "wpp-create", json!({})).await;
+        assert_eq!(first.json["status"], "qr_issued", "{first:?}");
+        // A number of some age, so that its key being refused would mean something, and no longer in use.
+        for age in [
+            "update wpp_creations set keyed_at = keyed_at - interval '1 hour' where organization_id = $1",
+            "update whatsapp_sessions set status = 'disconnected', last_qr_b64 = null where organization_id = $1",
+        ] {
+            assert_eq!(stage.sql.execute(age, &[&caller.id]).await.unwrap(), 1);
+        }
+    }
+    let (clients, first) = (platform.clients(), platform_id(stage, caller.id).await);
+
+    let sandbox = stage.process("wpp-create").await;
+    let killed = kill_at(stage, &sandbox, way.event(&caller), endpoint, point, caller.id).await;
+    if killed != passes {
+        return Err(format!("killed: {killed}"));
+    }
+    let begun =
+        platform_id(stage, caller.id).await.filter(|id| after == before || first.as_ref() != Some(id));
+    let session = begun.as_ref().and_then(|id| platform.session_of(id));
+
+    let next = stage.process("wpp-create").await.invoke(way.event(&caller)).await.answered();
+    let next = next.map_err(|error| error.to_string())?;
+    let id = platform_id(stage, caller.id).await.ok_or("no creation")?;
+    let rows = rows(stage, caller.id).await;
+    let row = rows.iter().find(|row| row["session"] == next.json["session"]).cloned().unwrap_or_default();
+    let qr = stage.post_as(&caller, "wpp-qr", json!({"session": next.json["session"]})).await;
+    let checks = [
+        ("answered", next.status == 200 && next.json["status"] == "qr_issued"),
+        ("the id stays", begun.is_none_or(|begun| begun == id)),
+        ("the session stays", session.is_none_or(|session| next.json["session"] == session)),
+        ("the platform's session", next.json["session"] == json!(platform.session_of(&id))),
+        ("one client", i64::try_from(platform.clients() - clients).unwrap() == after - before),
+        ("one row", i64::try_from(rows.len()).unwrap() == after),
+        ("the key", row["key"] == json!(platform.key_of(&id)) && !row["key"].is_null()),
+        ("active", row["active"] == true),
+        ("one primary", rows.iter().filter(|row| row["primary"] == true).count() == 1),
+        ("works", !qr.json["qr"].is_null()),
+    ];
+    let failed: Vec<_> = checks.iter().filter(|(_, holds)| !holds).map(|(what, _)| *what).collect();
+    match failed.is_empty() {
+        true if killed => Ok("healed".to_owned()),
+        true => Ok("not passed".to_owned()),
+        false => Err(format!("NOT {}: {next:?} {rows:?}", failed.join(", "))),
+    }
+}
+
+/// Kills the process when it stands at the point; tells whether it came there.
+async fn kill_at(
+    stage: &Stage,
+    sandbox: &Sandbox,
+    event: Value,
+    endpoint: &str,
+    point: Point,
+    organization: Uuid,
+) -> bool {
+    let supabase = endpoint.starts_with("rpc/");
+    let gate = if supabase { &stage.world.supabase.gate } else { &stage.world.platform.gate };
+    let hold = gate.hold(endpoint, point);
+    let killed = tokio::select! {
+        () = hold.reached(1) => true,
+        _ = sandbox.invoke(event) => false,
+    };
+    sandbox.kill().await.unwrap();
+    // The dead attempt's leases end by themselves after seconds; another test waits for that, this one has no time.
+    let end =
+        "update wpp_creations set held_until = held_until - interval '1 minute' where organization_id = $1";
+    stage.sql.execute(end, &[&organization]).await.unwrap();
+    let end =
+        "update wpp_token_leases set held_until = held_until - interval '1 minute' where integration_id in (
+        select id from messenger_integrations where organization_id = $1)";
+    stage.sql.execute(end, &[&organization]).await.unwrap();
+    killed
+}
+
+/// The id at the platform that the organisation's latest creation is about.
+async fn platform_id(stage: &Stage, organization: Uuid) -> Option<String> {
+    let latest =
+        "select platform_id from wpp_creations where organization_id = $1 order by created_at desc limit 1";
+    stage.sql.query_opt(latest, &[&organization]).await.unwrap().map(|row| row.get(0))
+}
+
+async fn rows(stage: &Stage, organization: Uuid) -> Vec<Value> {
+    let rows = "select settings->>'wppAccountNumber', settings->>'wppApiKey', is_active, is_primary
+        from messenger_integrations where organization_id = $1";
+    let read = |row: tokio_postgres::Row| {
+        let (session, key): (Option<String>, Option<String>) = (row.get(0), row.get(1));
+        json!({"session": session, "key": key, "active": row.get::<_, bool>(2), "primary": row.get::<_, bool>(3)})
+    };
+    stage.sql.query(rows, &[&organization]).await.unwrap().into_iter().map(read).collect()
+}

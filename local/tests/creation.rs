@@ -1,0 +1,301 @@
+//! `wpp-create`: one number for one intention, whoever asks at once.
+
+#![allow(clippy::unwrap_used, reason = "a test fails where it stands")]
+
+use std::collections::BTreeSet;
+
+use futures_util::future::join_all;
+use serde_json::{Value, json};
+use tokio_postgres::error::SqlState;
+
+use local::clock::unix_ms;
+use local::events::Event;
+use local::gate::Fault;
+use local::gate::Point::{After, Before};
+use local::lambda::{Answer, Sandbox};
+use local::stage::{Stage, until};
+use local::world::Organisation;
+
+const CROWD: usize = 20;
+
+async fn crowd(stage: &Stage) -> Vec<Sandbox> {
+    join_all((0..CROWD).map(|_| stage.process("wpp-create"))).await
+}
+
+/// All of them at once, each with the idempotency key that `key` gives it.
+async fn add_new(stage: &Stage, crowd: &[Sandbox], key: impl Fn(usize) -> String) -> Vec<Answer> {
+    let event = |n| keyed(&stage.school, &key(n), json!({"add_new": true}));
+    let answers = crowd.iter().enumerate().map(|(n, sandbox)| sandbox.invoke(event(n)));
+    join_all(answers).await.into_iter().map(|ended| ended.answered().unwrap()).collect()
+}
+
+fn keyed(caller: &Organisation, key: &str, body: Value) -> Value {
+    Event::post("wpp-create").bearer(&caller.token).header("Idempotency-Key", key).json(&body).v2()
+}
+
+fn sessions(answers: &[Answer]) -> BTreeSet<String> {
+    answers.iter().map(|answer| answer.json["session"].as_str().unwrap().to_owned()).collect()
+}
+
+/// Rows of the organisation: all, active ones, primary ones.
+async fn rows(stage: &Stage, organisation: &Organisation) -> (i64, i64, i64) {
+    let rows = "select count(*), count(*) filter (where is_active), count(*) filter (where is_primary)
+        from messenger_integrations where organization_id = $1";
+    let row = stage.sql.query_one(rows, &[&organisation.id]).await.unwrap();
+    (row.get(0), row.get(1), row.get(2))
+}
+
+#[tokio::test]
+async fn twenty_processes_that_create_at_once_make_one_number_and_answer_alike() {
+    let stage = Stage::start().await;
+    let crowd = crowd(&stage).await;
+    let hold = stage.world.platform.gate.hold("create", Before);
+    let event = Event::post("wpp-create").bearer(&stage.school.token).json(&json!({})).v2();
+    let answers = join_all(crowd.iter().map(|sandbox| sandbox.invoke(event.clone())));
+    let all_wait = async {
+        // The first is held at the platform until every other has found it there.
+        let supabase = &stage.world.supabase.gate;
+        until(async || supabase.count("rpc/wpp_begin_creation") >= CROWD as u64).await;
+        hold.release();
+    };
+    let (answers, ()) = tokio::join!(answers, all_wait);
+    let answers: Vec<_> = answers.into_iter().map(|ended| ended.answered().unwrap()).collect();
+    assert!(answers.iter().all(|answer| answer.status == 200), "{answers:?}");
+    assert_eq!(sessions(&answers).len(), 1, "{answers:?}");
+    let keys: BTreeSet<_> = answers.iter().map(|answer| answer.json["apiKey"].to_string()).collect();
+    assert_eq!(keys.len(), 1, "{answers:?}");
+    assert_eq!(stage.world.platform.create_calls(), 1);
+    assert_eq!(rows(&stage, &stage.school).await, (1, 1, 1));
+}
+
+#[tokio::test]
+async fn twenty_with_one_idempotency_key_add_one_number_and_twenty_keys_add_twenty() {
+    let stage = Stage::start().await;
+    let crowd = crowd(&stage).await;
+    let together = add_new(&stage, &crowd, |_| "one".to_owned()).await;
+    assert!(together.iter().all(|answer| answer.status == 200), "{together:?}");
+    assert_eq!(sessions(&together).len(), 1, "{together:?}");
+    assert_eq!(stage.world.platform.create_calls(), 1);
+    assert_eq!(rows(&stage, &stage.school).await, (1, 1, 1));
+
+    let apart = add_new(&stage, &crowd, |n| format!("key {n}")).await;
+    assert!(apart.iter().all(|answer| answer.status == 200), "{apart:?}");
+    assert_eq!(sessions(&apart).len(), CROWD, "{apart:?}");
+    assert_eq!(stage.world.platform.clients(), 1 + CROWD);
+    assert_eq!(rows(&stage, &stage.school).await, (21, 21, 1));
+}
+
+#[tokio::test]
+async fn two_that_recreate_at_once_where_there_is_no_number_share_one_creation() {
+    let stage = Stage::start().await;
+    let hold = stage.world.platform.gate.hold("create", Before);
+    let other = stage.process("wpp-create").await;
+    let event = Event::post("wpp-create").bearer(&stage.school.token).json(&json!({"force_recreate": true}));
+    let both_wait = async {
+        // Three: one has begun, and the other has come again after it was told to wait.
+        until(async || stage.world.supabase.gate.count("rpc/wpp_begin_creation") >= 3).await;
+        hold.release();
+    };
+    let (one, other, ()) =
+        tokio::join!(stage.invoke("wpp-create", event.clone().v2()), other.invoke(event.v2()), both_wait);
+    assert_eq!(one.json["session"], other.answered().unwrap().json["session"]);
+    assert_eq!(stage.world.platform.create_calls(), 1);
+    assert_eq!(rows(&stage, &stage.school).await, (1, 1, 1));
+}
+
+#[tokio::test]
+async fn a_caller_behind_one_that_died_gets_through_by_itself() {
+    let stage = Stage::start().await;
+    let event = Event::post("wpp-create").bearer(&stage.school.token).json(&json!({})).v2();
+    let (doomed, hold) = (stage.process("wpp-create").await, stage.world.platform.gate.hold("create", After));
+    tokio::select! {
+        () = hold.reached(1) => {}
+        ended = doomed.invoke(event.clone()) => panic!("{ended:?}"),
+    }
+    doomed.kill().await.unwrap();
+    hold.release();
+    // The lease of the dead one is waited for in full: ten seconds.
+    let answer = stage.invoke("wpp-create", event).await;
+    assert_eq!(answer.json["status"], "qr_issued", "{answer:?}");
+    assert_eq!(stage.world.platform.clients(), 1);
+    assert_eq!(rows(&stage, &stage.school).await, (1, 1, 1));
+}
+
+#[tokio::test]
+async fn a_caller_whose_time_ends_behind_another_is_told_that_the_number_is_starting() {
+    let stage = Stage::start().await;
+    let (first, hold) = (stage.process("wpp-create").await, stage.world.platform.gate.hold("create", Before));
+    let event = Event::post("wpp-create").bearer(&stage.school.token).json(&json!({})).v2();
+    let behind = async {
+        hold.reached(1).await;
+        let answer = stage.sandbox("wpp-create").invoke_by(event.clone(), unix_ms() + 3_000).await;
+        hold.release();
+        answer.answered().unwrap()
+    };
+    let (first, behind) = tokio::join!(first.invoke(event.clone()), behind);
+    assert_eq!(
+        (behind.status, behind.json),
+        (200, json!({"success": true, "session": null, "apiKey": null, "status": "starting"}))
+    );
+    assert_eq!(first.answered().unwrap().json["status"], "qr_issued");
+    assert_eq!(stage.world.platform.create_calls(), 1);
+}
+
+#[tokio::test]
+async fn an_idempotency_key_stands_for_one_request_of_one_organisation_for_a_day() {
+    let stage = Stage::start().await;
+    let neighbour = stage.world.organisation("neighbour").await.unwrap();
+    let ask = async |caller, body| stage.invoke("wpp-create", keyed(caller, "k", body)).await;
+    let number = ask(&stage.school, json!({"add_new": true})).await;
+    assert_eq!(number.json["status"], "qr_issued", "{number:?}");
+
+    stage.forget_calls();
+    let other = ask(&stage.school, json!({"force_recreate": true})).await;
+    assert_eq!((other.status, &other.json["code"]), (422, &json!("idempotency_mismatch")), "{other:?}");
+    assert_eq!(stage.calls(), json!({"rpc/wpp_begin_creation": 1}));
+
+    let theirs = ask(&neighbour, json!({"add_new": true})).await;
+    assert_eq!(theirs.json["status"], "qr_issued", "{theirs:?}");
+    assert_ne!(theirs.json["session"], number.json["session"]);
+
+    let age =
+        "update wpp_creations set created_at = now() - $1 * interval '1 hour' where organization_id = $2";
+    stage.sql.execute(age, &[&23.9, &stage.school.id]).await.unwrap();
+    assert_eq!(ask(&stage.school, json!({"add_new": true})).await.json["session"], number.json["session"]);
+    stage.sql.execute(age, &[&24.1, &stage.school.id]).await.unwrap();
+    let next = ask(&stage.school, json!({"add_new": true})).await;
+    assert_eq!(next.json["status"], "qr_issued", "{next:?}");
+    assert_ne!(next.json["session"], number.json["session"]);
+    assert_eq!(rows(&stage, &stage.school).await, (2, 2, 1));
+}
+
+#[tokio::test]
+async fn without_a_key_another_number_is_begun_only_when_the_last_one_is_linked() {
+    let stage = Stage::start().await;
+    let add_new = async || stage.post("wpp-create", json!({"add_new": true})).await.json;
+    let first = add_new().await;
+    assert_eq!(add_new().await["session"], first["session"]);
+
+    stage.world.platform.scan(first["session"].as_str().unwrap()).unwrap();
+    let second = add_new().await;
+    assert_eq!(second["status"], "qr_issued", "{second}");
+    assert_ne!(second["session"], first["session"]);
+
+    // The sibling that takes the platform's reports has seen the link before we have.
+    let link = "update whatsapp_sessions set status = 'connected' where session_name = 'wpp_' || $1";
+    stage.sql.execute(link, &[&second["session"].as_str().unwrap()]).await.unwrap();
+    let third = add_new().await;
+    assert_ne!(third["session"], second["session"]);
+
+    let disconnect =
+        "update messenger_integrations set is_active = false where settings->>'wppAccountNumber' = $1";
+    stage.sql.execute(disconnect, &[&third["session"].as_str().unwrap()]).await.unwrap();
+    assert_ne!(add_new().await["session"], third["session"]);
+    assert_eq!(rows(&stage, &stage.school).await, (4, 3, 1));
+}
+
+#[tokio::test]
+async fn an_unfinished_number_is_invisible() {
+    let stage = Stage::start().await;
+    let (doomed, hold) = (stage.process("wpp-create").await, stage.world.platform.gate.hold("create", After));
+    let event = Event::post("wpp-create").bearer(&stage.school.token).json(&json!({"add_new": true})).v2();
+    tokio::select! {
+        () = hold.reached(1) => {}
+        ended = doomed.invoke(event) => panic!("{ended:?}"),
+    }
+    doomed.kill().await.unwrap();
+    assert_eq!(rows(&stage, &stage.school).await, (1, 0, 0));
+
+    let row = "select i.id::text, c.platform_id, i.settings->>'wppSubOrgId'
+        from messenger_integrations i join wpp_creations c on c.integration_id = i.id";
+    let row = stage.sql.query_one(row, &[]).await.unwrap();
+    let (id, platform_id, sub_org_id): (String, String, String) = (row.get(0), row.get(1), row.get(2));
+    assert_eq!(sub_org_id, platform_id);
+    let session = stage.world.platform.session_of(&platform_id).unwrap();
+    for (name, body, status) in [
+        ("wpp-status", json!({}), 200),
+        ("wpp-status", json!({"integration_id": id}), 404),
+        ("wpp-status", json!({"session": session}), 404),
+        ("wpp-qr", json!({"session": session}), 404),
+    ] {
+        let answer = stage.post(name, body).await;
+        assert_eq!(answer.status, status, "{answer:?}");
+        assert!(answer.status == 404 || answer.json["status"] == "disconnected", "{answer:?}");
+    }
+}
+
+#[tokio::test]
+async fn the_first_number_is_not_made_in_the_row_of_an_unfinished_additional_one() {
+    let stage = Stage::start().await;
+    stage
+        .world
+        .platform
+        .gate
+        .inject("create", Fault::Status { status: 500, body: String::new(), retry_after_s: None });
+    let failed = stage.post("wpp-create", json!({"add_new": true})).await;
+    assert_eq!((failed.status, &failed.json["code"]), (502, &json!("platform_unavailable")), "{failed:?}");
+    stage.world.platform.gate.clear();
+
+    let first = stage.post("wpp-create", json!({})).await.json;
+    assert_eq!(first["session"], json!(stage.world.platform.session_of(&stage.school.id.to_string())));
+    let second = stage.post("wpp-create", json!({"add_new": true})).await.json;
+    assert_ne!(second["session"], first["session"]);
+    for session in [&first["session"], &second["session"]] {
+        assert_eq!(stage.poll_qr(session.as_str().unwrap()).await.status, 200);
+    }
+    assert_eq!(rows(&stage, &stage.school).await, (2, 2, 1));
+}
+
+#[tokio::test]
+async fn a_disconnected_number_is_taken_up_again_and_not_doubled() {
+    let stage = Stage::start().await;
+    for body in [json!({}), json!({"add_new": true})] {
+        let school = stage.world.organisation("disconnected").await.unwrap();
+        let number = stage.post_as(&school, "wpp-create", body).await;
+        let disconnect = "update messenger_integrations set is_active = false where organization_id = $1";
+        stage.sql.execute(disconnect, &[&school.id]).await.unwrap();
+        let again = stage.post_as(&school, "wpp-create", json!({})).await;
+        assert_eq!(again.json["status"], "qr_issued", "{again:?}");
+        assert_eq!(again.json["session"], number.json["session"]);
+        assert_eq!(rows(&stage, &school).await, (1, 1, 1));
+    }
+    assert_eq!(stage.world.platform.clients(), 2);
+}
+
+#[tokio::test]
+async fn a_database_that_cannot_say_is_never_taken_for_one_without_a_number() {
+    let stage = Stage::start().await;
+    let refused = |status, body: &str| Fault::Status { status, body: body.to_owned(), retry_after_s: None };
+    for fault in [
+        refused(503, r#"{"code":"PGRST002"}"#),
+        refused(500, ""),
+        refused(404, ""),
+        Fault::Body("null".to_owned()),
+        Fault::Body("[]".to_owned()),
+        Fault::Body("{}".to_owned()),
+        Fault::Html,
+        Fault::Truncated,
+        Fault::Drop,
+    ] {
+        stage.world.supabase.gate.inject("rpc/wpp_begin_creation", fault.clone());
+        for body in [json!({}), json!({"add_new": true}), json!({"force_recreate": true})] {
+            let answer = stage.post("wpp-create", body).await;
+            assert!(
+                matches!(answer.status, 500 | 503) && answer.json["retryable"] == true,
+                "{fault:?} {answer:?}"
+            );
+        }
+    }
+    assert_eq!(stage.world.platform.gate.count("*"), 0);
+}
+
+#[tokio::test]
+async fn the_database_takes_no_second_primary_number_from_anybody() {
+    let stage = Stage::start().await;
+    stage.number().await;
+    let sibling = "insert into messenger_integrations
+        (organization_id, messenger_type, provider, name, is_primary) values ($1, 'whatsapp', $2, 'Sibling', true)";
+    let refused = stage.sql.execute(sibling, &[&stage.school.id, &"wpp"]).await.unwrap_err();
+    assert_eq!(refused.code(), Some(&SqlState::UNIQUE_VIOLATION));
+    stage.sql.execute(sibling, &[&stage.school.id, &"another"]).await.unwrap();
+}

@@ -1,0 +1,157 @@
+//! One deadline for a request, and limits on every call: whatever an upstream does, an answer of ours comes first.
+
+#![allow(clippy::unwrap_used, reason = "a test fails where it stands")]
+
+use local::clock::unix_ms;
+use local::events::Event;
+use local::gate::{Fault, Gate, Point};
+use local::lambda::{Answer, Options};
+use local::stage::{Line, Stage};
+use serde_json::{Value, json};
+
+fn poll(stage: &Stage, line: &Line) -> Value {
+    Event::get("wpp-qr").bearer(&stage.school.token).query("session", &line.session).v2()
+}
+
+async fn poll_by(stage: &Stage, line: &Line, deadline_unix_ms: i64) -> Answer {
+    let event = poll(stage, line);
+    stage.sandbox("wpp-qr").invoke_by(event, deadline_unix_ms).await.answered().unwrap()
+}
+
+/// The most memory that the process ever held, in bytes.
+fn peak_memory(pid: u32) -> u64 {
+    let status = std::fs::read_to_string(format!("/proc/{pid}/status")).unwrap();
+    let peak = status.lines().find_map(|line| line.strip_prefix("VmHWM:")).unwrap();
+    peak.trim_end_matches("kB").trim().parse::<u64>().unwrap() * 1024
+}
+
+#[tokio::test]
+async fn the_invocations_deadline_ends_a_call_that_its_own_timeout_would_not() {
+    let stage = Stage::start().await;
+    let line = stage.number().await;
+    let endpoints: [(&Gate, &str); 2] =
+        [(&stage.world.platform.gate, "qr"), (&stage.world.supabase.gate, "rpc/wpp_find_number")];
+    for (gate, endpoint) in endpoints {
+        for fault in [Fault::SlowHeaders, Fault::SlowBody] {
+            gate.inject(endpoint, fault);
+            let answer = poll_by(&stage, &line, unix_ms() + 900).await;
+            gate.clear();
+            assert_eq!(
+                (answer.status, &answer.json["retryable"]),
+                (504, &json!(true)),
+                "{endpoint}: {answer:?}"
+            );
+        }
+    }
+    assert_eq!(stage.poll_qr(&line.session).await.status, 200);
+}
+
+#[tokio::test]
+async fn an_invocation_that_has_no_time_left_is_answered_all_the_same() {
+    let stage = Stage::start().await;
+    let line = stage.number().await;
+    let hold = stage.world.supabase.gate.hold("rpc/wpp_find_number", Point::Before);
+    let answer = poll_by(&stage, &line, unix_ms() + 400).await;
+    assert_eq!((answer.status, &answer.json["retryable"]), (504, &json!(true)), "{answer:?}");
+    hold.release();
+}
+
+#[tokio::test]
+async fn a_deadline_in_the_past_means_that_it_is_not_known() {
+    let stage = Stage::start().await;
+    let line = stage.number().await;
+    // What `cargo lambda watch` sends: ten minutes after 1970.
+    for deadline in [600_000, 0, unix_ms() - 1000] {
+        assert_eq!(poll_by(&stage, &line, deadline).await.status, 200, "{deadline}");
+    }
+}
+
+#[tokio::test]
+async fn many_slow_calls_share_the_budget_of_one_request() {
+    let stage = Stage::start_with(&[("REQUEST_BUDGET_MS", "3000")], Options::default()).await;
+    let line = stage.number().await;
+    stage.world.platform.gate.inject("*", Fault::Delay { ms: 2000 });
+    stage.world.platform.forget_tokens();
+    // The refused call, the token and the call once more: none is too slow by itself.
+    let answer = stage.poll_qr(&line.session).await;
+    assert_eq!(answer.status, 504, "{answer:?}");
+    assert_eq!(stage.world.platform.gate.count("*"), 2);
+}
+
+#[tokio::test]
+async fn a_call_that_timed_out_is_not_made_again() {
+    let stage = Stage::start_with(&[("UPSTREAM_TIMEOUT_MS", "1500")], Options::default()).await;
+    let line = stage.number().await;
+    for fault in [Fault::SlowHeaders, Fault::SlowBody] {
+        stage.forget_calls();
+        stage.world.platform.gate.inject("qr", fault);
+        assert_eq!(stage.poll_qr(&line.session).await.json["code"], "platform_timeout");
+        assert_eq!(stage.calls(), json!({"rpc/wpp_find_number": 1, "qr": 1}));
+    }
+}
+
+#[tokio::test]
+async fn an_endless_answer_is_cut_off_and_not_kept() {
+    let stage = Stage::start().await;
+    let line = stage.number().await;
+    let pid = stage.sandbox("wpp-qr").pid();
+    assert_eq!(stage.poll_qr(&line.session).await.status, 200);
+    let before = peak_memory(pid);
+    stage.world.platform.gate.inject("qr", Fault::Huge { bytes: 50 << 20 });
+    stage.world.supabase.gate.inject_times("rpc/wpp_find_number", 1, Fault::Huge { bytes: 50 << 20 });
+    for code in ["database_error", "platform_bad_answer", "platform_bad_answer"] {
+        assert_eq!(stage.poll_qr(&line.session).await.json["code"], code);
+    }
+    let growth = peak_memory(pid) - before;
+    assert!(growth < 8 << 20, "{growth} bytes more");
+}
+
+#[tokio::test]
+async fn a_redirect_is_not_followed_not_even_to_the_right_place() {
+    let stage = Stage::start().await;
+    let line = stage.number().await;
+    let itself = format!("{}/api/accounts/{}/qr", stage.world.platform.url(), line.session);
+    stage.world.platform.gate.inject_times("qr", 1, Fault::Redirect(itself));
+    assert_eq!(stage.poll_qr(&line.session).await.json["code"], "platform_bad_answer");
+    assert_eq!(stage.calls(), json!({"rpc/wpp_find_number": 1, "qr": 1}));
+}
+
+#[tokio::test]
+async fn a_thawed_sandbox_never_shows_its_dead_connections() {
+    let stage = Stage::start_with(&[], Options { freeze: true, ..Options::default() }).await;
+    let line = stage.number().await;
+    for _ in 0..5 {
+        assert_eq!(stage.poll_qr(&line.session).await.status, 200);
+        let both = stage.post("wpp-status", json!({"force": true})).await;
+        assert_eq!(both.status, 200, "{both:?}");
+        stage.world.platform.disconnect();
+        stage.world.supabase.disconnect();
+    }
+    stage.forget_calls();
+    let created = stage.post("wpp-create", json!({"force_recreate": true})).await;
+    assert_eq!(created.status, 200, "{created:?}");
+    assert_eq!(stage.world.platform.gate.count("create"), 1);
+}
+
+#[tokio::test]
+async fn a_moment_of_trouble_is_bridged_and_a_refusal_is_taken_at_its_word() {
+    let stage = Stage::start().await;
+    let line = stage.number().await;
+    let status = |status| Fault::Status { status, body: String::new(), retry_after_s: None };
+    for fault in [status(502), status(503), status(504), Fault::Drop, Fault::LostAnswer, Fault::Truncated] {
+        for (gate, endpoint) in
+            [(&stage.world.platform.gate, "qr"), (&stage.world.supabase.gate, "rpc/wpp_find_number")]
+        {
+            stage.forget_calls();
+            gate.inject_times(endpoint, 2, fault.clone());
+            assert_eq!(stage.poll_qr(&line.session).await.status, 200, "{endpoint} {fault:?}");
+            assert_eq!(gate.count(endpoint), 3, "{endpoint} {fault:?}");
+        }
+    }
+    for refusal in [400, 403, 409, 429, 500] {
+        stage.forget_calls();
+        stage.world.platform.gate.inject_times("qr", 1, status(refusal));
+        assert!(stage.poll_qr(&line.session).await.status > 500);
+        assert_eq!(stage.calls(), json!({"rpc/wpp_find_number": 1, "qr": 1}), "{refusal}");
+    }
+}

@@ -1,0 +1,260 @@
+//! What comes in: everything is checked at the door, and a refusal has touched nothing.
+
+#![allow(clippy::unwrap_used, reason = "a test fails where it stands")]
+
+use local::events::Event;
+use local::lambda::Answer;
+use local::stage::Stage;
+use serde_json::{Value, json};
+use uuid::Uuid;
+
+const FUNCTIONS: [&str; 3] = ["wpp-create", "wpp-qr", "wpp-status"];
+
+/// A refusal with this status and code, for which nobody was asked anything.
+fn assert_refused(stage: &Stage, answer: &Answer, status: u16, code: &str, case: &str) {
+    assert_eq!((answer.status, answer.json["code"].as_str()), (status, Some(code)), "{case}: {answer:?}");
+    assert_eq!(answer.json["success"], false, "{case}");
+    assert_eq!(answer.json["retryable"], false, "{case}");
+    assert_eq!(answer.json["request_id"], json!(answer.headers["x-request-id"]), "{case}");
+    assert_eq!(stage.calls(), json!({}), "{case}");
+}
+
+#[tokio::test]
+async fn a_method_that_is_not_taken_is_refused_with_those_that_are() {
+    let stage = Stage::start().await;
+    let taken = [("wpp-create", "POST"), ("wpp-qr", "GET, POST"), ("wpp-status", "POST")];
+    for (name, methods) in taken {
+        for method in ["GET", "HEAD", "PUT", "PATCH", "DELETE", "TRACE", "post"] {
+            if methods.split(", ").any(|taken| taken == method) {
+                continue;
+            }
+            let event = Event::new(method, name).bearer(&stage.school.token).json(&json!({}));
+            let answer = stage.invoke(name, event.v2()).await;
+            assert_refused(&stage, &answer, 405, "method_not_allowed", &format!("{method} {name}"));
+            assert_eq!(answer.headers["allow"], format!("{methods}, OPTIONS"));
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_body_must_be_called_json_or_nothing_at_all() {
+    let stage = Stage::start().await;
+    let post = |types: &[&str]| {
+        let event = Event::post("wpp-status").bearer(&stage.school.token).body("{}");
+        types.iter().fold(event, |event, value| event.header("Content-Type", value)).v1()
+    };
+    for refused in
+        ["text/html", "application/x-www-form-urlencoded", "multipart/form-data; boundary=x", "json", ""]
+    {
+        let answer = stage.invoke("wpp-status", post(&[refused])).await;
+        assert_refused(&stage, &answer, 415, "unsupported_media_type", refused);
+    }
+    // supabase-js calls a body that is a string already `text/plain`.
+    for taken in [
+        &["Application/JSON; charset=utf-8"][..],
+        &["text/plain;charset=UTF-8"],
+        &["application/vnd.api+json"],
+        &[],
+    ] {
+        assert_eq!(stage.invoke("wpp-status", post(taken)).await.status, 200, "{taken:?}");
+    }
+}
+
+#[tokio::test]
+async fn a_body_over_16_kib_is_refused_whatever_is_in_it() {
+    let stage = Stage::start().await;
+    let (most, more) = (16 * 1024, 16 * 1024 + 1);
+    let post = || Event::post("wpp-status").bearer(&stage.school.token);
+    for event in [post().body(&" ".repeat(more)), post().base64_body(&vec![b'{'; more])] {
+        let answer = stage.invoke("wpp-status", event.v2()).await;
+        assert_refused(&stage, &answer, 413, "body_too_large", "one byte too many");
+    }
+    let full = format!("{{}}{}", " ".repeat(most - 2));
+    assert_eq!(stage.invoke("wpp-status", post().body(&full).v2()).await.status, 200);
+}
+
+#[tokio::test]
+async fn a_body_that_is_no_json_object_is_refused() {
+    let stage = Stage::start().await;
+    for name in FUNCTIONS {
+        for (body, code) in [
+            ("{", "invalid_json"),
+            ("{'session': 'x'}", "invalid_json"),
+            ("{} {}", "invalid_json"),
+            ("\u{feff}{}", "invalid_json"),
+            ("[]", "invalid_request"),
+            ("7", "invalid_request"),
+            (r#""{}""#, "invalid_request"),
+            ("true", "invalid_request"),
+        ] {
+            let event = Event::post(name).bearer(&stage.school.token).body(body);
+            assert_refused(
+                &stage,
+                &stage.invoke(name, event.v2()).await,
+                400,
+                code,
+                &format!("{name} {body}"),
+            );
+        }
+        let deep = Event::post(name).bearer(&stage.school.token).body(&"[".repeat(8000));
+        assert_refused(&stage, &stage.invoke(name, deep.v2()).await, 400, "invalid_json", "a deep body");
+        let bytes = Event::post(name).bearer(&stage.school.token).base64_body(&[b'{', 0xff, b'}']);
+        assert_refused(&stage, &stage.invoke(name, bytes.v2()).await, 400, "invalid_json", "no UTF-8");
+    }
+}
+
+#[tokio::test]
+async fn a_field_of_a_wrong_type_is_named_and_its_value_is_not_repeated() {
+    let stage = Stage::start().await;
+    let cases = [
+        ("wpp-create", "add_new", json!("hunter2"), "a boolean"),
+        ("wpp-create", "force_recreate", json!(["hunter2"]), "a boolean"),
+        ("wpp-create", "force_recreate", json!(1), "a boolean"),
+        ("wpp-qr", "session", json!(4), "a string"),
+        ("wpp-qr", "session", json!({"hunter2": 1}), "a string"),
+        ("wpp-status", "session_name", json!(false), "a string"),
+        ("wpp-status", "session", json!(["hunter2"]), "a string"),
+        ("wpp-status", "integration_id", json!(7), "a string"),
+        ("wpp-status", "force", json!("hunter2, expected nothing"), "a boolean"),
+    ];
+    for (name, field, value, expected) in cases {
+        let answer = stage.post(name, json!({"other": {"is": "ignored"}, field: value})).await;
+        assert_refused(&stage, &answer, 400, "invalid_request", field);
+        assert_eq!(answer.json["error"], format!("The field {field} must be {expected}."));
+    }
+}
+
+#[tokio::test]
+async fn a_session_has_128_characters_of_a_few_kinds_at_most() {
+    let stage = Stage::start().await;
+    let refused = [
+        "x".repeat(129),
+        "a b".into(),
+        "a/b".into(),
+        "a?b".into(),
+        "a%2Fb".into(),
+        "é".into(),
+        "\0".into(),
+        "a\nb".into(),
+        "'; drop table".into(),
+        "\u{202e}".into(),
+    ];
+    for session in &refused {
+        for (name, field) in
+            [("wpp-qr", "session"), ("wpp-status", "session"), ("wpp-status", "session_name")]
+        {
+            let answer = stage.post(name, json!({field: session})).await;
+            assert_refused(&stage, &answer, 400, "invalid_request", &format!("{name} {session:?}"));
+        }
+        let get = Event::get("wpp-qr").bearer(&stage.school.token).query("session", session).v2();
+        assert_refused(&stage, &stage.invoke("wpp-qr", get).await, 400, "invalid_request", session);
+    }
+    for missing in [json!({}), json!({"session": ""}), json!({"session": null})] {
+        let answer = stage.post("wpp-qr", missing.clone()).await;
+        assert_refused(&stage, &answer, 400, "invalid_request", &missing.to_string());
+    }
+    for session in
+        ["x".repeat(128), "0000000000004".into(), "4915112345678@c.us".into(), "a-b_c.d:e+1".into()]
+    {
+        let answer = stage.post("wpp-qr", json!({"session": session})).await;
+        assert_eq!(
+            (answer.status, answer.json["code"].as_str()),
+            (404, Some("number_not_found")),
+            "{session}"
+        );
+    }
+}
+
+#[tokio::test]
+async fn an_integration_id_is_a_uuid() {
+    let stage = Stage::start().await;
+    for id in ["7", "x' or 1=1", &"a".repeat(5000), "00000000-0000-0000-0000-00000000000g"] {
+        let answer = stage.post("wpp-status", json!({"integration_id": id})).await;
+        assert_refused(&stage, &answer, 400, "invalid_request", id);
+    }
+    let unknown = stage.post("wpp-status", json!({"integration_id": Uuid::new_v4()})).await;
+    assert_eq!(unknown.status, 404);
+}
+
+#[tokio::test]
+async fn an_idempotency_key_has_1_to_255_visible_characters() {
+    let stage = Stage::start().await;
+    let create = |key: &str| {
+        let event = Event::post("wpp-create").bearer(&stage.school.token);
+        event.header("Idempotency-Key", key).json(&json!({})).v2()
+    };
+    for key in ["", " ", &"k".repeat(256), "k\u{e9}"] {
+        let answer = stage.invoke("wpp-create", create(key)).await;
+        assert_refused(&stage, &answer, 400, "invalid_request", key);
+    }
+    let longest = "k".repeat(255);
+    assert_eq!(stage.invoke("wpp-create", create(&longest)).await.status, 200);
+}
+
+#[tokio::test]
+async fn whoever_has_no_token_learns_nothing_but_that() {
+    let stage = Stage::start().await;
+    for name in FUNCTIONS {
+        let none = stage.invoke(name, Event::post(name).body("{").v2()).await;
+        assert_refused(&stage, &none, 401, "unauthorized", name);
+        for authorization in ["Basic dTpw", "Bearer", "Bearer a b", &stage.school.token, "Bearer \u{e9}"] {
+            let event = Event::post(name).header("Authorization", authorization).json(&json!({}));
+            let answer = stage.invoke(name, event.v2()).await;
+            assert_refused(&stage, &answer, 401, "unauthorized", authorization);
+        }
+        let ended = stage.world.keys.user_token_for(stage.school.user, -60);
+        let answer = stage.invoke(name, Event::post(name).bearer(&ended).json(&json!({})).v2()).await;
+        assert_refused(&stage, &answer, 401, "session_expired", name);
+    }
+}
+
+#[tokio::test]
+async fn every_shape_of_event_gets_the_same_answer() {
+    let stage = Stage::start().await;
+    let line = stage.number().await;
+    let qr = json!(stage.world.platform.qr_of(&line.session).unwrap());
+    let body = json!({"session": line.session});
+    let (get, post) = (Event::get("wpp-qr"), Event::post("wpp-qr"));
+    let events = [
+        get.clone().query("session", &line.session),
+        get.query("session", &line.session).query("session", "another").query("x", "é &=?"),
+        post.clone().json(&body),
+        post.clone().header("Content-Type", "application/json").base64_body(body.to_string().as_bytes()),
+        post.query("session", &line.session).body("null"),
+    ];
+    for event in events {
+        let event = event.header("aUTHORIZATION", &format!("bEARER    {}  ", stage.school.token));
+        for shape in [event.clone().v1(), event.clone().v2(), event.function_url()] {
+            let answer = stage.invoke("wpp-qr", shape.clone()).await;
+            assert_eq!((answer.status, &answer.json["qr"]), (200, &qr), "{shape}: {answer:?}");
+        }
+    }
+}
+
+#[tokio::test]
+async fn an_event_as_a_rude_client_causes_it_is_answered_too() {
+    let stage = Stage::start().await;
+    let line = stage.number().await;
+    let get = || Event::get("wpp-qr").bearer(&stage.school.token).query("session", &line.session).v2();
+    let with = |change: &dyn Fn(&mut Value)| {
+        let mut event = get();
+        change(&mut event);
+        event
+    };
+    let session = &line.session;
+    let encoded: String = session.bytes().map(|byte| format!("%{byte:02x}")).collect();
+    let rude = [
+        with(&|event| event["rawQueryString"] = json!(format!("session={encoded}"))),
+        with(&|event| event["rawQueryString"] = json!(format!("session={session}&x=<script>\"{{}}|^`\\"))),
+        with(&|event| event["rawQueryString"] = json!(format!("session={session}&x=a b"))),
+        with(&|event| event["rawQueryString"] = json!(format!("session={session}&x=%zz%ff&&=&é"))),
+        with(&|event| event["headers"]["x-rude"] = json!("é")),
+        with(&|event| event["rawPath"] = json!("//%zz/ é<>")),
+        with(&|event| event["cookies"] = json!(["a=\u{1}", "é"])),
+        with(&|event| event["body"] = Value::Null),
+    ];
+    for event in rude {
+        let ended = stage.sandbox("wpp-qr").invoke(event.clone()).await.answered();
+        assert_eq!(ended.map(|answer| answer.status).ok(), Some(200), "{event:#}");
+    }
+}

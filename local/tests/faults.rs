@@ -1,0 +1,180 @@
+//! The fault matrix: every upstream endpoint in every kind of trouble, and what a caller gets.
+//!
+//! `faults/table.md` says what is expected, for people and for the test alike. `FAULTS=print` prints the table as it is.
+
+#![allow(clippy::unwrap_used, reason = "a test fails where it stands")]
+
+mod scenes;
+
+use futures_util::future::join_all;
+use local::gate::Fault;
+use local::lambda::{Answer, Sandbox, binary};
+use local::stage::{Stage, environment};
+use scenes::{DATABASE, PLATFORM, Scene};
+
+/// What is expected, fault by fault and endpoint by endpoint.
+const TABLE: &str = include_str!("faults/table.md");
+
+/// An address that refuses every connection.
+const NOBODY: &str = "http://127.0.0.1:1";
+
+/// For what is slow: short, so that it ends soon, and long enough for the other calls on a busy machine.
+const IMPATIENT: (&str, &str) = ("UPSTREAM_TIMEOUT_MS", "2500");
+
+const FAULTS: [&str; 18] = [
+    "400",
+    "401",
+    "403",
+    "404",
+    "409",
+    "429, Retry-After",
+    "500",
+    "502",
+    "HTML with 200",
+    "empty 200",
+    "wrong types",
+    "truncated",
+    "50 MB",
+    "slow headers",
+    "slow body",
+    "reset",
+    "refused",
+    "redirect",
+];
+
+/// Every wrong type that any answer could have.
+const WRONG_TYPES: &str =
+    r#"{"apiKey": 7, "session": [], "token": 7, "status": 7, "qr": 7, "now_ms": "soon", "outcome": 7}"#;
+
+fn fault(name: &str, elsewhere: &str) -> Option<Fault> {
+    Some(match name {
+        "HTML with 200" => Fault::Html,
+        "empty 200" => Fault::Body(String::new()),
+        "wrong types" => Fault::Body(WRONG_TYPES.to_owned()),
+        "truncated" => Fault::Truncated,
+        "50 MB" => Fault::Huge { bytes: 50 << 20 },
+        "slow headers" => Fault::SlowHeaders,
+        "slow body" => Fault::SlowBody,
+        "reset" => Fault::Drop,
+        "redirect" => Fault::Redirect(elsewhere.to_owned()),
+        "refused" => return None,
+        status => Fault::Status {
+            status: status[..3].parse().unwrap(),
+            body: r#"{"error": "an upstream's own words", "message": "an upstream's own words"}"#.to_owned(),
+            retry_after_s: status.contains("Retry-After").then_some(1),
+        },
+    })
+}
+
+/// What a caller got, and what stood in the database then.
+#[derive(Clone)]
+struct Cell {
+    told: String,
+    state: String,
+}
+
+/// Meets an endpoint with a fault, then once more without. No answer may need the whole budget of a request: that would
+/// be a `deadline_exceeded`, which the table does not have.
+async fn cell(stage: &Stage, endpoint: &'static str, name: &str) -> Cell {
+    let scene = Scene::set(stage, endpoint).await;
+    let platform = &stage.world.platform;
+    if let Some(fault) = fault(name, &format!("{}/elsewhere", platform.url())) {
+        scene.gate().inject(endpoint, fault);
+    }
+    let answer = match name {
+        "refused" if endpoint.starts_with("rpc/") => act_with(stage, &scene, ("SUPABASE_URL", NOBODY)).await,
+        "refused" => act_with(stage, &scene, ("WPP_BASE_URL", NOBODY)).await,
+        "slow headers" | "slow body" => act_with(stage, &scene, IMPATIENT).await,
+        _ => scene.act().await,
+    };
+    scene.gate().clear();
+    assert_eq!(platform.gate.count("unknown"), 0, "{endpoint}, {name}: a redirect was followed");
+    let cell = Cell { told: told(&answer), state: scene.state().await };
+
+    scene.wait_out_leases().await;
+    let healthy = scene.act().await;
+    assert_eq!(healthy.status, 200, "{endpoint} after {name}: {healthy:?}");
+    scene.assert_whole().await;
+    cell
+}
+
+/// The request, to a function of its own with one variable changed.
+async fn act_with(stage: &Stage, scene: &Scene<'_>, (variable, value): (&str, &str)) -> Answer {
+    let keys = stage.world.keys.clone();
+    let keys = if variable == "SUPABASE_URL" { keys.issued_by(value) } else { keys };
+    let env = environment(&stage.world, &[(variable, value)]);
+    let sandbox = Sandbox::start(&binary(scene.function()).unwrap(), &env).await.unwrap();
+    let event = scene.event(&keys.user_token(scene.school.user));
+    sandbox.invoke(event).await.answered().unwrap()
+}
+
+/// `503 platform_busy ↻ 1 s`: the status, the code, whether to try again, and when. A success has its own word.
+fn told(answer: &Answer) -> String {
+    let word = if answer.status == 200 { &answer.json["status"] } else { &answer.json["code"] };
+    let mut told = format!("{} {}", answer.status, word.as_str().unwrap_or_default());
+    if answer.json["retryable"] == true {
+        told += " ↻";
+    }
+    if let Some(seconds) = answer.headers.get("retry-after") {
+        told += &format!(" {seconds} s");
+    }
+    told
+}
+
+/// Some endpoints' cells, in a world of their own: faults are planned by endpoint, so no two may be under way at once.
+async fn columns(endpoints: &[&'static str]) -> Vec<Vec<Cell>> {
+    let stage = Stage::start().await;
+    let mut columns = Vec::new();
+    for endpoint in endpoints {
+        let mut cells = Vec::new();
+        for name in FAULTS {
+            cells.push(cell(&stage, endpoint, name).await);
+        }
+        columns.push(cells);
+    }
+    columns
+}
+
+/// The state that stands in most cells of a column; only the others spell theirs out.
+fn usual_state(column: &[Cell]) -> &str {
+    let times = |state: &str| column.iter().filter(|cell| cell.state == state).count();
+    column.iter().map(|cell| cell.state.as_str()).max_by_key(|state| times(state)).unwrap()
+}
+
+fn rendered(endpoints: &[&str], columns: &[Vec<Cell>]) -> Vec<String> {
+    let row = |name: &str, cells: Vec<String>| format!("| {name} | {} |", cells.join(" | "));
+    let names = endpoints.iter().map(|name| format!("`{}`", name.trim_start_matches("rpc/"))).collect();
+    let usual: Vec<_> = columns.iter().map(|column| usual_state(column).to_owned()).collect();
+    let mut rows = vec![row("", names), "|---".repeat(endpoints.len() + 1) + "|"];
+    for (at, name) in FAULTS.iter().enumerate() {
+        let cells = columns.iter().zip(&usual).map(|(column, usual)| match &column[at] {
+            Cell { told, state } if state == usual => told.clone(),
+            Cell { told, state } => format!("{told} · {state}"),
+        });
+        rows.push(row(name, cells.collect()));
+    }
+    rows.push(row("*left in the database*", usual));
+    rows
+}
+
+async fn check(endpoints: &[&'static str]) {
+    let columns = join_all(endpoints.chunks(3).map(columns)).await.concat();
+    let found = rendered(endpoints, &columns);
+    if std::env::var("FAULTS").is_ok_and(|what| what == "print") {
+        println!("{}\n", found.join("\n"));
+    }
+    let expected: Vec<_> = TABLE.lines().skip_while(|line| *line != found[0]).take(found.len()).collect();
+    let wrong: Vec<_> = found.iter().filter(|row| !expected.contains(&row.as_str())).collect();
+    assert!(wrong.is_empty(), "{} of {} rows are otherwise: {wrong:#?}", wrong.len(), found.len());
+    println!("{} cells as expected", endpoints.len() * FAULTS.len());
+}
+
+#[tokio::test]
+async fn every_trouble_of_the_platform_has_its_answer_and_passes() {
+    check(&PLATFORM).await;
+}
+
+#[tokio::test]
+async fn every_trouble_of_the_database_has_its_answer_and_passes() {
+    check(&DATABASE).await;
+}

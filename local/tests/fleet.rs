@@ -1,0 +1,125 @@
+//! A fleet: processes of the functions, as many as a busy day brings, and one expired token between them.
+
+#![allow(clippy::unwrap_used, reason = "a test fails where it stands")]
+
+use futures_util::future::join_all;
+use local::clock;
+use local::events::Event;
+use local::gate::Point;
+use local::lambda::{Answer, Ended, Options, Sandbox, binary};
+use local::stage::{Line, Stage, environment};
+use serde_json::{Value, json};
+
+const PROCESSES: usize = 8;
+const REQUESTS: usize = 50;
+
+/// Longer than 400 requests take on a small machine: time must not decide.
+const PATIENCE_MS: i64 = 55_000;
+
+struct Fleet {
+    stage: Stage,
+    line: Line,
+    sandboxes: Vec<(&'static str, Sandbox)>,
+}
+
+impl Fleet {
+    /// Eight processes of these functions in turn, and a number whose token ended an hour ago.
+    async fn start(functions: &[&'static str]) -> Self {
+        let stage = Stage::start().await;
+        let line = stage.number().await;
+        stage.set_token_end(&line, -3600).await;
+        stage.end_waits(&line).await;
+        let env = [("REQUEST_BUDGET_MS", "60000"), ("UPSTREAM_TIMEOUT_MS", "60000")];
+        let env = environment(&stage.world, &env);
+        let options = Options { concurrency: REQUESTS, ..Options::default() };
+        let start = async |name: &&'static str| {
+            let sandbox = Sandbox::start_with(&binary(name).unwrap(), &env, options).await.unwrap();
+            sandbox.ready().await.unwrap();
+            (*name, sandbox)
+        };
+        let sandboxes = join_all(functions.iter().cycle().take(PROCESSES).map(start)).await;
+        Self { stage, line, sandboxes }
+    }
+
+    async fn ask(&self, (name, sandbox): &(&'static str, Sandbox)) -> Ended {
+        let event = match *name {
+            "wpp-qr" => Event::get(name).query("session", &self.line.session),
+            _ => Event::post(name).json(&json!({"session": self.line.session, "force": true})),
+        };
+        let event = event.bearer(&self.stage.school.token).v2();
+        sandbox.invoke_by(event, clock::unix_ms() + PATIENCE_MS).await
+    }
+
+    async fn crowd(&self, sandboxes: &[(&'static str, Sandbox)]) -> Vec<Answer> {
+        let requests = sandboxes.iter().flat_map(|sandbox| (0..REQUESTS).map(|_| self.ask(sandbox)));
+        join_all(requests).await.into_iter().map(|ended| ended.answered().unwrap()).collect()
+    }
+
+    fn assert_served(&self, answers: &[Answer]) {
+        let qr = json!(self.stage.world.platform.qr_of(&self.line.session));
+        for answer in answers {
+            let field = if answer.json["status"].is_null() { "qr" } else { "qrcode" };
+            assert_eq!((answer.status, &answer.json[field]), (200, &qr), "{answer:?}");
+        }
+    }
+
+    /// All have read the row before anybody goes on.
+    async fn refreshes_once(&self) {
+        let hold = self.stage.world.supabase.gate.hold("rpc/wpp_find_number", Point::After);
+        let together = async {
+            hold.reached(PROCESSES * REQUESTS).await;
+            hold.release();
+        };
+        let (answers, ()) = tokio::join!(self.crowd(&self.sandboxes), together);
+        self.assert_served(&answers);
+        let calls = self.stage.calls();
+        println!("{} requests of {PROCESSES} processes: {calls}", answers.len());
+        assert_eq!((&calls["token"], &calls["rpc/wpp_save_token"]), (&json!(1), &json!(1)));
+        self.assert_stored_token_is_good().await;
+    }
+
+    /// The first process has the right to refresh when it is killed: its lease is left to end by itself.
+    async fn survives_its_holder(&self, point: Point) {
+        let (holder, survivors) = self.sandboxes.split_first().unwrap();
+        let hold = self.stage.world.platform.gate.hold_one("token", point);
+        let rest = async {
+            hold.reached(1).await;
+            holder.1.kill().await.unwrap();
+            hold.release();
+            self.crowd(survivors).await
+        };
+        let (victim, answers) = tokio::join!(self.ask(holder), rest);
+        assert_eq!(victim, Ended::Died);
+        self.assert_served(&answers);
+        let calls = self.stage.calls();
+        println!("{} requests of {} survivors: {calls}", answers.len(), survivors.len());
+        assert_eq!((&calls["token"], &calls["rpc/wpp_save_token"]), (&json!(2), &json!(1)));
+        self.assert_stored_token_is_good().await;
+    }
+
+    async fn assert_stored_token_is_good(&self) {
+        let stored: Value = self.stage.settings(&self.line).await["wppJwtToken"].clone();
+        let good = self.stage.world.platform.tokens_of(&self.line.session);
+        assert_eq!(good.last().map(|token| json!(token)), Some(stored));
+    }
+}
+
+#[tokio::test]
+async fn four_hundred_polls_of_eight_processes_fetch_one_token() {
+    Fleet::start(&["wpp-qr"]).await.refreshes_once().await;
+}
+
+#[tokio::test]
+async fn four_hundred_status_checks_of_eight_processes_fetch_one_token() {
+    Fleet::start(&["wpp-status"]).await.refreshes_once().await;
+}
+
+#[tokio::test]
+async fn a_fleet_whose_holder_is_killed_before_the_platform_answers_fetches_one_more() {
+    Fleet::start(&["wpp-qr", "wpp-status"]).await.survives_its_holder(Point::Before).await;
+}
+
+#[tokio::test]
+async fn a_fleet_whose_holder_is_killed_with_the_new_token_in_hand_fetches_one_more() {
+    Fleet::start(&["wpp-qr", "wpp-status"]).await.survives_its_holder(Point::After).await;
+}

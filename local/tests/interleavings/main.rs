@@ -1,0 +1,39 @@
+//! Random interleavings against the real SQL. A case that fails is shrunk, and the seed is printed: the same cases come
+//! again with `PROPTEST_RNG_SEED=<seed>`, and more of them with `PROPTEST_CASES=<number>`.
+
+#![allow(clippy::unwrap_used, reason = "a test fails where it stands")]
+
+#[path = "../../../shared/src/life/tests/model.rs"]
+mod model;
+mod requests;
+mod sql;
+
+use proptest::strategy::Strategy;
+use proptest::test_runner::{Config, RngSeed, TestCaseError, TestError, TestRunner};
+
+/// Runs the cases one after another in a runtime of their own. A case fails where it panics.
+fn replayable<S: Strategy>(cases: u32, strategy: S, test: impl Fn(S::Value)) {
+    let mut config = Config { failure_persistence: None, max_shrink_iters: 200, ..Config::default() };
+    if std::env::var_os("PROPTEST_CASES").is_none() {
+        config.cases = cases;
+    }
+    let seed = match config.rng_seed {
+        RngSeed::Fixed(seed) => seed,
+        RngSeed::Random => fastrand::u64(..),
+    };
+    config.rng_seed = RngSeed::Fixed(seed);
+    let run = |case| {
+        let outcome = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| test(case)));
+        outcome.map_err(|panic| TestCaseError::fail(words(&*panic)))
+    };
+    match TestRunner::new(config).run(&strategy, run) {
+        Ok(()) => println!("seed {seed}"),
+        Err(TestError::Fail(reason, case)) => panic!("PROPTEST_RNG_SEED={seed}\n{reason}\n{case:#?}"),
+        Err(TestError::Abort(reason)) => panic!("PROPTEST_RNG_SEED={seed}\n{reason}"),
+    }
+}
+
+fn words(panic: &(dyn std::any::Any + Send)) -> String {
+    let text = panic.downcast_ref::<String>().cloned();
+    text.or_else(|| panic.downcast_ref::<&str>().map(ToString::to_string)).unwrap_or_default()
+}

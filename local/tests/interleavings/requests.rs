@@ -1,0 +1,290 @@
+//! Requests of the product's own client, all at once: siblings write, tokens end, the platform and the database fail or
+//! lose their answers, and keys are replaced, wherever chance has it.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use futures_util::future::join_all;
+use local::gate::Fault;
+use local::platform::{AcceptedTokens, RepeatedCreate};
+use local::stage::{Line, Stage, environment};
+use local::world::Organisation;
+use proptest::prelude::*;
+use serde_json::json;
+use shared::App;
+use shared::ask::Ask;
+use shared::client::Client;
+use shared::config::Config;
+use shared::creation::obtain;
+use shared::deadline::Deadline;
+use shared::error::Error;
+use shared::store::{Intention, Wanted};
+use shared::wpp::Status;
+use tokio::runtime::Runtime;
+
+use crate::replayable;
+
+#[derive(Clone, Debug)]
+struct Case {
+    newest_token_only: bool,
+    waves: Vec<Wave>,
+}
+
+/// What happens at once.
+#[derive(Clone, Debug)]
+struct Wave {
+    token: TokenIs,
+    requests: usize,
+    writes: usize,
+    recreate: bool,
+    mishaps: Vec<(Place, Mishap, u32)>,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum TokenIs {
+    Good,
+    ToBeReplacedSoon,
+    Expired,
+    Forgotten,
+    Gone,
+}
+
+#[derive(Clone, Copy, Debug)]
+enum Place {
+    Platform(&'static str),
+    Database(&'static str),
+}
+
+#[derive(Clone, Copy, Debug)]
+enum Mishap {
+    Fails,
+    Refuses,
+    Page,
+    Drops,
+    AnswerLost,
+}
+
+impl Mishap {
+    fn fault(self) -> Fault {
+        let status = |status| Fault::Status { status, body: String::new(), retry_after_s: None };
+        match self {
+            Self::Fails => status(500),
+            Self::Refuses => status(401),
+            Self::Page => Fault::Html,
+            Self::Drops => Fault::Drop,
+            Self::AnswerLost => Fault::LostAnswer,
+        }
+    }
+}
+
+fn waves() -> impl Strategy<Value = Case> {
+    let token = prop::sample::select(vec![
+        TokenIs::Good,
+        TokenIs::ToBeReplacedSoon,
+        TokenIs::Expired,
+        TokenIs::Forgotten,
+        TokenIs::Gone,
+    ]);
+    let place = prop::sample::select(vec![
+        Place::Platform("token"),
+        Place::Platform("status"),
+        Place::Database("rpc/wpp_claim_refresh"),
+        Place::Database("rpc/wpp_save_token"),
+        Place::Database("rpc/wpp_fail_refresh"),
+    ]);
+    let mishap = prop::sample::select(vec![
+        Mishap::Fails,
+        Mishap::Refuses,
+        Mishap::Page,
+        Mishap::Drops,
+        Mishap::AnswerLost,
+    ]);
+    let mishaps = prop::collection::vec((place, mishap, 1..4_u32), 0..3);
+    let wave = (token, 1..6_usize, 0..4_usize, prop::bool::weighted(0.15), mishaps).prop_map(
+        |(token, requests, writes, recreate, mishaps)| Wave { token, requests, writes, recreate, mishaps },
+    );
+    (any::<bool>(), prop::collection::vec(wave, 1..4))
+        .prop_map(|(newest_token_only, waves)| Case { newest_token_only, waves })
+}
+
+fn deadline() -> Deadline {
+    Deadline::within(Duration::from_secs(25))
+}
+
+/// An organisation with a number of its own.
+struct Scene<'a> {
+    stage: &'a Stage,
+    app: &'a App,
+    school: Organisation,
+    line: Line,
+    newest_token_only: bool,
+    written: usize,
+}
+
+impl Scene<'_> {
+    async fn play(&mut self, wave: &Wave) {
+        self.prepare(wave).await;
+        let calm = wave.mishaps.is_empty() && !wave.recreate;
+        let requests = join_all((0..wave.requests).map(|_| self.request()));
+        let writes = async {
+            for write in self.written..self.written + wave.writes {
+                self.stage.merge(&self.line, json!({format!("write{write}"): write})).await;
+            }
+        };
+        let recreation = async {
+            if wave.recreate {
+                self.recreate().await.unwrap();
+            }
+        };
+        let work = async { tokio::join!(requests, writes, recreation).0 };
+        let answers = tokio::select! {
+            answers = work => answers,
+            never = self.hurry(), if !calm => never,
+        };
+        self.written += wave.writes;
+
+        let tokens = self.stage.world.platform.gate.count("token");
+        if calm {
+            assert!(answers.iter().all(Result::is_ok), "{answers:?}");
+            assert!(tokens <= u64::from(wave.token != TokenIs::Good), "{tokens} refreshes");
+        }
+        self.stage.world.platform.gate.clear();
+        self.stage.world.supabase.gate.clear();
+        self.assert_nothing_is_lost().await;
+        self.stage.end_waits(&self.line).await;
+        self.request().await.unwrap();
+        self.assert_nothing_is_lost().await;
+        let stored = self.stage.settings(&self.line).await["wppJwtToken"].as_str().unwrap().to_owned();
+        assert!(self.stage.world.platform.tokens_of(&self.line.session).contains(&stored));
+    }
+
+    async fn prepare(&self, wave: &Wave) {
+        let (stage, line) = (self.stage, &self.line);
+        stage.end_waits(line).await;
+        match wave.token {
+            TokenIs::Good => {}
+            // Farther off than any token lives.
+            TokenIs::ToBeReplacedSoon => stage.set_token_end(line, 3 * 24 * 3600).await,
+            TokenIs::Expired => stage.set_token_end(line, -1).await,
+            TokenIs::Forgotten => stage.world.platform.forget_tokens(),
+            TokenIs::Gone => stage.merge(line, json!({"wppJwtToken": null})).await,
+        }
+        stage.forget_calls();
+        for (place, mishap, times) in &wave.mishaps {
+            let (gate, endpoint) = match place {
+                Place::Platform(endpoint) => (&stage.world.platform.gate, endpoint),
+                Place::Database(endpoint) => (&stage.world.supabase.gate, endpoint),
+            };
+            gate.inject_times(endpoint, *times, mishap.fault());
+        }
+    }
+
+    async fn request(&self) -> Result<Status, Error> {
+        let wanted = Wanted { session: None, integration_id: Some(self.line.id) };
+        let found = self.app.store.find(self.school.user, &wanted, deadline()).await?;
+        let number = found.number.ok_or(Error::NumberNotFound)?;
+        let platform = &self.app.platform;
+        let mut client = Client::of_number(platform.clone(), self.app.store.clone(), &number)?;
+        let work = async |session: String, jwt| platform.status(&session, &jwt, deadline()).await;
+        client.call(found.now, deadline(), |access| work(access.session, access.jwt)).await
+    }
+
+    async fn recreate(&self) -> Result<(), Error> {
+        let ask = Ask {
+            user_id: self.school.user,
+            deadline: deadline(),
+            body: json!({}),
+            query_session: None,
+            idempotency_key: None,
+        };
+        obtain(self.app, &ask, Intention::Replacement, json!({})).await.map(drop)
+    }
+
+    /// Has a lease that nobody gives back end after a fraction of a second, instead of six.
+    async fn hurry(&self) -> ! {
+        let hurry = "update wpp_token_leases set held_until = held_until - interval '1 second'
+                     where integration_id = $1";
+        loop {
+            tokio::time::sleep(Duration::from_millis(50)).await;
+            self.stage.sql.execute(hurry, &[&self.line.id]).await.unwrap();
+        }
+    }
+
+    async fn assert_nothing_is_lost(&self) {
+        let settings = self.stage.settings(&self.line).await;
+        for write in 0..self.written {
+            assert_eq!(settings[format!("write{write}")], write);
+        }
+        let platform = &self.stage.world.platform;
+        let id = self.school.id.to_string();
+        assert_eq!(settings["wppApiKey"], json!(platform.key_of(&id)), "the newest key stands");
+        assert_eq!(settings["wppAccountNumber"], json!(platform.session_of(&id)));
+        if self.newest_token_only {
+            return;
+        }
+        let order = platform.tokens_of(&self.line.session);
+        // A token that the platform has forgotten is older than all that it knows.
+        let history = "select token from token_history where integration_id = $1 order by at";
+        let ages: Vec<_> = self
+            .stage
+            .sql
+            .query(history, &[&self.line.id])
+            .await
+            .unwrap()
+            .iter()
+            .map(|row| order.iter().position(|token| token == row.get::<_, &str>(0)))
+            .collect();
+        assert!(ages.is_sorted(), "{ages:?}");
+    }
+}
+
+/// Notes every token that a row ever holds.
+const HISTORY: &str = "
+    create table token_history (at bigint generated always as identity, integration_id uuid, token text);
+    create function note_token() returns trigger language plpgsql security definer set search_path = '' as $$
+    begin
+      if new.settings ->> 'wppJwtToken' is distinct from old.settings ->> 'wppJwtToken'
+        and new.settings ->> 'wppJwtToken' is not null then
+        insert into public.token_history (integration_id, token) values (new.id, new.settings ->> 'wppJwtToken');
+      end if;
+      return null;
+    end $$;
+    create trigger note_token after update on messenger_integrations for each row execute function note_token()";
+
+async fn scene<'a>(stage: &'a Stage, app: &'a App, newest_token_only: bool) -> Scene<'a> {
+    stage.world.platform.gate.clear();
+    stage.world.supabase.gate.clear();
+    stage.world.platform.behave(|manners| {
+        manners.accepted_tokens =
+            if newest_token_only { AcceptedTokens::Newest } else { AcceptedTokens::Unexpired };
+    });
+    let school = stage.world.organisation("case").await.unwrap();
+    let answer = stage.post_as(&school, "wpp-create", json!({})).await;
+    assert_eq!(answer.json["status"], "qr_issued", "{answer:?}");
+    let row = "select id, settings->>'wppAccountNumber', settings->>'wppApiKey'
+               from messenger_integrations where organization_id = $1";
+    let row = stage.sql.query_one(row, &[&school.id]).await.unwrap();
+    let line = Line { id: row.get(0), session: row.get(1), key: row.get(2) };
+    Scene { stage, app, school, line, newest_token_only, written: 0 }
+}
+
+#[test]
+fn whatever_happens_at_once_the_promises_hold() {
+    let runtime = Runtime::new().unwrap();
+    let (stage, app) = runtime.block_on(async {
+        let stage = Stage::start().await;
+        stage.sql.batch_execute(HISTORY).await.unwrap();
+        stage.world.platform.behave(|manners| manners.repeated_create = RepeatedCreate::NewKey);
+        let env: BTreeMap<_, _> = environment(&stage.world, &[]).into_iter().collect();
+        let config = Config::read(|name| env.get(name).cloned(), &["WPP_SECRET"]).unwrap();
+        (stage, App::new(config).unwrap())
+    });
+    replayable(64, waves(), |case| {
+        runtime.block_on(async {
+            let mut scene = scene(&stage, &app, case.newest_token_only).await;
+            for wave in &case.waves {
+                scene.play(wave).await;
+            }
+        });
+    });
+}

@@ -1,0 +1,211 @@
+//! The model that the exhaustive walk of `shared` runs on is the SQL: the same messages have the same effects.
+
+use local::world::World;
+use proptest::prelude::*;
+use serde_json::{Value, json};
+use tokio::runtime::Runtime;
+use tokio_postgres::types::Json;
+use uuid::Uuid;
+
+use crate::model::{Claimed, Lease, Row};
+use crate::replayable;
+
+/// Longer than a case runs: nothing ends by itself.
+const LONG_MS: i32 = 3_600_000;
+
+#[derive(Clone, Debug)]
+enum Move {
+    Claim { holder: u8, replaced: Token, early: bool },
+    Save { holder: u8, old_key: bool, replaced: Token, token: u8 },
+    Fail { holder: u8, dead: bool },
+    LeaseEnds,
+    PausesEnd,
+    SiblingSavesToken(u8),
+    SiblingWrites,
+    Recreate,
+}
+
+/// A token as a caller knows it.
+#[derive(Clone, Copy, Debug)]
+enum Token {
+    OfTheRow,
+    None,
+    Other(u8),
+}
+
+fn token() -> impl Strategy<Value = Token> {
+    prop_oneof![4 => Just(Token::OfTheRow), 1 => Just(Token::None), 1 => (0..4_u8).prop_map(Token::Other)]
+}
+
+fn moves() -> impl Strategy<Value = Vec<Move>> {
+    let claim = (0..3_u8, token(), any::<bool>());
+    let save = (0..3_u8, prop::bool::weighted(0.2), token(), 0..4_u8);
+    let one = prop_oneof![
+        6 => claim.prop_map(|(holder, replaced, early)| Move::Claim { holder, replaced, early }),
+        6 => save.prop_map(|(holder, old_key, replaced, token)| Move::Save { holder, old_key, replaced, token }),
+        2 => (0..3_u8, any::<bool>()).prop_map(|(holder, dead)| Move::Fail { holder, dead }),
+        2 => Just(Move::LeaseEnds),
+        1 => Just(Move::PausesEnd),
+        1 => (0..4_u8).prop_map(Move::SiblingSavesToken),
+        1 => Just(Move::SiblingWrites),
+        1 => Just(Move::Recreate),
+    ];
+    prop::collection::vec(one, 1..40)
+}
+
+/// One number in the database, its model, and what others have written into its settings.
+struct Game<'a> {
+    sql: &'a tokio_postgres::Client,
+    organisation: Uuid,
+    id: Uuid,
+    row: Row,
+    written: u32,
+}
+
+fn text(token: Option<u8>) -> Option<String> {
+    token.map(|token| format!("token{token}"))
+}
+
+fn holder(holder: u8) -> Uuid {
+    Uuid::from_u128(holder.into())
+}
+
+impl Game<'_> {
+    fn known(&self, token: Token) -> Option<u8> {
+        match token {
+            Token::OfTheRow => self.row.token,
+            Token::None => None,
+            Token::Other(token) => Some(token),
+        }
+    }
+
+    /// Makes a move in both worlds, which must answer the same.
+    async fn play(&mut self, one: &Move) {
+        match *one {
+            Move::Claim { holder: who, replaced, early } => {
+                let replaced = self.known(replaced);
+                let claim = "select wpp_claim_refresh($1, $2, $3, $4, $5, $6, $4)";
+                let ids = (&self.organisation, &self.id, &holder(who));
+                let answer =
+                    self.call(claim, &[ids.0, ids.1, ids.2, &LONG_MS, &text(replaced), &early]).await;
+                let expected = match self.row.claim(who, replaced, early) {
+                    Claimed::Granted => json!(["granted", null]),
+                    Claimed::Moved => json!(["moved", null]),
+                    Claimed::Busy => json!(["busy", null]),
+                    Claimed::Cooling(failure) => json!(["cooling", failure]),
+                };
+                assert_eq!(json!([answer["outcome"], answer["failure"]]), expected);
+                assert_eq!(answer["number"]["settings"], self.settings());
+            }
+            Move::Save { holder: who, old_key, replaced, token } => {
+                let replaced = self.known(replaced);
+                let key = self.row.key.wrapping_sub(u8::from(old_key));
+                let save = "select wpp_save_token($1, $2, $3, $4, $5, 1000, $6)";
+                let (who_id, key_text, new) = (holder(who), format!("key{key}"), text(Some(token)));
+                let answer = self
+                    .call(save, &[&self.organisation, &self.id, &who_id, &key_text, &new, &text(replaced)])
+                    .await;
+                let saved = self.row.save(who, key, replaced, token);
+                assert_eq!(answer["outcome"], if saved { "saved" } else { "superseded" });
+                assert_eq!(answer["number"]["settings"], self.settings());
+            }
+            Move::Fail { holder: who, dead } => {
+                let failure = if dead { "api_key_rejected" } else { "platform" };
+                self.row.fail(who, failure);
+                let fail = "select to_jsonb(wpp_fail_refresh($1, $2, $3, $4, $5)::text)";
+                let ids = (&self.organisation, &self.id, &holder(who));
+                self.sql.query(fail, &[ids.0, ids.1, ids.2, &failure, &LONG_MS]).await.unwrap();
+            }
+            Move::LeaseEnds => {
+                self.row.lease.iter_mut().for_each(|lease| lease.held = false);
+                self.update("update wpp_token_leases set held_until = now() where integration_id = $1").await;
+            }
+            Move::PausesEnd => {
+                for lease in self.row.lease.iter_mut() {
+                    (lease.resting, lease.cooling) = (false, None);
+                }
+                let end = "update wpp_token_leases set early_retry_at = now(), retry_at = now()
+                           where integration_id = $1";
+                self.update(end).await;
+            }
+            Move::SiblingSavesToken(token) => {
+                self.row.token = Some(token);
+                self.write().await;
+            }
+            Move::SiblingWrites => {
+                self.written += 1;
+                self.write().await;
+            }
+            Move::Recreate => {
+                self.row.recreate();
+                self.write().await;
+            }
+        }
+        assert_eq!(self.lease().await, self.row.lease);
+    }
+
+    fn settings(&self) -> Value {
+        let mut settings = json!({"wppApiKey": format!("key{}", self.row.key), "written": self.written});
+        if let Some(token) = text(self.row.token) {
+            settings["wppJwtToken"] = json!(token);
+            settings["wppJwtExpiresAt"] = json!(1000);
+        }
+        settings
+    }
+
+    async fn write(&self) {
+        let write = "update messenger_integrations set settings = $2 where id = $1";
+        self.sql.execute(write, &[&self.id, &Json(self.settings())]).await.unwrap();
+    }
+
+    async fn update(&self, update: &str) {
+        self.sql.execute(update, &[&self.id]).await.unwrap();
+    }
+
+    async fn call(&self, query: &str, with: &[&(dyn tokio_postgres::types::ToSql + Sync)]) -> Value {
+        let Json(answer) = self.sql.query_one(query, with).await.unwrap().get(0);
+        answer
+    }
+
+    async fn lease(&self) -> Option<Lease> {
+        let lease = "select holder, held_until > now(), early_retry_at > now(), retry_at > now(), failure,
+            (select min(k) from generate_series(0, 99) k where md5('key' || k) = key_digest)
+            from wpp_token_leases where integration_id = $1";
+        let row = self.sql.query_opt(lease, &[&self.id]).await.unwrap()?;
+        let failure: Option<&str> = row.get(4);
+        let cooling = row.get::<_, Option<bool>>(3).unwrap_or(false);
+        Some(Lease {
+            holder: u8::try_from(row.get::<_, Uuid>(0).as_u128()).unwrap(),
+            held: row.get(1),
+            resting: row.get(2),
+            cooling: failure
+                .filter(|_| cooling)
+                .map(|failure| if failure == "platform" { "platform" } else { "api_key_rejected" }),
+            key: u8::try_from(row.get::<_, i32>(5)).unwrap(),
+        })
+    }
+}
+
+#[test]
+fn the_model_of_the_walk_is_the_sql() {
+    let runtime = Runtime::new().unwrap();
+    let (world, sql) = runtime.block_on(async {
+        let world = World::start().await.unwrap();
+        let sql = world.sql().await.unwrap();
+        (world, sql)
+    });
+    replayable(64, moves(), |moves| {
+        runtime.block_on(async {
+            let organisation = world.organisation("game").await.unwrap().id;
+            let make =
+                "insert into messenger_integrations (organization_id, messenger_type, provider, settings)
+                values ($1, 'whatsapp', 'wpp', '{\"wppApiKey\": \"key0\", \"written\": 0}') returning id";
+            let id = sql.query_one(make, &[&organisation]).await.unwrap().get(0);
+            let row = Row { key: 0, token: None, lease: None };
+            let mut game = Game { sql: &sql, organisation, id, row, written: 0 };
+            for one in &moves {
+                game.play(one).await;
+            }
+        });
+    });
+}

@@ -1,0 +1,125 @@
+//! `wpp-create` between the credentials and the QR: a wait with an end, and troubles that do not matter.
+
+use std::time::Duration;
+
+use serde_json::json;
+
+use local::clock::unix_ms;
+use local::events::Event;
+use local::gate::Fault;
+use local::lambda::Options;
+use local::platform::StartAnswer;
+use local::stage::Stage;
+
+/// More looks than any wait has time for.
+const NEVER: u32 = 1_000_000;
+
+#[tokio::test]
+async fn the_wait_for_a_qr_ends_with_its_budget_and_the_number_is_starting() {
+    let stage = Stage::start_with(&[("QR_WAIT_MS", "1500")], Options::default()).await;
+    stage.world.platform.behave(|manners| manners.looks_until_qr = NEVER);
+    let asked = stage.post("wpp-create", json!({}));
+    let answer = tokio::time::timeout(Duration::from_secs(8), asked).await.unwrap();
+    assert_eq!((answer.status, &answer.json["status"]), (200, &json!("starting")), "{answer:?}");
+    let session = answer.json["session"].as_str().unwrap();
+    assert_eq!(stage.mirror(session).await["status"], "pairing");
+    assert_eq!(stage.calls()["start"], 1);
+}
+
+#[tokio::test]
+async fn the_wait_for_a_qr_ends_before_the_requests_deadline() {
+    let stage = Stage::start().await;
+    stage.world.platform.behave(|manners| manners.looks_until_qr = NEVER);
+    let event = Event::post("wpp-create").bearer(&stage.school.token).json(&json!({})).v2();
+    let answer = stage.sandbox("wpp-create").invoke_by(event, unix_ms() + 4_000).await.answered().unwrap();
+    assert_eq!((answer.status, &answer.json["status"]), (200, &json!("starting")), "{answer:?}");
+    // There was time left to remember it, too.
+    assert_eq!(stage.mirror(answer.json["session"].as_str().unwrap()).await["status"], "pairing");
+}
+
+#[tokio::test]
+async fn a_qr_that_takes_some_looks_is_waited_for() {
+    let stage = Stage::start().await;
+    stage.world.platform.behave(|manners| manners.looks_until_qr = 3);
+    let answer = stage.post("wpp-create", json!({})).await;
+    let session = answer.json["session"].as_str().unwrap();
+    assert_eq!(answer.json["qrcode"], json!(stage.world.platform.qr_of(session).unwrap()), "{answer:?}");
+    assert_eq!(stage.mirror(session).await["status"], "qr_issued");
+}
+
+#[tokio::test]
+async fn a_qr_that_the_start_brings_is_not_asked_for_again() {
+    let stage = Stage::start().await;
+    stage.world.platform.behave(|manners| manners.start_answer = StartAnswer::Qr);
+    let answer = stage.post("wpp-create", json!({})).await;
+    assert_eq!(answer.json["status"], "qr_issued", "{answer:?}");
+    let calls = json!({
+        "rpc/wpp_begin_creation": 1, "create": 1, "rpc/wpp_save_credentials": 1,
+        "rpc/wpp_claim_refresh": 1, "token": 1, "rpc/wpp_save_token": 1,
+        "webhook": 1, "start": 1, "rpc/wpp_remember_session": 1,
+    });
+    assert_eq!(stage.calls(), calls);
+}
+
+#[tokio::test]
+async fn a_webhook_that_fails_or_hangs_keeps_nobody_from_the_qr() {
+    let stage = Stage::start().await;
+    for fault in [
+        Fault::Status { status: 500, body: String::new(), retry_after_s: None },
+        Fault::Drop,
+        Fault::SlowHeaders,
+    ] {
+        let school = stage.world.organisation("webhook").await.unwrap();
+        stage.world.platform.gate.inject("webhook", fault.clone());
+        let answer = stage.post_as(&school, "wpp-create", json!({})).await;
+        assert_eq!(answer.json["status"], "qr_issued", "{fault:?} {answer:?}");
+        stage.world.platform.gate.clear();
+        // The next call makes up for it.
+        let again = stage.post_as(&school, "wpp-create", json!({})).await;
+        let webhook = stage.world.platform.webhook_of(again.json["session"].as_str().unwrap());
+        assert_eq!(webhook.unwrap(), format!("{}/functions/v1/wpp-webhook", stage.world.supabase.url()));
+    }
+}
+
+#[tokio::test]
+async fn a_token_that_cannot_be_had_yet_does_not_fail_the_creation_and_the_first_poll_gets_it() {
+    let stage = Stage::start_with(&[("QR_WAIT_MS", "1000")], Options::default()).await;
+    stage.world.platform.behave(|manners| manners.activate_after = 2);
+    // The repetition finds the number already made, and its key no more active.
+    for _ in 0..2 {
+        let answer = stage.post("wpp-create", json!({})).await;
+        assert_eq!((answer.status, &answer.json["status"]), (200, &json!("starting")), "{answer:?}");
+        // A token is not asked for again within a second of a failure; this test does not wait for that.
+        stage.sql.execute("update wpp_token_leases set retry_at = null", &[]).await.unwrap();
+    }
+    let poll = stage.post("wpp-status", json!({})).await;
+    assert_eq!((poll.status, &poll.json["platform_status"]), (200, &json!("offline")), "{poll:?}");
+    assert_eq!(stage.world.platform.clients(), 1);
+}
+
+#[tokio::test]
+async fn a_number_that_is_linked_is_told_so_and_left_alone() {
+    let stage = Stage::start().await;
+    let line = stage.number().await;
+    stage.sql.execute("update wpp_creations set keyed_at = keyed_at - interval '1 hour'", &[]).await.unwrap();
+    stage.world.platform.scan(&line.session).unwrap();
+    let answer = stage.post("wpp-create", json!({})).await;
+    assert_eq!(answer.json["status"], "connected", "{answer:?}");
+    assert_eq!(
+        stage.calls(),
+        json!({"rpc/wpp_begin_creation": 1, "status": 1, "rpc/wpp_remember_session": 1})
+    );
+}
+
+#[tokio::test]
+async fn what_was_not_seen_does_not_replace_in_the_mirror_what_was() {
+    let stage = Stage::start_with(&[("QR_WAIT_MS", "1500")], Options::default()).await;
+    let line = stage.number().await;
+    stage.sql.execute("update wpp_creations set keyed_at = keyed_at - interval '1 hour'", &[]).await.unwrap();
+    stage.world.platform.scan(&line.session).unwrap();
+    assert_eq!(stage.post("wpp-status", json!({"force": true})).await.json["status"], "connected");
+    stage.world.platform.gate.inject("status", Fault::SlowHeaders);
+    let answer = stage.post("wpp-create", json!({})).await;
+    assert_eq!((answer.status, &answer.json["status"]), (200, &json!("starting")), "{answer:?}");
+    assert_eq!(stage.mirror(&line.session).await["status"], "connected");
+}

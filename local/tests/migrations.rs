@@ -1,0 +1,287 @@
+//! The migrations: on a database of somebody else's, twice, and what they let whom do.
+
+#![allow(clippy::unwrap_used, reason = "a test fails where it stands")]
+
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+
+use serde_json::{Value, json};
+use tokio_postgres::Client;
+use tokio_postgres::types::Json;
+
+use local::gate::Fault;
+use local::postgres::{Postgres, Storage};
+use local::stage::Stage;
+
+const BOOTSTRAP: &str = include_str!("../src/bootstrap.sql");
+const DEPLOYED: &str = include_str!("deployed.sql");
+const DUMP: &str = include_str!("dump.sql");
+
+fn migrations(below: &str) -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("../migrations").join(below)
+}
+
+/// Puts a database as deployed ones are in the place of ours.
+async fn deploy(sql: &Client) {
+    sql.batch_execute("drop schema public cascade; create schema public").await.unwrap();
+    sql.batch_execute(BOOTSTRAP).await.unwrap();
+    sql.batch_execute(DEPLOYED).await.unwrap();
+}
+
+/// A stage whose functions work on a database that was there before them.
+async fn deployed_stage() -> Stage {
+    let stage = Stage::start().await;
+    deploy(&stage.sql).await;
+    stage.world.postgres.migrate(&migrations("")).await.unwrap();
+    stage.world.postgrest.restart().await.unwrap();
+    stage.world.seed(stage.school.id, stage.school.user, "school").await.unwrap();
+    stage
+}
+
+async fn value(sql: &Client, query: &str) -> Value {
+    sql.query_one(query, &[]).await.unwrap().get::<_, Json<Value>>(0).0
+}
+
+async fn tables(sql: &Client) -> Vec<String> {
+    let tables = "select tablename::text from pg_tables where schemaname = 'public' order by 1";
+    sql.query(tables, &[]).await.unwrap().iter().map(|row| row.get(0)).collect()
+}
+
+/// All rows of these tables.
+async fn rows(sql: &Client, tables: &[String]) -> BTreeMap<String, Value> {
+    let mut rows = BTreeMap::new();
+    for table in tables {
+        let all = format!(
+            "select coalesce(jsonb_agg(to_jsonb(t) order by to_jsonb(t)::text), '[]') from {table} t"
+        );
+        rows.insert(table.clone(), value(sql, &all).await);
+    }
+    rows
+}
+
+/// The entries of one part of a dump that are not in the same part of another.
+fn added(part: &str, before: &Value, after: &Value) -> Vec<Value> {
+    let (before, after) = (before[part].as_array(), after[part].as_array());
+    let known = |entry: &&Value| !before.is_some_and(|before| before.contains(entry));
+    after.into_iter().flatten().filter(known).cloned().collect()
+}
+
+#[tokio::test]
+async fn a_deployed_database_keeps_all_it_has_but_a_second_primary() {
+    let postgres = Postgres::start(0, &Storage::Temporary).await.unwrap();
+    let sql = postgres.connect().await.unwrap();
+    deploy(&sql).await;
+    let theirs = tables(&sql).await;
+    let (rows_before, before) = (rows(&sql, &theirs).await, value(&sql, DUMP).await);
+    postgres.migrate(&migrations("")).await.unwrap();
+    let (mut rows_after, after) = (rows(&sql, &theirs).await, value(&sql, DUMP).await);
+
+    for row in rows_after.get_mut("messenger_integrations").unwrap().as_array_mut().unwrap() {
+        // The younger of the two with a date, and one of the two without.
+        if ["2", "7"].iter().any(|end| row["id"].as_str().unwrap().ends_with(end)) {
+            assert_eq!(row["is_primary"], false, "{row}");
+            row["is_primary"] = json!(true);
+        }
+    }
+    let sorted = |rows: &BTreeMap<String, Value>| {
+        let text = |rows: &Value| {
+            let mut text: Vec<_> = rows.as_array().unwrap().iter().map(Value::to_string).collect();
+            text.sort();
+            text
+        };
+        rows.iter().map(|(table, rows)| (table.clone(), text(rows))).collect::<BTreeMap<_, _>>()
+    };
+    assert_eq!(sorted(&rows_after), sorted(&rows_before));
+
+    for part in ["columns", "tables", "indexes", "constraints", "policies", "functions"] {
+        assert_eq!(added(part, &after, &before), [] as [Value; 0], "gone or changed: {part}");
+        for entry in added(part, &before, &after) {
+            assert!(entry.to_string().contains("wpp_"), "{part}: {entry}");
+        }
+    }
+    let ours: Vec<_> = tables(&sql).await.into_iter().filter(|table| !theirs.contains(table)).collect();
+    assert_eq!(ours, ["wpp_creations", "wpp_token_leases"]);
+}
+
+#[tokio::test]
+async fn applying_the_migrations_again_to_a_database_in_use_changes_nothing() {
+    let stage = Stage::start().await;
+    stage.number().await;
+    let sql = &stage.sql;
+    let all = tables(sql).await;
+    let before = (rows(sql, &all).await, value(sql, DUMP).await);
+    stage.world.postgres.migrate(&migrations("")).await.unwrap();
+    assert!((rows(sql, &all).await, value(sql, DUMP).await) == before);
+}
+
+#[tokio::test]
+async fn on_a_deployed_database_a_number_is_made_linked_and_seen() {
+    let stage = deployed_stage().await;
+    let line = stage.number().await;
+    assert_eq!(
+        stage.poll_qr(&line.session).await.json["qr"],
+        stage.mirror(&line.session).await["last_qr_b64"]
+    );
+    stage.world.platform.scan(&line.session).unwrap();
+    let answer = stage.post("wpp-status", json!({"force": true})).await;
+    assert_eq!(answer.json["status"], "connected", "{answer:?}");
+    assert_eq!(stage.mirror(&line.session).await["status"], "connected");
+}
+
+#[tokio::test]
+async fn columns_without_a_value_are_neither_an_error_nor_a_memory_nor_a_mark() {
+    let stage = deployed_stage().await;
+    let [first, second, third] = [stage.number().await, stage.number().await, stage.number().await];
+    stage
+        .sql
+        .batch_execute("update whatsapp_sessions set status = null, last_qr_at = null, updated_at = null")
+        .await
+        .unwrap();
+    for (column, line) in [("is_primary", &second), ("is_active", &third)] {
+        let unmarked = format!("update messenger_integrations set {column} = null where id = $1");
+        stage.sql.execute(&unmarked, &[&line.id]).await.unwrap();
+    }
+    for name in ["wpp-status", "wpp-create"] {
+        let answer = stage.post(name, json!({})).await;
+        assert_eq!(answer.json["status"], "qr_issued", "{name}: {answer:?}");
+        let session = answer.json.get("account_number").or(answer.json.get("session"));
+        assert_eq!(session, Some(&json!(first.session)), "{name}");
+    }
+}
+
+#[tokio::test]
+async fn a_row_whose_settings_are_no_object_gets_its_credentials_like_an_empty_one() {
+    let stage = Stage::start().await;
+    for settings in ["null", "[1]", "\"x\"", "7"] {
+        let line = stage.number().await;
+        let spoil = format!("update messenger_integrations set settings = '{settings}'");
+        stage.sql.execute(&spoil, &[]).await.unwrap();
+        let status = stage.post("wpp-status", json!({})).await;
+        assert_eq!(status.json["status"], "disconnected", "{settings}: {status:?}");
+        let created = stage.post("wpp-create", json!({})).await;
+        assert_eq!(created.json["status"], "qr_issued", "{settings}: {created:?}");
+        assert_eq!(stage.settings(&line).await["wppAccountNumber"], created.json["session"], "{settings}");
+        stage.sql.execute("delete from messenger_integrations", &[]).await.unwrap();
+    }
+}
+
+#[tokio::test]
+async fn two_numbers_work_where_the_mirror_has_one_row_for_an_organisation() {
+    let stage = deployed_stage().await;
+    let lines = [stage.number().await, stage.number().await];
+    for _ in 0..2 {
+        for line in &lines {
+            let answer = stage.post("wpp-status", json!({"session": line.session})).await;
+            assert_eq!(answer.json["qrcode"], json!(stage.world.platform.qr_of(&line.session)), "{answer:?}");
+        }
+    }
+    assert!(stage.mirror(&lines[0].session).await.is_object());
+    assert!(stage.mirror(&lines[1].session).await.is_null());
+}
+
+#[tokio::test]
+async fn a_session_that_takes_anothers_place_takes_its_only_row_of_the_mirror_over() {
+    let stage = deployed_stage().await;
+    let line = stage.number().await;
+    let row = stage.mirror(&line.session).await;
+    stage.settle_keys().await;
+    // A platform that gives the dead key again makes the number move to another id, and so to another session.
+    stage.world.platform.revoke_key(&line.key);
+    let same = json!({"apiKey": line.key, "session": line.session}).to_string();
+    stage.world.platform.gate.inject_times("create", 1, Fault::Body(same));
+    let answer = stage.post("wpp-create", json!({"force_recreate": true})).await;
+    let session = answer.json["session"].as_str().unwrap();
+    assert_ne!(session, line.session, "{answer:?}");
+    let moved = stage.mirror(session).await;
+    assert_eq!(moved["id"], row["id"]);
+    assert_eq!(moved["last_qr_b64"], answer.json["qrcode"]);
+    assert!(stage.mirror(&line.session).await.is_null());
+}
+
+/// Asks PostgREST as somebody; answers the status.
+async fn asked(stage: &Stage, path: &str, body: Option<&Value>, key: &str, bearer: &str) -> u16 {
+    let url = format!("{}/rest/v1/{path}", stage.world.supabase.url());
+    let client = local::http::client().unwrap();
+    let request = match body {
+        Some(body) => client.post(url).header("content-type", "application/json").body(body.to_string()),
+        None => client.get(url),
+    };
+    request.header("apikey", key).bearer_auth(bearer).send().await.unwrap().status().as_u16()
+}
+
+#[tokio::test]
+async fn what_is_ours_is_for_the_service_role_alone() {
+    let stage = Stage::start().await;
+    let line = stage.number().await;
+    let find = json!({"p_user_id": stage.school.user.to_string(), "p_session": line.session});
+    let (anon, service) = (stage.world.keys.anon_key(), stage.world.keys.service_role_key());
+    for (path, body) in
+        [("rpc/wpp_find_number", Some(&find)), ("wpp_token_leases", None), ("wpp_creations", None)]
+    {
+        assert_eq!(asked(&stage, path, body, &service, &service).await, 200, "{path}");
+        for bearer in [&anon, &stage.school.token] {
+            let status = asked(&stage, path, body, &anon, bearer).await;
+            assert!([401, 403].contains(&status), "{path}: {status}");
+        }
+    }
+}
+
+/// One that is forgotten among the grants would be open to everybody: Supabase's defaults are generous.
+#[tokio::test]
+async fn every_function_and_table_of_ours_is_closed_to_browsers() {
+    let stage = Stage::start().await;
+    let may = "select object, role, may from (
+          select p.oid::regprocedure::text, r.role, has_function_privilege(r.role, p.oid, 'execute')
+          from pg_proc p, unnest(array['anon', 'authenticated', 'service_role']) r (role)
+          where p.pronamespace = 'public'::regnamespace and p.proname like 'wpp\\_%'
+        union all
+          select c.oid::regclass::text, r.role, has_table_privilege(r.role, c.oid, 'select, insert, update, delete')
+          from pg_class c, unnest(array['anon', 'authenticated', 'service_role']) r (role)
+          where c.relnamespace = 'public'::regnamespace and c.relkind = 'r' and c.relname like 'wpp\\_%'
+      ) privileges (object, role, may)";
+    let privileges = stage.sql.query(may, &[]).await.unwrap();
+    assert!(privileges.len() > 3 * 10);
+    for row in &privileges {
+        let (object, role, may): (String, String, bool) = (row.get(0), row.get(1), row.get(2));
+        assert_eq!(may, role == "service_role", "{role} and {object}");
+    }
+}
+
+#[tokio::test]
+async fn every_table_of_a_new_database_has_row_level_security() {
+    let postgres = Postgres::start(0, &Storage::Temporary).await.unwrap();
+    let sql = postgres.connect().await.unwrap();
+    let open = "select tablename::text from pg_tables where schemaname = 'public' and not rowsecurity";
+    assert!(sql.query(open, &[]).await.unwrap().is_empty());
+    assert_eq!(tables(&sql).await.len(), 6);
+}
+
+#[tokio::test]
+async fn the_optional_migration_hides_the_settings_and_nothing_else() {
+    let stage = deployed_stage().await;
+    let line = stage.number().await;
+    let anon = stage.world.keys.anon_key();
+    let read = async |columns: &str| {
+        let path = format!("messenger_integrations?select={columns}&limit=1");
+        asked(&stage, &path, None, &anon, &stage.school.token).await
+    };
+    assert_eq!(read("id,settings").await, 200);
+    stage.world.postgres.migrate(&migrations("optional")).await.unwrap();
+    let once = value(&stage.sql, DUMP).await;
+    stage.world.postgres.migrate(&migrations("optional")).await.unwrap();
+    assert!(value(&stage.sql, DUMP).await == once);
+
+    assert_eq!(read("id,name,is_active,is_primary,colour,created_at").await, 200);
+    for columns in ["settings", "id,settings", "*"] {
+        let status = read(columns).await;
+        assert!([401, 403].contains(&status), "{columns}: {status}");
+    }
+    let columns = "select jsonb_object_agg(column_name, has_column_privilege('authenticated',
+            'messenger_integrations', column_name, 'select'))
+        from information_schema.columns where table_name = 'messenger_integrations'";
+    for (column, may) in value(&stage.sql, columns).await.as_object().unwrap() {
+        assert_eq!(may, &json!(column != "settings"), "{column}");
+    }
+    let answer = stage.post("wpp-status", json!({"force": true})).await;
+    assert_eq!(answer.json["account_number"], json!(line.session), "{answer:?}");
+}

@@ -1,0 +1,363 @@
+//! What a request meets on the way to a new token, told by the functions' answers and by the calls that they made.
+
+#![allow(clippy::unwrap_used, reason = "a test fails where it stands")]
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use local::clock;
+use local::events::Event;
+use local::gate::{Fault, Point};
+use local::lambda::Options;
+use local::platform::Said;
+use local::stage::{Line, Stage};
+use serde_json::{Value, json};
+
+fn status(status: u16) -> Fault {
+    Fault::Status { status, body: String::new(), retry_after_s: None }
+}
+
+/// A number whose key is old and whose refreshes have nothing to wait for. Its tokens are opaque, so that their life
+/// is the usual hour, wherever a test puts their end.
+async fn number(stage: &Stage) -> Line {
+    stage.world.platform.behave(|manners| manners.opaque_tokens = true);
+    let line = stage.number().await;
+    settle(stage, &line).await;
+    line
+}
+
+async fn settle(stage: &Stage, line: &Line) {
+    let old = "update wpp_creations set keyed_at = keyed_at - interval '1 hour' where integration_id = $1";
+    stage.sql.execute(old, &[&line.id]).await.unwrap();
+    stage.end_waits(line).await;
+    stage.forget_calls();
+}
+
+/// A poll, with the `/auth/token` calls that it made.
+async fn poll(stage: &Stage, line: &Line) -> (u16, Value, u64) {
+    stage.forget_calls();
+    let answer = stage.poll_qr(&line.session).await;
+    (answer.status, answer.json, stage.world.platform.gate.count("token"))
+}
+
+/// A poll that must bring the QR.
+async fn served(stage: &Stage, line: &Line) -> u64 {
+    let (status, body, tokens) = poll(stage, line).await;
+    let qr = stage.world.platform.qr_of(&line.session);
+    assert_eq!((status, &body["qr"]), (200, &json!(qr)), "{body}");
+    tokens
+}
+
+/// A poll that must fail with this code.
+async fn refused(stage: &Stage, line: &Line, status: u16, code: &str) -> u64 {
+    let (given, body, tokens) = poll(stage, line).await;
+    assert_eq!((given, &body["code"]), (status, &json!(code)), "{body}");
+    tokens
+}
+
+#[tokio::test]
+async fn a_token_near_its_end_is_replaced_after_the_request_was_served() {
+    let stage = Stage::start().await;
+    let line = number(&stage).await;
+    stage.set_token_end(&line, 100).await;
+    let old = stage.settings(&line).await["wppJwtToken"].clone();
+    assert_eq!(served(&stage, &line).await, 1);
+    let requests = stage.world.platform.requests();
+    let [.., qr, token] = requests.as_slice() else { panic!("{requests:?}") };
+    assert_eq!((qr.endpoint, json!(qr.bearer), token.endpoint), ("qr", old.clone(), "token"));
+    assert_ne!(stage.settings(&line).await["wppJwtToken"], old);
+    assert_eq!(served(&stage, &line).await, 0);
+}
+
+#[tokio::test]
+async fn an_early_refresh_that_fails_fails_no_request_and_is_not_tried_again_for_a_while() {
+    let stage = Stage::start().await;
+    let line = number(&stage).await;
+    let faults =
+        [status(429), status(500), status(403), status(401), Fault::Html, Fault::Body("{}".to_owned())];
+    for fault in faults {
+        stage.set_token_end(&line, 100).await;
+        stage.end_waits(&line).await;
+        stage.world.platform.gate.inject("token", fault.clone());
+        assert_eq!(served(&stage, &line).await, 1, "{fault:?}");
+        assert_eq!(served(&stage, &line).await, 0, "{fault:?}");
+    }
+    let rest = "select (extract(epoch from early_retry_at - now()))::float8 from wpp_token_leases";
+    let rest: f64 = stage.sql.query_one(rest, &[]).await.unwrap().get(0);
+    assert!((0.0..=30.0).contains(&rest), "{rest}");
+    stage.world.platform.gate.clear();
+    stage.end_waits(&line).await;
+    assert_eq!(served(&stage, &line).await, 1);
+}
+
+/// `/auth/token` never answers. A request that needs the token waits five seconds for it; one that is served, a tenth.
+#[tokio::test]
+async fn an_early_refresh_that_hangs_keeps_no_request() {
+    let stage = Stage::start().await;
+    let line = number(&stage).await;
+    stage.set_token_end(&line, 100).await;
+    let _hold = stage.world.platform.gate.hold("token", Point::Before);
+    let first = tokio::time::timeout(Duration::from_secs(4), served(&stage, &line)).await;
+    assert!(first.is_ok(), "the request waited for a token that it did not need");
+    assert_eq!(served(&stage, &line).await, 0, "the right to refresh is the first one's");
+}
+
+#[tokio::test]
+async fn an_early_refresh_is_left_out_where_the_database_does_not_answer() {
+    let stage = Stage::start().await;
+    let line = number(&stage).await;
+    stage.set_token_end(&line, 100).await;
+    for fault in [status(500), status(503), Fault::SlowHeaders, Fault::Drop] {
+        stage.world.supabase.gate.inject("rpc/wpp_claim_refresh", fault);
+        assert_eq!(served(&stage, &line).await, 0);
+    }
+}
+
+/// `wpp-create {}` makes four platform calls and more for a number that is not linked; the first one's early try is theirs.
+#[tokio::test]
+async fn a_request_of_many_calls_tries_an_early_refresh_once() {
+    let stage = Stage::start().await;
+    let line = number(&stage).await;
+    stage.set_token_end(&line, 100).await;
+    stage.world.platform.gate.inject("token", status(500));
+    let answer = stage.post("wpp-create", json!({})).await;
+    assert_eq!(answer.json["status"], "qr_issued", "{answer:?}");
+    let calls = stage.calls();
+    assert_eq!((&calls["rpc/wpp_claim_refresh"], &calls["token"]), (&json!(1), &json!(1)), "{calls}");
+}
+
+/// The right, the token and the saving, before the first call to the platform or after one that was refused.
+#[tokio::test]
+async fn a_refresh_costs_three_calls_and_a_refused_token_its_own() {
+    let stage = Stage::start().await;
+    let line = number(&stage).await;
+    let refresh = ["rpc/wpp_find_number", "rpc/wpp_claim_refresh", "rpc/wpp_save_token", "token"];
+    for (function, calls) in [("wpp-qr", &["qr"][..]), ("wpp-status", &["status", "qr"])] {
+        for refused in [false, true] {
+            if refused {
+                stage.world.platform.forget_tokens();
+            } else {
+                stage.set_token_end(&line, -1).await;
+            }
+            stage.forget_calls();
+            let body = json!({"session": line.session, "force": true});
+            assert_eq!(stage.post(function, body).await.status, 200);
+            let mut expected = json!(BTreeMap::from(refresh.map(|endpoint| (endpoint, 1))));
+            calls.iter().for_each(|endpoint| expected[*endpoint] = json!(1 + u8::from(refused)));
+            assert_eq!(stage.calls(), expected, "{function}, refused: {refused}");
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_refused_token_is_replaced_once_and_then_the_answer_is_an_error() {
+    let stage = Stage::start().await;
+    let line = number(&stage).await;
+    stage.world.platform.forget_tokens();
+    assert_eq!(served(&stage, &line).await, 1);
+    let expected = json!({"rpc/wpp_find_number": 1, "rpc/wpp_claim_refresh": 1, "rpc/wpp_save_token": 1, "token": 1, "qr": 2});
+    assert_eq!(stage.calls(), expected);
+
+    stage.world.platform.gate.inject("qr", status(401));
+    assert_eq!(refused(&stage, &line, 502, "token_rejected").await, 1);
+    assert_eq!(stage.calls(), expected);
+}
+
+/// Another sandbox was faster: the row's newer token is taken.
+#[tokio::test]
+async fn a_refused_token_that_somebody_has_replaced_costs_no_refresh() {
+    let stage = Stage::start().await;
+    let line = number(&stage).await;
+    stage.world.platform.forget_tokens();
+    let hold = stage.world.platform.gate.hold_one("qr", Point::After);
+    let slow = async {
+        let answer = stage.poll_qr(&line.session).await;
+        assert_eq!(answer.json["qr"], json!(stage.world.platform.qr_of(&line.session)), "{answer:?}");
+    };
+    let fast = async {
+        hold.reached(1).await;
+        let answer = stage.post("wpp-status", json!({"force": true})).await;
+        assert_eq!(answer.json["status"], "qr_issued", "{answer:?}");
+        hold.release();
+    };
+    tokio::join!(slow, fast);
+    let calls = stage.calls();
+    assert_eq!((&calls["token"], &calls["rpc/wpp_claim_refresh"]), (&json!(1), &json!(2)), "{calls}");
+}
+
+#[tokio::test]
+async fn a_dead_key_is_told_with_advice_and_left_alone_until_it_has_cooled_down() {
+    let stage = Stage::start().await;
+    let line = number(&stage).await;
+    stage.world.platform.revoke_key(&line.key);
+    stage.set_token_end(&line, -1).await;
+    assert_eq!(refused(&stage, &line, 409, "api_key_rejected").await, 1);
+    let (_, body, tokens) = poll(&stage, &line).await;
+    assert_eq!((&body["code"], tokens), (&json!("api_key_rejected"), 0));
+    assert!(body["hint"].as_str().unwrap().contains("force_recreate"), "{body}");
+    assert_eq!(body["retryable"], false);
+    stage.end_waits(&line).await;
+    assert_eq!(refused(&stage, &line, 409, "api_key_rejected").await, 1);
+}
+
+/// Within the first minute a refused key may be one that is not active yet; later it is dead.
+#[tokio::test]
+async fn a_key_that_was_just_created_is_not_called_dead() {
+    let stage = Stage::start_with(&[("QR_WAIT_MS", "300")], Options::default()).await;
+    stage.world.platform.behave(|manners| manners.activate_after = 3);
+    let created = stage.post("wpp-create", json!({})).await;
+    assert_eq!(created.json["status"], "starting", "{created:?}");
+    let id = "select integration_id from wpp_creations";
+    let line = Line {
+        id: stage.sql.query_one(id, &[]).await.unwrap().get(0),
+        session: created.json["session"].as_str().unwrap().to_owned(),
+        key: String::new(),
+    };
+    stage.end_waits(&line).await;
+    let answer = stage.poll_qr(&line.session).await;
+    assert_eq!((answer.status, &answer.json["code"]), (503, &json!("api_key_not_active")), "{answer:?}");
+    assert_eq!(answer.headers["retry-after"], "2");
+    settle(&stage, &line).await;
+    assert_eq!(refused(&stage, &line, 409, "api_key_rejected").await, 1);
+    settle(&stage, &line).await;
+    let (status, body, _) = poll(&stage, &line).await;
+    assert_eq!(status, 200, "{body}");
+}
+
+#[tokio::test]
+async fn a_token_that_cannot_be_saved_serves_and_the_next_request_saves_another() {
+    let stage = Stage::start().await;
+    let line = number(&stage).await;
+    stage.set_token_end(&line, -1).await;
+    let before = stage.settings(&line).await;
+    stage.world.supabase.gate.inject("rpc/wpp_save_token", status(500));
+    assert_eq!(served(&stage, &line).await, 1);
+    assert_eq!(stage.settings(&line).await, before);
+    let logs = stage.sandbox("wpp-qr").logs().await;
+    assert_eq!(logs.matches("could not be saved").count(), 1, "{logs}");
+
+    stage.world.supabase.gate.clear();
+    assert_eq!(served(&stage, &line).await, 1);
+    assert_eq!(served(&stage, &line).await, 0);
+}
+
+/// The work was done and nobody heard of it: repeating it must not do it twice, nor take it for a failure.
+#[tokio::test]
+async fn a_lost_answer_costs_a_repetition_and_nothing_else() {
+    let stage = Stage::start().await;
+    let line = number(&stage).await;
+    for (endpoint, tokens) in [("rpc/wpp_claim_refresh", 1), ("rpc/wpp_save_token", 1), ("token", 2)] {
+        stage.set_token_end(&line, -1).await;
+        let world = &stage.world;
+        let gate = if endpoint == "token" { &world.platform.gate } else { &world.supabase.gate };
+        gate.inject_times(endpoint, 1, Fault::LostAnswer);
+        assert_eq!(served(&stage, &line).await, tokens, "{endpoint}");
+        assert_eq!(stage.calls()[endpoint], 2, "{endpoint}");
+        let stored = stage.settings(&line).await["wppJwtToken"].clone();
+        assert_eq!(
+            stage.world.platform.tokens_of(&line.session).last().map(|token| json!(token)),
+            Some(stored)
+        );
+    }
+    assert_eq!(stage.sandbox("wpp-qr").logs().await.matches("WARN").count(), 0);
+}
+
+/// Somebody holds the right for longer than the request may wait.
+#[tokio::test]
+async fn whoever_waits_for_anothers_token_stops_at_the_deadline() {
+    let stage = Stage::start().await;
+    let line = number(&stage).await;
+    stage.set_token_end(&line, -1).await;
+    let stranger =
+        "update wpp_token_leases set holder = gen_random_uuid(), held_until = now() + interval '1 hour'";
+    stage.sql.execute(stranger, &[]).await.unwrap();
+    let event = Event::get("wpp-qr").bearer(&stage.school.token).query("session", &line.session).v2();
+    let answer = stage.sandbox("wpp-qr").invoke_by(event, clock::unix_ms() + 1500).await.answered().unwrap();
+    assert_eq!((answer.status, &answer.json["code"]), (504, &json!("deadline_exceeded")), "{answer:?}");
+    assert_eq!(stage.world.platform.gate.count("token"), 0);
+    // Pauses that double from 50 ms leave room for a handful of looks in a second.
+    let looks = stage.world.supabase.gate.count("rpc/wpp_claim_refresh");
+    assert!((2..=12).contains(&looks), "{looks}");
+}
+
+/// Others write here too: what cannot be a token is none, and is replaced at once.
+#[tokio::test]
+async fn a_stored_token_that_makes_no_sense_is_replaced_at_once() {
+    let stage = Stage::start().await;
+    let line = number(&stage).await;
+    for nonsense in [json!(7), json!(""), json!(null), json!({"a": 1}), json!(["t"]), json!("with\nbreak")] {
+        stage.merge(&line, json!({"wppJwtToken": nonsense})).await;
+        assert_eq!(served(&stage, &line).await, 1, "{nonsense}");
+        assert_eq!(stage.calls()["rpc/wpp_claim_refresh"], 1, "{nonsense}");
+        assert_eq!(served(&stage, &line).await, 0, "{nonsense}");
+    }
+}
+
+/// What `expiresIn` and, where it can be read, `exp` say; and the life in seconds that is stored.
+#[tokio::test]
+async fn the_stored_expiry_is_bounded_whatever_the_platform_says() {
+    let stage = Stage::start().await;
+    let line = number(&stage).await;
+    let said = |value: Value| Said::This(value);
+    let cases = [
+        (Said::Truth, Some(3600), 3600),
+        (Said::Nothing, Some(1800), 1800),
+        (Said::Nothing, None, 3600),
+        (said(json!(7200)), Some(3600), 3600),
+        (said(json!(600)), Some(3600), 600),
+        (said(json!("600")), None, 600),
+        (said(json!(3_600_000)), None, 3600),
+        (said(json!(0)), None, 300),
+        (said(json!(0)), Some(3600), 3600),
+        (said(json!(-5)), None, 300),
+        (said(json!("soon")), Some(900), 900),
+        (said(json!([])), None, 300),
+        (said(json!(1e300)), None, 86_400),
+        (said(json!(1e300)), Some(1_000_000), 86_400),
+    ];
+    for (expires_in, exp, life) in cases {
+        let case = format!("{expires_in:?}, {exp:?}");
+        stage.world.platform.behave(|manners| {
+            manners.opaque_tokens = exp.is_none();
+            manners.token_lifetime_s = exp.unwrap_or(3600);
+            manners.expires_in = expires_in;
+        });
+        stage.merge(&line, json!({"wppJwtToken": null})).await;
+        let before = clock::unix_ms();
+        served(&stage, &line).await;
+        let after = clock::unix_ms();
+        let end = stage.settings(&line).await["wppJwtExpiresAt"].as_i64().unwrap();
+        // `exp` is in whole seconds.
+        let possible = before + life * 1000 - 1000..=after + life * 1000;
+        assert!(possible.contains(&end), "{case}: {end} is not in {possible:?}");
+    }
+}
+
+#[tokio::test]
+async fn a_short_lived_token_serves_more_than_one_request() {
+    let stage = Stage::start().await;
+    let line = stage.number().await;
+    stage.world.platform.behave(|manners| manners.expires_in = Said::This(json!(50)));
+    stage.set_token_end(&line, -1).await;
+    assert_eq!(served(&stage, &line).await, 1);
+    assert_eq!(served(&stage, &line).await, 0);
+}
+
+/// The database's clock is the one that counts: here it is ten minutes ahead of the functions' and of the platform's.
+#[tokio::test]
+async fn a_clock_that_is_minutes_off_costs_one_refresh_at_most() {
+    let stage = Stage::start().await;
+    let line = number(&stage).await;
+    let ahead = "create or replace function public.wpp_unix_ms(at timestamptz) returns bigint
+        language sql immutable set search_path = '' as
+        $$ select floor(extract(epoch from at) * 1000)::bigint + 600000 $$;
+        create or replace function public.wpp_now_ms() returns bigint
+        language sql volatile set search_path = '' as $$ select public.wpp_unix_ms(clock_timestamp()) $$;";
+    stage.sql.batch_execute(ahead).await.unwrap();
+    // Ended by the database's clock alone.
+    stage.set_token_end(&line, 300).await;
+    assert_eq!(served(&stage, &line).await, 1);
+    let end = stage.settings(&line).await["wppJwtExpiresAt"].as_i64().unwrap();
+    assert!(end > clock::unix_ms() + 4_000_000, "counted from another clock: {end}");
+    assert_eq!(served(&stage, &line).await, 0);
+}

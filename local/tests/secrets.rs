@@ -1,0 +1,213 @@
+//! No secret leaves: every endpoint is driven through success and through every trouble, and all that came out is searched.
+
+#![allow(clippy::unwrap_used, reason = "a test fails where it stands")]
+
+mod scenes;
+
+use std::collections::BTreeMap;
+
+use local::events::Event;
+use local::gate::Fault;
+use local::lambda::{Answer, Options};
+use local::stage::Stage;
+use scenes::{DATABASE, PLATFORM, Scene};
+use serde_json::{Value, json};
+use tokio_postgres::types::Json;
+
+/// In every body that an upstream refuses with.
+const UPSTREAM: &str = "canary-of-an-upstream";
+
+/// In the keys of `settings` that belong to others.
+const NEIGHBOUR: &str = "canary-of-a-neighbour";
+
+/// In what a caller sends.
+const CALLER: &str = "canary-of-a-caller";
+
+/// What must not come out, by what it is.
+#[derive(Default)]
+struct Secrets(BTreeMap<String, String>);
+
+impl Secrets {
+    fn new(stage: &Stage) -> Self {
+        let mut secrets = Self::default();
+        secrets.add("WPP_SECRET", stage.world.platform.secret());
+        secrets.add_jwt("service role key", &stage.world.keys.service_role_key());
+        secrets.add("sb_secret key", stage.world.keys.secret_key());
+        secrets.add("SUPABASE_JWT_SECRET", stage.world.keys.jwt_secret());
+        secrets.add("an upstream's words", UPSTREAM);
+        secrets.add("another's setting", NEIGHBOUR);
+        secrets.add("a caller's input", CALLER);
+        secrets
+    }
+
+    fn add(&mut self, what: &str, text: &str) {
+        self.0.insert(text.to_owned(), what.to_owned());
+    }
+
+    /// The claims, and the signature that makes a token of them.
+    fn add_jwt(&mut self, what: &str, jwt: &str) {
+        jwt.split('.').skip(1).for_each(|part| self.add(what, part));
+    }
+
+    /// All that the stage's schools and the platform's clients hold by now; of a key, what masking must hide.
+    async fn learn(&mut self, stage: &Stage) {
+        for row in stage.sql.query("select settings from messenger_integrations", &[]).await.unwrap() {
+            let Json(settings): Json<Value> = row.get(0);
+            let text = |key: &str| settings[key].as_str().unwrap_or_default().to_owned();
+            let (key, session) = (text("wppApiKey"), text("wppAccountNumber"));
+            if !key.is_empty() {
+                self.add("API key", &key[6..key.len() - 4]);
+            }
+            for token in stage.world.platform.tokens_of(&session).into_iter().chain([text("wppJwtToken")]) {
+                self.add_jwt("platform token", &token);
+            }
+        }
+    }
+
+    fn assert_none_in(&self, place: &str, text: &str) {
+        for (secret, what) in &self.0 {
+            assert!(!text.contains(secret.as_str()), "{place} holds {what} ({secret}):\n{text}");
+        }
+    }
+}
+
+/// A stage with all that came out of it.
+struct Search {
+    stage: Stage,
+    secrets: Secrets,
+    answers: Vec<(String, Answer)>,
+    qrs: Vec<String>,
+}
+
+impl Search {
+    async fn begin(variables: &[(&str, &str)]) -> Self {
+        let times = [("UPSTREAM_TIMEOUT_MS", "1500"), ("REQUEST_BUDGET_MS", "9000")];
+        let stage = Stage::start_with(&[&times[..], variables].concat(), Options::default()).await;
+        let secrets = Secrets::new(&stage);
+        Self { stage, secrets, answers: Vec::new(), qrs: Vec::new() }
+    }
+
+    /// One endpoint: well, and in each trouble.
+    async fn drive(&mut self, endpoint: &'static str) {
+        let status = |status| Fault::Status { status, body: refusal(), retry_after_s: Some(1) };
+        let mut troubles: Vec<_> = [400, 401, 403, 404, 409, 429, 500, 502].map(status).into();
+        troubles.extend([Fault::Body(UPSTREAM.to_owned()), Fault::Body(wrong_types()), Fault::Html]);
+        troubles.extend([Fault::Truncated, Fault::SlowBody, Fault::Drop]);
+        troubles.push(Fault::Redirect(format!("http://{UPSTREAM}.example/")));
+        for trouble in troubles {
+            let scene = Scene::set(&self.stage, endpoint).await;
+            self.secrets.add_jwt("user token", &scene.school.token);
+            self.stage
+                .sql
+                .execute(
+                    "update messenger_integrations set settings = settings || $1",
+                    &[&Json(json!({"greeting": NEIGHBOUR, "webhookSecret": {"deep": NEIGHBOUR}}))],
+                )
+                .await
+                .unwrap();
+            let place = format!("{endpoint} in {trouble:?}");
+            scene.gate().inject(endpoint, trouble);
+            let troubled = scene.act().await;
+            scene.gate().clear();
+            scene.wait_out_leases().await;
+            self.answers.push((place, troubled));
+            self.answers.push((format!("{endpoint} well"), scene.act().await));
+            self.qrs.extend(
+                self.stage
+                    .world
+                    .platform
+                    .session_of(&scene.school.id.to_string())
+                    .and_then(|session| self.stage.world.platform.qr_of(&session)),
+            );
+        }
+    }
+
+    /// What a caller sends wrongly must not be quoted either: it may be a password pasted into the wrong field.
+    async fn send_wrongly(&mut self) {
+        let token = self.stage.school.token.clone();
+        let bodies = [
+            format!(r#"{{"session": ["{CALLER}"], "force": "{CALLER}", "add_new": "{CALLER}"}}"#),
+            format!(r#"{{"session": "{CALLER} ", "integration_id": "{CALLER}", "{CALLER}": 1}}"#),
+            format!(r#"{{"force_recreate": "{CALLER}"}}"#),
+            format!(r#"{{"force": {{"{CALLER}": 1}}}}"#),
+            format!(r#"["{CALLER}"]"#),
+            format!(r#"{{"session": "x", {CALLER}"#),
+        ];
+        for name in ["wpp-create", "wpp-qr", "wpp-status"] {
+            for body in &bodies {
+                let event = Event::post(name).bearer(&token).header("Content-Type", "application/json");
+                let answer = self.stage.invoke(name, event.body(body).v2()).await;
+                self.answers.push((format!("{name} of {body}"), answer));
+            }
+            for bearer in [CALLER.to_owned(), format!("{token}{CALLER}"), format!("a.{CALLER}.b")] {
+                let event = Event::post(name).bearer(&bearer).header("X-Other", CALLER).query(CALLER, CALLER);
+                let answer = self.stage.invoke(name, event.json(&json!({CALLER: CALLER})).v1()).await;
+                assert_eq!(answer.status, 401);
+                self.answers.push((format!("{name} with a wrong bearer"), answer));
+            }
+        }
+    }
+
+    /// Looks through everything that came out.
+    async fn end(mut self) {
+        self.secrets.add_jwt("user token", &self.stage.school.token);
+        self.secrets.learn(&self.stage).await;
+        for (place, answer) in &self.answers {
+            self.secrets.assert_none_in(place, &answer.raw.to_string());
+            let mut rest = answer.json.clone();
+            for qr in ["qr", "qrcode"] {
+                rest.as_object_mut().map(|rest| rest.remove(qr));
+            }
+            let (rest, headers) = (rest.to_string(), format!("{:?}", answer.headers));
+            for qr in &self.qrs {
+                assert!(!rest.contains(qr.as_str()) && !headers.contains(qr.as_str()), "{place}: {rest}");
+            }
+        }
+        for name in ["wpp-create", "wpp-qr", "wpp-status"] {
+            let logs = self.stage.sandbox(name).logs().await;
+            assert!(logs.contains("answered") && logs.contains("refused"), "{name} logs nothing:\n{logs}");
+            self.secrets.assert_none_in(&format!("the log of {name}"), &logs);
+            assert!(!self.qrs.iter().any(|qr| logs.contains(qr.as_str())), "{name} logs a QR");
+        }
+    }
+}
+
+fn refusal() -> String {
+    json!({"error": UPSTREAM, "message": UPSTREAM, "code": UPSTREAM, "details": UPSTREAM}).to_string()
+}
+
+fn wrong_types() -> String {
+    json!({"apiKey": [UPSTREAM], "session": 1, "token": {"a": UPSTREAM}, "status": [UPSTREAM], "qr": [UPSTREAM]})
+        .to_string()
+}
+
+/// With everything logged that can be: what is not there then is not there at a higher level either.
+async fn search(endpoints: [&'static str; 6], format: &str) {
+    let everything =
+        [("RUST_LOG", "trace"), ("AWS_LAMBDA_LOG_LEVEL", "TRACE"), ("AWS_LAMBDA_LOG_FORMAT", format)];
+    let mut search = Search::begin(&everything).await;
+    for endpoint in endpoints {
+        search.drive(endpoint).await;
+    }
+    search.send_wrongly().await;
+    search.end().await;
+}
+
+#[tokio::test]
+async fn no_secret_leaves_whatever_the_platform_does() {
+    search(PLATFORM, "Text").await;
+}
+
+#[tokio::test]
+async fn no_secret_leaves_whatever_the_database_does() {
+    search(DATABASE, "JSON").await;
+}
+
+#[tokio::test]
+async fn an_api_key_leaves_masked() {
+    let stage = Stage::start().await;
+    let answer = stage.post("wpp-create", json!({})).await;
+    let key = stage.world.platform.key_of(&stage.school.id.to_string()).unwrap();
+    let masked = format!("{}••••••{}", &key[..6], &key[key.len() - 4..]);
+    assert_eq!(answer.json["apiKey"], json!(masked));
+}

@@ -1,0 +1,160 @@
+//! The whole story as a person lives it: `local dev`, the functions under `cargo lambda watch`, and plain HTTP.
+
+#![allow(clippy::unwrap_used, reason = "a test fails where it stands")]
+
+use std::path::PathBuf;
+use std::time::Duration;
+
+use local::child::{Child, Output, Signal, leashed};
+use local::{http, ports};
+use reqwest::Client;
+use serde_json::{Value, json};
+use tokio::process::Command;
+use tokio_postgres::NoTls;
+
+/// The functions are built by then; what is left is to start a dozen processes.
+const PATIENCE: Duration = Duration::from_secs(240);
+
+/// A running `local dev` on ports and data of its own.
+struct Dev {
+    process: Child,
+    data: PathBuf,
+    functions: u16,
+    platform: u16,
+    postgres: u16,
+    token: String,
+    http: Client,
+}
+
+impl Dev {
+    async fn start(data: PathBuf) -> Self {
+        let [functions, platform, supabase, postgres, postgrest] = [(); 5].map(|()| ports::free().unwrap());
+        let mut command = leashed(env!("CARGO_BIN_EXE_local"), Signal::Terminate);
+        command.arg("dev").env("WPP_LOCAL_DATA", &data).env("NO_COLOR", "1");
+        for (name, port) in [
+            ("WPP_LOCAL_PORT", functions),
+            ("WPP_LOCAL_PLATFORM_PORT", platform),
+            ("WPP_LOCAL_SUPABASE_PORT", supabase),
+            ("WPP_LOCAL_POSTGRES_PORT", postgres),
+            ("WPP_LOCAL_POSTGREST_PORT", postgrest),
+        ] {
+            command.env(name, port.to_string());
+        }
+        let mut process = Child::spawn("local dev", command, &Output::Captured).unwrap();
+        let ready = async {
+            while !process.logs().contains("Ctrl-C ends it all") {
+                assert!(process.ended().is_none(), "{}", process.logs());
+                tokio::time::sleep(Duration::from_millis(50)).await;
+            }
+        };
+        let ready = tokio::time::timeout(PATIENCE, ready).await;
+        assert!(ready.is_ok(), "{}", process.logs());
+        let logs = process.logs();
+        let token = logs.lines().find(|line| line.starts_with("eyJ")).unwrap().to_owned();
+        Self { process, data, functions, platform, postgres, token, http: http::client().unwrap() }
+    }
+
+    async fn post(&self, name: &str, body: Value) -> Value {
+        self.send(format!("http://127.0.0.1:{}/functions/v1/{name}", self.functions), body).await
+    }
+
+    async fn scan(&self, session: &str) {
+        self.send(format!("http://127.0.0.1:{}/_sim/scan", self.platform), json!({"session": session})).await;
+    }
+
+    async fn send(&self, url: String, body: Value) -> Value {
+        let request = self.http.post(url).bearer_auth(&self.token).header("content-type", "application/json");
+        let bytes = request.body(body.to_string()).send().await.unwrap().bytes().await.unwrap();
+        serde_json::from_slice(&bytes).unwrap_or_default()
+    }
+
+    async fn platform_calls(&self, endpoint: &str) -> u64 {
+        let url = format!("http://127.0.0.1:{}/_sim/counts", self.platform);
+        let bytes = self.http.get(url).send().await.unwrap().bytes().await.unwrap();
+        serde_json::from_slice::<Value>(&bytes).unwrap()[endpoint].as_u64().unwrap_or(0)
+    }
+
+    async fn expire_token(&self) {
+        let address = format!("host=127.0.0.1 port={} user=postgres dbname=postgres", self.postgres);
+        let (sql, connection) = tokio_postgres::connect(&address, NoTls).await.unwrap();
+        let connection = tokio::spawn(connection);
+        let expire = "update messenger_integrations set settings = settings || '{\"wppJwtExpiresAt\": 1}'";
+        assert_eq!(sql.execute(expire, &[]).await.unwrap(), 1);
+        drop(sql);
+        connection.await.unwrap().unwrap();
+    }
+
+    async fn invoke(&self, function: &str, event: &str) -> Value {
+        let own = PathBuf::from(concat!(env!("CARGO_MANIFEST_DIR"), "/../.tools/venv/bin/cargo-lambda"));
+        let program = std::env::var_os("CARGO_LAMBDA").map(PathBuf::from);
+        let program = program.or(Some(own).filter(|own| own.exists())).unwrap_or("cargo-lambda".into());
+        let event = self.data.join("events").join(event);
+        let port = self.functions.to_string();
+        let output = Command::new(program)
+            .args([
+                "lambda",
+                "invoke",
+                function,
+                "--invoke-address",
+                "127.0.0.1",
+                "--invoke-port",
+                &port,
+                "--data-file",
+            ])
+            .arg(event)
+            .output()
+            .await
+            .unwrap();
+        assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+        let answer: Value = serde_json::from_slice(&output.stdout).unwrap();
+        serde_json::from_str(answer["body"].as_str().unwrap()).unwrap()
+    }
+
+    /// Ctrl-C, and what is left afterwards.
+    async fn interrupt(mut self) -> Option<i32> {
+        self.process.signal(Signal::Interrupt).await.unwrap();
+        let status = self.process.wait().await.unwrap();
+        for port in [self.functions, self.platform, self.postgres] {
+            assert!(ports::is_free(port), "somebody still listens on port {port}");
+        }
+        status.code()
+    }
+}
+
+/// A directory that is gone after the test.
+struct Data(PathBuf);
+
+impl Drop for Data {
+    fn drop(&mut self) {
+        let _ = std::fs::remove_dir_all(&self.0);
+    }
+}
+
+#[tokio::test]
+async fn a_number_is_created_scanned_connected_and_stays_so_when_its_token_expires_and_when_all_restarts() {
+    let data = Data(std::env::temp_dir().join(format!("wpp-local-story-{:016x}", fastrand::u64(..))));
+    let dev = Dev::start(data.0.clone()).await;
+
+    let created = dev.post("wpp-create", json!({})).await;
+    assert_eq!(created["status"], "qr_issued", "{created}");
+    let session = created["session"].as_str().unwrap().to_owned();
+    let polled = dev.invoke("wpp-qr", "qr.json").await;
+    assert_eq!(polled["qr"], created["qrcode"]);
+
+    dev.scan(&session).await;
+    let connected = json!({
+        "success": true, "status": "connected", "platform_status": "connected", "account_number": session,
+    });
+    assert_eq!(dev.post("wpp-status", json!({"force": true})).await, connected);
+    assert_eq!(dev.platform_calls("token").await, 1);
+
+    dev.expire_token().await;
+    assert_eq!(dev.invoke("wpp-status", "status.json").await, connected);
+    assert_eq!(dev.post("wpp-status", json!({"force": true})).await, connected);
+    assert_eq!(dev.platform_calls("token").await, 2);
+    assert_eq!(dev.interrupt().await, Some(0));
+
+    let dev = Dev::start(data.0.clone()).await;
+    assert_eq!(dev.post("wpp-status", json!({"force": true})).await, connected);
+    assert_eq!(dev.interrupt().await, Some(0));
+}

@@ -1,0 +1,43 @@
+# A few verbs. Every one sets up what it needs, says what it installs, and is quick the second time.
+
+CARGO_LAMBDA ?= cargo-lambda
+
+# Many tests wait for servers rather than for a processor.
+export RUST_TEST_THREADS ?= 4
+
+.PHONY: dev test check fuzz build template tools clean
+
+dev: tools
+	cargo run --quiet --package local dev
+
+# The functions first: the tests run their binaries, and cargo lambda watch finds them built. A fleet of eight processes
+# with fifty requests each needs more open files than a user mostly may have without asking.
+test: tools
+	cargo build --workspace
+	ulimit -S -n "$$(ulimit -H -n)" && cargo test --workspace
+
+check:
+	cargo fmt --all --check
+	cargo clippy --workspace --all-targets -- -D warnings
+
+# Each target of foreign input for so many seconds: make fuzz SECONDS=600
+SECONDS := 60
+fuzz:
+	FUZZ_SECONDS=$(SECONDS) cargo test --package shared fuzz -- --nocapture
+
+# What a deployment takes: target/lambda/<name>/bootstrap. Its linker, zig, is looked for on the PATH.
+build: tools
+	PATH="$(CURDIR)/.tools/venv/bin:$$PATH" $(CARGO_LAMBDA) lambda build --release --x86-64 --bin wpp-create --bin wpp-qr --bin wpp-status
+
+template: .tools/cfn/bin/cfn-lint
+	$< template.yaml
+
+tools:
+	@sh local/tools.sh
+
+.tools/cfn/bin/cfn-lint:
+	@sh local/tools.sh cfn-lint
+
+clean:
+	cargo clean
+	rm -rf .tools .local

@@ -44,10 +44,9 @@ fn assert_served(stage: &Stage, line: &Line, answers: &[Answer]) {
     }
 }
 
-/// All calls but the claims: how often those who wait look again is a matter of time.
+/// All calls but the claims: how often a sandbox that waits looks again is a matter of time.
 fn calls(stage: &Stage) -> Value {
     let mut calls = stage.calls();
-    assert!(calls["rpc/wpp_claim_refresh"].as_u64() >= Some(50), "{calls}");
     calls.as_object_mut().unwrap().remove("rpc/wpp_claim_refresh");
     calls
 }

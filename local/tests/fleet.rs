@@ -9,6 +9,7 @@ use local::gate::Point;
 use local::lambda::{Answer, Ended, Options, Sandbox, binary};
 use local::stage::{Line, Stage, environment};
 use serde_json::{Value, json};
+use tokio::sync::{Mutex, MutexGuard};
 
 const PROCESSES: usize = 8;
 const REQUESTS: usize = 50;
@@ -16,7 +17,11 @@ const REQUESTS: usize = 50;
 /// Longer than 400 requests take on a small machine: time must not decide.
 const PATIENCE_MS: i64 = 55_000;
 
+/// A fleet has the machine to itself.
+static MACHINE: Mutex<()> = Mutex::const_new(());
+
 struct Fleet {
+    _machine: MutexGuard<'static, ()>,
     stage: Stage,
     line: Line,
     sandboxes: Vec<(&'static str, Sandbox)>,
@@ -25,6 +30,7 @@ struct Fleet {
 impl Fleet {
     /// Eight processes of these functions in turn, and a number whose token ended an hour ago.
     async fn start(functions: &[&'static str]) -> Self {
+        let machine = MACHINE.lock().await;
         let stage = Stage::start().await;
         let line = stage.number().await;
         stage.set_token_end(&line, -3600).await;
@@ -38,7 +44,7 @@ impl Fleet {
             (*name, sandbox)
         };
         let sandboxes = join_all(functions.iter().cycle().take(PROCESSES).map(start)).await;
-        Self { stage, line, sandboxes }
+        Self { _machine: machine, stage, line, sandboxes }
     }
 
     async fn ask(&self, (name, sandbox): &(&'static str, Sandbox)) -> Ended {
@@ -75,6 +81,8 @@ impl Fleet {
         let calls = self.stage.calls();
         println!("{} requests of {PROCESSES} processes: {calls}", answers.len());
         assert_eq!((&calls["token"], &calls["rpc/wpp_save_token"]), (&json!(1), &json!(1)));
+        // It is sandboxes that ask for the right to refresh, and not each of their requests.
+        assert!(calls["rpc/wpp_claim_refresh"].as_u64() < Some(REQUESTS as u64 * 4), "{calls}");
         self.assert_stored_token_is_good().await;
     }
 

@@ -6,6 +6,7 @@ use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
+use futures_util::future::join_all;
 use serde_json::{Value, json};
 use shared::App;
 use shared::client::{Access, Client, Options};
@@ -69,10 +70,23 @@ impl Story {
         let number = self.number().await;
         let now = number.settings.token().unwrap().expires_at.minus(Duration::from_secs(left));
         self.stage.forget_calls();
-        let platform = &self.app.platform;
-        let mut client = Client::of_number(platform.clone(), self.app.store.clone(), &number).unwrap();
-        let answer = client.call(now, deadline(), |access| status(platform, access)).await;
+        let answer = self.call(&number, now).await;
         (answer, self.stage.calls())
+    }
+
+    async fn call(&self, number: &Number, now: UnixMs) -> Result<Status, Error> {
+        let mut client = Client::of_number(&self.app, number).unwrap();
+        client.call(now, deadline(), |access| status(&self.app.platform, access)).await
+    }
+
+    /// Fifty requests that one sandbox works on at once, their token at its end; with the calls that they made.
+    async fn crowd(&self) -> (Vec<Result<Status, Error>>, Value) {
+        let number = self.number().await;
+        let now = number.settings.token().unwrap().expires_at;
+        self.stage.end_waits(&self.line).await;
+        self.stage.forget_calls();
+        let answers = join_all((0..50).map(|_| self.call(&number, now))).await;
+        (answers, self.stage.calls())
     }
 
     async fn serves(&self, left: u64, calls: Value) {
@@ -134,6 +148,46 @@ async fn the_whole_life_of_a_token() {
     let dead = json!({"token": 1, "status": 1, "rpc/wpp_claim_refresh": 1, "rpc/wpp_fail_refresh": 1});
     story.refuses(3600, "api_key_rejected", dead).await;
     story.refuses(3600, "api_key_rejected", json!({"status": 1, "rpc/wpp_claim_refresh": 1})).await;
+}
+
+#[tokio::test]
+async fn the_requests_of_one_sandbox_fetch_one_token_and_ask_for_the_right_to_it_once() {
+    let story = Story::begin().await;
+    let (answers, calls) = story.crowd().await;
+    assert!(answers.iter().all(Result::is_ok), "{answers:?}");
+    let once = json!({"status": 50, "token": 1, "rpc/wpp_claim_refresh": 1, "rpc/wpp_save_token": 1});
+    assert_eq!(calls, once);
+}
+
+/// What fails for one fails for those who wait with it: each has its reason, and nobody asks again.
+#[tokio::test]
+async fn the_requests_of_one_sandbox_share_a_failure() {
+    let story = Story::begin().await;
+    let status = |status| Fault::Status { status, body: String::new(), retry_after_s: None };
+    let gates = [&story.stage.world.platform.gate, &story.stage.world.supabase.gate];
+    let failed = json!({"token": 1, "rpc/wpp_claim_refresh": 1, "rpc/wpp_fail_refresh": 1});
+    let served = json!({"status": 50, "token": 1, "rpc/wpp_claim_refresh": 1, "rpc/wpp_save_token": 1,
+        "rpc/wpp_fail_refresh": 1});
+    for (gate, endpoint, fault, code, expected) in [
+        (gates[0], "token", status(429), Some("platform_busy"), &failed),
+        (gates[0], "token", status(403), Some("api_key_rejected"), &failed),
+        (
+            gates[1],
+            "rpc/wpp_claim_refresh",
+            status(401),
+            Some("database_key_rejected"),
+            &json!({"rpc/wpp_claim_refresh": 1}),
+        ),
+        (gates[1], "rpc/wpp_save_token", status(401), None, &served),
+    ] {
+        gate.inject(endpoint, fault);
+        let (answers, calls) = story.crowd().await;
+        for answer in answers {
+            assert_eq!(answer.err().map(|error| error.public().code), code, "{endpoint}");
+        }
+        assert_eq!(calls, *expected, "{endpoint}");
+        gate.clear();
+    }
 }
 
 /// The client of the plan for whoever has no database: a script, a test.

@@ -8,9 +8,11 @@ use std::time::Duration;
 use reqwest::Url;
 use uuid::Uuid;
 
+use crate::App;
 use crate::clock::UnixMs;
 use crate::deadline::Deadline;
 use crate::error::Error;
+use crate::flight::{Flights, Landing, Turn};
 use crate::life::{Event, FetchFailure, Life, Step, Trouble};
 use crate::secret::Secret;
 use crate::store::{ClaimOutcome, Lease, Number, Saved, Store, StoreError};
@@ -19,9 +21,9 @@ use crate::upstream::Upstream;
 use crate::wpp::{Platform, PlatformError};
 
 /// The right to refresh ends by itself after this: the longest that a crowd waits for a holder that has died.
-const LEASE: Duration = Duration::from_secs(6);
+const LEASE: Duration = Duration::from_secs(8);
 
-/// A fetch ends before the lease does, so that its token is saved under it.
+/// A fetch ends well before the lease does, so that its token is saved under it, also where the database is slow.
 const FETCH_TIME: Duration = Duration::from_secs(5);
 
 /// What an early refresh may add to a request that has already been served, but for the noting of what it came to.
@@ -60,7 +62,7 @@ pub struct Options {
 #[derive(Clone)]
 enum Keeper {
     /// The number's row: shared with every other sandbox and with the sibling functions.
-    Row { store: Store, lease: Lease },
+    Row { store: Store, flights: Flights, lease: Lease },
     /// Whoever uses the client, alone.
     Owner { api_key: Option<Secret>, on_token: Arc<dyn Fn(&Token) + Send + Sync> },
 }
@@ -107,19 +109,19 @@ impl Client {
     ///
     /// # Errors
     /// [`Error::NumberNotFound`] where the row has no session yet.
-    pub fn of_number(platform: Platform, store: Store, number: &Number) -> Result<Self, Error> {
+    pub fn of_number(app: &App, number: &Number) -> Result<Self, Error> {
         let lease = Lease {
             organization_id: number.organization_id,
             integration_id: number.integration_id,
             holder: Uuid::new_v4(),
         };
         Ok(Self {
-            platform,
+            platform: app.platform.clone(),
             spread: Spread::of(&number.integration_id),
             session: number.settings.session().ok_or(Error::NumberNotFound)?.to_owned(),
             token: number.settings.token(),
             early_taken: number.early_taken,
-            keeper: Keeper::Row { store, lease },
+            keeper: Keeper::Row { store: app.store.clone(), flights: app.flights.clone(), lease },
         })
     }
 
@@ -156,6 +158,7 @@ impl Client {
         loop {
             let event = match step {
                 Step::Call(token) => {
+                    attempt.turn = None;
                     let access = Access { session: self.session.clone(), jwt: token.jwt.clone() };
                     self.token = Some(token);
                     match work(access).await {
@@ -176,35 +179,97 @@ impl Client {
         }
     }
 
-    /// Carries out one step of a refresh. An early one that takes too long is given up.
+    /// Carries out one step of a refresh, in this sandbox's turn. An early one that takes too long is given up.
     async fn refresh(&mut self, attempt: &mut Attempt, step: Step) -> Result<Event, Error> {
-        if let Step::Claim { early: true, .. } = step {
-            attempt.early_until = Some(attempt.deadline.at_most(EARLY_TIME));
-            self.early_taken = true;
-        }
-        match step {
-            Step::Claim { replaced, early } => Ok(self.claim(attempt, replaced.as_ref(), early).await),
+        let event = match step {
+            Step::Claim { replaced, early } => {
+                if early {
+                    attempt.early_until = Some(attempt.deadline.at_most(EARLY_TIME));
+                    self.early_taken = true;
+                }
+                if let Some(event) = self.take_turn(attempt, replaced.as_ref(), early).await? {
+                    return Ok(event);
+                }
+                let event = self.claim(attempt, replaced.as_ref(), early).await;
+                attempt.replaced = replaced;
+                event
+            }
             Step::Wait(at_most) => {
                 let pause = at_most.mul_f64(0.5 + 0.5 * fastrand::f64());
                 if attempt.deadline.sleep(pause).await {
-                    Ok(Event::Waited)
+                    Event::Waited
                 } else {
-                    Err(Error::DeadlineExceeded)
+                    return Err(Error::DeadlineExceeded);
                 }
             }
-            Step::Fetch => Ok(self.fetch(attempt).await),
-            Step::Save { token, replaced } => Ok(self.save(attempt, token, replaced.as_ref()).await),
+            Step::Fetch => self.fetch(attempt).await,
+            Step::Save { token, replaced } => self.save(attempt, token, replaced.as_ref()).await,
             Step::Release(failure) => {
                 self.release(attempt, failure).await;
-                Ok(Event::Released)
+                Event::Released
             }
-            Step::Call(_) | Step::End(_) => Err(Error::TokenRejected),
+            Step::Call(_) | Step::End(_) => return Err(Error::TokenRejected),
+        };
+        self.land(attempt, &event);
+        Ok(event)
+    }
+
+    /// Waits for this sandbox's turn at the number's refresh, but not with one that can be let be. Answers what another
+    /// request has heard meanwhile; nothing where this one is to ask.
+    async fn take_turn(
+        &mut self,
+        attempt: &mut Attempt,
+        replaced: Option<&Secret>,
+        early: bool,
+    ) -> Result<Option<Event>, Error> {
+        let Keeper::Row { flights, lease, .. } = &self.keeper else { return Ok(None) };
+        if attempt.turn.is_some() {
+            return Ok(None);
         }
+        let turn = if early {
+            let Some(turn) = flights.free_turn(lease.integration_id) else {
+                return Ok(Some(Event::Busy(Duration::ZERO)));
+            };
+            turn
+        } else {
+            let turn = flights.turn(lease.integration_id);
+            attempt.deadline.bound(turn).await.map_err(|_| Error::DeadlineExceeded)?
+        };
+        let Some(landing) = turn.landed(replaced) else {
+            attempt.turn = Some(turn);
+            return Ok(None);
+        };
+        self.session = landing.session;
+        attempt.platform = landing.platform;
+        attempt.database = landing.database;
+        Ok(Some(landing.event))
+    }
+
+    /// Leaves what this request has heard to the others of its sandbox, where they would hear the same.
+    fn land(&self, attempt: &mut Attempt, event: &Event) {
+        let Some(turn) = &mut attempt.turn else { return };
+        let event = match event {
+            Event::Row { .. } => event.clone(),
+            // Also one that could not be saved is good.
+            Event::Saved | Event::SaveFailed => Event::Row { token: self.token.clone(), now: attempt.now },
+            // What fails within the little time of an early refresh may yet work for them.
+            _ if attempt.early_until.is_some() => return,
+            Event::Cooling(_) | Event::ClaimFailed | Event::Gone => event.clone(),
+            Event::FetchFailed(failure) => Event::Cooling(*failure),
+            _ => return,
+        };
+        turn.land(Landing {
+            replaced: attempt.replaced.clone(),
+            event,
+            session: self.session.clone(),
+            platform: attempt.platform,
+            database: attempt.database.clone(),
+        });
     }
 
     async fn claim(&mut self, attempt: &mut Attempt, replaced: Option<&Secret>, early: bool) -> Event {
         let (store, lease) = match &self.keeper {
-            Keeper::Row { store, lease } => (store, *lease),
+            Keeper::Row { store, lease, .. } => (store, *lease),
             Keeper::Owner { api_key, .. } => {
                 attempt.api_key.clone_from(api_key);
                 return Event::Granted;
@@ -256,7 +321,7 @@ impl Client {
 
     async fn save(&mut self, attempt: &mut Attempt, token: Token, replaced: Option<&Secret>) -> Event {
         let (store, lease) = match &self.keeper {
-            Keeper::Row { store, lease } => (store, *lease),
+            Keeper::Row { store, lease, .. } => (store, *lease),
             Keeper::Owner { on_token, .. } => {
                 on_token(&token);
                 self.token = Some(token);
@@ -305,7 +370,7 @@ impl Client {
 
     /// Gives the right to refresh back. Where this fails too, the lease ends by itself.
     async fn give_back(&self, attempt: &Attempt, failure: &str, cool: Duration) {
-        let Keeper::Row { store, lease } = &self.keeper else { return };
+        let Keeper::Row { store, lease, .. } = &self.keeper else { return };
         if let Err(error) =
             store.fail_refresh(*lease, failure, cool, attempt.deadline.at_most(NOTE_TIME)).await
         {
@@ -332,6 +397,10 @@ struct Attempt {
     deadline: Deadline,
     /// When a refresh that can be let be is given up.
     early_until: Option<Deadline>,
+    /// The sandbox's turn at the number's refresh, from the first claim to the next call.
+    turn: Option<Turn>,
+    /// The token that the last claim was to replace.
+    replaced: Option<Secret>,
     now: UnixMs,
     api_key: Option<Secret>,
     key_is_new: bool,
@@ -344,6 +413,8 @@ impl Attempt {
         Self {
             deadline,
             early_until: None,
+            turn: None,
+            replaced: None,
             now,
             api_key: None,
             key_is_new: false,

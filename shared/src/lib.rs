@@ -9,6 +9,7 @@ pub mod creation;
 pub mod deadline;
 pub mod edge;
 pub mod error;
+pub mod flight;
 #[cfg(test)]
 mod fuzz;
 pub mod hint;
@@ -25,11 +26,12 @@ pub mod upstream;
 pub mod wpp;
 
 use config::Config;
+use flight::Flights;
 use store::Store;
 use upstream::Upstream;
 use wpp::Platform;
 
-/// What a sandbox holds for all its requests. Nothing in it belongs to one of them.
+/// What a sandbox holds for all its requests. Nothing in it belongs to one of them alone.
 #[derive(Debug)]
 pub struct App {
     /// The environment's word.
@@ -38,6 +40,8 @@ pub struct App {
     pub store: Store,
     /// The platform.
     pub platform: Platform,
+    /// The refreshes of tokens that are under way.
+    pub flights: Flights,
     /// Tells who is calling.
     pub verifier: caller::Verifier,
 }
@@ -54,6 +58,7 @@ impl App {
         Ok(Self {
             store: Store::new(supabase, &config.service_key, upstream.clone(), config.upstream_timeout),
             verifier: caller::Verifier::new(supabase, secret, upstream.http().clone()),
+            flights: Flights::default(),
             platform: Platform::new(config.wpp_base_url.clone(), upstream, config.upstream_timeout),
             config,
         })

@@ -124,7 +124,7 @@ impl<'a> Line<'a> {
     /// # Errors
     /// [`Error::NumberNotFound`] where it has no session yet.
     pub fn open(app: &'a App, number: Number, now: UnixMs, deadline: Deadline) -> Result<Self, Error> {
-        let client = Client::of_number(app.platform.clone(), app.store.clone(), &number)?;
+        let client = Client::of_number(app, &number)?;
         Ok(Self { app, number, client, now, deadline })
     }
 

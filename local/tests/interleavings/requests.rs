@@ -24,6 +24,9 @@ use tokio::runtime::Runtime;
 
 use crate::replayable;
 
+/// Fewer than the most requests at once: some share a sandbox, and others do not.
+const SANDBOXES: usize = 3;
+
 #[derive(Clone, Debug)]
 struct Case {
     newest_token_only: bool,
@@ -114,7 +117,7 @@ fn deadline() -> Deadline {
 /// An organisation with a number of its own.
 struct Scene<'a> {
     stage: &'a Stage,
-    app: &'a App,
+    sandboxes: &'a [App],
     school: Organisation,
     line: Line,
     newest_token_only: bool,
@@ -125,7 +128,7 @@ impl Scene<'_> {
     async fn play(&mut self, wave: &Wave) {
         self.prepare(wave).await;
         let calm = wave.mishaps.is_empty() && !wave.recreate;
-        let requests = join_all((0..wave.requests).map(|_| self.request()));
+        let requests = join_all((0..wave.requests).map(|nth| self.request(nth)));
         let writes = async {
             for write in self.written..self.written + wave.writes {
                 self.stage.merge(&self.line, json!({format!("write{write}"): write})).await;
@@ -152,7 +155,7 @@ impl Scene<'_> {
         self.stage.world.supabase.gate.clear();
         self.assert_nothing_is_lost().await;
         self.stage.end_waits(&self.line).await;
-        self.request().await.unwrap();
+        self.request(0).await.unwrap();
         self.assert_nothing_is_lost().await;
         let stored = self.stage.settings(&self.line).await["wppJwtToken"].as_str().unwrap().to_owned();
         assert!(self.stage.world.platform.tokens_of(&self.line.session).contains(&stored));
@@ -179,13 +182,14 @@ impl Scene<'_> {
         }
     }
 
-    async fn request(&self) -> Result<Status, Error> {
+    /// By one sandbox or another.
+    async fn request(&self, nth: usize) -> Result<Status, Error> {
         let wanted = Wanted { session: None, integration_id: Some(self.line.id) };
-        let found = self.app.store.find(self.school.user, &wanted, deadline()).await?;
+        let app = &self.sandboxes[nth % self.sandboxes.len()];
+        let found = app.store.find(self.school.user, &wanted, deadline()).await?;
         let number = found.number.ok_or(Error::NumberNotFound)?;
-        let platform = &self.app.platform;
-        let mut client = Client::of_number(platform.clone(), self.app.store.clone(), &number)?;
-        let work = async |session: String, jwt| platform.status(&session, &jwt, deadline()).await;
+        let mut client = Client::of_number(app, &number)?;
+        let work = async |session: String, jwt| app.platform.status(&session, &jwt, deadline()).await;
         client.call(found.now, deadline(), |access| work(access.session, access.jwt)).await
     }
 
@@ -197,10 +201,10 @@ impl Scene<'_> {
             query_session: None,
             idempotency_key: None,
         };
-        obtain(self.app, &ask, Intention::Replacement, json!({})).await.map(drop)
+        obtain(&self.sandboxes[0], &ask, Intention::Replacement, json!({})).await.map(drop)
     }
 
-    /// Has a lease that nobody gives back end after a fraction of a second, instead of six.
+    /// Has a lease that nobody gives back end after a fraction of a second, instead of eight.
     async fn hurry(&self) -> ! {
         let hurry = "update wpp_token_leases set held_until = held_until - interval '1 second'
                      where integration_id = $1";
@@ -251,7 +255,7 @@ const HISTORY: &str = "
     end $$;
     create trigger note_token after update on messenger_integrations for each row execute function note_token()";
 
-async fn scene<'a>(stage: &'a Stage, app: &'a App, newest_token_only: bool) -> Scene<'a> {
+async fn scene<'a>(stage: &'a Stage, sandboxes: &'a [App], newest_token_only: bool) -> Scene<'a> {
     stage.world.platform.gate.clear();
     stage.world.supabase.gate.clear();
     stage.world.platform.behave(|manners| {
@@ -265,23 +269,23 @@ async fn scene<'a>(stage: &'a Stage, app: &'a App, newest_token_only: bool) -> S
                from messenger_integrations where organization_id = $1";
     let row = stage.sql.query_one(row, &[&school.id]).await.unwrap();
     let line = Line { id: row.get(0), session: row.get(1), key: row.get(2) };
-    Scene { stage, app, school, line, newest_token_only, written: 0 }
+    Scene { stage, sandboxes, school, line, newest_token_only, written: 0 }
 }
 
 #[test]
 fn whatever_happens_at_once_the_promises_hold() {
     let runtime = Runtime::new().unwrap();
-    let (stage, app) = runtime.block_on(async {
+    let (stage, sandboxes) = runtime.block_on(async {
         let stage = Stage::start().await;
         stage.sql.batch_execute(HISTORY).await.unwrap();
         stage.world.platform.behave(|manners| manners.repeated_create = RepeatedCreate::NewKey);
         let env: BTreeMap<_, _> = environment(&stage.world, &[]).into_iter().collect();
         let config = Config::read(|name| env.get(name).cloned(), &["WPP_SECRET"]).unwrap();
-        (stage, App::new(config).unwrap())
+        (stage, [(); SANDBOXES].map(|()| App::new(config.clone()).unwrap()))
     });
     replayable(64, waves(), |case| {
         runtime.block_on(async {
-            let mut scene = scene(&stage, &app, case.newest_token_only).await;
+            let mut scene = scene(&stage, &sandboxes, case.newest_token_only).await;
             for wave in &case.waves {
                 scene.play(wave).await;
             }

@@ -16,6 +16,15 @@ create or replace function public.wpp_settings(p_settings jsonb) returns jsonb
 language sql immutable set search_path = ''
 as $$ select case jsonb_typeof(p_settings) when 'object' then p_settings else '{}' end $$;
 
+-- Whether a number is in use and has its credentials.
+create or replace function public.wpp_works(p_number public.messenger_integrations) returns boolean
+language sql immutable set search_path = ''
+as $$
+  select coalesce(p_number.is_active, false) and count(*) = 2
+  from jsonb_each(public.wpp_settings(p_number.settings)) s
+  where s.key in ('wppApiKey', 'wppAccountNumber') and jsonb_typeof(s.value) = 'string' and s.value <> '""'
+$$;
+
 -- A number as the functions see it: the row's identity, its settings, the last seen state of its session, when its
 -- credentials came (where that is known), when a phone was first linked with them, and whether somebody is seeing to an
 -- early refresh of its token, or has just tried. In plpgsql, which may name tables that later migrations bring.
@@ -51,8 +60,8 @@ begin
 end
 $$;
 
--- The number a user means: the named session, else the named row, else the primary, else any active one.
--- A session may be named as the platform does or as whatsapp_sessions does.
+-- The number a user means: the named session, else the named row, else the primary, else any active one. A number that
+-- has no credentials is meant only where there is no other. A session may be named as the platform does or as whatsapp_sessions does.
 -- Answers {now_ms, organization_id | null, number | null}.
 create or replace function public.wpp_find_number(
   p_user_id uuid, p_session text default null, p_integration_id uuid default null)
@@ -69,7 +78,7 @@ as $$
       and (p_session is null
         or p_session in (i.settings ->> 'wppAccountNumber', 'wpp_' || (i.settings ->> 'wppAccountNumber')))
       and (p_session is not null or p_integration_id is null or i.id = p_integration_id)
-    order by i.is_primary desc nulls last, (i.settings ->> 'wppApiKey' is not null) desc, i.created_at, i.id
+    order by public.wpp_works(i) desc, i.is_primary desc nulls last, i.created_at, i.id
     limit 1
   )
   select jsonb_build_object(

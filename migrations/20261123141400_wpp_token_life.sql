@@ -105,10 +105,10 @@ begin
     return jsonb_build_object('now_ms', public.wpp_now_ms(), 'outcome', 'gone');
   end if;
 
-  if v_settings ->> 'wppJwtToken' = p_token then
-    v_outcome := 'saved';
-  elsif v_settings ->> 'wppApiKey' = p_api_key
-    and public.wpp_stored_token(v_settings) is not distinct from p_replaced
+  -- The platform may give the same token again: then it is its end that is news.
+  if v_settings ->> 'wppApiKey' = p_api_key
+    and (public.wpp_stored_token(v_settings) is not distinct from p_replaced
+      or public.wpp_stored_token(v_settings) = p_token)
     and exists (
       select from public.wpp_token_leases l
       where l.integration_id = p_integration_id and l.holder = p_holder)
@@ -118,6 +118,8 @@ begin
           || jsonb_build_object('wppJwtToken', p_token, 'wppJwtExpiresAt', p_expires_at_ms),
         updated_at = clock_timestamp()
     where i.id = p_integration_id;
+    v_outcome := 'saved';
+  elsif public.wpp_stored_token(v_settings) = p_token then
     v_outcome := 'saved';
   end if;
 
@@ -130,16 +132,35 @@ end
 $$;
 
 -- Gives the right back after a refresh that failed, and has everybody leave it for `p_cool_ms`.
+-- Answers {now_ms, outcome, number?}; outcome is
+--   noted  the failure stands;
+--   moved  it says nothing: the row has got another API key since the claim, and is in `number`.
+-- Safe to repeat.
 create or replace function public.wpp_fail_refresh(
   p_organization_id uuid, p_integration_id uuid, p_holder uuid, p_failure text, p_cool_ms integer)
-returns void
-language sql set search_path = ''
+returns jsonb
+language plpgsql set search_path = ''
 as $$
+declare
+  v_settings jsonb;
+  v_lease public.wpp_token_leases;
+  v_answer jsonb := jsonb_build_object('now_ms', public.wpp_now_ms(), 'outcome', 'noted');
+begin
+  select public.wpp_settings(i.settings) into v_settings
+  from public.messenger_integrations i
+  where i.id = p_integration_id and i.organization_id = p_organization_id
+  for no key update;
+  if v_settings is null then
+    return v_answer;
+  end if;
   update public.wpp_token_leases l
   set held_until = clock_timestamp(), failure = p_failure,
       retry_at = clock_timestamp() + p_cool_ms * interval '1 millisecond'
   where l.integration_id = p_integration_id and l.holder = p_holder
-    and exists (
-      select from public.messenger_integrations i
-      where i.id = l.integration_id and i.organization_id = p_organization_id)
+  returning * into v_lease;
+  if found and v_lease.key_digest is distinct from md5(v_settings ->> 'wppApiKey') then
+    return v_answer || jsonb_build_object('outcome', 'moved', 'number', public.wpp_number(p_integration_id));
+  end if;
+  return v_answer;
+end
 $$;

@@ -158,8 +158,7 @@ async fn an_idempotency_key_stands_for_one_request_of_one_organisation_for_a_day
     assert_eq!(theirs.json["status"], "qr_issued", "{theirs:?}");
     assert_ne!(theirs.json["session"], number.json["session"]);
 
-    let age =
-        "update wpp_creations set created_at = now() - $1 * interval '1 hour' where organization_id = $2";
+    let age = "update wpp_idempotency_keys set created_at = now() - $1 * interval '1 hour' where organization_id = $2";
     stage.sql.execute(age, &[&23.9, &stage.school.id]).await.unwrap();
     assert_eq!(ask(&stage.school, json!({"add_new": true})).await.json["session"], number.json["session"]);
     stage.sql.execute(age, &[&24.1, &stage.school.id]).await.unwrap();

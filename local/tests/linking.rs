@@ -7,6 +7,7 @@ use serde_json::json;
 use local::clock::unix_ms;
 use local::events::Event;
 use local::gate::Fault;
+use local::gate::Point::After;
 use local::lambda::Options;
 use local::platform::StartAnswer;
 use local::stage::Stage;
@@ -118,8 +119,54 @@ async fn what_was_not_seen_does_not_replace_in_the_mirror_what_was() {
     stage.sql.execute("update wpp_creations set keyed_at = keyed_at - interval '1 hour'", &[]).await.unwrap();
     stage.world.platform.scan(&line.session).unwrap();
     assert_eq!(stage.post("wpp-status", json!({"force": true})).await.json["status"], "connected");
-    stage.world.platform.gate.inject("status", Fault::SlowHeaders);
-    let answer = stage.post("wpp-create", json!({})).await;
+    // The platform takes the start, and is not heard of again.
+    stage.world.platform.set_status(&line.session, "offline").unwrap();
+    stage.world.platform.gate.inject("start", Fault::Body("{}".to_owned()));
+    let hold = stage.world.platform.gate.hold_one("start", After);
+    let hang = async {
+        hold.reached(1).await;
+        stage.world.platform.gate.inject("status", Fault::SlowHeaders);
+        hold.release();
+    };
+    let (answer, ()) = tokio::join!(stage.post("wpp-create", json!({})), hang);
     assert_eq!((answer.status, &answer.json["status"]), (200, &json!("starting")), "{answer:?}");
     assert_eq!(stage.mirror(&line.session).await["status"], "connected");
+}
+
+/// The time for a QR is over before the session was even started: that is no number that is starting.
+#[tokio::test]
+async fn a_platform_that_hangs_before_the_start_is_a_timeout() {
+    let stage = Stage::start_with(&[("QR_WAIT_MS", "1500")], Options::default()).await;
+    let line = stage.number().await;
+    stage.settle_keys().await;
+    for endpoint in ["status", "start"] {
+        stage.world.platform.gate.inject(endpoint, Fault::SlowHeaders);
+        let answer = stage.post("wpp-create", json!({})).await;
+        assert_eq!(
+            (answer.status, &answer.json["code"]),
+            (504, &json!("platform_timeout")),
+            "{endpoint}: {answer:?}"
+        );
+        stage.world.platform.gate.clear();
+    }
+    let answer = stage.post("wpp-create", json!({})).await;
+    assert_eq!((answer.status, &answer.json["session"]), (200, &json!(line.session)), "{answer:?}");
+}
+
+#[tokio::test]
+async fn every_answer_to_a_start_is_understood() {
+    let stage = Stage::start().await;
+    for (start_answer, looks, status) in [
+        (StartAnswer::QrAlone, 0, "qr_issued"),
+        (StartAnswer::Word("ready"), 0, "connected"),
+        (StartAnswer::Word("pending"), 1, "qr_issued"),
+        (StartAnswer::State, 1, "qr_issued"),
+    ] {
+        let school = stage.world.organisation("start").await.unwrap();
+        stage.world.platform.behave(|manners| manners.start_answer = start_answer);
+        stage.forget_calls();
+        let answer = stage.post_as(&school, "wpp-create", json!({})).await;
+        assert_eq!(answer.json["status"], status, "{start_answer:?}: {answer:?}");
+        assert_eq!(stage.world.platform.gate.count("qr"), looks, "{start_answer:?}");
+    }
 }

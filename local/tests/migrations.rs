@@ -100,7 +100,7 @@ async fn a_deployed_database_keeps_all_it_has_but_a_second_primary() {
         }
     }
     let ours: Vec<_> = tables(&sql).await.into_iter().filter(|table| !theirs.contains(table)).collect();
-    assert_eq!(ours, ["wpp_creations", "wpp_token_leases"]);
+    assert_eq!(ours, ["wpp_creations", "wpp_idempotency_keys", "wpp_token_leases"]);
 }
 
 #[tokio::test]
@@ -253,7 +253,7 @@ async fn every_table_of_a_new_database_has_row_level_security() {
     let sql = postgres.connect().await.unwrap();
     let open = "select tablename::text from pg_tables where schemaname = 'public' and not rowsecurity";
     assert!(sql.query(open, &[]).await.unwrap().is_empty());
-    assert_eq!(tables(&sql).await.len(), 6);
+    assert_eq!(tables(&sql).await.len(), 7);
 }
 
 #[tokio::test]

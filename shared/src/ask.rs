@@ -2,12 +2,14 @@
 
 use lambda_http::http::{HeaderMap, Method, header};
 use lambda_http::{Request, RequestExt};
+use serde::Deserialize;
 use serde::de::DeserializeOwned;
 use serde_json::{Value, json};
 use uuid::Uuid;
 
 use crate::deadline::Deadline;
 use crate::error::Error;
+use crate::store::Wanted;
 
 /// No request of ours is larger: a session, an id and two flags.
 const BODY_LIMIT: usize = 16 * 1024;
@@ -62,6 +64,31 @@ impl Ask {
         serde_json::from_value(self.body.clone()).map_err(|_| {
             let field = self.body.as_object().into_iter().flatten().find_map(wrong);
             Error::BadRequest(field.unwrap_or_else(|| "The request body is not as expected.".to_owned()))
+        })
+    }
+}
+
+/// Which of its numbers a request names, if any. The fields of a body; an empty one counts as absent.
+#[derive(Debug, Deserialize)]
+pub struct Named {
+    session: Option<String>,
+    session_name: Option<String>,
+    integration_id: Option<String>,
+}
+
+impl Named {
+    /// The number that is named.
+    ///
+    /// # Errors
+    /// [`Error::BadRequest`].
+    pub fn wanted(self) -> Result<Wanted, Error> {
+        let given = |field: Option<String>| field.filter(|text| !text.is_empty());
+        let integration_id = given(self.integration_id).map(|id| {
+            id.parse().map_err(|_| Error::BadRequest("The integration_id is not a valid one.".to_owned()))
+        });
+        Ok(Wanted {
+            session: given(self.session).or(given(self.session_name)).map(check_session).transpose()?,
+            integration_id: integration_id.transpose()?,
         })
     }
 }

@@ -15,7 +15,7 @@ use crate::error::Error;
 use crate::flight::{Flights, Landing, Turn};
 use crate::life::{Event, FetchFailure, Life, Step, Trouble};
 use crate::secret::Secret;
-use crate::store::{ClaimOutcome, Lease, Number, Saved, Store, StoreError};
+use crate::store::{ClaimOutcome, Lease, Number, ReleaseOutcome, Released, Saved, Store, StoreError};
 use crate::token::{Spread, Token};
 use crate::upstream::Upstream;
 use crate::wpp::{Platform, PlatformError};
@@ -26,13 +26,16 @@ const LEASE: Duration = Duration::from_secs(8);
 /// A fetch ends well before the lease does, so that its token is saved under it, also where the database is slow.
 const FETCH_TIME: Duration = Duration::from_secs(5);
 
+/// A save that takes longer has failed: the lease is over then, and the token serves without it.
+const SAVE_TIME: Duration = Duration::from_secs(3);
+
 /// What an early refresh may add to a request that has already been served, but for the noting of what it came to.
 const EARLY_TIME: Duration = Duration::from_millis(500);
 
 /// The right to refresh early ends sooner: its holder gives up sooner.
 const EARLY_LEASE: Duration = Duration::from_secs(2);
 
-/// What noting the end of an early refresh, or the failure to save, may take beyond that.
+/// What saving an early refresh's token may take beyond that, and noting any refresh's failure beyond its own time.
 const NOTE_TIME: Duration = Duration::from_secs(1);
 
 /// Nobody asks for a token again so soon after a failure: a poll's rhythm, so that each poll tries once.
@@ -204,9 +207,12 @@ impl Client {
             }
             Step::Fetch => self.fetch(attempt).await,
             Step::Save { token, replaced } => self.save(attempt, token, replaced.as_ref()).await,
-            Step::Release(failure) => {
-                self.release(attempt, failure).await;
-                Event::Released
+            Step::Release { failure, early } => {
+                let event = self.release(attempt, failure, early).await;
+                if event == Event::Released {
+                    self.land(attempt, &Event::Cooling(failure));
+                }
+                event
             }
             Step::Call(_) | Step::End(_) => return Err(Error::TokenRejected),
         };
@@ -247,24 +253,25 @@ impl Client {
 
     /// Leaves what this request has heard to the others of its sandbox, where they would hear the same.
     fn land(&self, attempt: &mut Attempt, event: &Event) {
-        let Some(turn) = &mut attempt.turn else { return };
         let event = match event {
             Event::Row { .. } => event.clone(),
             // Also one that could not be saved is good.
             Event::Saved | Event::SaveFailed => Event::Row { token: self.token.clone(), now: attempt.now },
-            // What fails within the little time of an early refresh may yet work for them.
-            _ if attempt.early_until.is_some() => return,
+            // What fails for want of time may yet work for them.
+            _ if attempt.early_until.is_some() || attempt.is_over() => return,
             Event::Cooling(_) | Event::ClaimFailed | Event::Gone => event.clone(),
-            Event::FetchFailed(failure) => Event::Cooling(*failure),
             _ => return,
         };
-        turn.land(Landing {
+        let landing = Landing {
             replaced: attempt.replaced.clone(),
             event,
             session: self.session.clone(),
             platform: attempt.platform,
             database: attempt.database.clone(),
-        });
+        };
+        if let Some(turn) = &mut attempt.turn {
+            turn.land(landing);
+        }
     }
 
     async fn claim(&mut self, attempt: &mut Attempt, replaced: Option<&Secret>, early: bool) -> Event {
@@ -325,15 +332,13 @@ impl Client {
             Keeper::Owner { on_token, .. } => {
                 on_token(&token);
                 self.token = Some(token);
+                self.early_taken = false;
                 return Event::Saved;
             }
         };
         let Some(api_key) = attempt.api_key.as_ref() else { return Event::SaveFailed };
-        let deadline = if attempt.early_until.is_some() {
-            attempt.deadline.at_most(NOTE_TIME)
-        } else {
-            attempt.deadline
-        };
+        let time = if attempt.early_until.is_some() { NOTE_TIME } else { SAVE_TIME };
+        let deadline = attempt.deadline.at_most(time);
         let saved = store.save_token(lease, api_key, replaced, &token, deadline).await;
         self.token = Some(token);
         match saved {
@@ -354,28 +359,35 @@ impl Client {
             Err(error) => {
                 tracing::warn!(%error, "a new token serves this request but could not be saved");
                 // So that the next request need not wait to save another.
-                self.give_back(attempt, "save", Duration::ZERO).await;
+                self.give_back("save", Duration::ZERO).await;
                 Event::SaveFailed
             }
         }
     }
 
-    async fn release(&self, attempt: &Attempt, failure: FetchFailure) {
+    async fn release(&mut self, attempt: &mut Attempt, failure: FetchFailure, early: bool) -> Event {
         let cool = match failure {
             FetchFailure::KeyRejected => COOL_AFTER_REJECTION,
+            // It would keep those waiting who have more time.
+            FetchFailure::Platform if early || attempt.is_over() => Duration::ZERO,
             FetchFailure::KeyNotActive | FetchFailure::Platform => COOL_AFTER_FAILURE,
         };
-        self.give_back(attempt, word(failure), cool).await;
+        match self.give_back(word(failure), cool).await {
+            Some(Released { now, outcome: ReleaseOutcome::Moved { number } }) => {
+                attempt.now = now;
+                self.adopt(&number);
+                Event::Row { token: number.settings.token(), now }
+            }
+            _ => Event::Released,
+        }
     }
 
-    /// Gives the right to refresh back. Where this fails too, the lease ends by itself.
-    async fn give_back(&self, attempt: &Attempt, failure: &str, cool: Duration) {
-        let Keeper::Row { store, lease, .. } = &self.keeper else { return };
-        if let Err(error) =
-            store.fail_refresh(*lease, failure, cool, attempt.deadline.at_most(NOTE_TIME)).await
-        {
-            tracing::debug!(%error, "a failed refresh could not be noted");
-        }
+    /// Gives the right to refresh back, also when the time of the request is over. Where this fails too, the lease ends by
+    /// itself.
+    async fn give_back(&self, failure: &str, cool: Duration) -> Option<Released> {
+        let Keeper::Row { store, lease, .. } = &self.keeper else { return None };
+        let released = store.fail_refresh(*lease, failure, cool, Deadline::within(NOTE_TIME)).await;
+        released.inspect_err(|error| tracing::debug!(%error, "a failed refresh could not be noted")).ok()
     }
 
     /// The row may have got other credentials since it was read.
@@ -421,6 +433,10 @@ impl Attempt {
             platform: None,
             database: None,
         }
+    }
+
+    fn is_over(&self) -> bool {
+        self.deadline.remaining().is_zero()
     }
 
     fn patience(&self) -> Deadline {

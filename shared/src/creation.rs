@@ -3,7 +3,7 @@
 
 use std::time::Duration;
 
-use serde_json::Value;
+use serde_json::json;
 use uuid::Uuid;
 
 use crate::App;
@@ -12,7 +12,7 @@ use crate::clock::UnixMs;
 use crate::deadline::Deadline;
 use crate::error::Error;
 use crate::secret::Secret;
-use crate::store::{Attempt, BeginOutcome, Intention, Number, Saved};
+use crate::store::{Attempt, BeginOutcome, Intention, Number, Saved, Wanted};
 use crate::wpp::{Credentials, PlatformError};
 
 /// The platform's part of a creation, the repetitions included.
@@ -23,6 +23,9 @@ const LEASE: Duration = Duration::from_secs(10);
 
 /// An attempt gives up before its lease ends: two at once could each get a key that kills the other's.
 const WORK_TIME: Duration = Duration::from_millis(9_500);
+
+/// What giving a creation back after a failure may take.
+const LEAVE_TIME: Duration = Duration::from_secs(1);
 
 /// The first look for another attempt's result comes after this at the latest; the pauses double.
 const FIRST_LOOK: Duration = Duration::from_millis(100);
@@ -48,25 +51,49 @@ pub enum Created {
 ///
 /// # Errors
 /// What failed; repeating the request goes on from there, with the same session.
-pub async fn obtain(app: &App, ask: &Ask, intention: Intention, request: Value) -> Result<Created, Error> {
-    let mut attempt = Attempt {
+pub async fn obtain(app: &App, ask: &Ask, intention: Intention, wanted: Wanted) -> Result<Created, Error> {
+    let request = json!({"intention": intention.word(), "number": wanted});
+    let idempotency = ask.idempotency_key.clone().map(|key| (key, request));
+    complete(app, ask, Attempt { wanted, idempotency, ..attempt(ask, intention) }).await
+}
+
+/// New credentials for a number whose key the platform refuses, where nothing that works can be lost by it: no phone was
+/// ever linked, or somebody has asked for new ones already. Otherwise, the number as it is.
+///
+/// # Errors
+/// What failed; repeating the request goes on from there.
+pub async fn revive(app: &App, ask: &Ask, number: &Number) -> Result<Created, Error> {
+    let wanted = Wanted { session: None, integration_id: Some(number.integration_id) };
+    let rejected = number.settings.api_key();
+    complete(app, ask, Attempt { wanted, rejected, ..attempt(ask, Intention::Revival) }).await
+}
+
+fn attempt(ask: &Ask, intention: Intention) -> Attempt {
+    Attempt {
         user_id: ask.user_id,
         intention,
+        wanted: Wanted::default(),
+        rejected: None,
         holder: Uuid::new_v4(),
         lease: LEASE,
         joined: None,
-        idempotency: ask.idempotency_key.clone().map(|key| (key, request)),
-    };
+        idempotency: None,
+    }
+}
+
+async fn complete(app: &App, ask: &Ask, mut attempt: Attempt) -> Result<Created, Error> {
     let patience = ask.deadline.for_a_wait();
     let mut pause = FIRST_LOOK;
     loop {
+        // Counted from before the lease begins.
+        let work_deadline = ask.deadline.at_most(WORK_TIME);
         let begun = app.store.begin_creation(&attempt, ask.deadline).await?;
         match begun.outcome {
             BeginOutcome::Existing { number } => {
                 return Ok(Created::Ready { number, now: begun.now });
             }
             BeginOutcome::Begun { creation, platform_id, number } => {
-                let (deadline, holder) = (ask.deadline, attempt.holder);
+                let (deadline, holder) = (work_deadline, attempt.holder);
                 let work = Work { app, deadline, creation, holder, number, now: begun.now };
                 match work.run(platform_id).await? {
                     Some(number) => return Ok(Created::Ready { number, now: begun.now }),
@@ -82,6 +109,7 @@ pub async fn obtain(app: &App, ask: &Ask, intention: Intention, request: Value) 
                 pause = (pause * 2).min(LONGEST_LOOK);
             }
             BeginOutcome::Mismatch => return Err(Error::IdempotencyMismatch),
+            BeginOutcome::Unknown => return Err(Error::NumberNotFound),
             BeginOutcome::NoOrganization => return Err(Error::NoOrganization),
         }
     }
@@ -106,7 +134,7 @@ impl Work<'_> {
                 None => Ok(None),
             }
         };
-        let saved = self.deadline.at_most(WORK_TIME).bound(work).await;
+        let saved = self.deadline.bound(work).await;
         let saved = saved.unwrap_or(Err(Error::Platform(PlatformError::TimedOut)));
         if saved.is_err() {
             self.leave().await;
@@ -171,8 +199,9 @@ impl Work<'_> {
     /// The next attempt need not wait for a lease whose holder has given up.
     async fn leave(&self) {
         let organization = self.number.organization_id;
+        let deadline = Deadline::within(LEAVE_TIME);
         if let Err(error) =
-            self.app.store.leave_creation(organization, self.creation, self.holder, self.deadline).await
+            self.app.store.leave_creation(organization, self.creation, self.holder, deadline).await
         {
             tracing::debug!(%error, "a failed creation keeps its lease until that ends");
         }

@@ -81,6 +81,12 @@ pub struct Public {
 }
 
 impl Public {
+    /// What only the person can mend. The frontend shows the sentence alone, so that holds the advice too.
+    fn with_advice(code: &'static str, what: &str, hint: &'static str) -> Self {
+        let sentence = format!("{what} {hint}");
+        Self { status: StatusCode::CONFLICT, code, sentence, hint: Some(hint), retry_after: None }
+    }
+
     /// Whether the same request can succeed later: the statuses that the frontend repeats.
     pub fn retryable(&self) -> bool {
         matches!(self.status.as_u16(), 408 | 429 | 500 | 502 | 503 | 504)
@@ -121,7 +127,11 @@ impl Error {
                 "This Idempotency-Key was used for a different request.",
             ),
             Self::ApiKeyRejected => {
-                (S::CONFLICT, "api_key_rejected", "WhatsApp no longer accepts this number's key.")
+                return Public::with_advice(
+                    "api_key_rejected",
+                    "WhatsApp no longer accepts this number's key.",
+                    hint::RECREATE,
+                );
             }
             Self::ApiKeyNotActive => (
                 S::SERVICE_UNAVAILABLE,
@@ -132,7 +142,11 @@ impl Error {
                 (S::BAD_GATEWAY, "token_rejected", "WhatsApp does not accept our access to this number.")
             }
             Self::SessionLost => {
-                (S::CONFLICT, "session_lost", "WhatsApp no longer knows this number's session.")
+                return Public::with_advice(
+                    "session_lost",
+                    "WhatsApp no longer knows this number's session.",
+                    hint::RECREATE,
+                );
             }
             Self::Platform(error) => error.public(),
             Self::Database(error) => error.public(),
@@ -142,7 +156,6 @@ impl Error {
             Self::Panic => (S::INTERNAL_SERVER_ERROR, "internal_error", "Something went wrong on our side."),
         };
         let hint = match self {
-            Self::ApiKeyRejected | Self::SessionLost => Some(hint::RECREATE),
             Self::NumberNotFound => Some(hint::CREATE_FIRST),
             _ => None,
         };

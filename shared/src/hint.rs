@@ -19,7 +19,8 @@ const SCANNED_WITHIN: Duration = Duration::from_secs(10 * 60);
 pub const CREATE_FIRST: &str = "Create a number first.";
 
 /// For a number whose key or session the platform no longer knows.
-pub const RECREATE: &str = "Create the number again with force_recreate, then scan the new QR code.";
+pub const RECREATE: &str =
+    "Create this number again (force_recreate with its session), then scan the new QR code.";
 
 /// An addition to an answer: that a number is stuck, and the way on.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -39,8 +40,8 @@ const PASSKEY_REQUIRED: Hint = Hint {
 
 const START_STUCK: Hint = Hint {
     code: "start_stuck",
-    sentence: "The number has been starting for minutes. Connect it again; if that does not help, create it again with \
-        force_recreate.",
+    sentence: "The number has been starting for minutes. Connect it again; if that does not help, create it again \
+        (force_recreate with its session).",
 };
 
 const QR_NOT_SCANNED: Hint = Hint {
@@ -58,9 +59,13 @@ impl Hint {
             (_, Some(Link::Lost)) => Some(SESSION_LOST),
             (_, Some(Link::PasskeyRequired)) => Some(PASSKEY_REQUIRED),
             (State::QrPending, _) => {
-                let pairing = number.seen.as_ref().filter(|seen| seen.status == "pairing");
-                // New credentials are a new start.
-                let since = pairing.map(|seen| number.keyed_at.map_or(seen.at, |keyed| keyed.max(seen.at)));
+                let since = match &number.seen {
+                    // New credentials are a new start.
+                    Some(seen) if seen.status == "pairing" => Some(seen.at).max(number.keyed_at),
+                    Some(_) => None,
+                    // The mirror has no room for it: a number that was never linked has been starting all its life.
+                    None => number.keyed_at.filter(|_| number.linked_at.is_none()),
+                };
                 long_since(since, STARTS_WITHIN).then_some(START_STUCK)
             }
             (State::QrIssued, _) if number.linked_at.is_none() => {

@@ -29,7 +29,7 @@ const AFTER_LEASE: Duration = Duration::from_millis(10);
 /// What just happened.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub enum Event {
-    /// The row was read: at first, or by a claim that found another token there.
+    /// The row was read: at first, or by a claim or a release that found another token or another key there.
     Row {
         /// The token in it.
         token: Option<Token>,
@@ -95,7 +95,12 @@ pub enum Step {
         replaced: Option<Secret>,
     },
     /// Note that the refresh failed, and give the right to it back.
-    Release(FetchFailure),
+    Release {
+        /// Why.
+        failure: FetchFailure,
+        /// Whether it was given little time, so that it says nothing of one that is given more.
+        early: bool,
+    },
     /// Nothing more: the call was served, or this is why not.
     End(Result<(), Trouble>),
 }
@@ -180,7 +185,7 @@ impl Life {
             }
             Event::FetchFailed(failure) => {
                 self.failure = Some(failure);
-                Step::Release(failure)
+                Step::Release { failure, early: self.early }
             }
             // From here on the request has been served if the refresh was early, whatever became of that.
             _ if self.early => Step::End(Ok(())),

@@ -69,6 +69,11 @@ impl View {
         self.status.is_some() || self.qr.is_some()
     }
 
+    /// The platform's own word, for what we do not know how to name.
+    pub fn platform_status(&self) -> Option<&str> {
+        self.status.as_ref().map(|status| status.word.as_str()).filter(|word| !word.is_empty())
+    }
+
     /// Whether a phone is linked.
     pub fn is_connected(&self) -> bool {
         self.state == State::Connected
@@ -146,11 +151,6 @@ impl<'a> Line<'a> {
     /// Gives the line's calls another deadline.
     pub fn allow_until(&mut self, deadline: Deadline) {
         self.deadline = deadline;
-    }
-
-    /// Whether the line's time is not over.
-    pub fn has_time(&self) -> bool {
-        !self.deadline.remaining().is_zero()
     }
 
     /// Pauses, but not past the line's time; tells whether the whole pause fitted.
@@ -279,8 +279,14 @@ impl<'a> Line<'a> {
             .store
             .remember(self.number.organization_id, self.client.session(), state, self.now, self.deadline)
             .await;
-        if let Err(error) = remembered {
-            tracing::warn!(%error, "the state of a session could not be remembered");
+        match remembered {
+            Ok(true) => {}
+            // The mirror has no room for it: since when it is so, nobody knows.
+            Ok(false) => {
+                view.qr_at = state.qr().is_some().then_some(self.now);
+                return;
+            }
+            Err(error) => tracing::warn!(%error, "the state of a session could not be remembered"),
         }
         let (status, qr) = (state.word().to_owned(), state.qr().map(str::to_owned));
         let known_since = seen.filter(|seen| seen.qr == qr).and_then(|seen| seen.qr_at);

@@ -100,7 +100,8 @@ impl Store {
         self.rpc("wpp_save_token", &ask, deadline).await
     }
 
-    /// Gives the right to refresh back after a failure; nobody asks again for `cool`.
+    /// Gives the right to refresh back after a failure; nobody asks again for `cool`. A failure with a key that was
+    /// replaced meanwhile says nothing, and is answered with the row.
     ///
     /// # Errors
     /// What failed; the lease then ends by itself.
@@ -110,12 +111,12 @@ impl Store {
         failure: &str,
         cool: Duration,
         deadline: Deadline,
-    ) -> Result<(), StoreError> {
+    ) -> Result<Released, StoreError> {
         let ask = json!({
             "p_organization_id": lease.organization_id, "p_integration_id": lease.integration_id,
             "p_holder": lease.holder, "p_failure": failure, "p_cool_ms": ms(cool),
         });
-        self.call("wpp_fail_refresh", &ask, deadline).await.map(drop)
+        self.rpc("wpp_fail_refresh", &ask, deadline).await
     }
 
     /// Mirrors what was seen of a session at `at` or later, unless somebody has seen it since. Answers whether the
@@ -146,7 +147,8 @@ impl Store {
         let (key, request) = attempt.idempotency.as_ref().map(|(key, request)| (key, request)).unzip();
         let ask = json!({
             "p_user_id": attempt.user_id, "p_intention": attempt.intention.word(), "p_holder": attempt.holder,
-            "p_lease_ms": ms(attempt.lease), "p_joined": attempt.joined,
+            "p_lease_ms": ms(attempt.lease), "p_joined": attempt.joined, "p_rejected": attempt.rejected,
+            "p_session": attempt.wanted.session, "p_integration_id": attempt.wanted.integration_id,
             "p_idempotency_key": key, "p_request": request,
         });
         self.rpc("wpp_begin_creation", &ask, deadline).await

@@ -5,13 +5,14 @@ use std::sync::Arc;
 use serde::Deserialize;
 use serde_json::json;
 use shared::App;
-use shared::ask::Ask;
-use shared::creation::{Created, obtain};
+use shared::ask::{Ask, Named};
+use shared::clock::UnixMs;
+use shared::creation::{Created, obtain, revive};
 use shared::edge::Answer;
 use shared::error::Error;
 use shared::hint::Hint;
 use shared::number::{Line, State, View};
-use shared::store::Intention;
+use shared::store::{Intention, Number, Wanted};
 
 use crate::linking;
 
@@ -21,14 +22,16 @@ struct Body {
     add_new: Option<bool>,
 }
 
-/// `POST {"force_recreate"?, "add_new"?}`: the organisation's number, new credentials for it, or one more number.
+/// `POST {"force_recreate"?, "add_new"?, "session"? | "session_name"? | "integration_id"?}`: the organisation's number (the
+/// named one, where one is named), new credentials for it, or one more number.
 pub async fn handle(app: Arc<App>, ask: Ask) -> Result<Answer, Error> {
-    let intention = intention(&ask.body_as()?)?;
-    let mut linked = attempt(&app, &ask, intention).await?;
+    let wanted = ask.body_as::<Named>()?.wanted()?;
+    let intention = intention(&ask.body_as()?, &wanted)?;
+    let mut linked = attempt(&app, &ask, intention, &wanted).await?;
     // An unfinished number that turns out to be linked is finished; what was asked for is another one.
     let is_finished = linked.as_ref().is_some_and(|(_, view)| view.is_connected());
     if is_finished && intention == Intention::Additional && ask.idempotency_key.is_none() {
-        linked = attempt(&app, &ask, intention).await?;
+        linked = attempt(&app, &ask, intention, &wanted).await?;
     }
     Ok(match &linked {
         Some((line, view)) => answer(line, view),
@@ -36,14 +39,16 @@ pub async fn handle(app: Arc<App>, ask: Ask) -> Result<Answer, Error> {
     })
 }
 
-fn intention(body: &Body) -> Result<Intention, Error> {
+fn intention(body: &Body, wanted: &Wanted) -> Result<Intention, Error> {
+    let refuse = |why: &str| Err(Error::BadRequest(why.to_owned()));
     match (body.force_recreate.unwrap_or(false), body.add_new.unwrap_or(false)) {
+        (true, true) => refuse("Ask for force_recreate or for add_new, not for both."),
+        (_, true) if wanted.is_named() => {
+            refuse("A number that is added cannot be named: it is not there yet.")
+        }
         (false, false) => Ok(Intention::Use),
         (true, false) => Ok(Intention::Replacement),
         (false, true) => Ok(Intention::Additional),
-        (true, true) => {
-            Err(Error::BadRequest("Ask for force_recreate or for add_new, not for both.".to_owned()))
-        }
     }
 }
 
@@ -52,10 +57,31 @@ async fn attempt<'a>(
     app: &'a App,
     ask: &Ask,
     intention: Intention,
+    wanted: &Wanted,
 ) -> Result<Option<(Line<'a>, View)>, Error> {
-    let Created::Ready { number, now } = obtain(app, ask, intention, ask.body.clone()).await? else {
+    let Created::Ready { number, now } = obtain(app, ask, intention, wanted.clone()).await? else {
         return Ok(None);
     };
+    match connect(app, ask, number.clone(), now).await {
+        Err(Error::ApiKeyRejected) => {}
+        connected => return connected.map(Some),
+    }
+    match revive(app, ask, &number).await? {
+        Created::Ready { number: revived, .. } if revived.settings.api_key() == number.settings.api_key() => {
+            Err(Error::ApiKeyRejected)
+        }
+        Created::Ready { number, now } => connect(app, ask, number, now).await.map(Some),
+        Created::Pending => Ok(None),
+    }
+}
+
+/// The number's way to its QR, and what was seen on it.
+async fn connect<'a>(
+    app: &'a App,
+    ask: &Ask,
+    number: Number,
+    now: UnixMs,
+) -> Result<(Line<'a>, View), Error> {
     let deadline = ask.deadline.for_a_wait().at_most(app.config.qr_wait);
     let mut line = Line::open(app, number, now, deadline)?;
     let mut view = linking::link(app, &mut line).await?;
@@ -64,7 +90,7 @@ async fn attempt<'a>(
     if view.is_seen() || line.number().seen.is_none() {
         line.remember(&mut view).await;
     }
-    Ok(Some((line, view)))
+    Ok((line, view))
 }
 
 fn answer(line: &Line<'_>, view: &View) -> Answer {
@@ -77,6 +103,9 @@ fn answer(line: &Line<'_>, view: &View) -> Answer {
     let mut body = json!({"success": true, "session": line.session(), "apiKey": api_key, "status": status});
     if let Some(qr) = &view.qr {
         body["qrcode"] = json!(qr);
+    }
+    if let Some(word) = view.platform_status() {
+        body["platform_status"] = json!(word);
     }
     if let Some(hint) = Hint::due(line.number(), view, line.now()) {
         hint.add_to(&mut body);

@@ -5,7 +5,7 @@ use std::time::Duration;
 use shared::App;
 use shared::error::Error;
 use shared::number::{Line, View};
-use shared::wpp::{Link, PlatformError};
+use shared::wpp::Link;
 
 /// A new key that is not active yet is tried again after these.
 const KEY_PAUSES: [Duration; 3] = [Duration::from_secs(1), Duration::from_secs(2), Duration::from_secs(3)];
@@ -13,19 +13,16 @@ const KEY_PAUSES: [Duration; 3] = [Duration::from_secs(1), Duration::from_secs(2
 /// Between two looks for the QR.
 const QR_PAUSE: Duration = Duration::from_secs(1);
 
-/// How far the number is when the time for waiting is over. Time that runs out is no failure: the session is starting,
-/// and the frontend polls from there.
+/// How far the number is when the time for waiting is over. Once the session was started, time that runs out is no
+/// failure: the frontend polls from there.
 ///
 /// # Errors
 /// What failed; the number stands, and repeating the request goes on with it.
 pub async fn link(app: &App, line: &mut Line<'_>) -> Result<View, Error> {
-    let is_new = line.number().key_is_new(line.now());
-    let linked = if is_new { link_new(app, line).await } else { link_existing(app, line).await };
-    match linked {
-        Err(Error::DeadlineExceeded | Error::Platform(PlatformError::TimedOut)) if !line.has_time() => {
-            Ok(View::starting())
-        }
-        linked => linked,
+    if line.number().key_is_new(line.now()) {
+        link_new(app, line).await
+    } else {
+        link_existing(app, line).await
     }
 }
 

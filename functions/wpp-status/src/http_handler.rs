@@ -5,36 +5,29 @@ use std::sync::Arc;
 use serde::Deserialize;
 use serde_json::json;
 use shared::App;
-use shared::ask::{Ask, check_session};
+use shared::ask::{Ask, Named};
 use shared::clock::UnixMs;
 use shared::edge::Answer;
 use shared::error::Error;
 use shared::hint::Hint;
 use shared::number::{Line, State, View};
-use shared::store::Wanted;
 
 #[derive(Deserialize)]
 struct Body {
-    session_name: Option<String>,
-    session: Option<String>,
-    integration_id: Option<String>,
-    #[serde(default)]
     force: Option<bool>,
 }
 
 /// `POST {"session_name"?, "session"?, "integration_id"?, "force"?}`. A number that is not named is the organisation's
 /// primary, else any active one.
 pub async fn handle(app: Arc<App>, ask: Ask) -> Result<Answer, Error> {
-    let body: Body = ask.body_as()?;
-    let force = body.force.unwrap_or(false);
-    let wanted = wanted(body)?;
-    let by_name = wanted.session.is_some() || wanted.integration_id.is_some();
+    let force = ask.body_as::<Body>()?.force.unwrap_or(false);
+    let wanted = ask.body_as::<Named>()?.wanted()?;
 
     let found = app.store.find(ask.user_id, &wanted, ask.deadline).await?;
     found.organization_id.ok_or(Error::NoOrganization)?;
     let number = match found.number {
         Some(number) if number.settings.session().is_some() && number.settings.api_key().is_some() => number,
-        None if by_name => return Err(Error::NumberNotFound),
+        None if wanted.is_named() => return Err(Error::NumberNotFound),
         _ => return Ok(no_number()),
     };
 
@@ -54,17 +47,6 @@ pub async fn handle(app: Arc<App>, ask: Ask) -> Result<Answer, Error> {
     Ok(answer(&view, &line))
 }
 
-fn wanted(body: Body) -> Result<Wanted, Error> {
-    let session = body.session.or(body.session_name).filter(|session| !session.is_empty());
-    let integration_id = body.integration_id.filter(|id| !id.is_empty()).map(|id| {
-        id.parse().map_err(|_| Error::BadRequest("The integration_id is not a valid one.".to_owned()))
-    });
-    Ok(Wanted {
-        session: session.map(check_session).transpose()?,
-        integration_id: integration_id.transpose()?,
-    })
-}
-
 fn no_number() -> Answer {
     json!({
         "success": true, "status": "disconnected",
@@ -80,21 +62,22 @@ fn answer(view: &View, line: &Line<'_>) -> Answer {
     if let Some(at) = view.qr_at.and_then(UnixMs::to_rfc3339) {
         body["last_qr_at"] = json!(at);
     }
-    if let Some(message) = message(view) {
-        body["message"] = json!(message);
+    if let Some(word) = view.platform_status() {
+        body["platform_status"] = json!(word);
     }
-    // The platform's own word, for what we do not know how to name.
-    if let Some(status) = view.status.as_ref().filter(|status| !status.word.is_empty()) {
-        body["platform_status"] = json!(status.word);
-    }
-    if let Some(hint) = Hint::due(line.number(), view, line.now()) {
+    let hint = Hint::due(line.number(), view, line.now());
+    if let Some(hint) = hint {
         hint.add_to(&mut body);
+    }
+    // The frontend shows no hint, but a message.
+    if let Some(message) = hint.map(|hint| hint.sentence).or(message(view.state)) {
+        body["message"] = json!(message);
     }
     body
 }
 
-fn message(view: &View) -> Option<&'static str> {
-    match view.state {
+fn message(state: State) -> Option<&'static str> {
+    match state {
         State::Disconnected => Some("WhatsApp is disconnected on this number."),
         State::QrPending => Some("The QR code is being prepared."),
         State::Connected | State::QrIssued => None,

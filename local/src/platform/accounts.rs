@@ -168,12 +168,18 @@ impl Accounts {
     pub fn start(&mut self, token: &str, id: &str) -> Result<Value, Refused> {
         let (looks_until_qr, now_ms) = (self.manners.looks_until_qr, self.now_ms());
         let word = self.authorised(token, id)?.start(looks_until_qr, now_ms);
+        let start_answer = self.manners.start_answer;
+        let word = match start_answer {
+            StartAnswer::Word(other) if word == "starting" => other,
+            _ => word,
+        };
         let word = self.manners.status_case.write(word);
-        if self.manners.start_answer == StartAnswer::State {
-            return Ok(json!({"state": word}));
-        }
-        let mut answer = json!({"status": word});
-        if self.manners.start_answer == StartAnswer::Qr {
+        let mut answer = match start_answer {
+            StartAnswer::State => json!({"state": word}),
+            StartAnswer::QrAlone => json!({}),
+            _ => json!({"status": word}),
+        };
+        if matches!(start_answer, StartAnswer::Qr | StartAnswer::QrAlone) {
             self.put_qr(&mut answer, id);
         }
         Ok(answer)

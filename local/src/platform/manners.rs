@@ -142,4 +142,8 @@ pub enum StartAnswer {
     State,
     /// `{"status"}` with the QR beside it.
     Qr,
+    /// The QR alone.
+    QrAlone,
+    /// This word for `starting`: `ready` or `pending`.
+    Word(&'static str),
 }

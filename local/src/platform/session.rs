@@ -82,13 +82,12 @@ impl Session {
         self.enter(Phase::Connected);
     }
 
-    /// A phone scans the QR; false when there is none to scan.
+    /// A phone scans the QR; false when there is none to scan. A session that is linked stays so.
     pub fn scan(&mut self) -> bool {
-        let shown = matches!(self.phase, Phase::QrRequired { .. });
-        if shown {
+        if matches!(self.phase, Phase::QrRequired { .. }) {
             self.link();
         }
-        shown
+        self.phase == Phase::Connected
     }
 
     /// Puts it where `word` says (an unknown word shows a QR) and has it say that word.

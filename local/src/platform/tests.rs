@@ -238,6 +238,10 @@ async fn a_start_answers_in_every_way() {
     caller.platform.behave(|manners| manners.start_answer = StartAnswer::Qr);
     let qr = caller.platform.qr_of(&session);
     assert_eq!(caller.begin(&session, &token).await, (200, json!({"status": "starting", "qr": qr})));
+    caller.platform.behave(|manners| manners.start_answer = StartAnswer::QrAlone);
+    assert_eq!(caller.begin(&session, &token).await, (200, json!({"qr": qr})));
+    caller.platform.behave(|manners| manners.start_answer = StartAnswer::Word("pending"));
+    assert_eq!(caller.begin(&session, &token).await, (200, json!({"status": "pending"})));
 }
 
 #[tokio::test]
@@ -333,6 +337,8 @@ async fn a_person_plays_with_it_from_a_terminal() {
     caller.begin(&session, &token).await;
     assert_eq!(caller.post("/_sim/scan", "", json!({"session": "0"})).await.0, 404);
     assert_eq!(caller.post("/_sim/scan", "", json!({"session": session})).await.0, 204);
+    assert_eq!(caller.post("/_sim/scan", "", json!({"session": session})).await.0, 204);
+    caller.platform.set_status(&session, "starting").unwrap();
     assert_eq!(caller.post("/_sim/scan", "", json!({"session": session})).await.0, 409);
     assert_eq!(caller.post("/_sim/scan", "", json!({"number": session})).await.0, 422);
     let status = json!({"session": session, "status": "OFFLINE"});

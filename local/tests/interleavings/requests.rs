@@ -201,7 +201,7 @@ impl Scene<'_> {
             query_session: None,
             idempotency_key: None,
         };
-        obtain(&self.sandboxes[0], &ask, Intention::Replacement, json!({})).await.map(drop)
+        obtain(&self.sandboxes[0], &ask, Intention::Replacement, Wanted::default()).await.map(drop)
     }
 
     /// Has a lease that nobody gives back end after a fraction of a second, instead of eight.

@@ -17,7 +17,7 @@ const LONG_MS: i32 = 3_600_000;
 enum Move {
     Claim { holder: u8, replaced: Token, early: bool },
     Save { holder: u8, old_key: bool, replaced: Token, token: u8 },
-    Fail { holder: u8, dead: bool },
+    Fail { holder: u8, dead: bool, cools: bool },
     LeaseEnds,
     PausesEnd,
     SiblingSavesToken(u8),
@@ -43,7 +43,8 @@ fn moves() -> impl Strategy<Value = Vec<Move>> {
     let one = prop_oneof![
         6 => claim.prop_map(|(holder, replaced, early)| Move::Claim { holder, replaced, early }),
         6 => save.prop_map(|(holder, old_key, replaced, token)| Move::Save { holder, old_key, replaced, token }),
-        2 => (0..3_u8, any::<bool>()).prop_map(|(holder, dead)| Move::Fail { holder, dead }),
+        2 => (0..3_u8, any::<bool>(), any::<bool>())
+            .prop_map(|(holder, dead, cools)| Move::Fail { holder, dead, cools }),
         2 => Just(Move::LeaseEnds),
         1 => Just(Move::PausesEnd),
         1 => (0..4_u8).prop_map(Move::SiblingSavesToken),
@@ -109,12 +110,16 @@ impl Game<'_> {
                 assert_eq!(answer["outcome"], if saved { "saved" } else { "superseded" });
                 assert_eq!(answer["number"]["settings"], self.settings());
             }
-            Move::Fail { holder: who, dead } => {
+            Move::Fail { holder: who, dead, cools } => {
                 let failure = if dead { "api_key_rejected" } else { "platform" };
-                self.row.fail(who, failure);
-                let fail = "select to_jsonb(wpp_fail_refresh($1, $2, $3, $4, $5)::text)";
-                let ids = (&self.organisation, &self.id, &holder(who));
-                self.sql.query(fail, &[ids.0, ids.1, ids.2, &failure, &LONG_MS]).await.unwrap();
+                let moved = self.row.fail(who, cools.then_some(failure));
+                let fail = "select wpp_fail_refresh($1, $2, $3, $4, $5)";
+                let (ids, cool_ms) =
+                    ((&self.organisation, &self.id, &holder(who)), if cools { LONG_MS } else { 0 });
+                let answer = self.call(fail, &[ids.0, ids.1, ids.2, &failure, &cool_ms]).await;
+                assert_eq!(answer["outcome"], if moved { "moved" } else { "noted" });
+                let expected = if moved { self.settings() } else { Value::Null };
+                assert_eq!(answer["number"]["settings"], expected);
             }
             Move::LeaseEnds => {
                 self.row.lease.iter_mut().for_each(|lease| lease.held = false);

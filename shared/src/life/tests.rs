@@ -78,6 +78,17 @@ fn a_save_that_came_too_late_leaves_the_rows_token_in_use() {
     }
 }
 
+/// What a platform says of a key that was replaced meanwhile says nothing of the number.
+#[test]
+fn a_failure_with_a_key_that_was_replaced_is_followed_by_another_try() {
+    let failure = FetchFailure::KeyRejected;
+    let (mut life, step) = after([row(None), Event::Granted, Event::FetchFailed(failure)]);
+    assert_eq!(step, Step::Release { failure, early: false });
+    let mut other = life.clone();
+    assert_eq!(life.next(row(Some(token("new", 3600)))), Step::Call(token("new", 3600)));
+    assert_eq!(other.next(row(None)), claim(None, false));
+}
+
 /// The request has been served: whatever becomes of the refresh, that was its answer.
 #[test]
 fn an_early_refresh_ends_well_whatever_becomes_of_it() {
@@ -98,5 +109,5 @@ fn an_early_refresh_ends_well_whatever_becomes_of_it() {
         assert_eq!(after(soon().into_iter().chain([event])).1, Step::End(Ok(())));
     }
     let failed = [Event::Granted, Event::FetchFailed(failure)];
-    assert_eq!(after(soon().into_iter().chain(failed)).1, Step::Release(failure));
+    assert_eq!(after(soon().into_iter().chain(failed)).1, Step::Release { failure, early: true });
 }

@@ -3,11 +3,12 @@
 use std::fmt;
 use std::time::Duration;
 
-use serde::Deserialize;
+use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use uuid::Uuid;
 
 use crate::clock::UnixMs;
+use crate::secret::Secret;
 use crate::settings::Settings;
 
 /// A key younger than this may be refused because it is not active yet.
@@ -94,8 +95,8 @@ impl Mirrored<'_> {
     }
 }
 
-/// Which of an organisation's numbers is meant.
-#[derive(Clone, Debug, Default)]
+/// Which of an organisation's numbers is meant; its own choice, where none is named.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
 pub struct Wanted {
     /// The one with this session.
     pub session: Option<String>,
@@ -183,6 +184,30 @@ pub enum Saved {
     Gone,
 }
 
+/// The answer to the note that a refresh failed.
+#[derive(Debug, Deserialize)]
+pub struct Released {
+    /// The database's clock.
+    #[serde(rename = "now_ms")]
+    pub now: UnixMs,
+    /// What became of the note.
+    #[serde(flatten)]
+    pub outcome: ReleaseOutcome,
+}
+
+/// See `wpp_fail_refresh` in `migrations/`.
+#[derive(Debug, Deserialize)]
+#[serde(tag = "outcome", rename_all = "snake_case")]
+pub enum ReleaseOutcome {
+    /// The failure stands.
+    Noted,
+    /// The row has got another API key since the claim.
+    Moved {
+        /// The row now.
+        number: Number,
+    },
+}
+
 /// What a creation is meant to bring.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Intention {
@@ -192,14 +217,25 @@ pub enum Intention {
     Additional,
     /// New credentials for the organisation's number.
     Replacement,
+    /// New credentials that nobody asked for, for a number whose key is refused: only where nothing that works can be
+    /// lost by it.
+    Revival,
+}
+
+impl Wanted {
+    /// Whether a number is named.
+    pub fn is_named(&self) -> bool {
+        *self != Self::default()
+    }
 }
 
 impl Intention {
-    pub(super) fn word(self) -> &'static str {
+    pub(crate) fn word(self) -> &'static str {
         match self {
             Self::Use => "use",
             Self::Additional => "additional",
             Self::Replacement => "replacement",
+            Self::Revival => "revival",
         }
     }
 }
@@ -211,6 +247,10 @@ pub struct Attempt {
     pub user_id: Uuid,
     /// What for.
     pub intention: Intention,
+    /// The number that is meant.
+    pub wanted: Wanted,
+    /// The key that is refused, with [`Intention::Revival`].
+    pub rejected: Option<Secret>,
     /// The attempt's own name.
     pub holder: Uuid,
     /// How long nobody else may be at the same creation.
@@ -259,6 +299,8 @@ pub enum BeginOutcome {
     },
     /// The idempotency key was used with another request.
     Mismatch,
+    /// The organisation has no such number.
+    Unknown,
     /// The user belongs to no organisation.
     NoOrganization,
 }

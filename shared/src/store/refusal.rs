@@ -82,13 +82,16 @@ pub(super) fn refusal(reply: &Reply) -> StoreError {
     let code: String =
         code.unwrap_or_default().chars().filter(char::is_ascii_alphanumeric).take(10).collect();
     match (code.as_str(), reply.status.as_u16()) {
-        // The pool or the database is away; 40, 53, 55 and 57 are PostgreSQL's own "later".
+        // The pool or the database is away; 40, 53, 55 and 57 are PostgreSQL's own "later", 25006 a standby's.
         ("PGRST000" | "PGRST001" | "PGRST002" | "PGRST003", _) => unavailable,
-        (code, _) if ["40", "53", "55", "57"].iter().any(|class| code.starts_with(class)) => unavailable,
+        (code, _) if ["25006", "40", "53", "55", "57"].iter().any(|class| code.starts_with(class)) => {
+            unavailable
+        }
         ("PGRST202", _) | ("", 404) => StoreError::NotMigrated,
         (_, 401 | 403) => StoreError::KeyRefused,
         (_, 408) => StoreError::TimedOut,
-        (_, 429 | 500 | 502..=504) => unavailable,
+        // From 520 on, Cloudflare says why it did not reach the project.
+        (_, 429 | 500 | 502..=504 | 520..=530) => unavailable,
         (_, status) => StoreError::Refused { status, code },
     }
 }

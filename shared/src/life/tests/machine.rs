@@ -19,7 +19,7 @@ pub enum Message {
     Claim { replaced: Option<u8>, early: bool },
     Fetch { key: u8 },
     Save { key: u8, replaced: Option<u8>, token: u8 },
-    Fail(&'static str),
+    Fail { failure: &'static str, cools: bool },
 }
 
 /// A token in one byte: its number, its key, and the tick of its issue.
@@ -126,8 +126,10 @@ fn follow(life: &mut Life, event: Event, key: u8) -> Option<Message> {
         Step::Wait(_) => panic!("two pauses in a row"),
         Step::Fetch => Message::Fetch { key },
         Step::Save { token, .. } => Message::Save { key, replaced, token: code_of(&token.jwt) },
-        Step::Release(FetchFailure::KeyRejected) => Message::Fail(REJECTED),
-        Step::Release(_) => Message::Fail(PLATFORM),
+        Step::Release { failure: FetchFailure::KeyRejected, .. } => {
+            Message::Fail { failure: REJECTED, cools: true }
+        }
+        Step::Release { early, .. } => Message::Fail { failure: PLATFORM, cools: !early },
         Step::End(outcome) => {
             assert_eq!(outcome.is_ok(), served, "not what happened");
             return None;
@@ -142,6 +144,6 @@ pub fn missing(message: Message) -> Event {
         Message::Claim { .. } => Event::ClaimFailed,
         Message::Fetch { .. } => Event::FetchFailed(FetchFailure::Platform),
         Message::Save { .. } => Event::SaveFailed,
-        Message::Fail(_) => Event::Released,
+        Message::Fail { .. } => Event::Released,
     }
 }

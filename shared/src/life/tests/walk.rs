@@ -200,9 +200,12 @@ impl World {
                     token => Event::Row { token, now },
                 }
             }
-            Message::Fail(failure) => {
-                self.row.fail(holder, failure);
-                Event::Released
+            Message::Fail { failure, cools } => {
+                if self.row.fail(holder, cools.then_some(failure)) {
+                    Event::Row { token: self.row.token.map(token), now }
+                } else {
+                    Event::Released
+                }
             }
         }
     }

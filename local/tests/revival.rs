@@ -1,0 +1,271 @@
+//! A key that the platform refuses: what heals by itself, what a person has to ask for, and for which number.
+
+#![allow(clippy::unwrap_used, reason = "a test fails where it stands")]
+
+use serde_json::{Value, json};
+
+use local::events::Event;
+use local::gate::Fault;
+use local::gate::Point::{After, Before};
+use local::lambda::{Answer, Options};
+use local::platform::RepeatedCreate;
+use local::stage::{Line, Stage};
+
+async fn create(stage: &Stage, body: Value) -> Answer {
+    stage.post("wpp-create", body).await
+}
+
+/// The key is dead on the platform, old enough for that to mean something, and there is no token left.
+async fn kill(stage: &Stage, line: &Line) {
+    stage.settle_keys().await;
+    stage.world.platform.revoke_key(&line.key);
+    stage.merge(line, json!({"wppJwtToken": null})).await;
+    stage.end_waits(line).await;
+}
+
+async fn link(stage: &Stage, line: &Line) {
+    stage.world.platform.scan(&line.session).unwrap();
+    let answer = stage.post("wpp-status", json!({"session": line.session, "force": true})).await;
+    assert_eq!(answer.json["status"], "connected", "{answer:?}");
+}
+
+/// A person is told which number to create again; the other one is not touched by it.
+#[tokio::test]
+async fn new_credentials_are_for_the_number_that_is_named() {
+    for manner in [RepeatedCreate::SameKey, RepeatedCreate::NewKey] {
+        let stage = Stage::start().await;
+        let (primary, second) = (stage.number().await, stage.number().await);
+        link(&stage, &primary).await;
+        link(&stage, &second).await;
+        kill(&stage, &second).await;
+        stage.world.platform.behave(|manners| manners.repeated_create = manner);
+        let refused = stage.poll_qr(&second.session).await;
+        assert_eq!((refused.status, &refused.json["code"]), (409, &json!("api_key_rejected")), "{refused:?}");
+        for text in [&refused.json["error"], &refused.json["hint"]] {
+            assert!(text.as_str().unwrap().contains("force_recreate with its session"), "{refused:?}");
+        }
+
+        let untouched = stage.settings(&primary).await;
+        let answer = create(&stage, json!({"force_recreate": true, "session": second.session})).await;
+        assert_eq!(answer.json["status"], "connected", "{manner:?}: the session is still linked: {answer:?}");
+        let session = answer.json["session"].as_str().unwrap();
+        assert_eq!(stage.settings(&second).await["wppAccountNumber"], answer.json["session"]);
+        assert_eq!(stage.poll_qr(session).await.status, 200);
+        assert_eq!(stage.settings(&primary).await, untouched);
+        assert_eq!(stage.numbers().await.len(), 2);
+    }
+}
+
+#[tokio::test]
+async fn a_number_is_named_in_three_ways_and_only_one_of_the_organisations_own() {
+    let stage = Stage::start().await;
+    let (_primary, second) = (stage.number().await, stage.number().await);
+    for name in [
+        json!({"session": second.session}),
+        json!({"session_name": format!("wpp_{}", second.session)}),
+        json!({"integration_id": second.id}),
+    ] {
+        let answer = create(&stage, name.clone()).await;
+        assert_eq!(
+            (answer.status, &answer.json["session"]),
+            (200, &json!(second.session)),
+            "{name}: {answer:?}"
+        );
+    }
+    let neighbour = stage.world.organisation("neighbour").await.unwrap();
+    for name in [json!({"session": second.session}), json!({"integration_id": second.id})] {
+        for force_recreate in [true, false] {
+            let mut body = name.clone();
+            body["force_recreate"] = json!(force_recreate);
+            let answer = stage.post_as(&neighbour, "wpp-create", body).await;
+            assert_eq!(
+                (answer.status, &answer.json["code"]),
+                (404, &json!("number_not_found")),
+                "{answer:?}"
+            );
+        }
+    }
+    let wrong = create(&stage, json!({"add_new": true, "session": second.session})).await;
+    assert_eq!((wrong.status, &wrong.json["code"]), (400, &json!("invalid_request")), "{wrong:?}");
+    assert_eq!(stage.world.platform.clients(), 2);
+}
+
+/// The platform gave two keys, and the one that was saved is the dead one: a create that was given up came through late.
+#[tokio::test]
+async fn a_number_that_was_never_linked_gets_another_key_by_itself() {
+    for body in [json!({}), json!({"add_new": true})] {
+        let stage = Stage::start().await;
+        stage.world.platform.behave(|manners| manners.repeated_create = RepeatedCreate::NewKey);
+        let first = create(&stage, body.clone()).await;
+        assert_eq!(first.json["status"], "qr_issued", "{first:?}");
+        let [row] = &stage.numbers().await[..] else { panic!("not one row") };
+        let line = Line {
+            id: row["id"].as_str().unwrap().parse().unwrap(),
+            session: first.json["session"].as_str().unwrap().to_owned(),
+            key: row["settings"]["wppApiKey"].as_str().unwrap().to_owned(),
+        };
+        kill(&stage, &line).await;
+        let healed = create(&stage, body.clone()).await;
+        assert_eq!(healed.json["status"], "qr_issued", "{body}: {healed:?}");
+        assert_eq!(healed.json["session"], first.json["session"], "{body}");
+        assert_eq!((stage.numbers().await.len(), stage.world.platform.clients()), (1, 1), "{body}");
+        assert_eq!(stage.poll_qr(&line.session).await.status, 200);
+    }
+}
+
+/// Whoever finds the key dead at once with others finds the new one with them: one replacement.
+#[tokio::test]
+async fn many_who_find_the_key_dead_at_once_replace_it_once() {
+    let stage = Stage::start_with(&[], Options { concurrency: 5, ..Options::default() }).await;
+    let line = stage.number().await;
+    stage.world.platform.behave(|manners| manners.repeated_create = RepeatedCreate::NewKey);
+    kill(&stage, &line).await;
+    let before = stage.world.platform.create_calls();
+    let hold = stage.world.platform.gate.hold("create", Before);
+    let asked = (0..5).map(|_| create(&stage, json!({})));
+    let together = async {
+        hold.reached(1).await;
+        hold.release();
+    };
+    let (answers, ()) = tokio::join!(futures_util::future::join_all(asked), together);
+    assert!(answers.iter().all(|answer| answer.json["status"] == "qr_issued"), "{answers:?}");
+    assert_eq!(stage.world.platform.create_calls(), before + 1);
+}
+
+/// A phone is linked with it: a new session would lose that, so it is for a person to say.
+#[tokio::test]
+async fn a_number_that_was_linked_once_is_replaced_only_when_somebody_asks_for_it() {
+    let stage = Stage::start().await;
+    let line = stage.number().await;
+    link(&stage, &line).await;
+    kill(&stage, &line).await;
+    let before = (stage.settings(&line).await, stage.world.platform.create_calls());
+    for _ in 0..2 {
+        let answer = create(&stage, json!({})).await;
+        assert_eq!((answer.status, &answer.json["code"]), (409, &json!("api_key_rejected")), "{answer:?}");
+    }
+    assert_eq!((stage.settings(&line).await, stage.world.platform.create_calls()), before);
+    let answer = create(&stage, json!({"force_recreate": true})).await;
+    assert_eq!(answer.json["status"], "connected", "{answer:?}");
+    assert_eq!(stage.poll_qr(&line.session).await.status, 200);
+}
+
+/// The old key died with the platform's answer, which was lost with its sandbox. That somebody asked for a new one is on
+/// record, so that the next ordinary request finishes it.
+#[tokio::test]
+async fn a_recreation_that_died_is_finished_by_a_request_of_another_kind() {
+    let stage = Stage::start().await;
+    let line = stage.number().await;
+    link(&stage, &line).await;
+    stage.world.platform.behave(|manners| manners.repeated_create = RepeatedCreate::NewKey);
+    let (doomed, hold) = (stage.process("wpp-create").await, stage.world.platform.gate.hold("create", After));
+    let event = Event::post("wpp-create").bearer(&stage.school.token).json(&json!({"force_recreate": true}));
+    tokio::select! {
+        () = hold.reached(1) => doomed.kill().await.unwrap(),
+        ended = doomed.invoke(event.v2()) => panic!("{ended:?}"),
+    }
+    hold.release();
+    stage.sql.execute("update wpp_creations set held_until = null", &[]).await.unwrap();
+
+    // The old token serves for as long as the platform takes it.
+    assert_eq!(create(&stage, json!({})).await.json["status"], "connected");
+    kill(&stage, &line).await;
+    let answer = create(&stage, json!({})).await;
+    assert_eq!(answer.status, 200, "{answer:?}");
+    let id = stage.settings(&line).await["wppSubOrgId"].as_str().unwrap().to_owned();
+    assert_eq!(stage.settings(&line).await["wppApiKey"], json!(stage.world.platform.key_of(&id)));
+    assert_eq!(stage.poll_qr(&line.session).await.status, 200);
+}
+
+/// A first number whose creation died waits for its credentials: that comes before one more.
+#[tokio::test]
+async fn a_first_number_that_was_never_finished_is_finished_by_adding_one() {
+    let stage = Stage::start().await;
+    let (doomed, hold) = (stage.process("wpp-create").await, stage.world.platform.gate.hold("create", After));
+    let event = Event::post("wpp-create").bearer(&stage.school.token).json(&json!({}));
+    tokio::select! {
+        () = hold.reached(1) => doomed.kill().await.unwrap(),
+        ended = doomed.invoke(event.v2()) => panic!("{ended:?}"),
+    }
+    hold.release();
+    stage.sql.execute("update wpp_creations set held_until = null", &[]).await.unwrap();
+    let added = create(&stage, json!({"add_new": true})).await;
+    assert_eq!(added.json["status"], "qr_issued", "{added:?}");
+    let [row] = &stage.numbers().await[..] else { panic!("not one row") };
+    assert_eq!((&row["is_primary"], &row["is_active"]), (&json!(true), &json!(true)));
+    assert_eq!(stage.world.platform.clients(), 1);
+}
+
+/// The frontend repeats what failed with a 5xx: the new credentials are not replaced again by that.
+#[tokio::test]
+async fn a_recreation_that_failed_after_its_key_was_saved_goes_on_with_that_key() {
+    let stage = Stage::start().await;
+    stage.number().await;
+    stage.settle_keys().await;
+    stage.world.platform.behave(|manners| manners.repeated_create = RepeatedCreate::NewKey);
+    let before = stage.world.platform.create_calls();
+    stage.world.platform.gate.inject("start", Fault::Html);
+    let recreate = async || create(&stage, json!({"force_recreate": true})).await;
+    for _ in 0..2 {
+        assert_eq!(recreate().await.status, 502);
+    }
+    stage.world.platform.gate.clear();
+    assert_eq!(recreate().await.json["status"], "qr_issued");
+    assert_eq!(stage.world.platform.create_calls(), before + 1);
+
+    // Later, it is another wish.
+    stage.settle_keys().await;
+    assert_eq!(recreate().await.json["status"], "qr_issued");
+    assert_eq!(stage.world.platform.create_calls(), before + 2);
+}
+
+/// Each of two clicks has its own key, and one creation serves them both: repeating either is no new wish.
+#[tokio::test]
+async fn an_idempotency_key_is_kept_with_the_creation_that_it_joined() {
+    let stage = Stage::start().await;
+    let line = stage.number().await;
+    link(&stage, &line).await;
+    stage.world.platform.behave(|manners| manners.repeated_create = RepeatedCreate::NewKey);
+    let recreate = async |key: &str| {
+        let event = Event::post("wpp-create").bearer(&stage.school.token).header("Idempotency-Key", key);
+        stage.invoke("wpp-create", event.json(&json!({"force_recreate": true})).v2()).await
+    };
+    stage.world.platform.gate.inject("create", Fault::Html);
+    assert_eq!(recreate("one").await.status, 502);
+    stage.world.platform.gate.clear();
+    let done = recreate("two").await;
+    assert_eq!(done.json["status"], "connected", "{done:?}");
+    stage.settle_keys().await;
+    let before = stage.world.platform.create_calls();
+    for key in ["one", "two"] {
+        assert_eq!(recreate(key).await.json["apiKey"], done.json["apiKey"], "{key}");
+    }
+    assert_eq!(stage.world.platform.create_calls(), before);
+    // A request with no creation of its own has its key kept all the same.
+    let use_it = async |body: Value| {
+        let event = Event::post("wpp-create").bearer(&stage.school.token).header("Idempotency-Key", "three");
+        stage.invoke("wpp-create", event.json(&body).v2()).await
+    };
+    assert_eq!(use_it(json!({})).await.status, 200);
+    assert_eq!(use_it(json!({"add_new": false, "unknown": "\u{0}"})).await.status, 200);
+    assert_eq!(use_it(json!({"add_new": true})).await.status, 422);
+}
+
+/// The refusal of a key says nothing once the platform has given the same key again.
+#[tokio::test]
+async fn a_key_that_was_refused_for_a_moment_serves_at_once_after_a_recreation() {
+    let stage = Stage::start().await;
+    let line = stage.number().await;
+    stage.settle_keys().await;
+    stage.set_token_end(&line, -1).await;
+    let refused =
+        Fault::Status { status: 403, body: r#"{"error":"Invalid API key"}"#.to_owned(), retry_after_s: None };
+    stage.world.platform.gate.inject_times("token", 1, refused);
+    assert_eq!(stage.poll_qr(&line.session).await.status, 409);
+    let answer = create(&stage, json!({"force_recreate": true})).await;
+    assert_eq!(
+        (answer.json["session"].as_str(), answer.json["status"].as_str()),
+        (Some(&*line.session), Some("qr_issued"))
+    );
+    assert_eq!(stage.poll_qr(&line.session).await.status, 200);
+}

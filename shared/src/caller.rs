@@ -11,6 +11,7 @@ use uuid::Uuid;
 use crate::clock::UnixMs;
 use crate::jwks::Jwks;
 use crate::jwt_ring;
+use crate::upstream::Upstream;
 
 #[cfg(test)]
 pub(crate) mod testing;
@@ -75,12 +76,12 @@ pub struct Verifier {
 impl Verifier {
     /// For the project at `supabase_url`. Its legacy HS256 tokens are accepted only with `hs256_secret`.
     ///
-    /// `http` fetches the project's keys; it must not follow redirects.
-    pub fn new(supabase_url: &str, hs256_secret: Option<&str>, http: reqwest::Client) -> Self {
+    /// `upstream` fetches the project's keys.
+    pub fn new(supabase_url: &str, hs256_secret: Option<&str>, upstream: Upstream) -> Self {
         jwt_ring::install();
         let issuer = format!("{}/auth/v1", supabase_url.trim_end_matches('/'));
         Self {
-            jwks: Jwks::new(format!("{issuer}/.well-known/jwks.json"), http),
+            jwks: Jwks::new(format!("{issuer}/.well-known/jwks.json"), upstream),
             // With an empty secret, anyone could sign.
             secret: hs256_secret
                 .filter(|secret| !secret.trim().is_empty())

@@ -12,11 +12,6 @@ use time::format_description::well_known::Rfc3339;
 pub struct UnixMs(pub i64);
 
 impl UnixMs {
-    /// From whole seconds since 1970, the unit of a JWT's claims; saturates.
-    pub fn from_secs(secs: i64) -> Self {
-        Self(secs.saturating_mul(1000))
-    }
-
     /// This point moved later; saturates.
     pub fn plus(self, by: Duration) -> Self {
         Self(self.0.saturating_add(millis(by)))

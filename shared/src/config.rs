@@ -72,7 +72,7 @@ impl Config {
         for variable in needed {
             required(variable, get)?;
         }
-        let supabase_url = base_url("SUPABASE_URL", required("SUPABASE_URL", get)?)?;
+        let supabase_url = project_url("SUPABASE_URL", required("SUPABASE_URL", get)?)?;
         Ok(Self {
             wpp_base_url: base_url("WPP_BASE_URL", required("WPP_BASE_URL", get)?)?,
             wpp_secret: get("WPP_SECRET").map(|value| header_text("WPP_SECRET", value)).transpose()?,
@@ -195,12 +195,31 @@ fn required(variable: &'static str, get: impl Fn(&str) -> Option<String>) -> Res
     get(variable).ok_or(ConfigError { variable, problem: "is not set" })
 }
 
+/// An address that paths are put behind. What else it may hold would end up in the middle, or in a log.
 fn base_url(variable: &'static str, value: String) -> Result<Url, ConfigError> {
-    let error = ConfigError { variable, problem: "is not an http or https address" };
+    let refuse = |problem| Err(ConfigError { variable, problem });
     match Url::parse(&value) {
-        Ok(url) if matches!(url.scheme(), "http" | "https") && url.has_host() => Ok(url),
-        _ => Err(error),
+        Ok(url) if matches!(url.scheme(), "http" | "https") && url.has_host() => {
+            if !url.username().is_empty() || url.password().is_some() {
+                refuse("must not hold a user name or a password")
+            } else if url.query().is_some() || url.fragment().is_some() {
+                refuse("must end before any ? or #")
+            } else {
+                Ok(url)
+            }
+        }
+        _ => refuse("is not an http or https address"),
     }
+}
+
+/// The project's address itself: the paths of its services are ours to add, and its tokens name it.
+fn project_url(variable: &'static str, value: String) -> Result<Url, ConfigError> {
+    let url = base_url(variable, value)?;
+    let service = ["/rest/v1", "/auth/v1", "/functions/v1"];
+    if service.iter().any(|path| url.path().contains(path)) {
+        return Err(ConfigError { variable, problem: "is the address of one service, not the project's" });
+    }
+    Ok(url)
 }
 
 /// A value that goes into a header; one that cannot would panic deep inside a query builder.

@@ -8,10 +8,8 @@ use std::sync::Arc;
 
 use futures_util::FutureExt;
 use lambda_http::http::{HeaderValue, Method, StatusCode, header, response};
-use lambda_http::request::LambdaRequest;
 use lambda_http::tower::ServiceExt;
 use lambda_http::{Adapter, Body, LambdaEvent, Request, RequestExt, Response, service_fn};
-use reqwest::Url;
 use serde::Serialize;
 use serde_json::json;
 
@@ -22,6 +20,7 @@ use crate::clock;
 use crate::config::Config;
 use crate::deadline::Deadline;
 use crate::error::Error;
+use crate::event::{self, Readable};
 use crate::logs;
 
 /// What supabase-js sends today, what its tracing adds, and our own.
@@ -58,22 +57,18 @@ where
         let (app, handler) = (app.clone(), handler.clone());
         async move { Ok::<_, Infallible>(answer(app, methods, handler, request).await) }
     });
-    match lambda_runtime::run_concurrent(Adapter::from(service).map_request(readable)).await {
+    match lambda_runtime::run_concurrent(
+        Adapter::from(service)
+            .map_request(|event: LambdaEvent<Readable>| LambdaEvent::new(event.payload.0, event.context)),
+    )
+    .await
+    {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
             tracing::error!("the Lambda runtime ended: {error}");
             ExitCode::FAILURE
         }
     }
-}
-
-/// The event with its query encoded: `lambda_http` panics over one that a client has sent as it is typed.
-pub(crate) fn readable(mut event: LambdaEvent<LambdaRequest>) -> LambdaEvent<LambdaRequest> {
-    if let LambdaRequest::ApiGatewayV2(request) = &mut event.payload {
-        let typed = format!("http://localhost/?{}", request.raw_query_string.take().unwrap_or_default());
-        request.raw_query_string = Url::parse(&typed).ok().and_then(|url| url.query().map(str::to_owned));
-    }
-    event
 }
 
 /// One request, from event to answer.
@@ -130,6 +125,9 @@ where
     H: Fn(Arc<App>, Ask) -> W,
     W: Future<Output = Result<Answer, Error>>,
 {
+    if event::is_unreadable(&request) {
+        return Err(Error::BadRequest("This is not an HTTP request as API Gateway hands it on.".to_owned()));
+    }
     if !methods.split(", ").any(|allowed| allowed == request.method().as_str()) {
         return Err(Error::MethodNotAllowed(methods));
     }

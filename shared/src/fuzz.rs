@@ -82,8 +82,14 @@ fn object(names: &'static [&'static str]) -> impl Strategy<Value = Map<String, V
 
 /// `good` with any part of it replaced by anything, some times over.
 fn disturbed(good: Value) -> impl Strategy<Value = Value> {
+    disturbed_with(good, Just("9"))
+}
+
+/// [`disturbed`], with these words among what may stand anywhere.
+fn disturbed_with(good: Value, words: impl Strategy<Value = &'static str>) -> impl Strategy<Value = Value> {
     let pointers = pointers(&good, String::new());
-    let change = (prop::sample::select(pointers), prop_oneof![value(), text().prop_map(Value::from)]);
+    let new = prop_oneof![value(), text().prop_map(Value::from), words.prop_map(Value::from)];
+    let change = (prop::sample::select(pointers), new);
     prop::collection::vec(change, 0..4).prop_map(move |changes| {
         let mut event = good.clone();
         for (pointer, value) in changes {

@@ -12,6 +12,8 @@ use serde::Deserialize;
 
 use crate::caller::Refusal;
 use crate::clock::UnixMs;
+use crate::deadline::Deadline;
+use crate::upstream::{Failure, Limits, Upstream};
 
 mod key;
 #[cfg(test)]
@@ -25,6 +27,10 @@ const FRESH_FOR: Duration = Duration::from_secs(600);
 /// The shortest time between two refetches, so that made-up key ids cost the project little.
 const REFETCH_INTERVAL: Duration = Duration::from_secs(30);
 
+/// The shortest time between two fetches while there is no set at all: short, since nobody with a key of the set is let in
+/// until then.
+const FIRST_FETCH_INTERVAL: Duration = Duration::from_secs(1);
+
 /// How long a key id absent from a fetched set is taken to be still absent.
 /// Short, since a new key may reach us later than the first token signed with it.
 const UNKNOWN_FOR: Duration = Duration::from_secs(120);
@@ -35,7 +41,7 @@ const UNKNOWN_CAPACITY: usize = 16;
 /// The longest key id worth looking for, in bytes; Supabase's are uuids.
 const KID_LIMIT: usize = 128;
 
-/// The time for one fetch, from connecting to the last byte.
+/// The time for one fetch, repetitions included.
 const FETCH_TIMEOUT: Duration = Duration::from_secs(3);
 
 /// The largest set read, in bytes; a real one has a few keys of some hundred bytes.
@@ -44,7 +50,7 @@ const BODY_LIMIT: usize = 64 * 1024;
 /// The keys of one project.
 pub(crate) struct Jwks {
     url: String,
-    http: reqwest::Client,
+    upstream: Upstream,
     /// Held for moments only, never over a fetch: a known key never waits for someone's unknown one.
     shelf: Mutex<Shelf>,
     /// Held over a fetch.
@@ -52,8 +58,8 @@ pub(crate) struct Jwks {
 }
 
 impl Jwks {
-    pub(crate) fn new(url: String, http: reqwest::Client) -> Self {
-        Self { url, http, shelf: Mutex::default(), fetching: tokio::sync::Mutex::default() }
+    pub(crate) fn new(url: String, upstream: Upstream) -> Self {
+        Self { url, upstream, shelf: Mutex::default(), fetching: tokio::sync::Mutex::default() }
     }
 
     /// The key that verifies a token with this header.
@@ -67,7 +73,7 @@ impl Jwks {
     ) -> Result<Arc<DecodingKey>, Refusal> {
         let (need, found, fetches) = {
             let shelf = self.shelf();
-            (shelf.need(kid, now), shelf.find(kid, algorithm), shelf.fetches)
+            (shelf.need(kid, now), shelf.find(kid, algorithm, now), shelf.fetches)
         };
         let _fetching = match need {
             Need::Nothing => return found,
@@ -86,7 +92,7 @@ impl Jwks {
             let fetched = self.fetch().await;
             self.shelf().finish(fetched, kid, now);
         }
-        self.shelf().find(kid, algorithm)
+        self.shelf().find(kid, algorithm, now)
     }
 
     fn shelf(&self) -> MutexGuard<'_, Shelf> {
@@ -94,31 +100,17 @@ impl Jwks {
     }
 
     async fn fetch(&self) -> Result<Vec<Key>, FetchError> {
-        let body =
-            tokio::time::timeout(FETCH_TIMEOUT, self.download()).await.map_err(|_| FetchError::Timeout)??;
-        let set: Set = serde_json::from_slice(&body).map_err(|_| FetchError::NotAKeySet)?;
+        let request = self.upstream.http().get(&self.url).build().map_err(|_| FetchError::NotAKeySet)?;
+        let limits = Limits { timeout: FETCH_TIMEOUT, deadline: Deadline::within(FETCH_TIMEOUT) };
+        let reply = self.upstream.send(request, limits).await?;
+        if !reply.status.is_success() {
+            return Err(FetchError::Status(reply.status.as_u16()));
+        }
+        if reply.body.len() > BODY_LIMIT {
+            return Err(FetchError::TooLarge);
+        }
+        let set: Set = serde_json::from_slice(&reply.body).map_err(|_| FetchError::NotAKeySet)?;
         Ok(set.keys.into_iter().filter_map(Key::from_jwk).collect())
-    }
-
-    async fn download(&self) -> Result<Vec<u8>, FetchError> {
-        let mut response = match self.http.get(&self.url).send().await {
-            // A thawed sandbox may hold a dead connection; the first use of it fails, the second opens a new one.
-            Err(error) if error.is_request() && !error.is_connect() && !error.is_timeout() => {
-                self.http.get(&self.url).send().await?
-            }
-            sent => sent?,
-        };
-        if !response.status().is_success() {
-            return Err(FetchError::Status(response.status().as_u16()));
-        }
-        let mut body = Vec::new();
-        while let Some(chunk) = response.chunk().await? {
-            if body.len() + chunk.len() > BODY_LIMIT {
-                return Err(FetchError::TooLarge);
-            }
-            body.extend_from_slice(&chunk);
-        }
-        Ok(body)
     }
 }
 
@@ -126,7 +118,7 @@ impl Jwks {
 #[derive(Default)]
 struct Shelf {
     set: Option<KeySet>,
-    /// When a refetch was last begun; the first fetch is none.
+    /// When a refetch was last begun or, while there is no set, a fetch failed.
     refetched_at: Option<UnixMs>,
     /// Fetches ended, well or badly.
     fetches: u64,
@@ -165,11 +157,8 @@ impl Shelf {
 
     /// Whether a fetch is to be made now; if so, it counts as begun.
     fn begin(&mut self, kid: Option<&str>, now: UnixMs) -> bool {
-        if self.set.is_none() {
-            return true;
-        }
-        let due = self.may_refetch(now) && self.need(kid, now) != Need::Nothing;
-        if due {
+        let due = self.may_fetch(now) && self.need(kid, now) != Need::Nothing;
+        if due && self.set.is_some() {
             self.refetched_at = Some(now);
         }
         due
@@ -180,6 +169,9 @@ impl Shelf {
         self.fetches += 1;
         match fetched {
             Ok(keys) => {
+                if self.set.is_none() {
+                    self.refetched_at = None;
+                }
                 let set = KeySet { keys, fetched_at: now };
                 if let Some(kid) = kid.filter(|kid| !set.has(kid)) {
                     self.note_absent(kid, now);
@@ -188,16 +180,28 @@ impl Shelf {
             }
             Err(error) => {
                 let serving_old_keys = self.set.is_some();
+                if !serving_old_keys {
+                    self.refetched_at = Some(now);
+                }
                 tracing::warn!(%error, serving_old_keys, "the project's keys could not be fetched");
             }
         }
     }
 
-    fn find(&self, kid: Option<&str>, algorithm: Algorithm) -> Result<Arc<DecodingKey>, Refusal> {
+    fn find(
+        &self,
+        kid: Option<&str>,
+        algorithm: Algorithm,
+        now: UnixMs,
+    ) -> Result<Arc<DecodingKey>, Refusal> {
         let set = self.set.as_ref().ok_or(Refusal::KeysUnavailable)?;
         let fitting = |key: &&Key| key.algorithm == algorithm;
         let key = match kid {
             Some(kid) if set.has(kid) => set.named(kid).find(fitting).ok_or(Refusal::WrongAlgorithm)?,
+            // A set that is older than this has not been renewed because it could not be: the key may be a new one.
+            Some(kid) if apart(set.fetched_at, now) >= REFETCH_INTERVAL && !self.is_absent(kid, now) => {
+                return Err(Refusal::KeysUnavailable);
+            }
             Some(_) => return Err(Refusal::UnknownKey),
             None => {
                 let mut fitting = set.keys.iter().filter(fitting);
@@ -208,8 +212,9 @@ impl Shelf {
         Ok(Arc::clone(&key.decoding))
     }
 
-    fn may_refetch(&self, now: UnixMs) -> bool {
-        self.refetched_at.is_none_or(|begun| apart(begun, now) >= REFETCH_INTERVAL)
+    fn may_fetch(&self, now: UnixMs) -> bool {
+        let interval = if self.set.is_some() { REFETCH_INTERVAL } else { FIRST_FETCH_INTERVAL };
+        self.refetched_at.is_none_or(|begun| apart(begun, now) >= interval)
     }
 
     fn is_absent(&self, kid: &str, now: UnixMs) -> bool {
@@ -247,8 +252,6 @@ struct Set {
 /// Why there is no new set. Holds nothing of the answer.
 #[derive(Debug, thiserror::Error)]
 enum FetchError {
-    #[error("no answer within {FETCH_TIMEOUT:?}")]
-    Timeout,
     #[error("status {0}")]
     Status(u16),
     #[error("more than {BODY_LIMIT} bytes")]
@@ -256,7 +259,7 @@ enum FetchError {
     #[error("not a set of keys")]
     NotAKeySet,
     #[error(transparent)]
-    Http(#[from] reqwest::Error),
+    Upstream(#[from] Failure),
 }
 
 /// How far two points lie apart, whichever is later: a clock set back a little ages nothing,

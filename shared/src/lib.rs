@@ -9,6 +9,7 @@ pub mod creation;
 pub mod deadline;
 pub mod edge;
 pub mod error;
+mod event;
 pub mod flight;
 #[cfg(test)]
 mod fuzz;
@@ -57,9 +58,13 @@ impl App {
         let secret = config.jwt_secret.as_ref().map(secret::Secret::expose);
         Ok(Self {
             store: Store::new(supabase, &config.service_key, upstream.clone(), config.upstream_timeout),
-            verifier: caller::Verifier::new(supabase, secret, upstream.http().clone()),
+            verifier: caller::Verifier::new(supabase, secret, upstream.clone()),
             flights: Flights::default(),
-            platform: Platform::new(config.wpp_base_url.clone(), upstream, config.upstream_timeout),
+            platform: Platform::new(
+                config.wpp_base_url.clone(),
+                upstream.for_another_host(),
+                config.upstream_timeout,
+            ),
             config,
         })
     }

@@ -29,11 +29,6 @@ impl Settings {
         Some(Token::stored(jwt, self.0.get("wppJwtExpiresAt")))
     }
 
-    /// `wppSubOrgId`: the id the platform knows the number by, where it is not the organisation's.
-    pub fn sub_org_id(&self) -> Option<&str> {
-        self.text("wppSubOrgId")
-    }
-
     fn text(&self, key: &str) -> Option<&str> {
         self.0.get(key).and_then(Value::as_str).filter(|text| !text.is_empty())
     }
@@ -65,7 +60,6 @@ mod tests {
         let settings = settings(row.clone());
         assert_eq!(settings.api_key(), Some(Secret::new("k")));
         assert_eq!(settings.session(), Some("0000000000004"));
-        assert_eq!(settings.sub_org_id(), Some("o__wpp__1"));
         assert_eq!(settings.token().unwrap().expires_at, UnixMs(1_795_000_000_000));
         assert_eq!(serde_json::to_value(&settings).unwrap(), row);
     }

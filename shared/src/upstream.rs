@@ -1,5 +1,6 @@
 //! The one way out: every request to the platform, the database and the key set is sent here, under one set of limits.
 
+use std::fmt;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
@@ -16,7 +17,13 @@ const CONNECT_TIMEOUT: Duration = Duration::from_secs(3);
 
 /// Idle connections kept for each host. A thawed sandbox may find all of them dead: with one fewer than
 /// [`ATTEMPTS`], the last attempt is on a new connection.
-const IDLE_CONNECTIONS: usize = 2;
+const IDLE_CONNECTIONS: u32 = 2;
+
+/// How long a connection is kept that nobody uses: longer than a poll's rhythm, and shorter than most gateways keep it.
+const IDLE_TIMEOUT: Duration = Duration::from_secs(20);
+
+/// A peer that does not even acknowledge what was sent is gone, as after a long freeze: a new connection is tried then.
+const SILENCE_TIMEOUT: Duration = Duration::from_secs(3);
 
 /// How often one call is tried, the first time included.
 const ATTEMPTS: usize = 3;
@@ -24,8 +31,7 @@ const ATTEMPTS: usize = 3;
 /// The first pause before a repetition is drawn from zero to this; it doubles.
 const FIRST_PAUSE: Duration = Duration::from_millis(100);
 
-/// Repetitions after a refusal that a sandbox may have in hand. A failing upstream is soon asked once per request, not
-/// thrice.
+/// Repetitions that a sandbox may have in hand for one host. A failing host is soon asked once per request, not thrice.
 const RETRY_BUDGET: u32 = 10;
 
 /// No answer of an upstream is this large: a QR as an image is some 20 KiB.
@@ -41,7 +47,6 @@ pub struct Limits {
 }
 
 /// A whole answer.
-#[derive(Debug)]
 pub struct Reply {
     /// The HTTP status.
     pub status: StatusCode,
@@ -65,11 +70,43 @@ pub enum Failure {
     TooLarge,
 }
 
-/// The HTTP client, with the sandbox's allowance for repetitions.
+/// The HTTP client, with the sandbox's allowance for repetitions at one host.
 #[derive(Clone, Debug)]
 pub struct Upstream {
     http: Client,
-    retries: Arc<AtomicU32>,
+    allowance: Arc<Allowance>,
+}
+
+#[derive(Debug)]
+struct Allowance {
+    /// Repetitions that the host may be bothered with.
+    retries: AtomicU32,
+    /// Connections in the pool that may have died while the sandbox was frozen: finding that out is no bother.
+    stale: AtomicU32,
+}
+
+impl Allowance {
+    fn new() -> Arc<Self> {
+        let (retries, stale) = (AtomicU32::new(RETRY_BUDGET), AtomicU32::new(IDLE_CONNECTIONS));
+        Arc::new(Self { retries, stale })
+    }
+
+    /// Whether a call with this outcome may be repeated.
+    fn grants(&self, outcome: &Result<Reply, Failure>) -> bool {
+        let take = |from: &AtomicU32| {
+            from.try_update(Ordering::Relaxed, Ordering::Relaxed, |left| left.checked_sub(1)).is_ok()
+        };
+        outcome.is_err() && take(&self.stale) || take(&self.retries)
+    }
+
+    /// The host has answered.
+    fn earn(&self, outcome: &Reply) {
+        self.stale.store(IDLE_CONNECTIONS, Ordering::Relaxed);
+        if !is_passing(outcome.status) {
+            let refill = |left| (left < RETRY_BUDGET).then_some(left + 1);
+            let _ = self.retries.try_update(Ordering::Relaxed, Ordering::Relaxed, refill);
+        }
+    }
 }
 
 impl Upstream {
@@ -78,7 +115,13 @@ impl Upstream {
     /// # Errors
     /// What reqwest or rustls says; neither depends on input.
     pub fn new() -> Result<Self, Box<dyn std::error::Error + Send + Sync>> {
-        Ok(Self { http: client()?, retries: Arc::new(AtomicU32::new(RETRY_BUDGET)) })
+        Ok(Self { http: client()?, allowance: Allowance::new() })
+    }
+
+    /// The same client for another host, which has an allowance of its own.
+    #[must_use]
+    pub fn for_another_host(&self) -> Self {
+        Self { http: self.http.clone(), allowance: Allowance::new() }
     }
 
     /// The bare client, for what builds its own requests.
@@ -87,7 +130,8 @@ impl Upstream {
     }
 
     /// Sends a request and reads its whole answer. Every call that goes out from here is safe to repeat, by an id or by
-    /// what it does, so a connection error and a 502, 503 or 504 are tried again while time and allowance last.
+    /// what it does, so a connection error and a 502, 503, 504 or one of Cloudflare's are tried again while time and
+    /// allowance last.
     ///
     /// # Errors
     /// A [`Failure`] where the last attempt brought no whole answer.
@@ -99,17 +143,16 @@ impl Upstream {
         loop {
             let Some(attempt) = request.try_clone() else { return self.attempt(request, limits).await };
             let outcome = self.attempt(attempt, limits).await;
+            if let Ok(reply) = &outcome {
+                self.allowance.earn(reply);
+            }
             if !may_pass(&outcome) {
-                if outcome.is_ok() {
-                    self.earn();
-                }
                 return outcome;
             }
             let Some(pause) = pauses.next() else { return outcome };
-            let pause = asked_pause(&outcome).unwrap_or_else(|| pause.mul_f64(fastrand::f64()));
-            // A connection that fails asks nothing of the upstream, and may only have died while the sandbox was frozen.
-            let allowed = outcome.is_err() || self.spend();
-            if pause >= limits.deadline.remaining() || !allowed {
+            let jitter = pause.mul_f64(fastrand::f64());
+            let pause = asked_pause(&outcome).unwrap_or_default() + jitter;
+            if pause >= limits.deadline.remaining() || !self.allowance.grants(&outcome) {
                 return outcome;
             }
             limits.deadline.sleep(pause).await;
@@ -132,14 +175,12 @@ impl Upstream {
         }
         Ok(Reply { status: response.status(), retry_after: retry_after(response.headers()), body })
     }
+}
 
-    fn spend(&self) -> bool {
-        self.retries.try_update(Ordering::Relaxed, Ordering::Relaxed, |left| left.checked_sub(1)).is_ok()
-    }
-
-    fn earn(&self) {
-        let refill = |left| (left < RETRY_BUDGET).then_some(left + 1);
-        let _ = self.retries.try_update(Ordering::Relaxed, Ordering::Relaxed, refill);
+impl fmt::Debug for Reply {
+    /// Without the body: it may be a token.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Reply").field("status", &self.status).finish_non_exhaustive()
     }
 }
 
@@ -153,16 +194,23 @@ fn client() -> Result<Client, Box<dyn std::error::Error + Send + Sync>> {
         .tls_backend_preconfigured(tls)
         .redirect(reqwest::redirect::Policy::none())
         .connect_timeout(CONNECT_TIMEOUT)
-        .pool_max_idle_per_host(IDLE_CONNECTIONS)
+        .pool_max_idle_per_host(IDLE_CONNECTIONS as usize)
+        .pool_idle_timeout(IDLE_TIMEOUT)
+        .tcp_user_timeout(SILENCE_TIMEOUT)
         .build()?)
 }
 
 /// Whether the fault may be gone at the next attempt. A timeout is not: it has used the time a repetition would need.
 fn may_pass(outcome: &Result<Reply, Failure>) -> bool {
     match outcome {
-        Ok(reply) => matches!(reply.status.as_u16(), 502..=504),
+        Ok(reply) => is_passing(reply.status),
         Err(failure) => *failure == Failure::Connection,
     }
+}
+
+/// A gateway's word that what is behind it does not answer; Cloudflare, which stands before Supabase, has its own.
+fn is_passing(status: StatusCode) -> bool {
+    matches!(status.as_u16(), 502..=504 | 520..=524)
 }
 
 fn asked_pause(outcome: &Result<Reply, Failure>) -> Option<Duration> {

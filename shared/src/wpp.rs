@@ -35,7 +35,7 @@ pub enum PlatformError {
     /// 429, and when to come back.
     #[error("rate limited")]
     Busy(Option<Duration>),
-    /// Any other 4xx.
+    /// Any other 4xx, and one that is not the platform's own.
     #[error("refused with status {0}")]
     Refused(u16),
     /// 5xx, or no connection.
@@ -188,13 +188,7 @@ impl Platform {
         }
         let request =
             self.post(&["api", "integrations", "wpp", "create"], Some(secret), &Ask { organization_id: id })?;
-        let given: Given = match self.send(request, deadline).await {
-            Ok(reply) => parse(&reply)?,
-            Err(PlatformError::TokenRefused | PlatformError::Refused(403)) => {
-                return Err(PlatformError::SecretRefused);
-            }
-            Err(error) => return Err(error),
-        };
+        let given: Given = parse(&self.send_as(request, PlatformError::SecretRefused, deadline).await?)?;
         if given.api_key.is_empty() || given.session.is_empty() {
             return Err(PlatformError::BadAnswer);
         }
@@ -223,13 +217,7 @@ impl Platform {
             expires_in: Option<Value>,
         }
         let request = self.post(&["auth", "token"], None, &Ask { api_key })?;
-        let given: Given = match self.send(request, deadline).await {
-            Ok(reply) => parse(&reply)?,
-            Err(PlatformError::TokenRefused | PlatformError::Refused(403)) => {
-                return Err(PlatformError::KeyRefused);
-            }
-            Err(error) => return Err(error),
-        };
+        let given: Given = parse(&self.send_as(request, PlatformError::KeyRefused, deadline).await?)?;
         if given.token.expose().is_empty() {
             return Err(PlatformError::BadAnswer);
         }
@@ -342,18 +330,49 @@ impl Platform {
         request.build().map_err(|_| PlatformError::TokenRefused)
     }
 
+    /// A call with a number's token.
     async fn send(&self, request: Request, deadline: Deadline) -> Result<Reply, PlatformError> {
-        let reply = self.upstream.send(request, Limits { timeout: self.timeout, deadline }).await?;
+        let reply = self.exchange(request, deadline).await?;
         match reply.status.as_u16() {
-            200..=299 => Ok(reply),
             401 => Err(PlatformError::TokenRefused),
-            404 => Err(PlatformError::UnknownSession),
-            408 => Err(PlatformError::TimedOut),
-            429 => Err(PlatformError::Busy(reply.retry_after)),
-            status @ 400..=499 => Err(PlatformError::Refused(status)),
-            500..=599 => Err(PlatformError::Unavailable),
-            _ => Err(PlatformError::BadAnswer),
+            404 if is_the_platforms(&reply) => Err(PlatformError::UnknownSession),
+            _ => accepted(reply),
         }
+    }
+
+    /// A call with another credential, and what it means that this is refused.
+    async fn send_as(
+        &self,
+        request: Request,
+        refused: PlatformError,
+        deadline: Deadline,
+    ) -> Result<Reply, PlatformError> {
+        let reply = self.exchange(request, deadline).await?;
+        match reply.status.as_u16() {
+            401 | 403 if is_the_platforms(&reply) => Err(refused),
+            _ => accepted(reply),
+        }
+    }
+
+    async fn exchange(&self, request: Request, deadline: Deadline) -> Result<Reply, PlatformError> {
+        Ok(self.upstream.send(request, Limits { timeout: self.timeout, deadline }).await?)
+    }
+}
+
+/// Whether a refusal is the platform's own. A proxy's page says nothing of a key or a session, which a person would be
+/// told to give up.
+fn is_the_platforms(reply: &Reply) -> bool {
+    reply.body.trim_ascii().is_empty() || parse::<Value>(reply).is_ok_and(|body| body.is_object())
+}
+
+fn accepted(reply: Reply) -> Result<Reply, PlatformError> {
+    match reply.status.as_u16() {
+        200..=299 => Ok(reply),
+        408 => Err(PlatformError::TimedOut),
+        429 => Err(PlatformError::Busy(reply.retry_after)),
+        status @ 400..=499 => Err(PlatformError::Refused(status)),
+        500..=599 => Err(PlatformError::Unavailable),
+        _ => Err(PlatformError::BadAnswer),
     }
 }
 

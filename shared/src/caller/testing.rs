@@ -14,6 +14,7 @@ use tokio::sync::watch;
 
 use super::{Caller, Refusal, Verifier};
 use crate::clock::UnixMs;
+use crate::upstream::Upstream;
 
 pub(crate) const NOW: UnixMs = UnixMs(1_800_000_000_000);
 pub(crate) const USER: &str = "7d9f3b52-0c7e-4f0a-9a51-2f6f0f3c8b11";
@@ -32,7 +33,7 @@ impl Project {
     pub(crate) async fn start() -> Self {
         let (es, rs) = (Signer::es256("es"), Signer::rs256("rs"));
         let server = KeyServer::start(&[es.jwk(), rs.jwk()]).await;
-        let verifier = Verifier::new(&server.url, Some(SECRET), http());
+        let verifier = Verifier::new(&server.url, Some(SECRET), Upstream::new().unwrap());
         Self { server, es, rs, hs: Signer::hs256(SECRET.as_bytes()), verifier }
     }
 
@@ -61,23 +62,6 @@ impl Project {
     pub(crate) async fn verify(&self, token: &str, now: UnixMs) -> Result<Caller, Refusal> {
         self.verifier.verify(Some(&format!("Bearer {token}")), now).await
     }
-}
-
-/// An HTTP client such as the functions use.
-pub(crate) fn http() -> reqwest::Client {
-    let provider = Arc::new(rustls::crypto::ring::default_provider());
-    let roots = webpki_roots::TLS_SERVER_ROOTS.iter().cloned().collect::<rustls::RootCertStore>();
-    let tls = rustls::ClientConfig::builder_with_provider(provider)
-        .with_safe_default_protocol_versions()
-        .unwrap()
-        .with_root_certificates(roots)
-        .with_no_client_auth();
-    reqwest::Client::builder()
-        .tls_backend_preconfigured(tls)
-        .redirect(reqwest::redirect::Policy::none())
-        .no_proxy()
-        .build()
-        .unwrap()
 }
 
 /// A private key and what its tokens say of it.

@@ -1,8 +1,9 @@
 use serde_json::{Value, json};
 
-use super::testing::{NOW, Project, SECRET, Signer, USER, base64, http};
+use super::testing::{NOW, Project, SECRET, Signer, USER, base64};
 use super::{HEADER_LIMIT, Refusal, Verifier};
 use crate::clock::UnixMs;
+use crate::upstream::Upstream;
 
 fn secs() -> i64 {
     NOW.0 / 1000
@@ -147,7 +148,7 @@ async fn the_issuer_is_this_project_and_no_other() {
 #[tokio::test]
 async fn a_trailing_slash_of_the_project_url_changes_nothing() {
     let project = Project::start().await;
-    let verifier = Verifier::new(&format!("{}/", project.server.url), None, http());
+    let verifier = Verifier::new(&format!("{}/", project.server.url), None, Upstream::new().unwrap());
     let token = project.es.token(&project.claims(json!({})));
     assert!(verifier.verify(Some(&format!("Bearer {token}")), NOW).await.is_ok());
 }
@@ -211,7 +212,7 @@ async fn a_public_key_is_never_a_secret() {
     let token = forger.token(&project.claims(json!({})));
     assert_eq!(project.verify(&token, NOW).await, Err(Refusal::BadSignature));
 
-    let without_secret = Verifier::new(&project.server.url, None, http());
+    let without_secret = Verifier::new(&project.server.url, None, Upstream::new().unwrap());
     let verdict = without_secret.verify(Some(&format!("Bearer {token}")), NOW).await;
     assert_eq!(verdict, Err(Refusal::UnknownKey));
 }
@@ -220,7 +221,7 @@ async fn a_public_key_is_never_a_secret() {
 async fn legacy_tokens_need_a_secret_that_is_not_empty() {
     let project = Project::start().await;
     for secret in [None, Some(""), Some("  ")] {
-        let verifier = Verifier::new(&project.server.url, secret, http());
+        let verifier = Verifier::new(&project.server.url, secret, Upstream::new().unwrap());
         let forger = Signer::hs256(secret.unwrap_or(SECRET).as_bytes());
         let header = format!("Bearer {}", forger.token(&project.claims(json!({}))));
         let verdict = verifier.verify(Some(&header), NOW).await;

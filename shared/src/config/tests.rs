@@ -71,6 +71,24 @@ fn an_address_is_http_or_https_with_a_host() {
 }
 
 #[test]
+fn an_address_ends_where_paths_are_put_behind_it() {
+    for variable in ["WPP_BASE_URL", "SUPABASE_URL", "WEBHOOK_BASE_URL"] {
+        for (value, expected) in [
+            ("https://user:secret@msg.example", "must not hold a user name or a password"),
+            ("https://user@msg.example", "must not hold a user name or a password"),
+            ("https://msg.example?a=b", "must end before any ? or #"),
+            ("https://msg.example/#a", "must end before any ? or #"),
+        ] {
+            assert_eq!(problem(variable, Some(value)), format!("{variable} {expected}"));
+        }
+    }
+    for value in ["https://p.supabase.co/rest/v1", "https://p.supabase.co/auth/v1/"] {
+        let expected = "SUPABASE_URL is the address of one service, not the project's";
+        assert_eq!(problem("SUPABASE_URL", Some(value)), expected);
+    }
+}
+
+#[test]
 fn the_webhook_may_be_elsewhere_and_below_a_path() {
     for (base, url) in [
         ("https://hooks.example", "https://hooks.example/functions/v1/wpp-webhook"),

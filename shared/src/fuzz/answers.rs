@@ -99,6 +99,8 @@ fn fuzz_answers_of_the_database() {
         let attempt = Attempt {
             user_id: Uuid::nil(),
             intention: Intention::Use,
+            wanted: Wanted::default(),
+            rejected: None,
             holder: Uuid::nil(),
             lease: Duration::ZERO,
             joined: None,

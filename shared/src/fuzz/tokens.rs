@@ -29,7 +29,6 @@ fn fuzz_settings() {
         prop_assert_eq!(&serde_json::to_value(&settings).unwrap(), &json!(row));
         let text = |key: &str| row.get(key).and_then(Value::as_str).filter(|text| !text.is_empty());
         prop_assert_eq!(settings.session(), text("wppAccountNumber"));
-        prop_assert_eq!(settings.sub_org_id(), text("wppSubOrgId"));
         prop_assert_eq!(settings.api_key(), text("wppApiKey").map(Secret::new));
         prop_assert_eq!(settings.token().map(|token| token.jwt), text("wppJwtToken").map(Secret::new));
         if let Some(token) = settings.token() {

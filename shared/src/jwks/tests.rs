@@ -5,11 +5,13 @@ use serde_json::json;
 use tokio::task::JoinSet;
 
 use super::{
-    BODY_LIMIT, FETCH_TIMEOUT, FRESH_FOR, KID_LIMIT, REFETCH_INTERVAL, Shelf, UNKNOWN_CAPACITY, UNKNOWN_FOR,
+    BODY_LIMIT, FETCH_TIMEOUT, FIRST_FETCH_INTERVAL, FRESH_FOR, KID_LIMIT, REFETCH_INTERVAL, Shelf,
+    UNKNOWN_CAPACITY, UNKNOWN_FOR,
 };
-use crate::caller::testing::{Answer, NOW, Project, Signer, http};
+use crate::caller::testing::{Answer, NOW, Project, Signer};
 use crate::caller::{Caller, Refusal, Verifier};
 use crate::clock::UnixMs;
+use crate::upstream::Upstream;
 
 const MOMENT: Duration = Duration::from_millis(1);
 
@@ -144,7 +146,7 @@ async fn an_old_set_serves_through_an_outage_and_is_renewed_after_it() {
     let project = Project::start().await;
     let token = project.token_of(&project.es);
     assert!(project.verify(&token, NOW).await.is_ok());
-    project.server.answer(Answer::Reply(503, "down".to_owned()));
+    project.server.answer(Answer::Reply(500, "down".to_owned()));
     let hour = Duration::from_secs(3600);
     for (age, fetches) in [
         (hour, 2),
@@ -165,11 +167,12 @@ async fn an_old_set_serves_through_an_outage_and_is_renewed_after_it() {
 }
 
 #[tokio::test]
-async fn without_a_set_an_outage_is_not_the_callers_fault_and_ends_with_the_next_request() {
+async fn without_a_set_an_outage_is_not_the_callers_fault_and_ends_within_a_second() {
     let project = Project::start().await;
     let token = project.token_of(&project.es);
     let mut too_large = json!({"keys": [project.es.jwk()]}).to_string();
     too_large.push_str(&" ".repeat(BODY_LIMIT));
+    let mut now = NOW;
     for (status, body) in [
         (500, ""),
         (404, r#"{"keys": []}"#),
@@ -185,19 +188,43 @@ async fn without_a_set_an_outage_is_not_the_callers_fault_and_ends_with_the_next
         (200, &too_large),
     ] {
         project.server.answer(Answer::Reply(status, body.to_owned()));
-        let verdict = project.verify(&token, NOW).await;
-        assert_eq!(verdict, Err(Refusal::KeysUnavailable), "{status}");
+        let fetches = project.server.fetches();
+        // Whoever comes within a second hears the same, and costs nothing.
+        for at in [now, now, now.plus(FIRST_FETCH_INTERVAL - MOMENT)] {
+            let verdict = project.verify(&token, at).await;
+            assert_eq!(verdict, Err(Refusal::KeysUnavailable), "{status}");
+        }
+        assert_eq!(project.server.fetches(), fetches + 1, "{status}");
+        now = now.plus(FIRST_FETCH_INTERVAL);
     }
-    assert_eq!(project.server.fetches(), 12);
     project.server.show(&[project.es.jwk()]);
-    assert!(project.verify(&token, NOW).await.is_ok());
+    assert!(project.verify(&token, now).await.is_ok());
+    // The set is there: a key that it has not is looked for at once.
+    assert_eq!(project.verify(&project.made_up("another"), now).await, Err(Refusal::UnknownKey));
+    assert_eq!(project.server.fetches(), 14);
+}
+
+/// The keys may have been rotated while they cannot be fetched: that is no reason to send a user away.
+#[tokio::test]
+async fn a_key_that_nobody_can_look_for_is_not_called_unknown() {
+    let project = Project::start().await;
+    assert!(project.verify(&project.token_of(&project.es), NOW).await.is_ok());
+    project.server.answer(Answer::Reply(500, String::new()));
+    let new = Signer::es256("new");
+    let (token, hour) = (project.token_of(&new), later(Duration::from_secs(3600)));
+    for now in [hour, hour, hour.plus(MOMENT)] {
+        assert_eq!(project.verify(&token, now).await, Err(Refusal::KeysUnavailable));
+    }
+    assert_eq!(project.server.fetches(), 2);
+    project.server.show(&[new.jwk()]);
+    assert!(project.verify(&token, hour.plus(REFETCH_INTERVAL)).await.is_ok());
 }
 
 #[tokio::test]
 async fn a_refused_connection_leaves_the_keys_unavailable() {
     let project = Project::start().await;
     let closed = "http://127.0.0.1:1";
-    let verifier = Verifier::new(closed, None, http());
+    let verifier = Verifier::new(closed, None, Upstream::new().unwrap());
     let header = format!("Bearer {}", project.token_of(&project.es));
     assert_eq!(verifier.verify(Some(&header), NOW).await, Err(Refusal::KeysUnavailable));
 }

@@ -16,13 +16,13 @@ fn within(timeout: Duration, deadline: Duration) -> Limits {
 }
 
 #[tokio::test]
-async fn only_a_502_503_or_504_and_a_broken_connection_are_tried_again() {
+async fn only_a_gateways_refusal_and_a_broken_connection_are_tried_again() {
     let server = Server::start("").await;
-    for status in [200, 204, 301, 307, 400, 401, 403, 404, 408, 409, 429, 500, 501, 505, 599] {
+    for status in [200, 204, 301, 307, 400, 401, 403, 404, 408, 409, 429, 500, 501, 505, 519, 525, 599] {
         server.says(whole(status, ""));
         assert_eq!(server.call(&Upstream::new().unwrap(), limits()).await, (Ok(status), 1));
     }
-    for status in [502, 503, 504] {
+    for status in [502, 503, 504, 520, 522, 524] {
         server.says(whole(status, ""));
         assert_eq!(server.call(&Upstream::new().unwrap(), limits()).await, (Ok(status), ATTEMPTS));
     }
@@ -52,7 +52,7 @@ async fn a_sandbox_has_a_small_budget_for_repetitions_and_earns_it_back_by_answe
 async fn an_upstream_that_only_times_out_earns_no_repetitions() {
     let server = Server::start("HTTP/1.1 200 X\r\n").await;
     let upstream = Upstream::new().unwrap();
-    upstream.retries.store(0, Ordering::Relaxed);
+    upstream.allowance.retries.store(0, Ordering::Relaxed);
     let short = within(Duration::from_millis(500), Duration::from_secs(20));
     assert_eq!(server.call(&upstream, short).await, (Err(Failure::TimedOut), 1));
     server.says(whole(503, ""));
@@ -60,11 +60,30 @@ async fn an_upstream_that_only_times_out_earns_no_repetitions() {
 }
 
 #[tokio::test]
-async fn a_dead_connection_is_replaced_even_when_the_budget_is_spent() {
+async fn as_many_connections_as_are_kept_may_be_dead_whatever_the_budget_says_and_no_more() {
     let server = Server::start("connection: close").await;
     let upstream = Upstream::new().unwrap();
-    upstream.retries.store(0, Ordering::Relaxed);
+    upstream.allowance.retries.store(0, Ordering::Relaxed);
     assert_eq!(server.call(&upstream, limits()).await.1, ATTEMPTS);
+    assert_eq!(server.call(&upstream, limits()).await.1, 1);
+    // An answer leaves a connection in the pool again; of another host it says nothing.
+    assert_eq!(server.call(&upstream.for_another_host(), limits()).await.1, ATTEMPTS);
+    server.says(whole(200, ""));
+    server.call(&upstream, limits()).await.0.unwrap();
+    upstream.allowance.retries.store(0, Ordering::Relaxed);
+    server.says("connection: close");
+    assert_eq!(server.call(&upstream, limits()).await.1, ATTEMPTS);
+}
+
+#[tokio::test]
+async fn a_host_that_keeps_breaking_off_is_soon_asked_once_per_request() {
+    let server = Server::start("connection: close").await;
+    let upstream = Upstream::new().unwrap();
+    let mut requests = Vec::new();
+    for _ in 0..8 {
+        requests.push(server.call(&upstream, limits()).await.1);
+    }
+    assert_eq!(requests, [3, 3, 3, 3, 3, 3, 1, 1]);
 }
 
 #[tokio::test]

@@ -120,6 +120,22 @@ impl Platform {
         self.server.disconnect();
     }
 
+    /// Refuses every connection until [`accept`](Self::accept); what is under way is answered.
+    ///
+    /// # Errors
+    /// When the port cannot be kept.
+    pub async fn refuse(&self) -> Result<()> {
+        self.server.refuse().await
+    }
+
+    /// Accepts connections again.
+    ///
+    /// # Errors
+    /// When the system refuses.
+    pub async fn accept(&self) -> Result<()> {
+        self.server.accept().await
+    }
+
     /// Changes its manners: `platform.behave(|manners| manners.opaque_tokens = true)`.
     pub fn behave(&self, change: impl FnOnce(&mut Manners)) {
         change(&mut self.shared.accounts().manners);

@@ -1,6 +1,7 @@
 //! An HTTP server that can also do what servers do when they fail: close a connection without an answer.
 
 use std::net::SocketAddr;
+use std::pin::pin;
 use std::time::Duration;
 
 use axum::Router;
@@ -12,14 +13,17 @@ use hyper::server::conn::http1;
 use hyper::service::{Service, service_fn};
 use hyper_util::rt::TokioIo;
 use hyper_util::service::TowerToHyperService;
-use tokio::net::{TcpListener, TcpStream};
-use tokio::sync::watch;
+use tokio::net::{TcpListener, TcpSocket, TcpStream};
+use tokio::sync::{Mutex, watch};
 use tokio::task::JoinHandle;
 
 use crate::Result;
 
 /// The wait after a connection that could not be accepted.
 const RESPITE: Duration = Duration::from_millis(10);
+
+/// Connections that may wait to be accepted.
+const BACKLOG: u32 = 1024;
 
 /// Marks a response that must not be sent: its connection is closed instead.
 #[derive(Clone)]
@@ -36,8 +40,31 @@ pub fn severed() -> Response<Body> {
 #[derive(Debug)]
 pub struct Server {
     address: SocketAddr,
-    accepting: JoinHandle<()>,
-    connections: watch::Sender<()>,
+    router: Router,
+    state: Mutex<State>,
+    connections: watch::Sender<End>,
+}
+
+#[derive(Debug)]
+enum State {
+    Accepting(JoinHandle<()>),
+    /// The port is kept, so that nobody else gets it, and every connection to it refused.
+    Refusing(Option<TcpSocket>),
+}
+
+impl State {
+    fn take_kept(&mut self) -> Option<TcpSocket> {
+        if let Self::Refusing(kept) = self { kept.take() } else { None }
+    }
+}
+
+/// How connections end.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum End {
+    /// In the middle of whatever they are at.
+    Now,
+    /// With the answer that is under way.
+    AfterTheAnswer,
 }
 
 impl Server {
@@ -50,9 +77,9 @@ impl Server {
             .await
             .map_err(|error| format!("cannot listen on 127.0.0.1:{port}: {error}"))?;
         let address = listener.local_addr()?;
-        let connections = watch::Sender::new(());
-        let accepting = tokio::spawn(accept(listener, router, connections.subscribe()));
-        Ok(Self { address, accepting, connections })
+        let connections = watch::Sender::new(End::Now);
+        let accepting = tokio::spawn(accept(listener, router.clone(), connections.subscribe()));
+        Ok(Self { address, router, state: Mutex::new(State::Accepting(accepting)), connections })
     }
 
     /// Where it listens.
@@ -67,17 +94,52 @@ impl Server {
 
     /// Closes every open connection, idle ones in a client's pool included; new ones are welcome.
     pub fn disconnect(&self) {
-        self.connections.send_replace(());
+        self.connections.send_replace(End::Now);
+    }
+
+    /// Refuses every connection from now on. What is under way is answered, and its connection closed then.
+    ///
+    /// # Errors
+    /// When the port cannot be kept.
+    pub async fn refuse(&self) -> Result<()> {
+        let mut state = self.state.lock().await;
+        if let State::Accepting(accepting) = &mut *state {
+            accepting.abort();
+            // The listener is gone once the task has ended; that it was told to is no error.
+            let _ = accepting.await;
+            let socket = TcpSocket::new_v4()?;
+            socket.set_reuseaddr(true)?;
+            socket.bind(self.address)?;
+            *state = State::Refusing(Some(socket));
+            self.connections.send_replace(End::AfterTheAnswer);
+        }
+        Ok(())
+    }
+
+    /// Accepts connections again.
+    ///
+    /// # Errors
+    /// When the system refuses.
+    pub async fn accept(&self) -> Result<()> {
+        let mut state = self.state.lock().await;
+        if let Some(socket) = state.take_kept() {
+            let listener = socket.listen(BACKLOG)?;
+            let accepting = accept(listener, self.router.clone(), self.connections.subscribe());
+            *state = State::Accepting(tokio::spawn(accepting));
+        }
+        Ok(())
     }
 }
 
 impl Drop for Server {
     fn drop(&mut self) {
-        self.accepting.abort();
+        if let State::Accepting(accepting) = self.state.get_mut() {
+            accepting.abort();
+        }
     }
 }
 
-async fn accept(listener: TcpListener, router: Router, connections: watch::Receiver<()>) {
+async fn accept(listener: TcpListener, router: Router, connections: watch::Receiver<End>) {
     loop {
         // Running out of file descriptors is the usual failure; it passes when a connection ends.
         let Ok((stream, _)) = listener.accept().await else {
@@ -88,7 +150,7 @@ async fn accept(listener: TcpListener, router: Router, connections: watch::Recei
     }
 }
 
-async fn serve(stream: TcpStream, router: Router, mut connections: watch::Receiver<()>) {
+async fn serve(stream: TcpStream, router: Router, mut connections: watch::Receiver<End>) {
     connections.mark_unchanged();
     let service = TowerToHyperService::new(router);
     let answer = service_fn(|request: Request<Incoming>| {
@@ -105,8 +167,16 @@ async fn serve(stream: TcpStream, router: Router, mut connections: watch::Receiv
         }
     });
     // An error here is a connection that broke, by the client's doing or by ours: nobody is left to tell.
-    tokio::select! {
-        _ = http1::Builder::new().serve_connection(TokioIo::new(stream), answer) => {}
-        _ = connections.changed() => {}
+    let mut connection = pin!(http1::Builder::new().serve_connection(TokioIo::new(stream), answer));
+    loop {
+        tokio::select! {
+            _ = connection.as_mut() => return,
+            changed = connections.changed() => {
+                if changed.is_err() || *connections.borrow_and_update() == End::Now {
+                    return;
+                }
+                connection.as_mut().graceful_shutdown();
+            }
+        }
     }
 }

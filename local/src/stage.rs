@@ -185,12 +185,17 @@ impl Stage {
 
 /// Waits until `condition` holds; ten seconds are enough for anything that is still to come.
 pub async fn until(condition: impl AsyncFn() -> bool) {
+    until_within(Duration::from_secs(10), condition).await;
+}
+
+/// Waits until `condition` holds, for so long at most.
+pub async fn until_within(patience: Duration, condition: impl AsyncFn() -> bool) {
     let holds = async {
         while !condition().await {
             tokio::time::sleep(Duration::from_millis(5)).await;
         }
     };
-    tokio::time::timeout(Duration::from_secs(10), holds).await.unwrap();
+    tokio::time::timeout(patience, holds).await.unwrap();
 }
 
 /// The functions' environment in a world, with more or other variables; an empty one is left out.

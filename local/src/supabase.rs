@@ -73,6 +73,22 @@ impl Supabase {
     pub fn disconnect(&self) {
         self.server.disconnect();
     }
+
+    /// Refuses every connection until [`accept`](Self::accept); what is under way is answered.
+    ///
+    /// # Errors
+    /// When the port cannot be kept.
+    pub async fn refuse(&self) -> Result<()> {
+        self.server.refuse().await
+    }
+
+    /// Accepts connections again.
+    ///
+    /// # Errors
+    /// When the system refuses.
+    pub async fn accept(&self) -> Result<()> {
+        self.server.accept().await
+    }
 }
 
 async fn jwks(State(front): State<Arc<Front>>) -> Response<Body> {

@@ -7,64 +7,15 @@
 mod scenes;
 
 use futures_util::future::join_all;
-use local::gate::Fault;
-use local::lambda::{Answer, Sandbox, binary};
-use local::stage::{Stage, environment};
-use scenes::{DATABASE, PLATFORM, Scene};
+use local::lambda::{Answer, Options};
+use local::stage::Stage;
+use scenes::{DATABASE, FAULTS, PLATFORM, Scene};
 
 /// What is expected, fault by fault and endpoint by endpoint.
 const TABLE: &str = include_str!("faults/table.md");
 
-/// An address that refuses every connection.
-const NOBODY: &str = "http://127.0.0.1:1";
-
-/// For what is slow: short, so that it ends soon, and long enough for the other calls on a busy machine.
+/// Short, so that what is slow ends soon, and long enough for the other calls on a busy machine.
 const IMPATIENT: (&str, &str) = ("UPSTREAM_TIMEOUT_MS", "2500");
-
-const FAULTS: [&str; 18] = [
-    "400",
-    "401",
-    "403",
-    "404",
-    "409",
-    "429, Retry-After",
-    "500",
-    "502",
-    "HTML with 200",
-    "empty 200",
-    "wrong types",
-    "truncated",
-    "50 MB",
-    "slow headers",
-    "slow body",
-    "reset",
-    "refused",
-    "redirect",
-];
-
-/// Every wrong type that any answer could have.
-const WRONG_TYPES: &str =
-    r#"{"apiKey": 7, "session": [], "token": 7, "status": 7, "qr": 7, "now_ms": "soon", "outcome": 7}"#;
-
-fn fault(name: &str, elsewhere: &str) -> Option<Fault> {
-    Some(match name {
-        "HTML with 200" => Fault::Html,
-        "empty 200" => Fault::Body(String::new()),
-        "wrong types" => Fault::Body(WRONG_TYPES.to_owned()),
-        "truncated" => Fault::Truncated,
-        "50 MB" => Fault::Huge { bytes: 50 << 20 },
-        "slow headers" => Fault::SlowHeaders,
-        "slow body" => Fault::SlowBody,
-        "reset" => Fault::Drop,
-        "redirect" => Fault::Redirect(elsewhere.to_owned()),
-        "refused" => return None,
-        status => Fault::Status {
-            status: status[..3].parse().unwrap(),
-            body: r#"{"error": "an upstream's own words", "message": "an upstream's own words"}"#.to_owned(),
-            retry_after_s: status.contains("Retry-After").then_some(1),
-        },
-    })
-}
 
 /// What a caller got, and what stood in the database then.
 #[derive(Clone)]
@@ -77,18 +28,9 @@ struct Cell {
 /// be a `deadline_exceeded`, which the table does not have.
 async fn cell(stage: &Stage, endpoint: &'static str, name: &str) -> Cell {
     let scene = Scene::set(stage, endpoint).await;
-    let platform = &stage.world.platform;
-    if let Some(fault) = fault(name, &format!("{}/elsewhere", platform.url())) {
-        scene.gate().inject(endpoint, fault);
-    }
-    let answer = match name {
-        "refused" if endpoint.starts_with("rpc/") => act_with(stage, &scene, ("SUPABASE_URL", NOBODY)).await,
-        "refused" => act_with(stage, &scene, ("WPP_BASE_URL", NOBODY)).await,
-        "slow headers" | "slow body" => act_with(stage, &scene, IMPATIENT).await,
-        _ => scene.act().await,
-    };
-    scene.gate().clear();
-    assert_eq!(platform.gate.count("unknown"), 0, "{endpoint}, {name}: a redirect was followed");
+    let answer = scene.meet(name, "an upstream's own words").await;
+    let redirected = stage.world.platform.gate.count("unknown");
+    assert_eq!(redirected, 0, "{endpoint}, {name}: a redirect was followed");
     let cell = Cell { told: told(&answer), state: scene.state().await };
 
     scene.wait_out_leases().await;
@@ -96,16 +38,6 @@ async fn cell(stage: &Stage, endpoint: &'static str, name: &str) -> Cell {
     assert_eq!(healthy.status, 200, "{endpoint} after {name}: {healthy:?}");
     scene.assert_whole().await;
     cell
-}
-
-/// The request, to a function of its own with one variable changed.
-async fn act_with(stage: &Stage, scene: &Scene<'_>, (variable, value): (&str, &str)) -> Answer {
-    let keys = stage.world.keys.clone();
-    let keys = if variable == "SUPABASE_URL" { keys.issued_by(value) } else { keys };
-    let env = environment(&stage.world, &[(variable, value)]);
-    let sandbox = Sandbox::start(&binary(scene.function()).unwrap(), &env).await.unwrap();
-    let event = scene.event(&keys.user_token(scene.school.user));
-    sandbox.invoke(event).await.answered().unwrap()
 }
 
 /// `503 platform_busy ↻ 1 s`: the status, the code, whether to try again, and when. A success has its own word.
@@ -123,7 +55,7 @@ fn told(answer: &Answer) -> String {
 
 /// Some endpoints' cells, in a world of their own: faults are planned by endpoint, so no two may be under way at once.
 async fn columns(endpoints: &[&'static str]) -> Vec<Vec<Cell>> {
-    let stage = Stage::start().await;
+    let stage = Stage::start_with(&[IMPATIENT], Options::default()).await;
     let mut columns = Vec::new();
     for endpoint in endpoints {
         let mut cells = Vec::new();

@@ -1,125 +1,222 @@
 //! An upstream goes away under a steady load of polls and comes back: errors only while it is away, and no row damaged.
+//!
+//! `OUTAGE_SECONDS` says how long it is away: 5 where nothing is said, a minute in `.ci/run`.
 
 #![allow(clippy::unwrap_used, reason = "a test fails where it stands")]
 
-use futures_util::future::join3;
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use local::clock::unix_ms;
 use local::gate::Fault;
 use local::lambda::{Answer, Options};
-use local::stage::{Line, Stage};
+use local::platform::Said;
+use local::stage::{Line, Stage, until_within};
 use serde_json::{Value, json};
+use tokio::task::JoinSet;
 use tokio_postgres::types::Json;
 
-/// Polls of each of the three pages in each phase.
-const POLLS: usize = 6;
+/// Answers of each page that are waited for, before the outage and after it.
+const POLLS: usize = 8;
 
-/// Short, so that a phase in which nobody answers ends soon.
-const TIMES: [(&str, &str); 3] =
-    [("UPSTREAM_TIMEOUT_MS", "2000"), ("REQUEST_BUDGET_MS", "4000"), ("QR_WAIT_MS", "2000")];
+/// Short, so that a call that nobody answers ends soon.
+const TIMES: [(&str, &str); 2] = [("UPSTREAM_TIMEOUT_MS", "1500"), ("QR_WAIT_MS", "2000")];
 
-/// A school with a number, whose QR, status and set-up three pages ask for all the time.
+/// A refresh that has just failed is not tried again for a second: who needs the token then hears of that failure.
+const COOL_DOWN_MS: i64 = 1_000;
+
+/// Longer than any request takes that the outage has caught.
+const PATIENCE: Duration = Duration::from_secs(60);
+
+const DATABASE_AWAY: [&str; 3] = ["database_unavailable", "database_timeout", "deadline_exceeded"];
+const PLATFORM_AWAY: [&str; 2] = ["platform_unavailable", "platform_timeout"];
+
+/// A school with a number whose token ends every few seconds, and three pages that poll for it all the time.
 struct Load {
-    stage: Stage,
+    stage: Arc<Stage>,
     line: Line,
+    pages: JoinSet<()>,
+    answers: Arc<Mutex<[Vec<Poll>; 3]>>,
 }
+
+/// When it was asked and answered, in milliseconds since 1970, and how.
+type Poll = (i64, i64, Answer);
 
 impl Load {
     async fn begin() -> Self {
         let stage = Stage::start_with(&TIMES, Options::default()).await;
+        // A fifth of such a life is too late, so it is used for 4 s.
+        stage.world.platform.behave(|manners| manners.expires_in = Said::This(json!(5)));
         let line = stage.number().await;
-        Self { stage, line }
+        stage.settle_keys().await;
+        let (stage, answers) = (Arc::new(stage), Arc::new(Mutex::default()));
+        let mut load = Self { stage, line, pages: JoinSet::new(), answers };
+        let session = load.line.session.clone();
+        load.open(0, "wpp-qr", json!({"session": session}));
+        load.open(1, "wpp-status", json!({"session": session, "force": true}));
+        load.open(2, "wpp-create", json!({}));
+        load
     }
 
-    /// What all three pages got in one phase, side by side.
-    async fn polls(&self) -> Vec<Answer> {
-        let page = async |name: &str, body: Value| {
-            let mut answers = Vec::new();
-            for _ in 0..POLLS {
-                answers.push(self.stage.post(name, body.clone()).await);
+    fn open(&mut self, page: usize, name: &'static str, body: Value) {
+        let (stage, answers) = (self.stage.clone(), self.answers.clone());
+        self.pages.spawn(async move {
+            loop {
+                let asked_at = unix_ms();
+                let answer = stage.post(name, body.clone()).await;
+                let answered = (asked_at, unix_ms(), answer);
+                answers.lock().unwrap_or_else(std::sync::PoisonError::into_inner)[page].push(answered);
             }
-            answers
+        });
+    }
+
+    /// Until every page has had so many answers to what it asked for since.
+    async fn answers_since(&self, since_ms: i64) {
+        let enough = || {
+            let answers = self.answers.lock().unwrap();
+            answers.iter().all(|page| page.iter().filter(|(asked, ..)| *asked >= since_ms).count() >= POLLS)
         };
-        let session = json!({"session": self.line.session});
-        let status = json!({"session": self.line.session, "force": true});
-        let (qr, status, create) =
-            join3(page("wpp-qr", session), page("wpp-status", status), page("wpp-create", json!({}))).await;
-        [qr, status, create].concat()
+        until_within(PATIENCE, async || enough()).await;
     }
 
-    async fn assert_well(&self, when: &str) {
-        let failed: Vec<_> = self.polls().await.into_iter().filter(|answer| answer.status != 200).collect();
-        assert!(failed.is_empty(), "{when}: {failed:#?}");
-    }
+    /// Takes something away while the pages poll, for so long as `OUTAGE_SECONDS` says, and gives it back. What fails then
+    /// fails with one of these codes; before and after, nothing does.
+    async fn survives(
+        &self,
+        leave: impl AsyncFnOnce(&Stage),
+        return_: impl AsyncFnOnce(&Stage),
+        codes: &[&str],
+        grace_ms: i64,
+    ) {
+        self.answers_since(0).await;
+        let left_at = unix_ms();
+        leave(&self.stage).await;
+        tokio::time::sleep(outage()).await;
+        return_(&self.stage).await;
+        let back_at = unix_ms();
+        self.answers_since(back_at + grace_ms).await;
 
-    /// Every poll fails, as something that passes, with one of these codes.
-    async fn assert_away(&self, codes: &[&str]) {
-        for answer in self.polls().await {
+        let answers = self.answers.lock().unwrap();
+        let mut failed = 0;
+        for (asked, answered, answer) in answers.iter().flatten().filter(|(.., answer)| answer.status != 200)
+        {
+            let while_away = *asked <= back_at + grace_ms && *answered >= left_at;
+            assert!(while_away, "{} ms after the return: {answer:?}", asked - back_at);
             assert!(codes.iter().any(|code| answer.json["code"] == *code), "{answer:?}");
             assert_eq!(answer.json["retryable"], true, "{answer:?}");
+            failed += 1;
         }
+        let all: usize = answers.iter().map(Vec::len).sum();
+        println!("{failed} of {all} polls failed, all of them in the {} ms of the outage", back_at - left_at);
+        assert!(failed > 0, "nobody has noticed the outage");
     }
 
-    /// What must be as it was: all but the times at which a mirror was written.
-    async fn rows(&self) -> Value {
-        let sql = self.stage.world.sql().await.unwrap();
-        let rows = "select jsonb_build_object(
-            'numbers', (select jsonb_agg(to_jsonb(i) - 'updated_at' order by id) from messenger_integrations i),
-            'creations', (select jsonb_agg(c order by id) from wpp_creations c),
-            'sessions', (select jsonb_agg(jsonb_build_array(session_name, status) order by session_name)
-                from whatsapp_sessions))";
-        let Json(rows) = sql.query_one(rows, &[]).await.unwrap().get(0);
-        rows
+    async fn end(mut self, before: &Value) {
+        self.pages.shutdown().await;
+        assert_eq!(rows(&self.stage).await, *before);
+        // Whoever was caught holding a lease, the number goes on.
+        let end = "update wpp_token_leases set held_until = now(), retry_at = now();
+            update messenger_integrations set settings = settings || '{\"wppJwtExpiresAt\": 1000}'";
+        self.stage.world.sql().await.unwrap().batch_execute(end).await.unwrap();
+        let answer = self.stage.poll_qr(&self.line.session).await;
+        assert_eq!(answer.status, 200, "{answer:?}");
     }
 }
 
-const DATABASE_AWAY: [&str; 2] = ["database_unavailable", "database_timeout"];
+fn outage() -> Duration {
+    let seconds = std::env::var("OUTAGE_SECONDS").ok().and_then(|seconds| seconds.parse().ok());
+    Duration::from_secs(seconds.unwrap_or(5))
+}
 
-#[tokio::test]
+/// What must be as it was: all but tokens and the times at which a mirror was written.
+async fn rows(stage: &Stage) -> Value {
+    let sql = stage.world.sql().await.unwrap();
+    let rows = "select jsonb_build_object(
+        'numbers', (select jsonb_agg((to_jsonb(i) #- '{settings,wppJwtToken}' #- '{settings,wppJwtExpiresAt}') - 'updated_at'
+            order by id) from messenger_integrations i),
+        'creations', (select jsonb_agg(c order by id) from wpp_creations c),
+        'keys', (select jsonb_agg(k order by key) from wpp_idempotency_keys k),
+        'sessions', (select jsonb_agg(jsonb_build_array(session_name, status) order by session_name)
+            from whatsapp_sessions),
+        'leases', (select jsonb_agg(integration_id) from wpp_token_leases))";
+    let Json(rows) = sql.query_one(rows, &[]).await.unwrap().get(0);
+    rows
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_stopped_database_costs_errors_only_while_it_is_stopped() {
     let load = Load::begin().await;
-    let before = load.rows().await;
-    load.assert_well("before").await;
-    load.stage.world.postgres.stop().await.unwrap();
-    load.assert_away(&DATABASE_AWAY).await;
-    load.stage.world.postgres.restart().await.unwrap();
-    load.assert_well("after").await;
-    assert_eq!(load.rows().await, before);
+    let before = rows(&load.stage).await;
+    load.survives(
+        async |stage| stage.world.postgres.stop().await.unwrap(),
+        async |stage| stage.world.postgres.restart().await.unwrap(),
+        &DATABASE_AWAY,
+        0,
+    )
+    .await;
+    load.end(&before).await;
 }
 
-#[tokio::test]
+#[tokio::test(flavor = "multi_thread")]
 async fn a_restarted_postgrest_costs_errors_only_while_it_is_away() {
     let load = Load::begin().await;
-    let before = load.rows().await;
-    load.assert_well("before").await;
-    load.stage.world.postgrest.stop().await.unwrap();
-    load.assert_away(&DATABASE_AWAY).await;
-    load.stage.world.postgrest.restart().await.unwrap();
-    load.assert_well("after").await;
-    assert_eq!(load.rows().await, before);
+    let before = rows(&load.stage).await;
+    load.survives(
+        async |stage| stage.world.postgrest.stop().await.unwrap(),
+        async |stage| stage.world.postgrest.restart().await.unwrap(),
+        &DATABASE_AWAY,
+        0,
+    )
+    .await;
+    load.end(&before).await;
 }
 
-#[tokio::test]
+#[tokio::test(flavor = "multi_thread")]
 async fn a_platform_that_is_down_costs_errors_only_while_it_is_down() {
     let load = Load::begin().await;
-    let before = load.rows().await;
-    let gate = &load.stage.world.platform.gate;
-    load.assert_well("before").await;
-    for fault in
-        [Fault::Drop, Fault::Status { status: 503, body: String::new(), retry_after_s: None }, Fault::Html]
-    {
-        gate.inject("*", fault);
-        load.assert_away(&["platform_unavailable", "platform_bad_answer"]).await;
-        gate.clear();
-        load.assert_well("after").await;
-    }
-    assert_eq!(load.rows().await, before);
+    let before = rows(&load.stage).await;
+    load.survives(
+        async |stage| stage.world.platform.refuse().await.unwrap(),
+        async |stage| stage.world.platform.accept().await.unwrap(),
+        &PLATFORM_AWAY,
+        COOL_DOWN_MS,
+    )
+    .await;
+    load.end(&before).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_platform_that_answers_with_nonsense_costs_errors_only_while_it_does() {
+    let load = Load::begin().await;
+    let before = rows(&load.stage).await;
+    let nonsense = [
+        Fault::Html,
+        Fault::Status { status: 503, body: String::new(), retry_after_s: None },
+        Fault::Drop,
+        Fault::Truncated,
+    ];
+    load.survives(
+        async |stage| {
+            for (endpoint, fault) in ["token", "status", "qr", "start"].into_iter().zip(nonsense) {
+                stage.world.platform.gate.inject(endpoint, fault);
+            }
+        },
+        async |stage| stage.world.platform.gate.clear(),
+        &["platform_unavailable", "platform_bad_answer"],
+        COOL_DOWN_MS,
+    )
+    .await;
+    load.end(&before).await;
 }
 
 #[tokio::test]
 async fn a_platform_that_has_forgotten_every_token_costs_one_refresh() {
-    let load = Load::begin().await;
-    load.assert_well("before").await;
-    load.stage.world.platform.forget_tokens();
-    load.stage.forget_calls();
-    load.assert_well("after").await;
-    assert_eq!(load.stage.world.platform.gate.count("token"), 1);
+    let stage = Stage::start().await;
+    let line = stage.number().await;
+    stage.world.platform.forget_tokens();
+    for _ in 0..3 {
+        assert_eq!(stage.poll_qr(&line.session).await.status, 200);
+        assert_eq!(stage.post("wpp-status", json!({"force": true})).await.status, 200);
+    }
+    assert_eq!(stage.world.platform.gate.count("token"), 1);
 }

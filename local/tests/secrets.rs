@@ -10,7 +10,8 @@ use local::events::Event;
 use local::gate::Fault;
 use local::lambda::{Answer, Options};
 use local::stage::Stage;
-use scenes::{DATABASE, PLATFORM, Scene};
+use local::users::Signing;
+use scenes::{DATABASE, FAULTS, PLATFORM, Scene};
 use serde_json::{Value, json};
 use tokio_postgres::types::Json;
 
@@ -89,12 +90,7 @@ impl Search {
 
     /// One endpoint: well, and in each trouble.
     async fn drive(&mut self, endpoint: &'static str) {
-        let status = |status| Fault::Status { status, body: refusal(), retry_after_s: Some(1) };
-        let mut troubles: Vec<_> = [400, 401, 403, 404, 409, 429, 500, 502].map(status).into();
-        troubles.extend([Fault::Body(UPSTREAM.to_owned()), Fault::Body(wrong_types()), Fault::Html]);
-        troubles.extend([Fault::Truncated, Fault::SlowBody, Fault::Drop]);
-        troubles.push(Fault::Redirect(format!("http://{UPSTREAM}.example/")));
-        for trouble in troubles {
+        for trouble in FAULTS {
             let scene = Scene::set(&self.stage, endpoint).await;
             self.secrets.add_jwt("user token", &scene.school.token);
             self.stage
@@ -105,13 +101,12 @@ impl Search {
                 )
                 .await
                 .unwrap();
-            let place = format!("{endpoint} in {trouble:?}");
-            scene.gate().inject(endpoint, trouble);
-            let troubled = scene.act().await;
-            scene.gate().clear();
+            let troubled = scene.meet(trouble, UPSTREAM).await;
+            self.answers.push((format!("{endpoint} in {trouble}"), troubled));
             scene.wait_out_leases().await;
-            self.answers.push((place, troubled));
-            self.answers.push((format!("{endpoint} well"), scene.act().await));
+            let well = scene.act().await;
+            assert_eq!(well.status, 200, "{endpoint} after {trouble}: {well:?}");
+            self.answers.push((format!("{endpoint} well"), well));
             self.qrs.extend(
                 self.stage
                     .world
@@ -120,6 +115,22 @@ impl Search {
                     .and_then(|session| self.stage.world.platform.qr_of(&session)),
             );
         }
+    }
+
+    /// A project whose keys cannot be had: the one endpoint that needs no number.
+    async fn drive_keys(&mut self) {
+        let token = self.stage.world.keys.token(&json!({"sub": self.stage.school.user}), Signing::Es256);
+        self.secrets.add_jwt("user token", &token);
+        let refused = Fault::Status { status: 500, body: UPSTREAM.to_owned(), retry_after_s: None };
+        let troubles = [refused, Fault::Body(UPSTREAM.to_owned()), Fault::Drop];
+        for (name, trouble) in ["wpp-create", "wpp-qr", "wpp-status"].into_iter().zip(troubles) {
+            self.stage.world.supabase.gate.inject("jwks", trouble);
+            let event = Event::post(name).bearer(&token).json(&json!({"session": "1"}));
+            let answer = self.stage.invoke(name, event.v2()).await;
+            assert_eq!(answer.status, 503, "{answer:?}");
+            self.answers.push((format!("{name} without keys"), answer));
+        }
+        self.stage.world.supabase.gate.clear();
     }
 
     /// What a caller sends wrongly must not be quoted either: it may be a password pasted into the wrong field.
@@ -172,15 +183,6 @@ impl Search {
     }
 }
 
-fn refusal() -> String {
-    json!({"error": UPSTREAM, "message": UPSTREAM, "code": UPSTREAM, "details": UPSTREAM}).to_string()
-}
-
-fn wrong_types() -> String {
-    json!({"apiKey": [UPSTREAM], "session": 1, "token": {"a": UPSTREAM}, "status": [UPSTREAM], "qr": [UPSTREAM]})
-        .to_string()
-}
-
 /// With everything logged that can be: what is not there then is not there at a higher level either.
 async fn search(endpoints: [&'static str; 6], format: &str) {
     let everything =
@@ -189,6 +191,7 @@ async fn search(endpoints: [&'static str; 6], format: &str) {
     for endpoint in endpoints {
         search.drive(endpoint).await;
     }
+    search.drive_keys().await;
     search.send_wrongly().await;
     search.end().await;
 }

@@ -3,7 +3,7 @@
 #![allow(dead_code, reason = "not every test needs all of it")]
 
 use local::events::Event;
-use local::gate::Gate;
+use local::gate::{Fault, Gate, Point};
 use local::lambda::Answer;
 use local::stage::Stage;
 use local::world::Organisation;
@@ -22,6 +22,54 @@ pub const DATABASE: [&str; 6] = [
     "rpc/wpp_begin_creation",
     "rpc/wpp_save_credentials",
 ];
+
+/// The ways in which an upstream can fail.
+pub const FAULTS: [&str; 18] = [
+    "400",
+    "401",
+    "403",
+    "404",
+    "409",
+    "429, Retry-After",
+    "500",
+    "502",
+    "HTML with 200",
+    "empty 200",
+    "wrong types",
+    "truncated",
+    "50 MB",
+    "slow headers",
+    "slow body",
+    "reset",
+    "refused",
+    "redirect",
+];
+
+/// The fault of this name, whose answers say `words`; nothing for a host on which nobody listens.
+fn fault(name: &str, elsewhere: &str, words: &str) -> Option<Fault> {
+    // Every wrong type that any answer could have.
+    let wrong_types = json!({
+        "apiKey": [words], "session": [words], "token": {"a": words}, "status": [words], "qr": [words],
+        "now_ms": words, "outcome": [words],
+    });
+    Some(match name {
+        "HTML with 200" => Fault::Html,
+        "empty 200" => Fault::Body(String::new()),
+        "wrong types" => Fault::Body(wrong_types.to_string()),
+        "truncated" => Fault::Truncated,
+        "50 MB" => Fault::Huge { bytes: 50 << 20 },
+        "slow headers" => Fault::SlowHeaders,
+        "slow body" => Fault::SlowBody,
+        "reset" => Fault::Drop,
+        "redirect" => Fault::Redirect(elsewhere.to_owned()),
+        "refused" => return None,
+        status => Fault::Status {
+            status: status[..3].parse().unwrap(),
+            body: json!({"error": words, "message": words, "details": words}).to_string(),
+            retry_after_s: status.contains("Retry-After").then_some(1),
+        },
+    })
+}
 
 /// A school of its own, in a state in which its request needs the endpoint.
 pub struct Scene<'a> {
@@ -78,10 +126,68 @@ impl<'a> Scene<'a> {
         self.stage.invoke(self.function(), self.event(&self.school.token)).await
     }
 
+    /// The request, with its endpoint in this trouble.
+    pub async fn meet(&self, trouble: &str, words: &str) -> Answer {
+        let elsewhere = format!("{}/elsewhere", self.stage.world.platform.url());
+        let Some(fault) = fault(trouble, &elsewhere, words) else { return self.meet_nobody().await };
+        self.gate().inject(self.endpoint, fault);
+        let answer = self.act().await;
+        self.gate().clear();
+        answer
+    }
+
+    /// The request, with nobody at the endpoint's host from the call to it on.
+    async fn meet_nobody(&self) -> Answer {
+        let answer = match self.call_before() {
+            None => {
+                self.set_listening(false).await;
+                self.act().await
+            }
+            Some(before) => {
+                let hold = self.gate().hold_one(before, Point::After);
+                let leave = async {
+                    hold.reached(1).await;
+                    self.set_listening(false).await;
+                    hold.release();
+                };
+                tokio::join!(self.act(), leave).0
+            }
+        };
+        self.set_listening(true).await;
+        answer
+    }
+
+    async fn set_listening(&self, listening: bool) {
+        let world = &self.stage.world;
+        match (self.is_of_the_database(), listening) {
+            (true, true) => world.supabase.accept().await,
+            (true, false) => world.supabase.refuse().await,
+            (false, true) => world.platform.accept().await,
+            (false, false) => world.platform.refuse().await,
+        }
+        .unwrap();
+    }
+
+    /// The last call to the same host before the one to the endpoint.
+    fn call_before(&self) -> Option<&'static str> {
+        match self.endpoint {
+            "webhook" => Some("status"),
+            "start" => Some("webhook"),
+            "rpc/wpp_claim_refresh" | "rpc/wpp_remember_session" => Some("rpc/wpp_find_number"),
+            "rpc/wpp_save_token" => Some("rpc/wpp_claim_refresh"),
+            "rpc/wpp_save_credentials" => Some("rpc/wpp_begin_creation"),
+            _ => None,
+        }
+    }
+
+    fn is_of_the_database(&self) -> bool {
+        self.endpoint.starts_with("rpc/")
+    }
+
     /// The gate that the endpoint is behind.
     pub fn gate(&self) -> &'a Gate {
         let world = &self.stage.world;
-        if self.endpoint.starts_with("rpc/") { &world.supabase.gate } else { &world.platform.gate }
+        if self.is_of_the_database() { &world.supabase.gate } else { &world.platform.gate }
     }
 
     /// Until whoever was at it has given up and may be followed.

@@ -134,7 +134,7 @@ $$;
 -- Gives the right back after a refresh that failed, and has everybody leave it for `p_cool_ms`.
 -- Answers {now_ms, outcome, number?}; outcome is
 --   noted  the failure stands;
---   moved  it says nothing: the row has got another API key since the claim, and is in `number`.
+--   moved  it says nothing: the row has got another API key since the claim, or another holder. It is in `number`.
 -- Safe to repeat.
 create or replace function public.wpp_fail_refresh(
   p_organization_id uuid, p_integration_id uuid, p_holder uuid, p_failure text, p_cool_ms integer)
@@ -158,9 +158,9 @@ begin
       retry_at = clock_timestamp() + p_cool_ms * interval '1 millisecond'
   where l.integration_id = p_integration_id and l.holder = p_holder
   returning * into v_lease;
-  if found and v_lease.key_digest is distinct from md5(v_settings ->> 'wppApiKey') then
-    return v_answer || jsonb_build_object('outcome', 'moved', 'number', public.wpp_number(p_integration_id));
+  if found and v_lease.key_digest is not distinct from md5(v_settings ->> 'wppApiKey') then
+    return v_answer;
   end if;
-  return v_answer;
+  return v_answer || jsonb_build_object('outcome', 'moved', 'number', public.wpp_number(p_integration_id));
 end
 $$;

@@ -215,3 +215,23 @@ async fn a_token_that_arrives_after_its_lease_was_taken_over_replaces_nothing() 
     assert_eq!(stage.settings(&line).await, saved);
     assert_eq!(stage.calls()["token"], 2);
 }
+
+/// A poll is about to fetch a token for the old key when that is replaced, and dies. What the platform then says of the old
+/// key is no reason to tell anybody to create the number again: it has just been.
+#[tokio::test]
+async fn a_poll_whose_key_was_replaced_meanwhile_goes_on_with_the_new_one() {
+    let (stage, line) = stage_for_a_crowd(AcceptedTokens::Unexpired).await;
+    stage.world.platform.behave(|manners| manners.repeated_create = RepeatedCreate::NewKey);
+    stage.settle_keys().await;
+    stage.set_token_end(&line, -1).await;
+    let hold = stage.world.platform.gate.hold_one("token", Point::Before);
+    let recreation = async {
+        hold.reached(1).await;
+        let answer = stage.post("wpp-create", json!({"force_recreate": true})).await;
+        assert_eq!(answer.json["status"], "qr_issued", "{answer:?}");
+        hold.release();
+    };
+    let (poll, ()) = tokio::join!(stage.poll_qr(&line.session), recreation);
+    assert_served(&stage, &line, &[poll]);
+    assert_stored_token_is_good(&stage, &line).await;
+}

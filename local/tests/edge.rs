@@ -252,9 +252,35 @@ async fn an_event_as_a_rude_client_causes_it_is_answered_too() {
         with(&|event| event["rawPath"] = json!("//%zz/ é<>")),
         with(&|event| event["cookies"] = json!(["a=\u{1}", "é"])),
         with(&|event| event["body"] = Value::Null),
+        with(&|event| event["headers"]["host"] = json!("a.b:99999")),
+        with(&|event| event["headers"]["x-forwarded-proto"] = json!("http, https")),
+        with(&|event| event["headers"]["x-rude"] = json!("a\nb")),
+        with(&|event| event["rawQueryString"] = json!(format!("session={session}&x={}", "x".repeat(70_000)))),
+        with(&|event| (event["isBase64Encoded"], event["body"]) = (json!(true), json!("no base64!"))),
     ];
     for event in rude {
         let ended = stage.sandbox("wpp-qr").invoke(event.clone()).await.answered();
         assert_eq!(ended.map(|answer| answer.status).ok(), Some(200), "{event:#}");
     }
+}
+
+/// Lambda's own answer to these would be a bare 502, which a page cannot even read.
+#[tokio::test]
+async fn an_event_that_is_no_request_is_refused_in_our_own_words() {
+    let stage = Stage::start().await;
+    for event in
+        [json!(null), json!({}), json!([1]), json!("x"), json!({"Records": [{"eventSource": "aws:sqs"}]})]
+    {
+        for name in FUNCTIONS {
+            let answer = stage.invoke(name, event.clone()).await;
+            assert_refused(&stage, &answer, 400, "invalid_request", &event.to_string());
+            assert_eq!(answer.headers["access-control-allow-origin"], "*");
+        }
+    }
+    let post =
+        Event::post("wpp-status").bearer(&stage.school.token).header("Content-Type", "application/json");
+    let mut broken = post.body("{").v2();
+    broken["isBase64Encoded"] = json!(true);
+    let answer = stage.invoke("wpp-status", broken).await;
+    assert_refused(&stage, &answer, 400, "invalid_json", "broken base64");
 }

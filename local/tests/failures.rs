@@ -139,3 +139,37 @@ async fn no_qr_no_key_and_no_token_is_ever_logged() {
         }
     }
 }
+
+/// A proxy on the way refuses or does not find, in HTML. Who took that for the platform's word would tell every person to
+/// give up a number that is linked.
+#[tokio::test]
+async fn a_proxys_page_says_nothing_of_a_key_or_a_session() {
+    let stage = Stage::start().await;
+    let line = stage.number().await;
+    stage.settle_keys().await;
+    let mirror = stage.mirror(&line.session).await;
+    for endpoint in ["qr", "status"] {
+        stage.world.platform.gate.inject(endpoint, status(404));
+    }
+    for answer in polls(&stage, &line).await {
+        assert_refused(&answer, 502, "platform_refused");
+    }
+    for refusal in [status(401), status(403), status(404)] {
+        stage.world.platform.gate.inject("token", refusal);
+        stage.set_token_end(&line, -1).await;
+        stage.end_waits(&line).await;
+        for answer in polls(&stage, &line).await {
+            assert!(
+                matches!(answer.json["code"].as_str(), Some("platform_refused" | "platform_unavailable")),
+                "{answer:?}"
+            );
+        }
+    }
+    assert_eq!(stage.mirror(&line.session).await, mirror);
+    // Nor is a key that is refused so one to be replaced.
+    let before = stage.settings(&line).await;
+    stage.end_waits(&line).await;
+    let answer = stage.post("wpp-create", json!({"force_recreate": true})).await;
+    assert_refused(&answer, 502, "platform_refused");
+    assert_eq!(stage.settings(&line).await, before);
+}

@@ -145,3 +145,24 @@ async fn a_word_that_we_do_not_know_is_passed_on_as_it_is_and_never_means_connec
     stage.world.platform.set_status(&line.session, "").unwrap();
     assert_eq!(status(&stage).await["platform_status"], Value::Null);
 }
+
+/// Deployed databases mirror one number of an organisation. The others are stuck as visibly as that one.
+#[tokio::test]
+async fn a_number_that_the_mirror_has_no_room_for_is_stuck_from_its_beginning() {
+    let stage = Stage::start().await;
+    stage.sql.batch_execute("alter table whatsapp_sessions add unique (organization_id)").await.unwrap();
+    let (_mirrored, line) = (stage.number().await, stage.number().await);
+    assert_eq!(stage.mirror(&line.session).await, Value::Null);
+    stage.world.platform.set_status(&line.session, "starting").unwrap();
+    let status = async || {
+        let answer = stage.post("wpp-status", json!({"session": line.session, "force": true})).await;
+        assert_eq!(answer.json["status"], "qr_pending", "{answer:?}");
+        answer.json
+    };
+    age_credentials(&stage, &line, 100).await;
+    assert_no_hint(&status().await);
+    age_credentials(&stage, &line, 30).await;
+    let stuck = status().await;
+    assert_hint(&stuck, "start_stuck", "force_recreate");
+    assert_eq!(stuck["message"], stuck["hint"], "the frontend shows a message, and no hint");
+}

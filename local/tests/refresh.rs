@@ -361,3 +361,30 @@ async fn a_clock_that_is_minutes_off_costs_one_refresh_at_most() {
     assert!(end > clock::unix_ms() + 4_000_000, "counted from another clock: {end}");
     assert_eq!(served(&stage, &line).await, 0);
 }
+
+/// A platform may hand out the token that it gave before, as long as that is good.
+#[tokio::test]
+async fn the_same_token_given_again_has_its_end_corrected() {
+    let stage = Stage::start().await;
+    let line = number(&stage).await;
+    stage.set_token_end(&line, -1).await;
+    let token = stage.settings(&line).await["wppJwtToken"].clone();
+    let again = json!({"token": token, "expiresIn": 3600}).to_string();
+    stage.world.platform.gate.inject("token", Fault::Body(again));
+    assert_eq!(served(&stage, &line).await, 1);
+    assert_eq!(served(&stage, &line).await, 0);
+    let settings = stage.settings(&line).await;
+    assert_eq!(settings["wppJwtToken"], token);
+    assert!(settings["wppJwtExpiresAt"].as_i64().unwrap() > clock::unix_ms() + 3_000_000, "{settings}");
+}
+
+/// The token is in hand: whoever needs it waits three seconds for its saving, and not for as long as a call may take.
+#[tokio::test]
+async fn a_save_that_hangs_keeps_nobody_for_longer_than_the_lease() {
+    let stage = Stage::start().await;
+    let line = number(&stage).await;
+    stage.set_token_end(&line, -1).await;
+    let _hold = stage.world.supabase.gate.hold("rpc/wpp_save_token", Point::Before);
+    let answer = tokio::time::timeout(Duration::from_secs(7), served(&stage, &line)).await;
+    assert_eq!(answer.ok(), Some(1), "the request waited for a saving that it did not need");
+}

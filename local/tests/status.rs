@@ -86,6 +86,26 @@ async fn without_a_name_the_primary_is_meant_and_any_active_number_where_there_i
     assert_eq!(meant(&first.id, false, false).await["account_number"], json!(second.session));
     assert_eq!(meant(&first.id, false, true).await["account_number"], json!(first.session));
     assert_eq!(meant(&second.id, true, true).await["account_number"], json!(second.session));
+    // A primary that has lost its credentials is no number to ask about where there is another.
+    stage.merge(&second, json!({"wppApiKey": null})).await;
+    assert_eq!(look(&stage).await.json["account_number"], json!(first.session));
+    let named = stage.post("wpp-status", json!({"session": second.session})).await;
+    assert_eq!((named.status, &named.json["status"]), (200, &json!("disconnected")), "{named:?}");
+    assert!(named.json["message"].as_str().unwrap().contains("no credentials"), "{named:?}");
+}
+
+#[tokio::test]
+async fn an_empty_name_is_none() {
+    let stage = Stage::start().await;
+    let (primary, second) = (stage.number().await, stage.number().await);
+    for (ask, meant) in [
+        (json!({"session": "", "session_name": second.session}), &second),
+        (json!({"session": "", "session_name": "", "integration_id": second.id}), &second),
+        (json!({"session": "", "session_name": null, "integration_id": ""}), &primary),
+    ] {
+        let answer = stage.post("wpp-status", ask.clone()).await;
+        assert_eq!(answer.json["account_number"], json!(meant.session), "{ask}");
+    }
 }
 
 #[tokio::test]

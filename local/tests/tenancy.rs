@@ -135,3 +135,35 @@ async fn an_organisation_without_a_number_sees_none_of_anothers() {
     }
     assert_eq!(rows(&stage, neighbour.id).await, before);
 }
+
+/// Schools are merged, and an operator gives a number to the other one: what its old organisation began stays behind.
+#[tokio::test]
+async fn a_number_that_has_moved_is_out_of_its_old_organisations_reach() {
+    let stage = Stage::start().await;
+    let neighbour = stage.world.organisation("neighbour").await.unwrap();
+    let create = async |body: Value, key: Option<&str>| {
+        let mut event = Event::post("wpp-create").bearer(&stage.school.token).json(&body);
+        if let Some(key) = key {
+            event = event.header("Idempotency-Key", key);
+        }
+        stage.invoke("wpp-create", event.v2()).await
+    };
+    let moved = create(json!({"add_new": true}), Some(KEY)).await.json["session"].clone();
+    let give = "update messenger_integrations set organization_id = $1";
+    assert_eq!(stage.sql.execute(give, &[&neighbour.id]).await.unwrap(), 1);
+    stage.sql.execute("update whatsapp_sessions set organization_id = $1", &[&neighbour.id]).await.unwrap();
+    let before = rows(&stage, neighbour.id).await;
+
+    for (body, key) in [
+        (json!({"add_new": true}), Some(KEY)),
+        (json!({"add_new": true}), None),
+        (json!({}), None),
+        (json!({"force_recreate": true}), None),
+        (json!({"force_recreate": true, "session": moved}), None),
+    ] {
+        let answer = create(body.clone(), key).await;
+        assert!(matches!(answer.status, 200 | 404), "{body}: {answer:?}");
+        assert_ne!(answer.json["session"], moved, "{body}");
+    }
+    assert_eq!(rows(&stage, neighbour.id).await, before);
+}

@@ -101,7 +101,7 @@ impl Store {
     }
 
     /// Gives the right to refresh back after a failure; nobody asks again for `cool`. A failure with a key that was
-    /// replaced meanwhile says nothing, and is answered with the row.
+    /// replaced meanwhile says nothing, nor does one of a holder who was, and is answered with the row.
     ///
     /// # Errors
     /// What failed; the lease then ends by itself.

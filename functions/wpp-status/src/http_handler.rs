@@ -28,7 +28,8 @@ pub async fn handle(app: Arc<App>, ask: Ask) -> Result<Answer, Error> {
     let number = match found.number {
         Some(number) if number.settings.session().is_some() && number.settings.api_key().is_some() => number,
         None if wanted.is_named() => return Err(Error::NumberNotFound),
-        _ => return Ok(no_number()),
+        Some(_) => return Ok(disconnected("This WhatsApp number has no credentials yet. Connect it first.")),
+        None => return Ok(disconnected("Your organisation has no WhatsApp number yet.")),
     };
 
     let mut line = Line::open(&app, number, found.now, ask.deadline)?;
@@ -47,11 +48,8 @@ pub async fn handle(app: Arc<App>, ask: Ask) -> Result<Answer, Error> {
     Ok(answer(&view, &line))
 }
 
-fn no_number() -> Answer {
-    json!({
-        "success": true, "status": "disconnected",
-        "message": "Your organisation has no WhatsApp number yet.",
-    })
+fn disconnected(message: &str) -> Answer {
+    json!({"success": true, "status": State::Disconnected, "message": message})
 }
 
 fn answer(view: &View, line: &Line<'_>) -> Answer {

@@ -201,7 +201,7 @@ pub struct Released {
 pub enum ReleaseOutcome {
     /// The failure stands.
     Noted,
-    /// The row has got another API key since the claim.
+    /// The row has got another API key since the claim, or another holder.
     Moved {
         /// The row now.
         number: Number,

@@ -62,10 +62,10 @@ impl Row {
         saved
     }
 
-    /// Tells whether the key has been replaced since the claim.
+    /// Tells whether the key has been replaced since the claim, or the holder.
     pub fn fail(&mut self, holder: u8, failure: Option<&'static str>) -> bool {
         self.release(holder, failure);
-        self.lease.as_ref().is_some_and(|lease| lease.holder == holder && lease.key != self.key)
+        !self.lease.as_ref().is_some_and(|lease| lease.holder == holder && lease.key == self.key)
     }
 
     fn release(&mut self, holder: u8, failure: Option<&'static str>) {

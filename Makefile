@@ -8,13 +8,14 @@ export RUST_TEST_THREADS ?= 4
 .PHONY: dev test check fuzz build template tools clean
 
 dev: tools
-	cargo run --quiet --package local dev
+	cargo run --package local dev
 
 # The functions first: the tests run their binaries, and cargo lambda watch finds them built. A fleet of eight processes
-# with fifty requests each needs more open files than a user mostly may have without asking.
+# with fifty requests each needs more open files than a user mostly may have without asking. What the tests have counted
+# is shown at the end of each.
 test: tools
 	cargo build --workspace
-	ulimit -S -n "$$(ulimit -H -n)" && cargo test --workspace
+	ulimit -S -n "$$(ulimit -H -n)" && cargo test --workspace -- --show-output
 
 check:
 	cargo fmt --all --check

@@ -204,6 +204,8 @@ fn watch(cargo_lambda: &Path, port: u16, world: &World) -> Result<Child> {
     let mut watch = leashed(cargo_lambda, Signal::Terminate);
     watch.args(["lambda", "watch", "--disable-cors", "--invoke-address", "127.0.0.1"]);
     watch.args(["--invoke-port", &port.to_string()]).current_dir(workspace()).envs(world.env());
+    // All that the functions call is here, whatever proxy this machine has.
+    watch.env("NO_PROXY", "127.0.0.1");
     forget_cargo_run(&mut watch);
     Child::spawn("cargo lambda watch", watch, &Output::Terminal)
 }
@@ -261,7 +263,7 @@ A user's token, good for 12 hours:
 
 {token}
 
-1. Create a number; the answer holds its session and its QR:
+1. Create a number; the answer holds its session and, unless a phone is linked already, its QR:
 
 curl -sS -X POST {functions}/wpp-create {bearer} {json} -d '{{}}'
 

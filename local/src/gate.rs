@@ -267,6 +267,11 @@ impl Drop for Hold {
 }
 
 impl Fault {
+    /// An empty answer with this status.
+    pub fn status(status: u16) -> Self {
+        Self::Status { status, body: String::new(), retry_after_s: None }
+    }
+
     async fn answer<F>(self, work: F) -> Response<Body>
     where
         F: Future<Output = Response<Body>> + Send,

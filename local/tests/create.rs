@@ -251,19 +251,6 @@ async fn an_organisation_with_two_numbers_is_answered_for_its_primary() {
 }
 
 #[tokio::test]
-async fn a_number_that_was_switched_off_is_used_again_in_its_own_row() {
-    let stage = Stage::start().await;
-    create(&stage).await;
-    stage.sql.batch_execute("update messenger_integrations set is_active = false").await.unwrap();
-    let before = stage.numbers().await;
-    let answer = create(&stage).await;
-    assert_eq!(answer.json["status"], "qr_issued", "{answer:?}");
-    let after = stage.numbers().await;
-    assert_eq!((after.len(), &after[0]["id"], &after[0]["is_active"]), (1, &before[0]["id"], &json!(true)));
-    assert_eq!(after[0]["settings"]["wppApiKey"], before[0]["settings"]["wppApiKey"]);
-}
-
-#[tokio::test]
 async fn a_request_that_contradicts_itself_is_refused_before_anything_is_asked() {
     let stage = Stage::start().await;
     for body in [json!({"force_recreate": true, "add_new": true}), json!({"add_new": "yes"}), json!([])] {

@@ -8,10 +8,6 @@ use local::lambda::{Answer, Options};
 use local::platform::RepeatedCreate;
 use local::stage::{Stage, until};
 
-fn status(status: u16) -> Fault {
-    Fault::Status { status, body: String::new(), retry_after_s: None }
-}
-
 async fn create(stage: &Stage) -> Answer {
     stage.post("wpp-create", json!({})).await
 }
@@ -65,33 +61,13 @@ async fn two_further_numbers_at_once_are_two_with_one_primary_between_them() {
     assert_eq!((numbers.len(), primaries(&numbers)), (2, 1));
 }
 
-/// The original lost the key, and made another client at each repetition.
-#[tokio::test]
-async fn credentials_that_could_not_be_saved_are_had_again_by_repeating_the_request() {
-    for body in [json!({}), json!({"add_new": true})] {
-        let stage = Stage::start().await;
-        stage.world.supabase.gate.inject_times("rpc/wpp_save_credentials", 1, status(500));
-        let failed = stage.post("wpp-create", body.clone()).await;
-        assert_eq!(
-            (failed.status, &failed.json["code"]),
-            (503, &json!("database_unavailable")),
-            "{failed:?}"
-        );
-        let answer = stage.post("wpp-create", body.clone()).await;
-        assert_eq!(answer.json["status"], "qr_issued", "{body}: {answer:?}");
-        let [row] = &stage.numbers().await[..] else { panic!("{body}: not one row") };
-        assert_eq!(row["settings"]["wppAccountNumber"], answer.json["session"]);
-        assert_eq!((stage.world.platform.clients(), stage.world.platform.create_calls()), (1, 2), "{body}");
-    }
-}
-
 /// The original was left with a dead key.
 #[tokio::test]
 async fn a_recreation_that_could_not_be_saved_is_finished_by_repeating_it() {
     let stage = Stage::start().await;
     let line = stage.number().await;
     stage.world.platform.behave(|manners| manners.repeated_create = RepeatedCreate::NewKey);
-    stage.world.supabase.gate.inject_times("rpc/wpp_save_credentials", 1, status(500));
+    stage.world.supabase.gate.inject_times("rpc/wpp_save_credentials", 1, Fault::status(500));
     let recreate = async || stage.post("wpp-create", json!({"force_recreate": true})).await;
     assert_eq!(recreate().await.status, 503);
     let answer = recreate().await;
@@ -108,7 +84,7 @@ async fn a_database_that_does_not_answer_is_an_error_and_the_platform_is_not_ask
     let stage = Stage::start().await;
     stage.number().await;
     let before = stage.numbers().await;
-    stage.world.supabase.gate.inject("*", status(503));
+    stage.world.supabase.gate.inject("*", Fault::status(503));
     let answer = create(&stage).await;
     assert_eq!((answer.status, &answer.json["code"]), (503, &json!("database_unavailable")), "{answer:?}");
     assert_eq!(stage.calls(), json!({"rpc/wpp_begin_creation": 3}));

@@ -226,11 +226,7 @@ async fn an_unfinished_number_is_invisible() {
 #[tokio::test]
 async fn the_first_number_is_not_made_in_the_row_of_an_unfinished_additional_one() {
     let stage = Stage::start().await;
-    stage
-        .world
-        .platform
-        .gate
-        .inject("create", Fault::Status { status: 500, body: String::new(), retry_after_s: None });
+    stage.world.platform.gate.inject("create", Fault::status(500));
     let failed = stage.post("wpp-create", json!({"add_new": true})).await;
     assert_eq!((failed.status, &failed.json["code"]), (502, &json!("platform_unavailable")), "{failed:?}");
     stage.world.platform.gate.clear();

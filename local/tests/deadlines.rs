@@ -137,8 +137,14 @@ async fn a_thawed_sandbox_never_shows_its_dead_connections() {
 async fn a_moment_of_trouble_is_bridged_and_a_refusal_is_taken_at_its_word() {
     let stage = Stage::start().await;
     let line = stage.number().await;
-    let status = |status| Fault::Status { status, body: String::new(), retry_after_s: None };
-    for fault in [status(502), status(503), status(504), Fault::Drop, Fault::LostAnswer, Fault::Truncated] {
+    for fault in [
+        Fault::status(502),
+        Fault::status(503),
+        Fault::status(504),
+        Fault::Drop,
+        Fault::LostAnswer,
+        Fault::Truncated,
+    ] {
         for (gate, endpoint) in
             [(&stage.world.platform.gate, "qr"), (&stage.world.supabase.gate, "rpc/wpp_find_number")]
         {
@@ -150,7 +156,7 @@ async fn a_moment_of_trouble_is_bridged_and_a_refusal_is_taken_at_its_word() {
     }
     for refusal in [400, 403, 409, 429, 500] {
         stage.forget_calls();
-        stage.world.platform.gate.inject_times("qr", 1, status(refusal));
+        stage.world.platform.gate.inject_times("qr", 1, Fault::status(refusal));
         assert!(stage.poll_qr(&line.session).await.status > 500);
         assert_eq!(stage.calls(), json!({"rpc/wpp_find_number": 1, "qr": 1}), "{refusal}");
     }

@@ -114,7 +114,7 @@ async fn a_passkey_that_whatsapp_asks_for_has_its_own_word_and_is_not_waited_for
     let stage = Stage::start().await;
     let line = stage.number().await;
     // This platform shows no QR beside the word, in either of two ways.
-    let unknown = Fault::Status { status: 404, body: String::new(), retry_after_s: None };
+    let unknown = Fault::status(404);
     let null = Fault::Body(r#"{"qr":null}"#.to_owned());
     for (word, qr) in [("passkey_required", null), ("PASSKEY_CONFIRMATION_REQUIRED", unknown)] {
         stage.world.platform.gate.clear();

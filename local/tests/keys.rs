@@ -76,10 +76,7 @@ async fn a_project_whose_keys_cannot_be_had_is_no_fault_of_the_token() {
     let school = world.organisation("school").await.unwrap();
     let token = world.keys.token(&json!({"sub": school.user}), Signing::Es256);
     let function = function(&world, &[]).await;
-    world
-        .supabase
-        .gate
-        .inject("jwks", Fault::Status { status: 500, body: String::new(), retry_after_s: None });
+    world.supabase.gate.inject("jwks", Fault::status(500));
     let event = Event::post("wpp-status").bearer(&token).json(&json!({})).v2();
     let answer = function.invoke(event).await.answered().unwrap();
     assert_eq!((answer.status, &answer.json["code"]), (503, &json!("auth_unavailable")), "{answer:?}");

@@ -1,7 +1,5 @@
 //! `wpp-create` between the credentials and the QR: a wait with an end, and troubles that do not matter.
 
-use std::time::Duration;
-
 use serde_json::json;
 
 use local::clock::unix_ms;
@@ -14,18 +12,6 @@ use local::stage::Stage;
 
 /// More looks than any wait has time for.
 const NEVER: u32 = 1_000_000;
-
-#[tokio::test]
-async fn the_wait_for_a_qr_ends_with_its_budget_and_the_number_is_starting() {
-    let stage = Stage::start_with(&[("QR_WAIT_MS", "1500")], Options::default()).await;
-    stage.world.platform.behave(|manners| manners.looks_until_qr = NEVER);
-    let asked = stage.post("wpp-create", json!({}));
-    let answer = tokio::time::timeout(Duration::from_secs(8), asked).await.unwrap();
-    assert_eq!((answer.status, &answer.json["status"]), (200, &json!("starting")), "{answer:?}");
-    let session = answer.json["session"].as_str().unwrap();
-    assert_eq!(stage.mirror(session).await["status"], "pairing");
-    assert_eq!(stage.calls()["start"], 1);
-}
 
 #[tokio::test]
 async fn the_wait_for_a_qr_ends_before_the_requests_deadline() {
@@ -65,11 +51,7 @@ async fn a_qr_that_the_start_brings_is_not_asked_for_again() {
 #[tokio::test]
 async fn a_webhook_that_fails_or_hangs_keeps_nobody_from_the_qr() {
     let stage = Stage::start().await;
-    for fault in [
-        Fault::Status { status: 500, body: String::new(), retry_after_s: None },
-        Fault::Drop,
-        Fault::SlowHeaders,
-    ] {
+    for fault in [Fault::status(500), Fault::Drop, Fault::SlowHeaders] {
         let school = stage.world.organisation("webhook").await.unwrap();
         stage.world.platform.gate.inject("webhook", fault.clone());
         let answer = stage.post_as(&school, "wpp-create", json!({})).await;
@@ -99,24 +81,10 @@ async fn a_token_that_cannot_be_had_yet_does_not_fail_the_creation_and_the_first
 }
 
 #[tokio::test]
-async fn a_number_that_is_linked_is_told_so_and_left_alone() {
-    let stage = Stage::start().await;
-    let line = stage.number().await;
-    stage.sql.execute("update wpp_creations set keyed_at = keyed_at - interval '1 hour'", &[]).await.unwrap();
-    stage.world.platform.scan(&line.session).unwrap();
-    let answer = stage.post("wpp-create", json!({})).await;
-    assert_eq!(answer.json["status"], "connected", "{answer:?}");
-    assert_eq!(
-        stage.calls(),
-        json!({"rpc/wpp_begin_creation": 1, "status": 1, "rpc/wpp_remember_session": 1})
-    );
-}
-
-#[tokio::test]
 async fn what_was_not_seen_does_not_replace_in_the_mirror_what_was() {
     let stage = Stage::start_with(&[("QR_WAIT_MS", "1500")], Options::default()).await;
     let line = stage.number().await;
-    stage.sql.execute("update wpp_creations set keyed_at = keyed_at - interval '1 hour'", &[]).await.unwrap();
+    stage.settle_keys().await;
     stage.world.platform.scan(&line.session).unwrap();
     assert_eq!(stage.post("wpp-status", json!({"force": true})).await.json["status"], "connected");
     // The platform takes the start, and is not heard of again.

@@ -189,12 +189,7 @@ async fn a_platform_that_is_down_costs_errors_only_while_it_is_down() {
 async fn a_platform_that_answers_with_nonsense_costs_errors_only_while_it_does() {
     let load = Load::begin().await;
     let before = rows(&load.stage).await;
-    let nonsense = [
-        Fault::Html,
-        Fault::Status { status: 503, body: String::new(), retry_after_s: None },
-        Fault::Drop,
-        Fault::Truncated,
-    ];
+    let nonsense = [Fault::Html, Fault::status(503), Fault::Drop, Fault::Truncated];
     load.survives(
         async |stage| {
             for (endpoint, fault) in ["token", "status", "qr", "start"].into_iter().zip(nonsense) {

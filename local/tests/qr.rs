@@ -228,7 +228,7 @@ async fn a_new_token_that_cannot_be_saved_serves_its_poll_and_the_loss_is_logged
     let stage = Stage::start().await;
     let line = stage.number().await;
     stage.set_token_end(&line, -3600).await;
-    let refusal = Fault::Status { status: 500, body: String::new(), retry_after_s: None };
+    let refusal = Fault::status(500);
     stage.world.supabase.gate.inject_times("rpc/wpp_save_token", 1, refusal);
     assert_eq!(stage.poll_qr(&line.session).await.json["qr"], shown(&stage, &line.session));
     let logs = stage.sandbox("wpp-qr").logs().await;

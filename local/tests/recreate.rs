@@ -14,14 +14,10 @@ use local::stage::{Line, Stage};
 
 const MANNERS: [RepeatedCreate; 2] = [RepeatedCreate::SameKey, RepeatedCreate::NewKey];
 
-fn status(status: u16) -> Fault {
-    Fault::Status { status, body: String::new(), retry_after_s: None }
-}
-
 /// A number of some age: its key has long been active, so a refusal means something.
 async fn settled_number(stage: &Stage) -> Line {
     let line = stage.number().await;
-    stage.sql.execute("update wpp_creations set keyed_at = keyed_at - interval '1 hour'", &[]).await.unwrap();
+    stage.settle_keys().await;
     line
 }
 
@@ -35,10 +31,10 @@ async fn recreate(stage: &Stage) -> Value {
 async fn a_save_that_fails_after_the_platforms_create_is_a_503_and_the_repetition_brings_the_same_key() {
     let stage = Stage::start().await;
     for (manner, fault) in [
-        (RepeatedCreate::SameKey, status(503)),
+        (RepeatedCreate::SameKey, Fault::status(503)),
         (RepeatedCreate::SameKey, Fault::LostAnswer),
         (RepeatedCreate::SameKey, Fault::Drop),
-        (RepeatedCreate::NewKey, status(503)),
+        (RepeatedCreate::NewKey, Fault::status(503)),
         (RepeatedCreate::NewKey, Fault::LostAnswer),
         (RepeatedCreate::NewKey, Fault::Drop),
     ] {
@@ -95,9 +91,14 @@ async fn a_number_whose_recreation_fails_at_the_platform_stands_as_it_was_and_wo
     let stage = Stage::start().await;
     let line = settled_number(&stage).await;
     let before = stage.settings(&line).await;
-    for fault in
-        [status(500), status(401), status(409), Fault::Html, Fault::Body("{}".to_owned()), Fault::Drop]
-    {
+    for fault in [
+        Fault::status(500),
+        Fault::status(401),
+        Fault::status(409),
+        Fault::Html,
+        Fault::Body("{}".to_owned()),
+        Fault::Drop,
+    ] {
         stage.world.platform.gate.inject("create", fault.clone());
         let answer = stage.post("wpp-create", json!({"force_recreate": true})).await;
         assert_eq!(answer.status, 502, "{fault:?} {answer:?}");

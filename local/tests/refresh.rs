@@ -13,10 +13,6 @@ use local::platform::Said;
 use local::stage::{Line, Stage};
 use serde_json::{Value, json};
 
-fn status(status: u16) -> Fault {
-    Fault::Status { status, body: String::new(), retry_after_s: None }
-}
-
 /// A number whose key is old and whose refreshes have nothing to wait for. Its tokens are opaque, so that their life
 /// is the usual hour, wherever a test puts their end.
 async fn number(stage: &Stage) -> Line {
@@ -73,8 +69,14 @@ async fn a_token_near_its_end_is_replaced_after_the_request_was_served() {
 async fn an_early_refresh_that_fails_fails_no_request_and_is_not_tried_again_for_a_while() {
     let stage = Stage::start().await;
     let line = number(&stage).await;
-    let faults =
-        [status(429), status(500), status(403), status(401), Fault::Html, Fault::Body("{}".to_owned())];
+    let faults = [
+        Fault::status(429),
+        Fault::status(500),
+        Fault::status(403),
+        Fault::status(401),
+        Fault::Html,
+        Fault::Body("{}".to_owned()),
+    ];
     for fault in faults {
         stage.set_token_end(&line, 100).await;
         stage.end_waits(&line).await;
@@ -107,7 +109,7 @@ async fn an_early_refresh_is_left_out_where_the_database_does_not_answer() {
     let stage = Stage::start().await;
     let line = number(&stage).await;
     stage.set_token_end(&line, 100).await;
-    for fault in [status(500), status(503), Fault::SlowHeaders, Fault::Drop] {
+    for fault in [Fault::status(500), Fault::status(503), Fault::SlowHeaders, Fault::Drop] {
         stage.world.supabase.gate.inject("rpc/wpp_claim_refresh", fault);
         assert_eq!(served(&stage, &line).await, 0);
     }
@@ -119,7 +121,7 @@ async fn a_request_of_many_calls_tries_an_early_refresh_once() {
     let stage = Stage::start().await;
     let line = number(&stage).await;
     stage.set_token_end(&line, 100).await;
-    stage.world.platform.gate.inject("token", status(500));
+    stage.world.platform.gate.inject("token", Fault::status(500));
     let answer = stage.post("wpp-create", json!({})).await;
     assert_eq!(answer.json["status"], "qr_issued", "{answer:?}");
     let calls = stage.calls();
@@ -158,7 +160,7 @@ async fn a_refused_token_is_replaced_once_and_then_the_answer_is_an_error() {
     let expected = json!({"rpc/wpp_find_number": 1, "rpc/wpp_claim_refresh": 1, "rpc/wpp_save_token": 1, "token": 1, "qr": 2});
     assert_eq!(stage.calls(), expected);
 
-    stage.world.platform.gate.inject("qr", status(401));
+    stage.world.platform.gate.inject("qr", Fault::status(401));
     assert_eq!(refused(&stage, &line, 502, "token_rejected").await, 1);
     assert_eq!(stage.calls(), expected);
 }
@@ -230,7 +232,7 @@ async fn a_token_that_cannot_be_saved_serves_and_the_next_request_saves_another(
     let line = number(&stage).await;
     stage.set_token_end(&line, -1).await;
     let before = stage.settings(&line).await;
-    stage.world.supabase.gate.inject("rpc/wpp_save_token", status(500));
+    stage.world.supabase.gate.inject("rpc/wpp_save_token", Fault::status(500));
     assert_eq!(served(&stage, &line).await, 1);
     assert_eq!(stage.settings(&line).await, before);
     let logs = stage.sandbox("wpp-qr").logs().await;

@@ -162,7 +162,7 @@ async fn a_row_that_cannot_be_written_costs_the_person_nothing_and_is_written_by
     let stage = Stage::start().await;
     let line = stage.number().await;
     stage.world.platform.scan(&line.session).unwrap();
-    let refusal = Fault::Status { status: 500, body: String::new(), retry_after_s: None };
+    let refusal = Fault::status(500);
     stage.world.supabase.gate.inject_times("rpc/wpp_remember_session", 1, refusal);
     for state in ["qr_issued", "connected"] {
         let answer = stage.post("wpp-status", json!({"force": true})).await;

@@ -43,11 +43,7 @@ impl Story {
         let stage = Stage::start().await;
         let line = stage.number().await;
         // A key this old is not one that may still become active.
-        stage
-            .sql
-            .execute("update wpp_creations set keyed_at = now() - interval '1 hour'", &[])
-            .await
-            .unwrap();
+        stage.settle_keys().await;
         stage.end_waits(&line).await;
         let env: BTreeMap<_, _> = environment(&stage.world, &[]).into_iter().collect();
         let app = App::new(Config::read(|name| env.get(name).cloned(), &[]).unwrap()).unwrap();
@@ -111,7 +107,7 @@ async fn the_whole_life_of_a_token() {
     story.serves(3600, json!({"status": 1})).await;
 
     // Soon, and the refresh fails: the request has been served, and nobody tries again so soon.
-    platform.gate.inject("token", Fault::Status { status: 500, body: String::new(), retry_after_s: None });
+    platform.gate.inject("token", Fault::status(500));
     let tried = json!({"status": 1, "token": 1, "rpc/wpp_claim_refresh": 1, "rpc/wpp_fail_refresh": 1});
     story.serves(100, tried.clone()).await;
     story.serves(61, json!({"status": 1})).await;
@@ -163,22 +159,21 @@ async fn the_requests_of_one_sandbox_fetch_one_token_and_ask_for_the_right_to_it
 #[tokio::test]
 async fn the_requests_of_one_sandbox_share_a_failure() {
     let story = Story::begin().await;
-    let status = |status| Fault::Status { status, body: String::new(), retry_after_s: None };
     let gates = [&story.stage.world.platform.gate, &story.stage.world.supabase.gate];
     let failed = json!({"token": 1, "rpc/wpp_claim_refresh": 1, "rpc/wpp_fail_refresh": 1});
     let served = json!({"status": 50, "token": 1, "rpc/wpp_claim_refresh": 1, "rpc/wpp_save_token": 1,
         "rpc/wpp_fail_refresh": 1});
     for (gate, endpoint, fault, code, expected) in [
-        (gates[0], "token", status(429), Some("platform_busy"), &failed),
-        (gates[0], "token", status(403), Some("api_key_rejected"), &failed),
+        (gates[0], "token", Fault::status(429), Some("platform_busy"), &failed),
+        (gates[0], "token", Fault::status(403), Some("api_key_rejected"), &failed),
         (
             gates[1],
             "rpc/wpp_claim_refresh",
-            status(401),
+            Fault::status(401),
             Some("database_key_rejected"),
             &json!({"rpc/wpp_claim_refresh": 1}),
         ),
-        (gates[1], "rpc/wpp_save_token", status(401), None, &served),
+        (gates[1], "rpc/wpp_save_token", Fault::status(401), None, &served),
     ] {
         gate.inject(endpoint, fault);
         let (answers, calls) = story.crowd().await;

@@ -69,10 +69,9 @@ enum Mishap {
 
 impl Mishap {
     fn fault(self) -> Fault {
-        let status = |status| Fault::Status { status, body: String::new(), retry_after_s: None };
         match self {
-            Self::Fails => status(500),
-            Self::Refuses => status(401),
+            Self::Fails => Fault::status(500),
+            Self::Refuses => Fault::status(401),
             Self::Page => Fault::Html,
             Self::Drops => Fault::Drop,
             Self::AnswerLost => Fault::LostAnswer,

@@ -1,11 +1,13 @@
 //! What is stored, and what tokens say of themselves.
 
 use super::*;
-use crate::caller::testing::{NOW, Project, base64};
+use crate::caller::Verifier;
+use crate::caller::testing::{Answer, KeyServer, NOW, Project, Signer, USER, base64};
 use crate::clock::UnixMs;
 use crate::secret::Secret;
 use crate::settings::Settings;
 use crate::token::{Spread, Token};
+use crate::upstream::Upstream;
 
 const DAY: Duration = Duration::from_secs(24 * 3600);
 
@@ -101,4 +103,41 @@ fn fuzz_user_tokens() {
     });
     // Whatever key ids were made up, the project was asked for them twice at most.
     assert!(project.server.fetches() <= 2);
+}
+
+/// A set of keys as anything may serve it: no key that cannot be read costs another one, and none admits a token that its own
+/// signer did not sign.
+#[test]
+fn fuzz_key_sets() {
+    let (runtime, signers) = (runtime(), [Signer::es256("es"), Signer::rs256("rs")]);
+    let good = json!({"keys": [signers[0].jwk(), signers[1].jwk()]});
+    let set = prop_oneof![
+        4 => disturbed(good.clone()).prop_map(|set| set.to_string()),
+        1 => text(),
+        1 => disturbed(good).prop_map(|set| set["keys"].to_string()),
+    ];
+    let server = runtime.block_on(KeyServer::start(&[]));
+    let stranger = Signer::es256("es");
+    hold(set, |set| {
+        server.answer(Answer::Reply(200, set.clone()));
+        let verifier = Verifier::new(&server.url, None, Upstream::new().unwrap());
+        let claims = json!({"iss": format!("{}/auth/v1", server.url), "aud": "authenticated", "role": "authenticated",
+            "sub": USER, "exp": NOW.0 / 1000 + 60});
+        let verify = |signer: &Signer| {
+            let header = format!("Bearer {}", signer.token(&claims));
+            runtime.block_on(verifier.verify(Some(&header), NOW))
+        };
+        prop_assert!(verify(&stranger).is_err(), "{set}");
+        for signer in &signers {
+            let whole = serde_json::from_str::<Value>(&set).ok();
+            let is_there = whole.is_some_and(|set| {
+                set["keys"].as_array().is_some_and(|keys| {
+                    let named = keys.iter().filter(|key| key["kid"] == signer.jwk()["kid"]);
+                    keys.contains(&signer.jwk()) && named.count() == 1
+                })
+            });
+            prop_assert!(verify(signer).is_ok() || !is_there, "{set}");
+        }
+        Ok(())
+    });
 }

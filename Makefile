@@ -5,16 +5,16 @@ CARGO_LAMBDA ?= cargo-lambda
 # Many tests wait for servers rather than for a processor.
 export RUST_TEST_THREADS ?= 4
 
-.PHONY: dev test check fuzz build template tools clean
+.PHONY: dev test check fuzz walk build template tools clean
 
 dev: tools
 	cargo run --package local dev
 
-# The functions first: the tests run their binaries, and cargo lambda watch finds them built. A fleet of eight processes
+# The functions first, as they are deployed: the tests run them, and cargo lambda watch finds them built. A fleet of eight processes
 # with fifty requests each needs more open files than a user mostly may have without asking. What the tests have counted
 # is shown at the end of each.
 test: tools
-	cargo build --workspace
+	cargo build
 	ulimit -S -n "$$(ulimit -H -n)" && cargo test --workspace -- --show-output
 
 check:
@@ -25,6 +25,10 @@ check:
 SECONDS := 60
 fuzz:
 	FUZZ_SECONDS=$(SECONDS) cargo test --package shared fuzz -- --nocapture
+
+# The exhaustive walk of a token's life with two mishaps on a way instead of one: about ten minutes.
+walk:
+	CARGO_PROFILE_DEV_OPT_LEVEL=2 WALK_MISHAPS=2 cargo test --package shared --target-dir target/walk walk -- --nocapture
 
 # What a deployment takes: target/lambda/<name>/bootstrap. Its linker, zig, is looked for on the PATH.
 build: tools

@@ -310,7 +310,7 @@ fn lambda_variables(name: &str, server: &Server, options: Options) -> Vec<(&'sta
 pub fn binary(name: &str) -> Result<PathBuf> {
     let program = current_exe()?;
     let found = program.ancestors().skip(1).map(|directory| directory.join(name)).find(|path| path.is_file());
-    found.ok_or_else(|| format!("{name} is not built: run `cargo build --workspace` first").into())
+    found.ok_or_else(|| format!("{name} is not built: run `cargo build` first").into())
 }
 
 #[cfg(test)]

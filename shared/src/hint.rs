@@ -5,8 +5,8 @@ use std::time::Duration;
 use serde_json::{Value, json};
 
 use crate::clock::UnixMs;
-use crate::number::{State, View};
 use crate::store::Number;
+use crate::view::{State, View};
 use crate::wpp::Link;
 
 /// A session that has been starting for longer is stuck.

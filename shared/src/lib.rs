@@ -24,6 +24,7 @@ pub mod settings;
 pub mod store;
 pub mod token;
 pub mod upstream;
+pub mod view;
 pub mod wpp;
 
 use config::Config;

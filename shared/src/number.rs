@@ -1,118 +1,18 @@
-//! A number at work: what its session is like right now, and the mirror of that in `whatsapp_sessions`.
+//! A number at work: its platform calls within one request, and the mirror of what they show.
 
 use std::time::Duration;
-
-use serde::Serialize;
 
 use crate::App;
 use crate::client::Client;
 use crate::clock::UnixMs;
 use crate::deadline::Deadline;
 use crate::error::Error;
-use crate::store::{Mirrored, Number, Seen};
+use crate::store::{Number, Seen};
+use crate::view::View;
 use crate::wpp::{Link, PlatformError, Started, Status};
-
-/// A `connected` that was seen so recently is believed.
-const CONNECTED_HOLDS: Duration = Duration::from_secs(10);
-
-/// A QR that was seen so recently can still be scanned: the platform makes a new one every 20 to 30 s.
-const QR_HOLDS: Duration = Duration::from_secs(25);
 
 /// A webhook that takes longer is not worth the wait for a QR.
 const WEBHOOK_TIME: Duration = Duration::from_secs(2);
-
-/// A session's state in the frontend's words.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
-#[serde(rename_all = "snake_case")]
-pub enum State {
-    /// A phone is linked.
-    Connected,
-    /// A QR waits to be scanned.
-    QrIssued,
-    /// A QR is on its way.
-    QrPending,
-    /// No phone, and no QR without a new attempt.
-    Disconnected,
-}
-
-/// What is known of a session.
-#[derive(Clone, PartialEq, Eq)]
-pub struct View {
-    /// The state.
-    pub state: State,
-    /// The QR to scan; only with [`State::QrIssued`].
-    pub qr: Option<String>,
-    /// When that QR was first seen.
-    pub qr_at: Option<UnixMs>,
-    /// The platform's own word; nothing where it was not asked.
-    pub status: Option<Status>,
-}
-
-impl View {
-    /// A session that was started and has shown nothing yet.
-    pub fn starting() -> Self {
-        Self { state: State::QrPending, qr: None, qr_at: None, status: None }
-    }
-
-    /// A session with a QR to scan.
-    pub fn scannable(qr: String) -> Self {
-        Self { state: State::QrIssued, qr: Some(qr), ..Self::starting() }
-    }
-
-    /// A session that the platform does not know.
-    pub fn lost() -> Self {
-        Self::live(Status { link: Link::Lost, word: String::new() }, None)
-    }
-
-    /// Whether the platform has shown it, and not the hope that it is coming up.
-    pub fn is_seen(&self) -> bool {
-        self.status.is_some() || self.qr.is_some()
-    }
-
-    /// The platform's own word, for what we do not know how to name.
-    pub fn platform_status(&self) -> Option<&str> {
-        self.status.as_ref().map(|status| status.word.as_str()).filter(|word| !word.is_empty())
-    }
-
-    /// Whether a phone is linked.
-    pub fn is_connected(&self) -> bool {
-        self.state == State::Connected
-    }
-
-    /// From the platform's word and its QR.
-    pub fn live(status: Status, qr: Option<String>) -> Self {
-        let (state, qr) = match (&status.link, qr) {
-            (Link::Connected, _) => (State::Connected, None),
-            (Link::Offline | Link::Lost, _) => (State::Disconnected, None),
-            (_, Some(qr)) => (State::QrIssued, Some(qr)),
-            (_, None) => (State::QrPending, None),
-        };
-        Self { state, qr, qr_at: None, status: Some(status) }
-    }
-
-    /// From the mirror, where it is recent enough to be believed.
-    fn remembered(seen: &Seen, now: UnixMs) -> Option<Self> {
-        let recent = |at: UnixMs, holds| at <= now && at.until(now) < holds;
-        match (seen.status.as_str(), &seen.qr, seen.qr_at) {
-            ("connected", ..) if recent(seen.at, CONNECTED_HOLDS) => {
-                Some(Self { state: State::Connected, qr: None, qr_at: None, status: None })
-            }
-            ("qr_issued", Some(qr), Some(at)) if recent(at, QR_HOLDS) => {
-                Some(Self { state: State::QrIssued, qr: Some(qr.clone()), qr_at: Some(at), status: None })
-            }
-            _ => None,
-        }
-    }
-
-    fn mirrored(&self) -> Mirrored<'_> {
-        match (self.state, &self.qr) {
-            (State::Connected, _) => Mirrored::Connected,
-            (State::Disconnected, _) => Mirrored::Disconnected,
-            (_, Some(qr)) => Mirrored::QrIssued(qr),
-            (_, None) => Mirrored::Pairing,
-        }
-    }
-}
 
 /// A number with the client that speaks for it, for the length of one request.
 pub struct Line<'a> {
@@ -297,31 +197,4 @@ impl<'a> Line<'a> {
 
 fn needs_qr(status: &Status) -> bool {
     !matches!(status.link, Link::Connected | Link::Offline | Link::PasskeyRequired)
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn remembered(status: &str, qr: Option<&str>, age_ms: i64) -> Option<State> {
-        let (now, at) = (UnixMs(1_000_000), UnixMs(1_000_000 - age_ms));
-        let seen = Seen { status: status.to_owned(), qr: qr.map(str::to_owned), qr_at: Some(at), at };
-        View::remembered(&seen, now).map(|view| view.state)
-    }
-
-    #[test]
-    fn connected_is_believed_for_10_seconds_and_a_qr_for_25() {
-        assert_eq!(remembered("connected", None, 9_999), Some(State::Connected));
-        assert_eq!(remembered("connected", None, 10_000), None);
-        assert_eq!(remembered("qr_issued", Some("2@"), 24_999), Some(State::QrIssued));
-        assert_eq!(remembered("qr_issued", Some("2@"), 25_000), None);
-    }
-
-    #[test]
-    fn nothing_else_is_believed_nor_what_was_seen_in_the_future() {
-        assert_eq!(remembered("pairing", None, 0), None);
-        assert_eq!(remembered("disconnected", None, 0), None);
-        assert_eq!(remembered("qr_issued", None, 0), None);
-        assert_eq!(remembered("connected", None, -1), None);
-    }
 }

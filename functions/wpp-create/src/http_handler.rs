@@ -11,8 +11,9 @@ use shared::creation::{Created, obtain, revive};
 use shared::edge::Answer;
 use shared::error::Error;
 use shared::hint::Hint;
-use shared::number::{Line, State, View};
+use shared::number::Line;
 use shared::store::{Intention, Number, Wanted};
+use shared::view::{State, View};
 
 use crate::linking;
 

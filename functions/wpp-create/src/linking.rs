@@ -4,7 +4,8 @@ use std::time::Duration;
 
 use shared::App;
 use shared::error::Error;
-use shared::number::{Line, View};
+use shared::number::Line;
+use shared::view::View;
 use shared::wpp::Link;
 
 /// A new key that is not active yet is tried again after these.

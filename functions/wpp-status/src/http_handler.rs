@@ -10,7 +10,8 @@ use shared::clock::UnixMs;
 use shared::edge::Answer;
 use shared::error::Error;
 use shared::hint::Hint;
-use shared::number::{Line, State, View};
+use shared::number::Line;
+use shared::view::{State, View};
 
 #[derive(Deserialize)]
 struct Body {

@@ -119,7 +119,7 @@ async fn a_killed_function_is_gone_and_its_invocation_with_it() {
 #[test]
 fn a_function_that_is_not_built_is_named() {
     let error = binary("no-such-function").unwrap_err().to_string();
-    assert!(error.contains("no-such-function") && error.contains("cargo build --workspace"), "{error}");
+    assert!(error.contains("no-such-function") && error.contains("`cargo build`"), "{error}");
 }
 
 #[test]

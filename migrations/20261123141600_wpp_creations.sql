@@ -120,8 +120,9 @@ begin
     select c.* into v_creation from public.wpp_creations c
     join public.messenger_integrations i on i.id = c.integration_id and i.organization_id = c.organization_id
     where p_idempotency_key is null and c.organization_id = v_organization and c.linked_at is null
-      and (c.intention in ('first', 'additional') and c.keyed_at is null
-        or c.intention = 'additional' and i.is_active and c.created_at > v_now - interval '24 hours')
+      and (c.intention = 'additional' and c.keyed_at is null
+        or c.intention = 'additional' and i.is_active and c.created_at > v_now - interval '24 hours'
+        or c.intention = 'first' and c.keyed_at is null and coalesce(i.settings ->> 'wppApiKey', '') = '')
       and not exists (
         select from public.whatsapp_sessions s
         where s.organization_id = v_organization and s.status = 'connected'
@@ -139,12 +140,18 @@ begin
     order by c.created_at desc limit 1;
     if v_works and p_intention = 'use' then
       v_existing := v_number.id;
-    elsif v_works and p_intention = 'revival' then
-      -- Somebody else may have brought another key; and what was linked once is for a person to give up, unless
-      -- somebody has asked for that already.
-      if v_number.settings ->> 'wppApiKey' is distinct from p_rejected or v_creation.id is null and not exists (
-        select from public.wpp_creations c where c.integration_id = v_number.id
-        having count(c.keyed_at) > 0 and count(c.linked_at) = 0)
+    elsif p_intention = 'revival' then
+      -- Somebody else may have brought another key, or switched the number off; and what was linked once, by whoever's
+      -- account, is for a person to give up, unless somebody has asked for that already.
+      if not v_works or v_number.settings ->> 'wppApiKey' is distinct from p_rejected
+        or v_creation.forced is not true and (
+          exists (
+            select from public.whatsapp_sessions s
+            where s.organization_id = v_organization and s.status = 'connected'
+              and s.session_name = 'wpp_' || (v_number.settings ->> 'wppAccountNumber'))
+          or not exists (
+            select from public.wpp_creations c where c.integration_id = v_number.id
+            having count(c.keyed_at) > 0 and count(c.linked_at) = 0))
       then
         v_existing := v_number.id;
       end if;
@@ -152,7 +159,7 @@ begin
       -- So soon after another it is the repetition of a request whose end was not heard of.
       select c.* into v_creation from public.wpp_creations c
       where c.integration_id = v_number.id and c.organization_id = v_organization
-        and c.forced and c.linked_at is null and c.keyed_at > v_now - interval '1 minute'
+        and c.forced and c.keyed_at > v_now - interval '1 minute'
       order by c.keyed_at desc limit 1;
     end if;
   end if;
@@ -178,8 +185,9 @@ begin
 
   if p_idempotency_key is not null then
     insert into public.wpp_idempotency_keys as k (organization_id, key, request, creation_id)
-    values (v_organization, p_idempotency_key, p_request, case when v_existing is null then v_creation.id end)
-    on conflict (organization_id, key) do update set creation_id = coalesce(k.creation_id, excluded.creation_id);
+    values (v_organization, p_idempotency_key, p_request,
+      case when v_existing is null or v_creation.keyed_at is not null then v_creation.id end)
+    on conflict (organization_id, key) do update set creation_id = coalesce(excluded.creation_id, k.creation_id);
   end if;
   if v_existing is not null then
     return v_answer || jsonb_build_object('outcome', 'existing', 'number', public.wpp_number(v_existing));

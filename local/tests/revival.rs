@@ -15,6 +15,11 @@ async fn create(stage: &Stage, body: Value) -> Answer {
     stage.post("wpp-create", body).await
 }
 
+/// What the platform says of a key that it does not take.
+fn refusal() -> Fault {
+    Fault::Status { status: 403, body: r#"{"error":"Invalid API key"}"#.to_owned(), retry_after_s: None }
+}
+
 /// The key is dead on the platform, old enough for that to mean something, and there is no token left.
 async fn kill(stage: &Stage, line: &Line) {
     stage.settle_keys().await;
@@ -150,6 +155,93 @@ async fn a_number_that_was_linked_once_is_replaced_only_when_somebody_asks_for_i
     assert_eq!(stage.poll_qr(&line.session).await.status, 200);
 }
 
+/// The sibling that takes the platform's reports has seen the link, and nobody else.
+#[tokio::test]
+async fn a_link_that_only_the_mirror_knows_of_counts_as_well() {
+    let stage = Stage::start().await;
+    let line = stage.number().await;
+    stage.sql.batch_execute("update whatsapp_sessions set status = 'connected'").await.unwrap();
+    kill(&stage, &line).await;
+    let before = stage.settings(&line).await;
+    let answer = create(&stage, json!({})).await;
+    assert_eq!((answer.status, &answer.json["code"]), (409, &json!("api_key_rejected")), "{answer:?}");
+    assert_eq!(stage.settings(&line).await, before);
+}
+
+/// An attempt that nobody asked for has died, and a phone was linked since: the attempt gives no right to go on.
+#[tokio::test]
+async fn a_revival_that_died_is_not_taken_up_once_a_phone_is_linked() {
+    let stage = Stage::start().await;
+    let line = stage.number().await;
+    kill(&stage, &line).await;
+    stage.world.platform.gate.inject("create", Fault::Html);
+    assert_eq!(create(&stage, json!({})).await.status, 502);
+    stage.world.platform.gate.clear();
+    stage
+        .sql
+        .batch_execute("update wpp_creations set linked_at = now() where keyed_at is not null")
+        .await
+        .unwrap();
+    stage.end_waits(&line).await;
+    let before = (stage.settings(&line).await, stage.world.platform.create_calls());
+    assert_eq!(create(&stage, json!({})).await.status, 409);
+    assert_eq!((stage.settings(&line).await, stage.world.platform.create_calls()), before);
+}
+
+/// The platform gives the same key again, and takes it now: that is no dead key.
+#[tokio::test]
+async fn a_key_that_the_platform_takes_after_all_is_not_called_dead() {
+    let stage = Stage::start().await;
+    let line = stage.number().await;
+    stage.settle_keys().await;
+    stage.set_token_end(&line, -1).await;
+    stage.end_waits(&line).await;
+    stage.world.platform.gate.inject_times("token", 1, refusal());
+    let answer = create(&stage, json!({})).await;
+    assert_eq!((answer.status, &answer.json["session"]), (200, &json!(line.session)), "{answer:?}");
+    assert_eq!(answer.json["status"], "qr_issued", "{answer:?}");
+}
+
+/// Somebody switches the number off while its key is found dead.
+#[tokio::test]
+async fn a_number_that_is_switched_off_meanwhile_stays_off() {
+    let stage = Stage::start().await;
+    let line = stage.number().await;
+    kill(&stage, &line).await;
+    let before = stage.settings(&line).await;
+    let hold = stage.world.platform.gate.hold_one("token", Before);
+    let disconnect = async {
+        hold.reached(1).await;
+        stage.sql.batch_execute("update messenger_integrations set is_active = false").await.unwrap();
+        hold.release();
+    };
+    let (answer, ()) = tokio::join!(create(&stage, json!({})), disconnect);
+    assert_eq!(answer.status, 409, "{answer:?}");
+    assert_eq!(
+        (&stage.numbers().await[0]["is_active"], stage.settings(&line).await),
+        (&json!(false), before)
+    );
+}
+
+/// A number that somebody has disconnected is not what adding one brings back, though bringing it back was tried once.
+#[tokio::test]
+async fn a_disconnected_number_is_not_taken_up_by_adding_one() {
+    let stage = Stage::start().await;
+    let (first, off) = (stage.number().await, stage.number().await);
+    link(&stage, &first).await;
+    link(&stage, &off).await;
+    let disconnect = "update messenger_integrations set is_active = false where id = $1";
+    stage.sql.execute(disconnect, &[&off.id]).await.unwrap();
+    stage.world.platform.gate.inject("create", Fault::Html);
+    assert_eq!(create(&stage, json!({"session": off.session})).await.status, 502);
+    stage.world.platform.gate.clear();
+    let added = create(&stage, json!({"add_new": true})).await;
+    assert_eq!(added.json["status"], "qr_issued", "{added:?}");
+    assert_ne!(added.json["session"], json!(off.session));
+    let numbers = stage.numbers().await;
+    assert_eq!((numbers.len(), &numbers[1]["is_active"]), (3, &json!(false)));
+}
+
 /// The old key died with the platform's answer, which was lost with its sandbox. That somebody asked for a new one is on
 /// record, so that the next ordinary request finishes it.
 #[tokio::test]
@@ -241,6 +333,15 @@ async fn an_idempotency_key_is_kept_with_the_creation_that_it_joined() {
         assert_eq!(recreate(key).await.json["apiKey"], done.json["apiKey"], "{key}");
     }
     assert_eq!(stage.world.platform.create_calls(), before);
+
+    // One that came within the minute after another is bound to what that one brought.
+    let recent = "update wpp_creations set keyed_at = now() where keyed_at is not null";
+    stage.sql.batch_execute(recent).await.unwrap();
+    assert_eq!(recreate("soon").await.json["apiKey"], done.json["apiKey"]);
+    stage.settle_keys().await;
+    assert_eq!(recreate("soon").await.json["apiKey"], done.json["apiKey"]);
+    assert_eq!(stage.world.platform.create_calls(), before);
+
     // A request with no creation of its own has its key kept all the same.
     let use_it = async |body: Value| {
         let event = Event::post("wpp-create").bearer(&stage.school.token).header("Idempotency-Key", "three");
@@ -258,9 +359,7 @@ async fn a_key_that_was_refused_for_a_moment_serves_at_once_after_a_recreation()
     let line = stage.number().await;
     stage.settle_keys().await;
     stage.set_token_end(&line, -1).await;
-    let refused =
-        Fault::Status { status: 403, body: r#"{"error":"Invalid API key"}"#.to_owned(), retry_after_s: None };
-    stage.world.platform.gate.inject_times("token", 1, refused);
+    stage.world.platform.gate.inject_times("token", 1, refusal());
     assert_eq!(stage.poll_qr(&line.session).await.status, 409);
     let answer = create(&stage, json!({"force_recreate": true})).await;
     assert_eq!(

@@ -19,6 +19,7 @@ async fn rows(stage: &Stage, organisation: Uuid) -> Value {
         'numbers', (select jsonb_agg(i order by id) from messenger_integrations i where organization_id = $1),
         'sessions', (select jsonb_agg(s order by session_name) from whatsapp_sessions s where organization_id = $1),
         'creations', (select jsonb_agg(c order by id) from wpp_creations c where organization_id = $1),
+        'keys', (select jsonb_agg(k order by key) from wpp_idempotency_keys k where organization_id = $1),
         'leases', (select jsonb_agg(l order by l.integration_id) from wpp_token_leases l
             join messenger_integrations i on i.id = l.integration_id where organization_id = $1))";
     let Json(rows) = stage.sql.query_one(rows, &[&organisation]).await.unwrap().get(0);
@@ -154,6 +155,10 @@ async fn a_number_that_has_moved_is_out_of_its_old_organisations_reach() {
     stage.sql.execute("update whatsapp_sessions set organization_id = $1", &[&neighbour.id]).await.unwrap();
     let before = rows(&stage, neighbour.id).await;
 
+    let again = create(json!({"add_new": true}), Some(KEY)).await;
+    assert_eq!(again.json["status"], "qr_issued", "{again:?}");
+    let third = create(json!({"add_new": true}), Some(KEY)).await;
+    assert_eq!(third.json["session"], again.json["session"], "the key stands for its new number from now on");
     for (body, key) in [
         (json!({"add_new": true}), Some(KEY)),
         (json!({"add_new": true}), None),

@@ -41,8 +41,8 @@ const UNKNOWN_CAPACITY: usize = 16;
 /// The longest key id worth looking for, in bytes; Supabase's are uuids.
 const KID_LIMIT: usize = 128;
 
-/// The time for one fetch, repetitions included.
-const FETCH_TIMEOUT: Duration = Duration::from_secs(3);
+/// The time for one fetch, repetitions included: one on a connection that died in silence, and one on a new one.
+const FETCH_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// The largest set read, in bytes; a real one has a few keys of some hundred bytes.
 const BODY_LIMIT: usize = 64 * 1024;

@@ -67,13 +67,16 @@ async fn attempt<'a>(
         Err(Error::ApiKeyRejected) => {}
         connected => return connected.map(Some),
     }
-    match revive(app, ask, &number).await? {
-        Created::Ready { number: revived, .. } if revived.settings.api_key() == number.settings.api_key() => {
-            Err(Error::ApiKeyRejected)
-        }
-        Created::Ready { number, now } => connect(app, ask, number, now).await.map(Some),
-        Created::Pending => Ok(None),
+    let Created::Ready { number: revived, now } = revive(app, ask, &number).await? else {
+        return Ok(None);
+    };
+    // The platform may have given the same key again, and take it now.
+    let is_as_it_was =
+        revived.keyed_at == number.keyed_at && revived.settings.api_key() == number.settings.api_key();
+    if is_as_it_was {
+        return Err(Error::ApiKeyRejected);
     }
+    connect(app, ask, revived, now).await.map(Some)
 }
 
 /// The number's way to its QR, and what was seen on it.

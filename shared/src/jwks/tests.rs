@@ -230,7 +230,7 @@ async fn a_refused_connection_leaves_the_keys_unavailable() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_silent_server_is_given_up_after_three_seconds() {
+async fn a_silent_server_is_given_up_after_five_seconds() {
     let project = Project::start().await;
     project.server.answer(Answer::Silence);
     let token = project.token_of(&project.es);

@@ -75,7 +75,8 @@ pub struct Platform {
     /// Counts, faults and holds of the endpoints.
     pub gate: Gate,
     shared: Arc<Shared>,
-    server: Server,
+    /// What listens: it can close connections, and refuse them.
+    pub server: Server,
 }
 
 struct Shared {
@@ -113,27 +114,6 @@ impl Platform {
     /// What a create must bear.
     pub fn secret(&self) -> &str {
         &self.shared.secret
-    }
-
-    /// Closes all connections, idle ones included, as a restarted load balancer does.
-    pub fn disconnect(&self) {
-        self.server.disconnect();
-    }
-
-    /// Refuses every connection until [`accept`](Self::accept); what is under way is answered.
-    ///
-    /// # Errors
-    /// When the port cannot be kept.
-    pub async fn refuse(&self) -> Result<()> {
-        self.server.refuse().await
-    }
-
-    /// Accepts connections again.
-    ///
-    /// # Errors
-    /// When the system refuses.
-    pub async fn accept(&self) -> Result<()> {
-        self.server.accept().await
     }
 
     /// Changes its manners: `platform.behave(|manners| manners.opaque_tokens = true)`.

@@ -32,7 +32,8 @@ const HOP_BY_HOP: [http::HeaderName; 4] = [HOST, CONNECTION, CONTENT_LENGTH, TRA
 pub struct Supabase {
     /// Every request passes it, as `rpc/<function>`, `rest/<table>` or `jwks`.
     pub gate: Gate,
-    server: Server,
+    /// What listens: it can close connections, and refuse them.
+    pub server: Server,
 }
 
 #[derive(Debug)]
@@ -67,27 +68,6 @@ impl Supabase {
     /// The project's address, `SUPABASE_URL`.
     pub fn url(&self) -> String {
         self.server.url()
-    }
-
-    /// Closes every open connection, idle ones in a client's pool included.
-    pub fn disconnect(&self) {
-        self.server.disconnect();
-    }
-
-    /// Refuses every connection until [`accept`](Self::accept); what is under way is answered.
-    ///
-    /// # Errors
-    /// When the port cannot be kept.
-    pub async fn refuse(&self) -> Result<()> {
-        self.server.refuse().await
-    }
-
-    /// Accepts connections again.
-    ///
-    /// # Errors
-    /// When the system refuses.
-    pub async fn accept(&self) -> Result<()> {
-        self.server.accept().await
     }
 }
 

@@ -124,8 +124,8 @@ async fn a_thawed_sandbox_never_shows_its_dead_connections() {
         assert_eq!(stage.poll_qr(&line.session).await.status, 200);
         let both = stage.post("wpp-status", json!({"force": true})).await;
         assert_eq!(both.status, 200, "{both:?}");
-        stage.world.platform.disconnect();
-        stage.world.supabase.disconnect();
+        stage.world.platform.server.disconnect();
+        stage.world.supabase.server.disconnect();
     }
     stage.forget_calls();
     let created = stage.post("wpp-create", json!({"force_recreate": true})).await;

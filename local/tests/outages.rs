@@ -176,8 +176,8 @@ async fn a_platform_that_is_down_costs_errors_only_while_it_is_down() {
     let load = Load::begin().await;
     let before = rows(&load.stage).await;
     load.survives(
-        async |stage| stage.world.platform.refuse().await.unwrap(),
-        async |stage| stage.world.platform.accept().await.unwrap(),
+        async |stage| stage.world.platform.server.refuse().await.unwrap(),
+        async |stage| stage.world.platform.server.accept().await.unwrap(),
         &PLATFORM_AWAY,
         COOL_DOWN_MS,
     )

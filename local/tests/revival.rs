@@ -28,6 +28,18 @@ async fn kill(stage: &Stage, line: &Line) {
     stage.end_waits(line).await;
 }
 
+/// A request whose sandbox dies when the platform has made the client; its lease is over.
+async fn die_with_the_platforms_answer(stage: &Stage, body: Value) {
+    let (doomed, hold) = (stage.process("wpp-create").await, stage.world.platform.gate.hold("create", After));
+    let event = Event::post("wpp-create").bearer(&stage.school.token).json(&body);
+    tokio::select! {
+        () = hold.reached(1) => doomed.kill().await.unwrap(),
+        ended = doomed.invoke(event.v2()) => panic!("{ended:?}"),
+    }
+    hold.release();
+    stage.sql.batch_execute("update wpp_creations set held_until = null").await.unwrap();
+}
+
 async fn link(stage: &Stage, line: &Line) {
     stage.world.platform.scan(&line.session).unwrap();
     let answer = stage.post("wpp-status", json!({"session": line.session, "force": true})).await;
@@ -250,14 +262,7 @@ async fn a_recreation_that_died_is_finished_by_a_request_of_another_kind() {
     let line = stage.number().await;
     link(&stage, &line).await;
     stage.world.platform.behave(|manners| manners.repeated_create = RepeatedCreate::NewKey);
-    let (doomed, hold) = (stage.process("wpp-create").await, stage.world.platform.gate.hold("create", After));
-    let event = Event::post("wpp-create").bearer(&stage.school.token).json(&json!({"force_recreate": true}));
-    tokio::select! {
-        () = hold.reached(1) => doomed.kill().await.unwrap(),
-        ended = doomed.invoke(event.v2()) => panic!("{ended:?}"),
-    }
-    hold.release();
-    stage.sql.execute("update wpp_creations set held_until = null", &[]).await.unwrap();
+    die_with_the_platforms_answer(&stage, json!({"force_recreate": true})).await;
 
     // The old token serves for as long as the platform takes it.
     assert_eq!(create(&stage, json!({})).await.json["status"], "connected");
@@ -273,14 +278,7 @@ async fn a_recreation_that_died_is_finished_by_a_request_of_another_kind() {
 #[tokio::test]
 async fn a_first_number_that_was_never_finished_is_finished_by_adding_one() {
     let stage = Stage::start().await;
-    let (doomed, hold) = (stage.process("wpp-create").await, stage.world.platform.gate.hold("create", After));
-    let event = Event::post("wpp-create").bearer(&stage.school.token).json(&json!({}));
-    tokio::select! {
-        () = hold.reached(1) => doomed.kill().await.unwrap(),
-        ended = doomed.invoke(event.v2()) => panic!("{ended:?}"),
-    }
-    hold.release();
-    stage.sql.execute("update wpp_creations set held_until = null", &[]).await.unwrap();
+    die_with_the_platforms_answer(&stage, json!({})).await;
     let added = create(&stage, json!({"add_new": true})).await;
     assert_eq!(added.json["status"], "qr_issued", "{added:?}");
     let [row] = &stage.numbers().await[..] else { panic!("not one row") };

@@ -160,10 +160,10 @@ impl<'a> Scene<'a> {
     async fn set_listening(&self, listening: bool) {
         let world = &self.stage.world;
         match (self.is_of_the_database(), listening) {
-            (true, true) => world.supabase.accept().await,
-            (true, false) => world.supabase.refuse().await,
-            (false, true) => world.platform.accept().await,
-            (false, false) => world.platform.refuse().await,
+            (true, true) => world.supabase.server.accept().await,
+            (true, false) => world.supabase.server.refuse().await,
+            (false, true) => world.platform.server.accept().await,
+            (false, false) => world.platform.server.refuse().await,
         }
         .unwrap();
     }

@@ -20,6 +20,17 @@ as $$
   select nullif(p_settings ->> 'wppJwtToken', '') where jsonb_typeof(p_settings -> 'wppJwtToken') = 'string'
 $$;
 
+-- A number's settings, with its row locked until the transaction ends; null where the organisation has no such number.
+-- The lock orders claims, saves and releases: what is read after it is not older than any of them that has finished.
+create or replace function public.wpp_lock_settings(p_organization_id uuid, p_integration_id uuid) returns jsonb
+language sql volatile set search_path = ''
+as $$
+  select public.wpp_settings(i.settings)
+  from public.messenger_integrations i
+  where i.id = p_integration_id and i.organization_id = p_organization_id
+  for no key update
+$$;
+
 -- Asks for the right to replace the token `p_replaced` (null: none is stored) of a number.
 -- Answers {now_ms, outcome, number?, wait_ms?, failure?}; outcome is
 --   granted  the caller refreshes, with the API key in `number`;
@@ -41,11 +52,7 @@ declare
   v_digest text;
   v_answer jsonb;
 begin
-  -- The row lock orders claims and saves: what is read below is not older than any save that has finished.
-  select public.wpp_settings(i.settings) into v_settings
-  from public.messenger_integrations i
-  where i.id = p_integration_id and i.organization_id = p_organization_id
-  for no key update;
+  v_settings := public.wpp_lock_settings(p_organization_id, p_integration_id);
   v_now := clock_timestamp();
   v_answer := jsonb_build_object('now_ms', public.wpp_unix_ms(v_now));
   if v_settings is null then
@@ -97,10 +104,7 @@ declare
   v_settings jsonb;
   v_outcome text := 'superseded';
 begin
-  select public.wpp_settings(i.settings) into v_settings
-  from public.messenger_integrations i
-  where i.id = p_integration_id and i.organization_id = p_organization_id
-  for no key update;
+  v_settings := public.wpp_lock_settings(p_organization_id, p_integration_id);
   if v_settings is null then
     return jsonb_build_object('now_ms', public.wpp_now_ms(), 'outcome', 'gone');
   end if;
@@ -146,10 +150,7 @@ declare
   v_lease public.wpp_token_leases;
   v_answer jsonb := jsonb_build_object('now_ms', public.wpp_now_ms(), 'outcome', 'noted');
 begin
-  select public.wpp_settings(i.settings) into v_settings
-  from public.messenger_integrations i
-  where i.id = p_integration_id and i.organization_id = p_organization_id
-  for no key update;
+  v_settings := public.wpp_lock_settings(p_organization_id, p_integration_id);
   if v_settings is null then
     return v_answer;
   end if;

@@ -45,6 +45,16 @@ as $$
     else jsonb_build_object('wppSubOrgId', p_platform_id) end
 $$;
 
+-- Whether whoever looked last at a number's session saw a phone linked.
+create or replace function public.wpp_seen_connected(p_number public.messenger_integrations) returns boolean
+language sql stable set search_path = ''
+as $$
+  select exists (
+    select from public.whatsapp_sessions s
+    where s.organization_id = p_number.organization_id and s.status = 'connected'
+      and s.session_name = 'wpp_' || (p_number.settings ->> 'wppAccountNumber'))
+$$;
+
 -- The number that a request to create is about: the named one; else one that works, else one to bring to work:
 -- disconnected, or never finished. The row of an unfinished additional number, which has its own id and no key yet, has
 -- to be named.
@@ -120,13 +130,10 @@ begin
     select c.* into v_creation from public.wpp_creations c
     join public.messenger_integrations i on i.id = c.integration_id and i.organization_id = c.organization_id
     where p_idempotency_key is null and c.organization_id = v_organization and c.linked_at is null
-      and (c.intention = 'additional' and c.keyed_at is null
-        or c.intention = 'additional' and i.is_active and c.created_at > v_now - interval '24 hours'
+      and (c.intention = 'additional'
+          and (c.keyed_at is null or i.is_active and c.created_at > v_now - interval '24 hours')
         or c.intention = 'first' and c.keyed_at is null and coalesce(i.settings ->> 'wppApiKey', '') = '')
-      and not exists (
-        select from public.whatsapp_sessions s
-        where s.organization_id = v_organization and s.status = 'connected'
-          and s.session_name = 'wpp_' || (i.settings ->> 'wppAccountNumber'))
+      and not public.wpp_seen_connected(i)
     order by c.created_at desc limit 1;
   elsif v_creation.id is null then
     v_number := public.wpp_chosen_number(v_organization, p_session, p_integration_id);
@@ -145,10 +152,7 @@ begin
       -- account, is for a person to give up, unless somebody has asked for that already.
       if not v_works or v_number.settings ->> 'wppApiKey' is distinct from p_rejected
         or v_creation.forced is not true and (
-          exists (
-            select from public.whatsapp_sessions s
-            where s.organization_id = v_organization and s.status = 'connected'
-              and s.session_name = 'wpp_' || (v_number.settings ->> 'wppAccountNumber'))
+          public.wpp_seen_connected(v_number)
           or not exists (
             select from public.wpp_creations c where c.integration_id = v_number.id
             having count(c.keyed_at) > 0 and count(c.linked_at) = 0))

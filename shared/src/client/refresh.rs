@@ -155,10 +155,7 @@ impl Client {
                 self.adopt(&number);
                 Event::Granted
             }
-            ClaimOutcome::Moved { number } => {
-                self.adopt(&number);
-                Event::Row { token: number.settings.token(), now: claim.now }
-            }
+            ClaimOutcome::Moved { number } => self.found(&number, claim.now),
             ClaimOutcome::Busy { wait_ms } => Event::Busy(Duration::from_millis(wait_ms)),
             ClaimOutcome::Cooling { failure } => Event::Cooling(from_word(failure.as_deref())),
             ClaimOutcome::Gone => Event::Gone,
@@ -201,13 +198,12 @@ impl Client {
         match saved {
             Ok(Saved::Saved { .. }) => Event::Saved,
             Ok(Saved::Superseded { number: Some(number) }) => {
-                self.adopt(&number);
-                let (token, now) = (number.settings.token(), progress.now);
                 // The token of a key that was replaced meanwhile is of no use to the number that the row holds now.
                 if number.settings.api_key() == progress.api_key {
-                    Event::Superseded { token, now }
+                    self.adopt(&number);
+                    Event::Superseded { token: number.settings.token(), now: progress.now }
                 } else {
-                    Event::Row { token, now }
+                    self.found(&number, progress.now)
                 }
             }
             Ok(Saved::Superseded { number: None } | Saved::Gone) => {
@@ -232,8 +228,7 @@ impl Client {
         match self.give_back(word(failure), cool).await {
             Some(Released { now, outcome: ReleaseOutcome::Moved { number } }) => {
                 progress.now = now;
-                self.adopt(&number);
-                Event::Row { token: number.settings.token(), now }
+                self.found(&number, now)
             }
             _ => Event::Released,
         }
@@ -245,6 +240,12 @@ impl Client {
         let Keeper::Row { store, lease, .. } = &self.keeper else { return None };
         let released = store.fail_refresh(*lease, failure, cool, Deadline::within(NOTE_TIME)).await;
         released.inspect_err(|error| tracing::debug!(%error, "a failed refresh could not be noted")).ok()
+    }
+
+    /// The row was read again, at `now`.
+    fn found(&mut self, number: &Number, now: UnixMs) -> Event {
+        self.adopt(number);
+        Event::Row { token: number.settings.token(), now }
     }
 
     /// The row may have got other credentials since it was read.

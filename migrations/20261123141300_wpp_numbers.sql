@@ -1,33 +1,90 @@
--- Which number a request is about, and what was last seen of it.
--- Every function that the functions call takes the organisation (or the verified user it follows from) and touches that
--- organisation's rows only; wpp_number is for those.
+-- Which number a request is about, what we know of it, and what was last seen of its session.
+-- Every function that is called from outside takes the organisation (or the verified user it follows from) and touches that
+-- organisation's rows only.
+
+set lock_timeout = '5s';
+
+-- What the shared row has no room for. `saved_digest` tells whether the row still holds the credentials that were saved last:
+-- a sibling may write old ones back, and then nothing here is said of those. The webhook has a digest of its own, since it
+-- is also registered for credentials that others have saved.
+create table if not exists public.wpp_numbers (
+  integration_id uuid primary key,
+  organization_id uuid not null,
+  saved_digest text,
+  credentials_saved_at timestamptz,
+  first_connected_at timestamptz,
+  webhook_digest text,
+  webhook_url text,
+  webhook_tried_at timestamptz
+);
+create index if not exists wpp_numbers_by_organization on public.wpp_numbers (organization_id);
+alter table public.wpp_numbers enable row level security;
+
+-- Helpers that are one expression have no `set search_path`, so that they are inlined; their names were bound when
+-- they were made.
 
 -- Milliseconds since 1970 by the database's clock: the one clock that every sandbox shares.
 create or replace function public.wpp_now_ms() returns bigint
-language sql volatile set search_path = ''
-as $$ select floor(extract(epoch from clock_timestamp()) * 1000)::bigint $$;
+language sql volatile
+return floor(extract(epoch from clock_timestamp()) * 1000)::bigint;
 
+-- Null for a moment that is none, such as `infinity`.
 create or replace function public.wpp_unix_ms(at timestamptz) returns bigint
-language sql immutable set search_path = ''
-as $$ select floor(extract(epoch from at) * 1000)::bigint $$;
+language sql immutable
+return case when isfinite(at) then floor(extract(epoch from at) * 1000)::bigint end;
 
 -- A row's settings: an object, also where the column holds nothing or something else.
-create or replace function public.wpp_settings(p_settings jsonb) returns jsonb
-language sql immutable set search_path = ''
-as $$ select case jsonb_typeof(p_settings) when 'object' then p_settings else '{}' end $$;
+create or replace function public.wpp_settings(settings jsonb) returns jsonb
+language sql immutable
+return case when jsonb_typeof(settings) = 'object' then settings else '{}' end;
 
--- Whether a number is in use and has its credentials.
-create or replace function public.wpp_works(p_number public.messenger_integrations) returns boolean
-language sql immutable set search_path = ''
+-- Whether settings hold an API key and a session.
+create or replace function public.wpp_has_credentials(settings jsonb) returns boolean
+language sql immutable
+return coalesce(
+  jsonb_typeof(settings -> 'wppApiKey') = 'string' and settings ->> 'wppApiKey' <> ''
+  and jsonb_typeof(settings -> 'wppAccountNumber') = 'string' and settings ->> 'wppAccountNumber' <> '', false);
+
+-- Tells one pair of API key and session from another.
+create or replace function public.wpp_credentials_digest(settings jsonb) returns text
+language sql immutable
+return md5(jsonb_build_array(settings -> 'wppApiKey', settings -> 'wppAccountNumber')::text);
+
+-- Whether a phone was ever linked with a number's present credentials, as far as we know: false only where we saved them
+-- ourselves and nobody has seen the session connected.
+create or replace function public.wpp_was_linked(p_integration_id uuid) returns boolean
+language plpgsql stable set search_path = ''
 as $$
-  select coalesce(p_number.is_active, false) and count(*) = 2
-  from jsonb_each(public.wpp_settings(p_number.settings)) s
-  where s.key in ('wppApiKey', 'wppAccountNumber') and jsonb_typeof(s.value) = 'string' and s.value <> '""'
+begin
+  return not exists (
+    select from public.wpp_numbers n
+    join public.messenger_integrations i on i.id = n.integration_id
+    where n.integration_id = p_integration_id
+      and n.saved_digest = public.wpp_credentials_digest(i.settings) and n.first_connected_at is null
+      and not exists (
+        select from public.whatsapp_sessions s
+        where s.session_name = 'wpp_' || (i.settings ->> 'wppAccountNumber')
+          and s.organization_id = i.organization_id and s.status = 'connected'));
+end
 $$;
 
--- A number as the functions see it: the row's identity, its settings, the last seen state of its session, when its
--- credentials came (where that is known), when a phone was first linked with them, and whether somebody is seeing to an
--- early refresh of its token, or has just tried. In plpgsql, which may name tables that later migrations bring.
+-- Whether one of the organisation's WhatsApp rows that work is primary. A number works with credentials and, where
+-- `p_linked`, a phone that was linked; of another provider's row we know only that it is active and enabled.
+create or replace function public.wpp_primary_works(p_organization_id uuid, p_linked boolean) returns boolean
+language plpgsql stable set search_path = ''
+as $$
+begin
+  return exists (
+    select from public.messenger_integrations i
+    where i.organization_id = p_organization_id and i.messenger_type = 'whatsapp' and i.is_primary and i.is_active
+      and case when i.provider = 'wpp'
+        then public.wpp_has_credentials(i.settings) and (not p_linked or public.wpp_was_linked(i.id))
+        else coalesce((to_jsonb(i) ->> 'is_enabled')::boolean, true) end);
+end
+$$;
+
+-- A number as the functions see it: the row's identity, those of its settings that are ours, what we know of it, and the
+-- mirror of its session. `news_if_connected` is whether seeing it connected would change anything that is kept.
 create or replace function public.wpp_number(p_integration_id uuid) returns jsonb
 language plpgsql stable set search_path = ''
 as $$
@@ -36,120 +93,241 @@ begin
     select jsonb_build_object(
       'integration_id', i.id,
       'organization_id', i.organization_id,
-      'settings', public.wpp_settings(i.settings),
-      'keyed_at_ms', public.wpp_unix_ms(c.keyed_at),
-      'linked_at_ms', public.wpp_unix_ms(c.linked_at),
-      'early_taken', exists (
-        select from public.wpp_token_leases l
-        where l.integration_id = i.id and greatest(l.held_until, l.early_retry_at) > clock_timestamp()),
-      'seen', (
-        select jsonb_build_object(
-          'status', coalesce(s.status, ''),
-          'qr', s.last_qr_b64,
-          'qr_at_ms', public.wpp_unix_ms(s.last_qr_at),
-          'at_ms', coalesce(public.wpp_unix_ms(s.updated_at), 0))
-        from public.whatsapp_sessions s
-        where s.organization_id = i.organization_id
-          and s.session_name = 'wpp_' || (i.settings ->> 'wppAccountNumber')))
+      'settings', jsonb_strip_nulls(jsonb_build_object(
+        'wppApiKey', o.settings -> 'wppApiKey', 'wppAccountNumber', o.settings -> 'wppAccountNumber',
+        'wppJwtToken', o.settings -> 'wppJwtToken', 'wppJwtExpiresAt', o.settings -> 'wppJwtExpiresAt')),
+      'credentials_saved_at_ms', public.wpp_unix_ms(n.credentials_saved_at),
+      'first_connected_at_ms', public.wpp_unix_ms(n.first_connected_at),
+      'webhook_url', case when k.webhook_digest = public.wpp_credentials_digest(o.settings) then k.webhook_url end,
+      'news_if_connected',
+        (n.integration_id is not null and n.first_connected_at is null)
+        or not public.wpp_primary_works(i.organization_id, true),
+      'seen', public.wpp_mirror(i.organization_id, o.settings ->> 'wppAccountNumber'))
     from public.messenger_integrations i
-    left join lateral (
-      select k.keyed_at, k.linked_at from public.wpp_creations k
-      where k.integration_id = i.id and k.keyed_at is not null
-      order by k.keyed_at desc limit 1) c on true
+    cross join lateral (select public.wpp_settings(i.settings) as settings) o
+    left join public.wpp_numbers k on k.integration_id = i.id
+    left join public.wpp_numbers n
+      on n.integration_id = i.id and n.saved_digest = public.wpp_credentials_digest(o.settings)
     where i.id = p_integration_id);
 end
 $$;
 
--- The number a user means: the named session, else the named row, else the primary, else any active one. A number that
--- has no credentials is meant only where there is no other. A session may be named as the platform does or as whatsapp_sessions does.
+-- What `whatsapp_sessions` holds of a session; null where it holds nothing.
+create or replace function public.wpp_mirror(p_organization_id uuid, p_session text) returns jsonb
+language plpgsql stable set search_path = ''
+as $$
+begin
+  return (
+    select jsonb_build_object(
+      'status', coalesce(s.status::text, ''),
+      'qr', s.last_qr_b64,
+      'qr_at_ms', public.wpp_unix_ms(s.last_qr_at),
+      'at_ms', coalesce(public.wpp_unix_ms(s.updated_at), 0))
+    from public.whatsapp_sessions s
+    where s.session_name = 'wpp_' || p_session and s.organization_id = p_organization_id);
+end
+$$;
+
+-- The number that is meant: the named session, else the named row, else the organisation's choice: one that is active and has
+-- credentials, the primary first, and where several are primary the oldest of them. A session may be named as the platform
+-- does or as whatsapp_sessions does.
+create or replace function public.wpp_choose_number(
+  p_organization_id uuid, p_session text, p_integration_id uuid, p_active_only boolean)
+returns uuid
+language plpgsql stable set search_path = ''
+as $$
+begin
+  return (
+    select i.id
+    from public.messenger_integrations i
+    where i.organization_id = p_organization_id and i.messenger_type = 'whatsapp' and i.provider = 'wpp'
+      and (i.is_active or not p_active_only)
+      and case
+        when p_session is not null
+          then p_session in (i.settings ->> 'wppAccountNumber', 'wpp_' || (i.settings ->> 'wppAccountNumber'))
+        else p_integration_id is null or i.id = p_integration_id end
+    order by coalesce(i.is_active, false) and public.wpp_has_credentials(i.settings) desc,
+      i.is_primary desc nulls last, i.created_at, i.id
+    limit 1);
+end
+$$;
+
+-- The active number that a user means, see wpp_choose_number. Called by Store::find.
 -- Answers {now_ms, organization_id | null, number | null}.
 create or replace function public.wpp_find_number(
   p_user_id uuid, p_session text default null, p_integration_id uuid default null)
 returns jsonb
-language sql stable set search_path = ''
+language plpgsql stable set search_path = ''
 as $$
-  with caller as (
-    select p.organization_id from public.profiles p where p.id = p_user_id
-  ), wanted as (
-    select i.id
-    from public.messenger_integrations i
-    join caller c on c.organization_id = i.organization_id
-    where i.messenger_type = 'whatsapp' and i.provider = 'wpp' and i.is_active
-      and (p_session is null
-        or p_session in (i.settings ->> 'wppAccountNumber', 'wpp_' || (i.settings ->> 'wppAccountNumber')))
-      and (p_session is not null or p_integration_id is null or i.id = p_integration_id)
-    order by public.wpp_works(i) desc, i.is_primary desc nulls last, i.created_at, i.id
-    limit 1
-  )
-  select jsonb_build_object(
+declare
+  v_organization uuid;
+begin
+  select p.organization_id into v_organization from public.profiles p where p.id = p_user_id;
+  return jsonb_build_object(
     'now_ms', public.wpp_now_ms(),
-    'organization_id', (select c.organization_id from caller c),
-    'number', (select public.wpp_number(w.id) from wanted w))
+    'organization_id', v_organization,
+    'number', public.wpp_number(public.wpp_choose_number(v_organization, p_session, p_integration_id, true)));
+end
 $$;
 
--- Mirrors what was seen of a session, at `p_at_ms` or later, into whatsapp_sessions. A row that was written since stands:
--- a slow poll does not undo what the webhook has told. Answers whether there is a row for the session now.
--- Where the table still carries UNIQUE (organization_id), its only row stays with a session that is still
--- one of the organisation's numbers, and moves on from one that is not.
-create or replace function public.wpp_remember_session(
-  p_organization_id uuid, p_session text, p_status text, p_at_ms bigint, p_qr text default null)
-returns boolean
+-- Gives the primary mark to the organisation's best number, where none of its WhatsApp rows that work has it: a linked
+-- number before one that is not, then the oldest. Rows that somebody else holds are not waited for: the next creation or the
+-- next look at a connected number tries again.
+create or replace function public.wpp_settle_primary(p_organization_id uuid) returns void
 language plpgsql set search_path = ''
 as $$
 declare
-  v_name text := 'wpp_' || p_session;
+  v_best uuid;
+begin
+  if public.wpp_primary_works(p_organization_id, true) then
+    return;
+  end if;
+  perform from public.messenger_integrations i
+  where i.organization_id = p_organization_id and i.messenger_type = 'whatsapp'
+  order by i.id for no key update nowait;
+  select i.id into v_best
+  from public.messenger_integrations i
+  where i.organization_id = p_organization_id and i.messenger_type = 'whatsapp' and i.provider = 'wpp'
+    and i.is_active and public.wpp_has_credentials(i.settings)
+  order by public.wpp_was_linked(i.id) desc, i.created_at, i.id
+  limit 1;
+  if v_best is null or public.wpp_primary_works(p_organization_id, public.wpp_was_linked(v_best)) then
+    return;
+  end if;
+  update public.messenger_integrations i
+  set is_primary = false, updated_at = clock_timestamp()
+  where i.organization_id = p_organization_id and i.messenger_type = 'whatsapp' and i.is_primary and i.id <> v_best;
+  update public.messenger_integrations i
+  set is_primary = true, updated_at = clock_timestamp()
+  where i.id = v_best and i.is_primary is not true;
+exception
+  when lock_not_available or unique_violation then
+    return;
+end
+$$;
+
+-- Mirrors what was seen of a session, at `p_at_ms` or later, into whatsapp_sessions, the whole state at once. A row that was
+-- written since stands: a slow poll does not undo what the webhook has told; but not one from a clock that is a minute
+-- ahead. Where the table still carries UNIQUE (organization_id), its only row stays with a session that is still one of the
+-- organisation's active numbers, and moves on from one that is not. Called by Store::remember.
+-- Answers the mirror as it is now, see wpp_mirror; null where the organisation has no such number or the table no room.
+create or replace function public.wpp_remember_session(
+  p_organization_id uuid, p_session text, p_status text, p_at_ms bigint, p_qr text default null)
+returns jsonb
+language plpgsql set search_path = '' set lock_timeout = '2s'
+as $$
+declare
+  v_state public.whatsapp_sessions;
+  v_at timestamptz := to_timestamp(p_at_ms / 1000.0);
 begin
   if not exists (
     select from public.messenger_integrations i
     where i.organization_id = p_organization_id and i.messenger_type = 'whatsapp' and i.provider = 'wpp'
       and i.settings ->> 'wppAccountNumber' = p_session
   ) then
-    return false;
+    return null;
   end if;
 
-  if p_status = 'connected' then
-    update public.wpp_creations c
-    set linked_at = clock_timestamp()
-    from public.messenger_integrations i
-    where c.organization_id = p_organization_id and c.linked_at is null and c.keyed_at is not null
-      and i.id = c.integration_id and i.settings ->> 'wppAccountNumber' = p_session;
-  end if;
+  v_state := jsonb_populate_record(null::public.whatsapp_sessions, jsonb_build_object(
+    'session_name', 'wpp_' || p_session, 'status', p_status, 'last_qr_b64', p_qr,
+    'last_qr_at', case when p_qr is not null then clock_timestamp() end, 'updated_at', clock_timestamp()));
 
+  -- Twice: who finds the row of somebody who came first has news for it too.
   for attempt in 1..2 loop
     update public.whatsapp_sessions s
-    set status = p_status,
-        last_qr_at = case
-          when p_qr is null then null
-          when p_qr is distinct from s.last_qr_b64 then clock_timestamp()
-          else s.last_qr_at end,
-        last_qr_b64 = p_qr,
+    set status = v_state.status,
+        last_qr_at = case when s.last_qr_b64 = v_state.last_qr_b64 then s.last_qr_at else v_state.last_qr_at end,
+        -- An image that is the same is not written again.
+        last_qr_b64 = case when s.last_qr_b64 = v_state.last_qr_b64 then s.last_qr_b64 else v_state.last_qr_b64 end,
         updated_at = clock_timestamp()
-    where s.organization_id = p_organization_id and s.session_name = v_name
-      and coalesce(public.wpp_unix_ms(s.updated_at), 0) <= p_at_ms;
-    if found then return true; end if;
-    if exists (
-      select from public.whatsapp_sessions s
-      where s.organization_id = p_organization_id and s.session_name = v_name
-    ) then
-      return true;
-    end if;
+    where s.session_name = v_state.session_name and s.organization_id = p_organization_id
+      and (s.updated_at between v_at and clock_timestamp() + interval '1 minute') is not true;
+    exit when found;
 
     insert into public.whatsapp_sessions (organization_id, session_name, status, last_qr_b64, last_qr_at)
-    values (p_organization_id, v_name, p_status, p_qr, case when p_qr is not null then clock_timestamp() end)
+    values (p_organization_id, v_state.session_name, v_state.status, v_state.last_qr_b64, v_state.last_qr_at)
     on conflict do nothing;
-    if found then return true; end if;
+    exit when found;
 
     update public.whatsapp_sessions s
-    set session_name = v_name
-    where s.organization_id = p_organization_id
-      and s.session_name <> v_name
-      and not exists (select from public.whatsapp_sessions t where t.session_name = v_name)
+    set session_name = v_state.session_name, status = v_state.status,
+        last_qr_b64 = v_state.last_qr_b64, last_qr_at = v_state.last_qr_at, updated_at = clock_timestamp()
+    where s.organization_id = p_organization_id and s.session_name <> v_state.session_name
+      and not exists (select from public.whatsapp_sessions t where t.session_name = v_state.session_name)
       and not exists (
         select from public.messenger_integrations i
         where i.organization_id = p_organization_id and i.is_active
           and s.session_name = 'wpp_' || (i.settings ->> 'wppAccountNumber'));
-    if not found then return false; end if;
+    exit when found;
   end loop;
-  return false;
+
+  if p_status = 'connected' then
+    update public.wpp_numbers n
+    set first_connected_at = clock_timestamp()
+    from public.messenger_integrations i
+    where n.organization_id = p_organization_id and n.first_connected_at is null
+      and i.id = n.integration_id and i.settings ->> 'wppAccountNumber' = p_session
+      and n.saved_digest = public.wpp_credentials_digest(i.settings);
+    perform public.wpp_settle_primary(p_organization_id);
+  end if;
+  return public.wpp_mirror(p_organization_id, p_session);
 end
 $$;
+
+-- Asks for the right to register a number's webhook once more: once in `p_every_ms` for everybody. False too where the
+-- organisation has no such number. Called by Store::claim_webhook.
+create or replace function public.wpp_claim_webhook(
+  p_organization_id uuid, p_integration_id uuid, p_every_ms integer)
+returns boolean
+language plpgsql set search_path = '' set lock_timeout = '2s'
+as $$
+begin
+  insert into public.wpp_numbers as n (integration_id, organization_id, webhook_tried_at)
+  select i.id, i.organization_id, clock_timestamp()
+  from public.messenger_integrations i
+  where i.id = p_integration_id and i.organization_id = p_organization_id
+  on conflict (integration_id) do update
+  set organization_id = excluded.organization_id, webhook_tried_at = excluded.webhook_tried_at
+  where (n.webhook_tried_at between clock_timestamp() - p_every_ms * interval '1 millisecond'
+    and clock_timestamp() + interval '1 minute') is not true;
+  return found;
+end
+$$;
+
+-- Notes that a number's webhook is registered at `p_url`, for the session and key that it was registered with: if the row
+-- has got others meanwhile, it is pending for those. Called by Store::save_webhook.
+create or replace function public.wpp_save_webhook(
+  p_organization_id uuid, p_integration_id uuid, p_api_key text, p_session text, p_url text)
+returns void
+language sql volatile set search_path = '' set lock_timeout = '2s'
+as $$
+  insert into public.wpp_numbers (integration_id, organization_id, webhook_digest, webhook_url)
+  select i.id, i.organization_id,
+    public.wpp_credentials_digest(jsonb_build_object('wppApiKey', p_api_key, 'wppAccountNumber', p_session)), p_url
+  from public.messenger_integrations i
+  where i.id = p_integration_id and i.organization_id = p_organization_id
+  on conflict (integration_id) do update
+  set organization_id = excluded.organization_id,
+      webhook_digest = excluded.webhook_digest, webhook_url = excluded.webhook_url
+$$;
+
+revoke all on table public.wpp_numbers from public, anon, authenticated;
+grant select, insert, update, delete on table public.wpp_numbers to service_role;
+revoke all on function
+  public.wpp_now_ms(), public.wpp_unix_ms(timestamptz), public.wpp_settings(jsonb), public.wpp_has_credentials(jsonb),
+  public.wpp_credentials_digest(jsonb), public.wpp_was_linked(uuid), public.wpp_primary_works(uuid, boolean),
+  public.wpp_number(uuid), public.wpp_mirror(uuid, text), public.wpp_choose_number(uuid, text, uuid, boolean),
+  public.wpp_find_number(uuid, text, uuid), public.wpp_settle_primary(uuid),
+  public.wpp_remember_session(uuid, text, text, bigint, text), public.wpp_claim_webhook(uuid, uuid, integer),
+  public.wpp_save_webhook(uuid, uuid, text, text, text)
+  from public, anon, authenticated;
+grant execute on function
+  public.wpp_now_ms(), public.wpp_unix_ms(timestamptz), public.wpp_settings(jsonb), public.wpp_has_credentials(jsonb),
+  public.wpp_credentials_digest(jsonb), public.wpp_was_linked(uuid), public.wpp_primary_works(uuid, boolean),
+  public.wpp_number(uuid), public.wpp_mirror(uuid, text), public.wpp_choose_number(uuid, text, uuid, boolean),
+  public.wpp_find_number(uuid, text, uuid), public.wpp_settle_primary(uuid),
+  public.wpp_remember_session(uuid, text, text, bigint, text), public.wpp_claim_webhook(uuid, uuid, integer),
+  public.wpp_save_webhook(uuid, uuid, text, text, text)
+  to service_role;
+
+reset lock_timeout;

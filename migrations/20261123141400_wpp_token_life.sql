@@ -3,7 +3,8 @@
 -- One row per number whose token was ever refreshed. `held_until` ends a lease whose holder died;
 -- `retry_at` keeps everybody from asking again at once after a refresh that failed.
 create table if not exists public.wpp_token_leases (
-  integration_id uuid primary key references public.messenger_integrations (id) on delete cascade,
+  integration_id uuid primary key,
+  organization_id uuid not null,
   holder uuid not null,
   held_until timestamptz not null,
   early_retry_at timestamptz not null,
@@ -81,8 +82,8 @@ begin
     end if;
   end if;
 
-  insert into public.wpp_token_leases as l (integration_id, holder, held_until, early_retry_at, key_digest)
-  values (p_integration_id, p_holder,
+  insert into public.wpp_token_leases as l (integration_id, organization_id, holder, held_until, early_retry_at, key_digest)
+  values (p_integration_id, p_organization_id, p_holder,
     v_now + p_lease_ms * interval '1 millisecond', v_now + p_early_retry_ms * interval '1 millisecond', v_digest)
   on conflict (integration_id) do update
   set holder = excluded.holder, held_until = excluded.held_until, early_retry_at = excluded.early_retry_at,
@@ -165,3 +166,18 @@ begin
   return v_answer || jsonb_build_object('outcome', 'moved', 'number', public.wpp_number(p_integration_id));
 end
 $$;
+
+revoke all on table public.wpp_token_leases from public, anon, authenticated;
+grant select, insert, update, delete on table public.wpp_token_leases to service_role;
+revoke all on function
+  public.wpp_stored_token(jsonb), public.wpp_lock_settings(uuid, uuid),
+  public.wpp_claim_refresh(uuid, uuid, uuid, integer, text, boolean, integer),
+  public.wpp_save_token(uuid, uuid, uuid, text, text, bigint, text),
+  public.wpp_fail_refresh(uuid, uuid, uuid, text, integer)
+  from public, anon, authenticated;
+grant execute on function
+  public.wpp_stored_token(jsonb), public.wpp_lock_settings(uuid, uuid),
+  public.wpp_claim_refresh(uuid, uuid, uuid, integer, text, boolean, integer),
+  public.wpp_save_token(uuid, uuid, uuid, text, text, bigint, text),
+  public.wpp_fail_refresh(uuid, uuid, uuid, text, integer)
+  to service_role;

@@ -143,7 +143,8 @@ impl Stage {
 
     /// Makes every key an hour old: one so old is not refused for being new.
     pub async fn settle_keys(&self) {
-        let age = "update wpp_creations set keyed_at = keyed_at - interval '1 hour'";
+        let age = "update wpp_numbers set credentials_saved_at = credentials_saved_at - interval '1 hour';
+            update wpp_creations set finished_at = finished_at - interval '1 hour'";
         self.sql.batch_execute(age).await.unwrap();
     }
 

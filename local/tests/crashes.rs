@@ -108,9 +108,15 @@ async fn cell(stage: &Stage, way: Way, endpoint: &str, point: Point, passes: boo
     if before == 1 {
         let first = stage.post_as(&caller, "wpp-create", json!({})).await;
         assert_eq!(first.json["status"], "qr_issued", "{first:?}");
+        // One that no phone was linked with would be gone on with.
+        if after == 2 {
+            platform.scan(first.json["session"].as_str().unwrap()).unwrap();
+            let linked = stage.post_as(&caller, "wpp-status", json!({"force": true})).await;
+            assert_eq!(linked.json["status"], "connected", "{linked:?}");
+        }
         // A number of some age, so that its key being refused would mean something, and no longer in use.
         for age in [
-            "update wpp_creations set keyed_at = keyed_at - interval '1 hour' where organization_id = $1",
+            "update wpp_numbers set credentials_saved_at = credentials_saved_at - interval '1 hour' where organization_id = $1",
             "update whatsapp_sessions set status = 'disconnected', last_qr_b64 = null where organization_id = $1",
         ] {
             assert_eq!(stage.sql.execute(age, &[&caller.id]).await.unwrap(), 1);

@@ -33,7 +33,8 @@ async fn a_first_number_is_made_with_one_call_each_and_shows_its_qr() {
         json!({
             "rpc/wpp_begin_creation": 1, "create": 1, "rpc/wpp_save_credentials": 1,
             "rpc/wpp_claim_refresh": 1, "token": 1, "rpc/wpp_save_token": 1,
-            "webhook": 1, "start": 1, "status": 1, "qr": 1, "rpc/wpp_remember_session": 1,
+            "webhook": 1, "rpc/wpp_save_webhook": 1, "start": 1, "status": 1, "qr": 1,
+            "rpc/wpp_remember_session": 1,
         })
     );
 

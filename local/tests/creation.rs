@@ -6,7 +6,6 @@ use std::collections::BTreeSet;
 
 use futures_util::future::join_all;
 use serde_json::{Value, json};
-use tokio_postgres::error::SqlState;
 
 use local::clock::unix_ms;
 use local::events::Event;
@@ -122,7 +121,7 @@ async fn a_caller_behind_one_that_died_gets_through_by_itself() {
 }
 
 #[tokio::test]
-async fn a_caller_whose_time_ends_behind_another_is_told_that_the_number_is_starting() {
+async fn a_caller_whose_time_ends_behind_another_is_told_to_come_again() {
     let stage = Stage::start().await;
     let (first, hold) = (stage.process("wpp-create").await, stage.world.platform.gate.hold("create", Before));
     let event = Event::post("wpp-create").bearer(&stage.school.token).json(&json!({})).v2();
@@ -133,10 +132,8 @@ async fn a_caller_whose_time_ends_behind_another_is_told_that_the_number_is_star
         answer.answered().unwrap()
     };
     let (first, behind) = tokio::join!(first.invoke(event.clone()), behind);
-    assert_eq!(
-        (behind.status, behind.json),
-        (200, json!({"success": true, "session": null, "apiKey": null, "status": "starting"}))
-    );
+    assert_eq!((behind.status, &behind.json["code"]), (503, &json!("creation_in_progress")), "{behind:?}");
+    assert_eq!((&behind.json["retryable"], &*behind.headers["retry-after"]), (&json!(true), "2"));
     assert_eq!(first.answered().unwrap().json["status"], "qr_issued");
     assert_eq!(stage.world.platform.create_calls(), 1);
 }
@@ -194,7 +191,7 @@ async fn without_a_key_another_number_is_begun_only_when_the_last_one_is_linked(
 }
 
 #[tokio::test]
-async fn an_unfinished_number_is_invisible() {
+async fn a_number_is_no_row_until_the_platform_has_given_its_credentials() {
     let stage = Stage::start().await;
     let (doomed, hold) = (stage.process("wpp-create").await, stage.world.platform.gate.hold("create", After));
     let event = Event::post("wpp-create").bearer(&stage.school.token).json(&json!({"add_new": true})).v2();
@@ -203,38 +200,42 @@ async fn an_unfinished_number_is_invisible() {
         ended = doomed.invoke(event) => panic!("{ended:?}"),
     }
     doomed.kill().await.unwrap();
-    assert_eq!(rows(&stage, &stage.school).await, (1, 0, 0));
-
-    let row = "select i.id::text, c.platform_id, i.settings->>'wppSubOrgId'
-        from messenger_integrations i join wpp_creations c on c.integration_id = i.id";
-    let row = stage.sql.query_one(row, &[]).await.unwrap();
-    let (id, platform_id, sub_org_id): (String, String, String) = (row.get(0), row.get(1), row.get(2));
-    assert_eq!(sub_org_id, platform_id);
+    assert_eq!(rows(&stage, &stage.school).await, (0, 0, 0));
+    let platform_id = "select platform_id from wpp_creations";
+    let platform_id: String = stage.sql.query_one(platform_id, &[]).await.unwrap().get(0);
     let session = stage.world.platform.session_of(&platform_id).unwrap();
-    for (name, body, status) in [
-        ("wpp-status", json!({}), 200),
-        ("wpp-status", json!({"integration_id": id}), 404),
-        ("wpp-status", json!({"session": session}), 404),
-        ("wpp-qr", json!({"session": session}), 404),
-    ] {
-        let answer = stage.post(name, body).await;
-        assert_eq!(answer.status, status, "{answer:?}");
-        assert!(answer.status == 404 || answer.json["status"] == "disconnected", "{answer:?}");
-    }
+    assert_eq!(stage.poll_qr(&session).await.status, 404);
+    assert_eq!(stage.post("wpp-status", json!({})).await.json["status"], "disconnected");
 }
 
 #[tokio::test]
-async fn the_first_number_is_not_made_in_the_row_of_an_unfinished_additional_one() {
+async fn repeated_attempts_while_the_platform_is_down_leave_one_intention_and_no_row() {
+    let stage = Stage::start().await;
+    stage.world.platform.gate.inject("create", Fault::status(500));
+    for _ in 0..5 {
+        assert_eq!(stage.post("wpp-create", json!({"add_new": true})).await.status, 502);
+    }
+    let intentions = "select count(*) from wpp_creations";
+    assert_eq!(stage.sql.query_one(intentions, &[]).await.unwrap().get::<_, i64>(0), 1);
+    assert_eq!(rows(&stage, &stage.school).await, (0, 0, 0));
+}
+
+#[tokio::test]
+async fn the_first_number_is_not_the_unfinished_additional_one_which_waits_for_its_turn() {
     let stage = Stage::start().await;
     stage.world.platform.gate.inject("create", Fault::status(500));
     let failed = stage.post("wpp-create", json!({"add_new": true})).await;
     assert_eq!((failed.status, &failed.json["code"]), (502, &json!("platform_unavailable")), "{failed:?}");
     stage.world.platform.gate.clear();
+    let waiting = "select platform_id from wpp_creations";
+    let waiting: String = stage.sql.query_one(waiting, &[]).await.unwrap().get(0);
 
     let first = stage.post("wpp-create", json!({})).await.json;
     assert_eq!(first["session"], json!(stage.world.platform.session_of(&stage.school.id.to_string())));
+    stage.world.platform.scan(first["session"].as_str().unwrap()).unwrap();
+    assert_eq!(stage.post("wpp-status", json!({"force": true})).await.json["status"], "connected");
     let second = stage.post("wpp-create", json!({"add_new": true})).await.json;
-    assert_ne!(second["session"], first["session"]);
+    assert_eq!(second["session"], json!(stage.world.platform.session_of(&waiting)));
     for session in [&first["session"], &second["session"]] {
         assert_eq!(stage.poll_qr(session.as_str().unwrap()).await.status, 200);
     }
@@ -285,12 +286,16 @@ async fn a_database_that_cannot_say_is_never_taken_for_one_without_a_number() {
 }
 
 #[tokio::test]
-async fn the_database_takes_no_second_primary_number_from_anybody() {
+async fn a_second_primary_of_a_siblings_is_taken_and_the_oldest_is_the_one_that_is_meant() {
     let stage = Stage::start().await;
-    stage.number().await;
-    let sibling = "insert into messenger_integrations
-        (organization_id, messenger_type, provider, name, is_primary) values ($1, 'whatsapp', $2, 'Sibling', true)";
-    let refused = stage.sql.execute(sibling, &[&stage.school.id, &"wpp"]).await.unwrap_err();
-    assert_eq!(refused.code(), Some(&SqlState::UNIQUE_VIOLATION));
-    stage.sql.execute(sibling, &[&stage.school.id, &"another"]).await.unwrap();
+    let first = stage.number().await;
+    let second = stage.number().await;
+    stage.sql.execute("update messenger_integrations set is_primary = true", &[]).await.unwrap();
+    assert_eq!(rows(&stage, &stage.school).await, (2, 2, 2));
+    let meant = async || stage.post("wpp-status", json!({})).await.json["account_number"].clone();
+    assert_eq!(meant().await, json!(first.session));
+    let younger =
+        "update messenger_integrations set created_at = created_at + interval '1 hour' where id = $1";
+    stage.sql.execute(younger, &[&first.id]).await.unwrap();
+    assert_eq!(meant().await, json!(second.session));
 }

@@ -10,8 +10,7 @@ use local::stage::{Line, Stage};
 
 /// Moves the number's credentials so many seconds into the past.
 async fn age_credentials(stage: &Stage, line: &Line, seconds: i32) {
-    let age =
-        "update wpp_creations set keyed_at = keyed_at - $1 * interval '1 second' where integration_id = $2";
+    let age = "update wpp_numbers set credentials_saved_at = credentials_saved_at - $1 * interval '1 second' where integration_id = $2";
     assert_eq!(stage.sql.execute(age, &[&f64::from(seconds), &line.id]).await.unwrap(), 1);
 }
 

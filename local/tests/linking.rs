@@ -43,7 +43,7 @@ async fn a_qr_that_the_start_brings_is_not_asked_for_again() {
     let calls = json!({
         "rpc/wpp_begin_creation": 1, "create": 1, "rpc/wpp_save_credentials": 1,
         "rpc/wpp_claim_refresh": 1, "token": 1, "rpc/wpp_save_token": 1,
-        "webhook": 1, "start": 1, "rpc/wpp_remember_session": 1,
+        "webhook": 1, "rpc/wpp_save_webhook": 1, "start": 1, "rpc/wpp_remember_session": 1,
     });
     assert_eq!(stage.calls(), calls);
 }

@@ -130,7 +130,7 @@ async fn a_key_that_the_platform_hands_back_and_refuses_is_replaced_under_a_new_
     }
     stage.sql.execute("update wpp_creations set held_until = null", &[]).await.unwrap();
     hold.release();
-    let moved = "select platform_id from wpp_creations where keyed_at is null";
+    let moved = "select platform_id from wpp_creations where finished_at is null";
     let moved: String = stage.sql.query_one(moved, &[]).await.unwrap().get(0);
 
     let answer = recreate(&stage).await;

@@ -23,7 +23,7 @@ async fn number(stage: &Stage) -> Line {
 }
 
 async fn settle(stage: &Stage, line: &Line) {
-    let old = "update wpp_creations set keyed_at = keyed_at - interval '1 hour' where integration_id = $1";
+    let old = "update wpp_numbers set credentials_saved_at = credentials_saved_at - interval '1 hour' where integration_id = $1";
     stage.sql.execute(old, &[&line.id]).await.unwrap();
     stage.end_waits(line).await;
     stage.forget_calls();

@@ -180,26 +180,6 @@ async fn a_link_that_only_the_mirror_knows_of_counts_as_well() {
     assert_eq!(stage.settings(&line).await, before);
 }
 
-/// An attempt that nobody asked for has died, and a phone was linked since: the attempt gives no right to go on.
-#[tokio::test]
-async fn a_revival_that_died_is_not_taken_up_once_a_phone_is_linked() {
-    let stage = Stage::start().await;
-    let line = stage.number().await;
-    kill(&stage, &line).await;
-    stage.world.platform.gate.inject("create", Fault::Html);
-    assert_eq!(create(&stage, json!({})).await.status, 502);
-    stage.world.platform.gate.clear();
-    stage
-        .sql
-        .batch_execute("update wpp_creations set linked_at = now() where keyed_at is not null")
-        .await
-        .unwrap();
-    stage.end_waits(&line).await;
-    let before = (stage.settings(&line).await, stage.world.platform.create_calls());
-    assert_eq!(create(&stage, json!({})).await.status, 409);
-    assert_eq!((stage.settings(&line).await, stage.world.platform.create_calls()), before);
-}
-
 /// The platform gives the same key again, and takes it now: that is no dead key.
 #[tokio::test]
 async fn a_key_that_the_platform_takes_after_all_is_not_called_dead() {
@@ -333,7 +313,7 @@ async fn an_idempotency_key_is_kept_with_the_creation_that_it_joined() {
     assert_eq!(stage.world.platform.create_calls(), before);
 
     // One that came within the minute after another is bound to what that one brought.
-    let recent = "update wpp_creations set keyed_at = now() where keyed_at is not null";
+    let recent = "update wpp_creations set finished_at = now() where finished_at is not null";
     stage.sql.batch_execute(recent).await.unwrap();
     assert_eq!(recreate("soon").await.json["apiKey"], done.json["apiKey"]);
     stage.settle_keys().await;

@@ -144,6 +144,7 @@ async fn a_number_is_created_scanned_connected_and_stays_so_when_its_token_expir
     dev.scan(&session).await;
     let connected = json!({
         "success": true, "status": "connected", "platform_status": "connected", "account_number": session,
+        "webhook": "registered",
     });
     assert_eq!(dev.post("wpp-status", json!({"force": true})).await, connected);
     assert_eq!(dev.platform_calls("token").await, 1);

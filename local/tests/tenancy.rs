@@ -20,8 +20,8 @@ async fn rows(stage: &Stage, organisation: Uuid) -> Value {
         'sessions', (select jsonb_agg(s order by session_name) from whatsapp_sessions s where organization_id = $1),
         'creations', (select jsonb_agg(c order by id) from wpp_creations c where organization_id = $1),
         'keys', (select jsonb_agg(k order by key) from wpp_idempotency_keys k where organization_id = $1),
-        'leases', (select jsonb_agg(l order by l.integration_id) from wpp_token_leases l
-            join messenger_integrations i on i.id = l.integration_id where organization_id = $1))";
+        'known', (select jsonb_agg(n order by n.integration_id) from wpp_numbers n where organization_id = $1),
+        'leases', (select jsonb_agg(l order by l.integration_id) from wpp_token_leases l where organization_id = $1))";
     let Json(rows) = stage.sql.query_one(rows, &[&organisation]).await.unwrap().get(0);
     rows
 }

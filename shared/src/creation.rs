@@ -12,7 +12,7 @@ use crate::clock::UnixMs;
 use crate::deadline::Deadline;
 use crate::error::Error;
 use crate::secret::Secret;
-use crate::store::{Attempt, BeginOutcome, Intention, Number, Saved, Wanted};
+use crate::store::{Attempt, BeginOutcome, CreateMode, Number, Saved, Wanted};
 use crate::wpp::{Credentials, PlatformError};
 
 /// The platform's part of a creation, the repetitions included.
@@ -33,50 +33,46 @@ const FIRST_LOOK: Duration = Duration::from_millis(100);
 /// The longest pause between two looks.
 const LONGEST_LOOK: Duration = Duration::from_secs(1);
 
-/// What a request to create came to.
+/// A number that has its credentials.
 #[derive(Debug)]
-pub enum Created {
-    /// The number has its credentials.
-    Ready {
-        /// The number.
-        number: Number,
-        /// When that was, by the database's clock.
-        now: UnixMs,
-    },
-    /// Another attempt is still at it.
-    Pending,
+pub struct Created {
+    /// The number.
+    pub number: Number,
+    /// When that was, by the database's clock.
+    pub now: UnixMs,
 }
 
 /// Finds, joins or makes the number that a request is about.
 ///
 /// # Errors
-/// What failed; repeating the request goes on from there, with the same session.
-pub async fn obtain(app: &App, ask: &Ask, intention: Intention, wanted: Wanted) -> Result<Created, Error> {
-    let request = json!({"intention": intention.word(), "number": wanted});
+/// What failed, [`Error::CreationInProgress`] where another attempt is still at it; repeating the request goes on from
+/// there, with the same session.
+pub async fn obtain(app: &App, ask: &Ask, mode: CreateMode, wanted: Wanted) -> Result<Created, Error> {
+    let request = json!({"mode": mode.word(), "number": wanted});
     let idempotency = ask.idempotency_key.clone().map(|key| (key, request));
-    complete(app, ask, Attempt { wanted, idempotency, ..attempt(ask, intention) }).await
+    complete(app, ask, Attempt { wanted, idempotency, ..attempt(ask, mode) }).await
 }
 
 /// New credentials for a number whose key the platform refuses, where nothing that works can be lost by it: no phone was
-/// ever linked, or somebody has asked for new ones already. Otherwise, the number as it is.
+/// ever linked, somebody has begun to replace them, or a sibling wrote old ones back. Otherwise, the number as it is.
 ///
 /// # Errors
 /// What failed; repeating the request goes on from there.
-pub async fn revive(app: &App, ask: &Ask, number: &Number) -> Result<Created, Error> {
+pub async fn heal(app: &App, ask: &Ask, number: &Number) -> Result<Created, Error> {
     let wanted = Wanted { session: None, integration_id: Some(number.integration_id) };
     let rejected = number.settings.api_key();
-    complete(app, ask, Attempt { wanted, rejected, ..attempt(ask, Intention::Revival) }).await
+    complete(app, ask, Attempt { wanted, rejected, ..attempt(ask, CreateMode::Heal) }).await
 }
 
-fn attempt(ask: &Ask, intention: Intention) -> Attempt {
+fn attempt(ask: &Ask, mode: CreateMode) -> Attempt {
     Attempt {
         user_id: ask.user_id,
-        intention,
+        mode,
         wanted: Wanted::default(),
         rejected: None,
         holder: Uuid::new_v4(),
         lease: LEASE,
-        joined: None,
+        waited_for: None,
         idempotency: None,
     }
 }
@@ -90,21 +86,21 @@ async fn complete(app: &App, ask: &Ask, mut attempt: Attempt) -> Result<Created,
         let begun = app.store.begin_creation(&attempt, ask.deadline).await?;
         match begun.outcome {
             BeginOutcome::Existing { number } => {
-                return Ok(Created::Ready { number, now: begun.now });
+                return Ok(Created { number, now: begun.now });
             }
-            BeginOutcome::Begun { creation, platform_id, number } => {
+            BeginOutcome::Begun { creation, organization_id, platform_id, number } => {
                 let (deadline, holder) = (work_deadline, attempt.holder);
-                let work = Work { app, deadline, creation, holder, number, now: begun.now };
+                let work = Work { app, deadline, organization_id, creation, holder, number, now: begun.now };
                 match work.run(platform_id).await? {
-                    Some(number) => return Ok(Created::Ready { number, now: begun.now }),
-                    None => attempt.joined = Some(creation),
+                    Some(number) => return Ok(Created { number, now: begun.now }),
+                    None => attempt.waited_for = Some(creation),
                 }
             }
             BeginOutcome::Busy { creation, wait_ms } => {
-                attempt.joined = Some(creation);
+                attempt.waited_for = Some(creation);
                 let longest = pause.min(Duration::from_millis(wait_ms) + FIRST_LOOK);
                 if !patience.sleep(longest.mul_f64(0.5 + 0.5 * fastrand::f64())).await {
-                    return Ok(Created::Pending);
+                    return Err(Error::CreationInProgress);
                 }
                 pause = (pause * 2).min(LONGEST_LOOK);
             }
@@ -119,9 +115,11 @@ async fn complete(app: &App, ask: &Ask, mut attempt: Attempt) -> Result<Created,
 struct Work<'a> {
     app: &'a App,
     deadline: Deadline,
+    organization_id: Uuid,
     creation: Uuid,
     holder: Uuid,
-    number: Number,
+    /// The number that gets new credentials; nothing for a new one.
+    number: Option<Number>,
     now: UnixMs,
 }
 
@@ -145,18 +143,16 @@ impl Work<'_> {
     async fn credentials(&self, platform_id: String) -> Result<Option<Credentials>, Error> {
         let given = self.create(&platform_id).await?;
         // A key that came just now may be refused because it is not active yet: that says nothing.
-        if self.number.settings.api_key().as_ref() != Some(&given.api_key)
-            || self.number.key_is_new(self.now)
-            || self.works(&given.api_key).await?
-        {
+        let is_old = |number: &Number| {
+            number.settings.api_key().as_ref() == Some(&given.api_key) && !number.key_is_new(self.now)
+        };
+        if !self.number.as_ref().is_some_and(is_old) || self.works(&given.api_key).await? {
             return Ok(Some(given));
         }
         // The platform hands out the very key that it refuses: only another id brings another key.
-        let moved = self
-            .app
-            .store
-            .move_creation(self.number.organization_id, self.creation, self.holder, self.deadline)
-            .await?;
+        let store = &self.app.store;
+        let moved =
+            store.move_creation(self.organization_id, self.creation, self.holder, self.deadline).await?;
         match moved {
             Some(platform_id) => self.create(&platform_id).await.map(Some),
             None => Ok(None),
@@ -179,27 +175,21 @@ impl Work<'_> {
     }
 
     async fn save(&self, credentials: &Credentials) -> Result<Option<Number>, Error> {
-        let saved = self
-            .app
-            .store
-            .save_credentials(
-                self.number.organization_id,
-                self.creation,
-                self.holder,
-                credentials,
-                self.deadline,
-            )
+        let (organization, store) = (self.organization_id, &self.app.store);
+        let saved = store
+            .save_credentials(organization, self.creation, self.holder, credentials, self.deadline)
             .await?;
         match saved {
             Saved::Saved { number } => Ok(Some(number)),
-            Saved::Superseded { .. } | Saved::Gone => Ok(None),
+            Saved::Superseded { .. } => Ok(None),
+            // Whoever has deleted it meanwhile meant that.
+            Saved::Gone => Err(Error::NumberNotFound),
         }
     }
 
     /// The next attempt need not wait for a lease whose holder has given up.
     async fn leave(&self) {
-        let organization = self.number.organization_id;
-        let deadline = Deadline::within(LEAVE_TIME);
+        let (organization, deadline) = (self.organization_id, Deadline::within(LEAVE_TIME));
         if let Err(error) =
             self.app.store.leave_creation(organization, self.creation, self.holder, deadline).await
         {

@@ -37,6 +37,9 @@ pub enum Error {
     /// The organisation has no such number.
     #[error("no such number")]
     NumberNotFound,
+    /// Another request is still creating the number.
+    #[error("another request is still creating the number")]
+    CreationInProgress,
     /// The idempotency key was used with another request.
     #[error("idempotency key reused with another request")]
     IdempotencyMismatch,
@@ -94,6 +97,12 @@ impl Public {
 }
 
 impl Error {
+    /// Whether it says nothing of what was asked, only that the platform cannot be asked now.
+    pub fn is_platform_outage(&self) -> bool {
+        use PlatformError::{BadAnswer, Busy, TimedOut, Unavailable};
+        matches!(self, Self::Platform(Busy(_) | Unavailable | TimedOut | BadAnswer) | Self::DeadlineExceeded)
+    }
+
     /// The one place where an error becomes an answer.
     pub fn public(&self) -> Public {
         use StatusCode as S;
@@ -121,6 +130,11 @@ impl Error {
             Self::NumberNotFound => {
                 (S::NOT_FOUND, "number_not_found", "Your organisation has no such WhatsApp number.")
             }
+            Self::CreationInProgress => (
+                S::SERVICE_UNAVAILABLE,
+                "creation_in_progress",
+                "Another request is still creating this number. Please try again in a moment.",
+            ),
             Self::IdempotencyMismatch => (
                 S::UNPROCESSABLE_ENTITY,
                 "idempotency_mismatch",
@@ -162,7 +176,7 @@ impl Error {
         let retry_after = match self {
             Self::Platform(PlatformError::Busy(after)) => *after,
             Self::Database(StoreError::Unavailable { retry_after }) => *retry_after,
-            Self::ApiKeyNotActive => Some(Duration::from_secs(2)),
+            Self::ApiKeyNotActive | Self::CreationInProgress => Some(Duration::from_secs(2)),
             _ => None,
         };
         Public { status, code, sentence: sentence.to_owned(), hint, retry_after }

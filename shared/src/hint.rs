@@ -5,6 +5,7 @@ use std::time::Duration;
 use serde_json::{Value, json};
 
 use crate::clock::UnixMs;
+use crate::number::Webhook;
 use crate::store::Number;
 use crate::view::{State, View};
 use crate::wpp::Link;
@@ -50,26 +51,31 @@ const QR_NOT_SCANNED: Hint = Hint {
         scan the code that is shown now.",
 };
 
+const WEBHOOK_PENDING: Hint = Hint {
+    code: "webhook_pending",
+    sentence: "The number is linked, but messages to it do not arrive here yet. We keep trying; if this stays, please tell support.",
+};
+
 impl Hint {
     /// The hint that is due for a number in the state of `view`, which the mirror holds too.
-    pub fn due(number: &Number, view: &View, now: UnixMs) -> Option<Self> {
+    pub fn due(number: &Number, view: &View, webhook: Webhook, now: UnixMs) -> Option<Self> {
         let long_since = |at: Option<UnixMs>, limit| at.is_some_and(|at| at.until(now) > limit);
         match (view.state, view.status.as_ref().map(|status| &status.link)) {
-            (State::Connected, _) => None,
+            (State::Connected, _) => (webhook == Webhook::Pending).then_some(WEBHOOK_PENDING),
             (_, Some(Link::Lost)) => Some(SESSION_LOST),
             (_, Some(Link::PasskeyRequired)) => Some(PASSKEY_REQUIRED),
             (State::QrPending, _) => {
                 let since = match &number.seen {
                     // New credentials are a new start.
-                    Some(seen) if seen.status == "pairing" => Some(seen.at).max(number.keyed_at),
+                    Some(seen) if seen.status == "pairing" => Some(seen.at).max(number.credentials_saved_at),
                     Some(_) => None,
                     // The mirror has no room for it: a number that was never linked has been starting all its life.
-                    None => number.keyed_at.filter(|_| number.linked_at.is_none()),
+                    None => number.credentials_saved_at.filter(|_| number.first_connected_at.is_none()),
                 };
                 long_since(since, STARTS_WITHIN).then_some(START_STUCK)
             }
-            (State::QrIssued, _) if number.linked_at.is_none() => {
-                long_since(number.keyed_at, SCANNED_WITHIN).then_some(QR_NOT_SCANNED)
+            (State::QrIssued, _) if number.first_connected_at.is_none() => {
+                long_since(number.credentials_saved_at, SCANNED_WITHIN).then_some(QR_NOT_SCANNED)
             }
             _ => None,
         }

@@ -2,17 +2,22 @@
 
 use std::time::Duration;
 
+use serde::Serialize;
+
 use crate::App;
 use crate::client::Client;
 use crate::clock::UnixMs;
 use crate::deadline::Deadline;
 use crate::error::Error;
-use crate::store::{Number, Seen};
+use crate::store::Number;
 use crate::view::View;
 use crate::wpp::{Link, PlatformError, Started, Status};
 
-/// A webhook that takes longer is not worth the wait for a QR.
+/// A webhook that takes longer is not worth the wait.
 const WEBHOOK_TIME: Duration = Duration::from_secs(2);
+
+/// A webhook that is still to be registered is tried again once in this, whoever asks.
+const WEBHOOK_EVERY: Duration = Duration::from_secs(60);
 
 /// A number with the client that speaks for it, for the length of one request.
 pub struct Line<'a> {
@@ -71,13 +76,17 @@ impl<'a> Line<'a> {
         self.number.seen.as_ref().and_then(|seen| View::remembered(seen, self.now))
     }
 
+    /// Whether a phone was linked when somebody looked last.
+    pub fn was_connected(&self) -> bool {
+        self.number.seen.as_ref().is_some_and(|seen| seen.status == "connected")
+    }
+
     /// Asks the platform: for the status, and side by side for the QR, which it will need unless it was last seen connected.
     ///
     /// # Errors
     /// What failed.
     pub async fn look(&mut self) -> Result<View, Error> {
-        let was_connected = self.number.seen.as_ref().is_some_and(|seen| seen.status == "connected");
-        if !was_connected {
+        if !self.was_connected() {
             return self.look_with_qr().await;
         }
         let status = self.status().await?;
@@ -147,52 +156,94 @@ impl<'a> Line<'a> {
             .await
     }
 
-    /// Has the platform report to `url`.
+    /// Whether the platform reports about the session to where it should.
+    pub fn webhook(&self) -> Webhook {
+        match &self.number.webhook_url {
+            Some(url) if *url == self.app.config.webhook_url() => Webhook::Registered,
+            _ => Webhook::Pending,
+        }
+    }
+
+    /// Has the platform report about the session.
     ///
     /// # Errors
     /// What failed.
-    pub async fn set_webhook(&mut self, url: &str) -> Result<(), Error> {
+    pub async fn register_webhook(&mut self) -> Result<(), Error> {
+        let url = self.app.config.webhook_url();
         let (platform, deadline) = (&self.app.platform, self.deadline.at_most(WEBHOOK_TIME));
         self.client
-            .call(self.now, deadline, |access| async move {
-                platform.set_webhook(&access.session, url, &access.jwt, deadline).await
+            .call(self.now, deadline, |access| {
+                let url = url.clone();
+                async move { platform.set_webhook(&access.session, &url, &access.jwt, deadline).await }
             })
-            .await
+            .await?;
+        if self.webhook() == Webhook::Pending {
+            let saved = self.app.store.save_webhook(&self.number, &url, self.deadline).await;
+            if let Err(error) = saved {
+                tracing::warn!(%error, "that the webhook is registered could not be noted");
+            }
+            self.number.webhook_url = Some(url);
+        }
+        Ok(())
     }
 
-    /// Brings the mirror up to date, where it is not. A mirror that cannot be written is a warning: the platform was
-    /// asked, and its word is the answer. Fills in since when the QR is known.
+    /// Tries once more to register a webhook that is still pending, if nobody has just tried.
+    pub async fn make_up_for_webhook(&mut self) {
+        if self.webhook() == Webhook::Registered {
+            return;
+        }
+        let deadline = self.deadline.at_most(WEBHOOK_TIME);
+        let registered = match self.app.store.claim_webhook(&self.number, WEBHOOK_EVERY, deadline).await {
+            Ok(true) => self.register_webhook().await,
+            Ok(false) => return,
+            Err(error) => Err(error.into()),
+        };
+        if let Err(error) = registered {
+            tracing::warn!(%error, "the webhook could not be registered");
+        }
+    }
+
+    /// Brings the mirror up to date, where it is not, and the view to what the mirror then holds: somebody may have seen
+    /// something newer. A mirror that cannot be written is a warning: the platform was asked, and its word is the answer.
     pub async fn remember(&mut self, view: &mut View) {
         let state = view.mirrored();
-        let seen = self.number.seen.as_ref();
-        // That a phone is linked for the first time is news, also where a sibling has mirrored it already.
-        let first_link =
-            view.is_connected() && self.number.keyed_at.is_some() && self.number.linked_at.is_none();
-        if let Some(seen) =
-            seen.filter(|seen| !first_link && seen.status == state.word() && seen.qr.as_deref() == state.qr())
+        let is_news = view.is_connected() && self.number.news_if_connected;
+        if let Some(seen) = self.number.seen.as_ref()
+            && !is_news
+            && seen.status == state.word()
+            && seen.qr.as_deref() == state.qr()
         {
             view.qr_at = seen.qr_at;
             return;
         }
-        let remembered = self
-            .app
-            .store
-            .remember(self.number.organization_id, self.client.session(), state, self.now, self.deadline)
-            .await;
-        match remembered {
-            Ok(true) => {}
-            // The mirror has no room for it: since when it is so, nobody knows.
-            Ok(false) => {
-                view.qr_at = state.qr().is_some().then_some(self.now);
-                return;
+        let (store, organization) = (&self.app.store, self.number.organization_id);
+        match store.remember(organization, self.client.session(), state, self.now, self.deadline).await {
+            Ok(Some(seen)) if seen.status == state.word() && seen.qr.as_deref() == state.qr() => {
+                view.qr_at = seen.qr_at;
+                self.number.seen = Some(seen);
             }
-            Err(error) => tracing::warn!(%error, "the state of a session could not be remembered"),
+            Ok(Some(seen)) => {
+                *view = View::last_seen(&seen);
+                self.number.seen = Some(seen);
+            }
+            // The mirror has no room for it, or cannot be written: since when it is so, nobody knows.
+            Ok(None) => view.qr_at = view.qr.is_some().then_some(self.now),
+            Err(error) => {
+                tracing::warn!(%error, "the state of a session could not be remembered");
+                view.qr_at = view.qr.is_some().then_some(self.now);
+            }
         }
-        let (status, qr) = (state.word().to_owned(), state.qr().map(str::to_owned));
-        let known_since = seen.filter(|seen| seen.qr == qr).and_then(|seen| seen.qr_at);
-        view.qr_at = qr.is_some().then(|| known_since.unwrap_or(self.now));
-        self.number.seen = Some(Seen { status, qr, qr_at: view.qr_at, at: self.now });
     }
+}
+
+/// Whether the platform reports about a session.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Webhook {
+    /// It does.
+    Registered,
+    /// Not yet, as far as we know: messages to the number reach nobody.
+    Pending,
 }
 
 fn needs_qr(status: &Status) -> bool {

@@ -119,8 +119,8 @@ impl Store {
         self.rpc("wpp_fail_refresh", &ask, deadline).await
     }
 
-    /// Mirrors what was seen of a session at `at` or later, unless somebody has seen it since. Answers whether the
-    /// mirror has a row for it.
+    /// Mirrors what was seen of a session at `at` or later, unless somebody has seen it since. Answers the mirror as it
+    /// is then; nothing where it has no room for the session.
     ///
     /// # Errors
     /// What failed.
@@ -131,12 +131,46 @@ impl Store {
         state: Mirrored<'_>,
         at: UnixMs,
         deadline: Deadline,
-    ) -> Result<bool, StoreError> {
+    ) -> Result<Option<Seen>, StoreError> {
         let ask = json!({
             "p_organization_id": organization_id, "p_session": session,
             "p_status": state.word(), "p_qr": state.qr(), "p_at_ms": at.0,
         });
         self.rpc("wpp_remember_session", &ask, deadline).await
+    }
+
+    /// Asks for the right to register a number's webhook once more: once in `every` for everybody.
+    ///
+    /// # Errors
+    /// What failed.
+    pub async fn claim_webhook(
+        &self,
+        number: &Number,
+        every: Duration,
+        deadline: Deadline,
+    ) -> Result<bool, StoreError> {
+        let ask = json!({
+            "p_organization_id": number.organization_id, "p_integration_id": number.integration_id,
+            "p_every_ms": ms(every),
+        });
+        self.rpc("wpp_claim_webhook", &ask, deadline).await
+    }
+
+    /// Notes that a number's webhook is registered at `url`, with the credentials that the number has here.
+    ///
+    /// # Errors
+    /// What failed; it is registered all the same.
+    pub async fn save_webhook(
+        &self,
+        number: &Number,
+        url: &str,
+        deadline: Deadline,
+    ) -> Result<(), StoreError> {
+        let ask = json!({
+            "p_organization_id": number.organization_id, "p_integration_id": number.integration_id,
+            "p_api_key": number.settings.api_key(), "p_session": number.settings.session(), "p_url": url,
+        });
+        self.call("wpp_save_webhook", &ask, deadline).await.map(drop)
     }
 
     /// Begins, resumes or joins a creation.
@@ -146,8 +180,8 @@ impl Store {
     pub async fn begin_creation(&self, attempt: &Attempt, deadline: Deadline) -> Result<Begun, StoreError> {
         let (key, request) = attempt.idempotency.as_ref().map(|(key, request)| (key, request)).unzip();
         let ask = json!({
-            "p_user_id": attempt.user_id, "p_intention": attempt.intention.word(), "p_holder": attempt.holder,
-            "p_lease_ms": ms(attempt.lease), "p_joined": attempt.joined, "p_rejected": attempt.rejected,
+            "p_user_id": attempt.user_id, "p_mode": attempt.mode.word(), "p_holder": attempt.holder,
+            "p_lease_ms": ms(attempt.lease), "p_waited_for": attempt.waited_for, "p_rejected": attempt.rejected,
             "p_session": attempt.wanted.session, "p_integration_id": attempt.wanted.integration_id,
             "p_idempotency_key": key, "p_request": request,
         });

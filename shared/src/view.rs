@@ -83,18 +83,26 @@ impl View {
         Self { state, qr, qr_at: None, status: Some(status) }
     }
 
+    /// From the mirror, whatever its age.
+    pub fn last_seen(seen: &Seen) -> Self {
+        let (state, qr) = match (seen.status.as_str(), &seen.qr) {
+            ("connected", _) => (State::Connected, None),
+            ("qr_issued", Some(qr)) => (State::QrIssued, Some(qr.clone())),
+            ("qr_issued" | "pairing", _) => (State::QrPending, None),
+            _ => (State::Disconnected, None),
+        };
+        Self { state, qr_at: seen.qr_at.filter(|_| qr.is_some()), qr, status: None }
+    }
+
     /// From the mirror, where it is recent enough to be believed.
     pub(crate) fn remembered(seen: &Seen, now: UnixMs) -> Option<Self> {
-        let recent = |at: UnixMs, holds| at <= now && at.until(now) < holds;
-        match (seen.status.as_str(), &seen.qr, seen.qr_at) {
-            ("connected", ..) if recent(seen.at, CONNECTED_HOLDS) => {
-                Some(Self { state: State::Connected, qr: None, qr_at: None, status: None })
-            }
-            ("qr_issued", Some(qr), Some(at)) if recent(at, QR_HOLDS) => {
-                Some(Self { state: State::QrIssued, qr: Some(qr.clone()), qr_at: Some(at), status: None })
-            }
-            _ => None,
-        }
+        let view = Self::last_seen(seen);
+        let (at, holds) = match view.state {
+            State::Connected => (seen.at, CONNECTED_HOLDS),
+            State::QrIssued => (seen.qr_at?, QR_HOLDS),
+            State::QrPending | State::Disconnected => return None,
+        };
+        (at <= now && at.until(now) < holds).then_some(view)
     }
 
     pub(crate) fn mirrored(&self) -> Mirrored<'_> {

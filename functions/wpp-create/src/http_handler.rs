@@ -7,12 +7,12 @@ use serde_json::json;
 use shared::App;
 use shared::ask::{Ask, Named};
 use shared::clock::UnixMs;
-use shared::creation::{Created, obtain, revive};
+use shared::creation::{Created, heal, obtain};
 use shared::edge::Answer;
 use shared::error::Error;
 use shared::hint::Hint;
 use shared::number::Line;
-use shared::store::{Intention, Number, Wanted};
+use shared::store::{CreateMode, Number, Wanted};
 use shared::view::{State, View};
 
 use crate::linking;
@@ -27,56 +27,48 @@ struct Body {
 /// named one, where one is named), new credentials for it, or one more number.
 pub async fn handle(app: Arc<App>, ask: Ask) -> Result<Answer, Error> {
     let wanted = ask.body_as::<Named>()?.wanted()?;
-    let intention = intention(&ask.body_as()?, &wanted)?;
-    let mut linked = attempt(&app, &ask, intention, &wanted).await?;
+    let mode = mode(&ask.body_as()?, &wanted)?;
+    let (mut line, mut view) = attempt(&app, &ask, mode, &wanted).await?;
     // An unfinished number that turns out to be linked is finished; what was asked for is another one.
-    let is_finished = linked.as_ref().is_some_and(|(_, view)| view.is_connected());
-    if is_finished && intention == Intention::Additional && ask.idempotency_key.is_none() {
-        linked = attempt(&app, &ask, intention, &wanted).await?;
+    if view.is_connected() && mode == CreateMode::AddNew && ask.idempotency_key.is_none() {
+        (line, view) = attempt(&app, &ask, mode, &wanted).await?;
     }
-    Ok(match &linked {
-        Some((line, view)) => answer(line, view),
-        None => json!({"success": true, "session": null, "apiKey": null, "status": "starting"}),
-    })
+    Ok(answer(&line, &view))
 }
 
-fn intention(body: &Body, wanted: &Wanted) -> Result<Intention, Error> {
+fn mode(body: &Body, wanted: &Wanted) -> Result<CreateMode, Error> {
     let refuse = |why: &str| Err(Error::BadRequest(why.to_owned()));
     match (body.force_recreate.unwrap_or(false), body.add_new.unwrap_or(false)) {
         (true, true) => refuse("Ask for force_recreate or for add_new, not for both."),
         (_, true) if wanted.is_named() => {
             refuse("A number that is added cannot be named: it is not there yet.")
         }
-        (false, false) => Ok(Intention::Use),
-        (true, false) => Ok(Intention::Replacement),
-        (false, true) => Ok(Intention::Additional),
+        (false, false) => Ok(CreateMode::Ensure),
+        (true, false) => Ok(CreateMode::ForceRecreate),
+        (false, true) => Ok(CreateMode::AddNew),
     }
 }
 
-/// The number and how far it is; nothing while another request is still making it.
+/// The number and how far it is.
 async fn attempt<'a>(
     app: &'a App,
     ask: &Ask,
-    intention: Intention,
+    mode: CreateMode,
     wanted: &Wanted,
-) -> Result<Option<(Line<'a>, View)>, Error> {
-    let Created::Ready { number, now } = obtain(app, ask, intention, wanted.clone()).await? else {
-        return Ok(None);
-    };
+) -> Result<(Line<'a>, View), Error> {
+    let Created { number, now } = obtain(app, ask, mode, wanted.clone()).await?;
     match connect(app, ask, number.clone(), now).await {
         Err(Error::ApiKeyRejected) => {}
-        connected => return connected.map(Some),
+        connected => return connected,
     }
-    let Created::Ready { number: revived, now } = revive(app, ask, &number).await? else {
-        return Ok(None);
-    };
+    let Created { number: healed, now } = heal(app, ask, &number).await?;
     // The platform may have given the same key again, and take it now.
-    let is_as_it_was =
-        revived.keyed_at == number.keyed_at && revived.settings.api_key() == number.settings.api_key();
+    let is_as_it_was = healed.credentials_saved_at == number.credentials_saved_at
+        && healed.settings.api_key() == number.settings.api_key();
     if is_as_it_was {
         return Err(Error::ApiKeyRejected);
     }
-    connect(app, ask, revived, now).await.map(Some)
+    connect(app, ask, healed, now).await
 }
 
 /// The number's way to its QR, and what was seen on it.
@@ -88,7 +80,7 @@ async fn connect<'a>(
 ) -> Result<(Line<'a>, View), Error> {
     let deadline = ask.deadline.for_a_wait().at_most(app.config.qr_wait);
     let mut line = Line::open(app, number, now, deadline)?;
-    let mut view = linking::link(app, &mut line).await?;
+    let mut view = linking::link(&mut line).await?;
     line.allow_until(ask.deadline);
     // What was not seen does not replace in the mirror what was.
     if view.is_seen() || line.number().seen.is_none() {
@@ -104,14 +96,16 @@ fn answer(line: &Line<'_>, view: &View) -> Answer {
         State::QrPending | State::Disconnected => "starting",
     };
     let api_key = line.number().settings.api_key().map(|key| key.masked());
-    let mut body = json!({"success": true, "session": line.session(), "apiKey": api_key, "status": status});
+    let mut body = json!({
+        "success": true, "session": line.session(), "apiKey": api_key, "status": status, "webhook": line.webhook(),
+    });
     if let Some(qr) = &view.qr {
         body["qrcode"] = json!(qr);
     }
     if let Some(word) = view.platform_status() {
         body["platform_status"] = json!(word);
     }
-    if let Some(hint) = Hint::due(line.number(), view, line.now()) {
+    if let Some(hint) = Hint::due(line.number(), view, line.webhook(), line.now()) {
         hint.add_to(&mut body);
     }
     body

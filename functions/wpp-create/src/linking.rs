@@ -2,11 +2,10 @@
 
 use std::time::Duration;
 
-use shared::App;
 use shared::error::Error;
 use shared::number::Line;
 use shared::view::View;
-use shared::wpp::Link;
+use shared::wpp::{Link, PlatformError};
 
 /// A new key that is not active yet is tried again after these.
 const KEY_PAUSES: [Duration; 3] = [Duration::from_secs(1), Duration::from_secs(2), Duration::from_secs(3)];
@@ -19,16 +18,12 @@ const QR_PAUSE: Duration = Duration::from_secs(1);
 ///
 /// # Errors
 /// What failed; the number stands, and repeating the request goes on with it.
-pub async fn link(app: &App, line: &mut Line<'_>) -> Result<View, Error> {
-    if line.number().key_is_new(line.now()) {
-        link_new(app, line).await
-    } else {
-        link_existing(app, line).await
-    }
+pub async fn link(line: &mut Line<'_>) -> Result<View, Error> {
+    if line.number().key_is_new(line.now()) { link_new(line).await } else { link_existing(line).await }
 }
 
 /// A key saved just now may not be active yet; then the first poll gets the token.
-async fn link_new(app: &App, line: &mut Line<'_>) -> Result<View, Error> {
+async fn link_new(line: &mut Line<'_>) -> Result<View, Error> {
     let mut pauses = KEY_PAUSES.into_iter();
     while let Err(error) = line.token().await {
         tracing::warn!(%error, "no token for a new key yet");
@@ -38,24 +33,34 @@ async fn link_new(app: &App, line: &mut Line<'_>) -> Result<View, Error> {
             _ => return Ok(View::starting()),
         }
     }
-    bring_up(app, line).await
+    bring_up(line).await
 }
 
-async fn link_existing(app: &App, line: &mut Line<'_>) -> Result<View, Error> {
+async fn link_existing(line: &mut Line<'_>) -> Result<View, Error> {
     match line.status().await {
-        Ok(status) if status.link == Link::Connected => return Ok(View::live(status, None)),
+        Ok(status) if status.link == Link::Connected => {
+            line.make_up_for_webhook().await;
+            return Ok(View::live(status, None));
+        }
         // A session that the platform does not know may still come up when it is started.
         Ok(_) | Err(Error::SessionLost) => {}
         Err(error) => return Err(error),
     }
-    bring_up(app, line).await
+    bring_up(line).await
 }
 
-async fn bring_up(app: &App, line: &mut Line<'_>) -> Result<View, Error> {
-    if let Err(error) = line.set_webhook(&app.config.webhook_url()).await {
-        tracing::warn!(%error, "the webhook could not be registered");
-    }
+async fn bring_up(line: &mut Line<'_>) -> Result<View, Error> {
+    let before = line.register_webhook().await;
     let started = line.start().await?;
+    if let Err(error) = before {
+        tracing::warn!(%error, "the webhook could not be registered before the start");
+        // A platform that refuses it may take it for a session that was started; one that hangs would hang again.
+        if !matches!(error, Error::Platform(PlatformError::TimedOut))
+            && let Err(error) = line.register_webhook().await
+        {
+            tracing::warn!(%error, "the webhook could not be registered after the start");
+        }
+    }
     let mut view = match (started.status, started.qr) {
         (Some(status), _) if status.link == Link::Connected => View::live(status, None),
         (_, Some(qr)) => View::scannable(qr),

@@ -10,6 +10,7 @@ use shared::edge::Answer;
 use shared::error::Error;
 use shared::number::Line;
 use shared::store::Wanted;
+use shared::wpp::Link;
 
 /// When to ask again for a QR that is not ready, and for the next one.
 const POLL_AFTER_MS: u32 = 2_000;
@@ -29,7 +30,13 @@ pub async fn handle(app: Arc<App>, ask: Ask) -> Result<Answer, Error> {
     found.organization_id.ok_or(Error::NoOrganization)?;
     let number = found.number.ok_or(Error::NumberNotFound)?;
 
-    let qr = Line::open(&app, number, found.now, ask.deadline)?.qr().await?;
-    let state = if qr.is_some() { "ready" } else { "not_ready" };
+    let mut line = Line::open(&app, number, found.now, ask.deadline)?;
+    let qr = line.qr().await?;
+    let state = match &qr {
+        Some(_) => "ready",
+        // A linked number has none either; whether it still is one, only the platform knows.
+        None if line.was_connected() && line.status().await?.link == Link::Connected => "connected",
+        None => "not_ready",
+    };
     Ok(json!({"success": true, "qr": qr, "state": state, "poll_after_ms": POLL_AFTER_MS}))
 }

@@ -1,17 +1,22 @@
 //! `wpp-status`: whether one of the organisation's numbers is linked, and the QR to scan where it is not.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use serde::Deserialize;
 use serde_json::json;
 use shared::App;
 use shared::ask::{Ask, Named};
 use shared::clock::UnixMs;
+use shared::deadline::Deadline;
 use shared::edge::Answer;
 use shared::error::Error;
 use shared::hint::Hint;
 use shared::number::Line;
 use shared::view::{State, View};
+
+/// A platform that is slower is not waited for where the last known state will do.
+const STALE_AFTER: Duration = Duration::from_secs(4);
 
 #[derive(Deserialize)]
 struct Body {
@@ -34,19 +39,42 @@ pub async fn handle(app: Arc<App>, ask: Ask) -> Result<Answer, Error> {
     };
 
     let mut line = Line::open(&app, number, found.now, ask.deadline)?;
-    let view = match line.remembered().filter(|_| !force) {
-        Some(remembered) => remembered,
-        None => {
-            let mut live = match line.look().await {
-                // The session is gone, and with it the link: that is a state of the number, for the mirror too.
-                Err(Error::SessionLost) => View::lost(),
-                looked => looked?,
-            };
-            line.remember(&mut live).await;
-            live
-        }
+    let last_seen =
+        line.number().seen.as_ref().map(|seen| (View::last_seen(seen), seen.at)).filter(|_| !force);
+    if let Some(remembered) = line.remembered().filter(|_| !force) {
+        return Ok(answer(&remembered, &line));
+    }
+    if last_seen.is_some() {
+        line.allow_until(ask.deadline.at_most(STALE_AFTER));
+    }
+    match (live(&mut line, ask.deadline).await, last_seen) {
+        (Ok(view), _) => Ok(answer(&view, &line)),
+        (Err(error), Some((view, at))) if error.is_platform_outage() => Ok(stale(&view, at, &line)),
+        (Err(error), _) => Err(error),
+    }
+}
+
+/// What the platform says now.
+async fn live(line: &mut Line<'_>, deadline: Deadline) -> Result<View, Error> {
+    let mut view = match line.look().await {
+        // The session is gone, and with it the link: that is a state of the number, for the mirror too.
+        Err(Error::SessionLost) => View::lost(),
+        looked => looked?,
     };
-    Ok(answer(&view, &line))
+    line.allow_until(deadline);
+    line.remember(&mut view).await;
+    if view.is_connected() {
+        line.make_up_for_webhook().await;
+    }
+    Ok(view)
+}
+
+/// The platform is away: an outage disconnects nobody.
+fn stale(view: &View, seen_at: UnixMs, line: &Line<'_>) -> Answer {
+    let mut body = answer(view, line);
+    body["stale"] = json!(true);
+    body["seen_at"] = json!(seen_at.to_rfc3339());
+    body
 }
 
 fn disconnected(message: &str) -> Answer {
@@ -54,7 +82,7 @@ fn disconnected(message: &str) -> Answer {
 }
 
 fn answer(view: &View, line: &Line<'_>) -> Answer {
-    let mut body = json!({"success": true, "status": view.state, "account_number": line.session()});
+    let mut body = json!({"success": true, "status": view.state, "account_number": line.session(), "webhook": line.webhook()});
     if let Some(qr) = &view.qr {
         body["qrcode"] = json!(qr);
     }
@@ -64,7 +92,7 @@ fn answer(view: &View, line: &Line<'_>) -> Answer {
     if let Some(word) = view.platform_status() {
         body["platform_status"] = json!(word);
     }
-    let hint = Hint::due(line.number(), view, line.now());
+    let hint = Hint::due(line.number(), view, line.webhook(), line.now());
     if let Some(hint) = hint {
         hint.add_to(&mut body);
     }

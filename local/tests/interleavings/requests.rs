@@ -18,7 +18,7 @@ use shared::config::Config;
 use shared::creation::obtain;
 use shared::deadline::Deadline;
 use shared::error::Error;
-use shared::store::{Intention, Wanted};
+use shared::store::{CreateMode, Wanted};
 use shared::wpp::Status;
 use tokio::runtime::Runtime;
 
@@ -200,7 +200,7 @@ impl Scene<'_> {
             query_session: None,
             idempotency_key: None,
         };
-        obtain(&self.sandboxes[0], &ask, Intention::Replacement, Wanted::default()).await.map(drop)
+        obtain(&self.sandboxes[0], &ask, CreateMode::ForceRecreate, Wanted::default()).await.map(drop)
     }
 
     /// Has a lease that nobody gives back end after a fraction of a second, instead of eight.

@@ -89,7 +89,7 @@ impl<'a> Scene<'a> {
             assert_eq!(made.json["status"], "qr_issued", "{endpoint}: {made:?}");
             scene.session = made.json["session"].clone();
             // A key this old is not one that may still become active.
-            scene.sql("update wpp_creations set keyed_at = now() - interval '1 hour'").await;
+            scene.sql("update wpp_numbers set credentials_saved_at = now() - interval '1 hour'").await;
         }
         match endpoint {
             "token" | "rpc/wpp_claim_refresh" | "rpc/wpp_save_token" => scene.end_token().await,
@@ -206,9 +206,6 @@ impl<'a> Scene<'a> {
         let rows = self.stage.sql.query(rows, &[&self.school.id]).await.unwrap();
         let [row] = rows.as_slice() else { return format!("{} numbers", rows.len()) };
         let Json(settings): Json<Value> = row.get(0);
-        if settings["wppApiKey"].is_null() {
-            return "1 number without a key".to_owned();
-        }
         let token = match settings["wppJwtExpiresAt"].as_i64() {
             None => "no token",
             Some(end) if end < local::clock::unix_ms() => "ended token",

@@ -21,14 +21,18 @@ pub struct Number {
     pub integration_id: Uuid,
     /// Whose it is.
     pub organization_id: Uuid,
-    /// Its `settings`.
+    /// Those of its `settings` that are ours.
     pub settings: Settings,
-    /// When its credentials came, where that is known.
-    #[serde(rename = "keyed_at_ms")]
-    pub keyed_at: Option<UnixMs>,
-    /// When a phone was first linked with them.
-    #[serde(rename = "linked_at_ms")]
-    pub linked_at: Option<UnixMs>,
+    /// When its credentials were saved; nothing where others have written the ones that it has.
+    #[serde(rename = "credentials_saved_at_ms")]
+    pub credentials_saved_at: Option<UnixMs>,
+    /// When a phone was first seen linked with them.
+    #[serde(rename = "first_connected_at_ms")]
+    pub first_connected_at: Option<UnixMs>,
+    /// Where the platform reports to about its session, as far as that was registered.
+    pub webhook_url: Option<String>,
+    /// Whether seeing it connected changes anything that the database keeps.
+    pub news_if_connected: bool,
     /// Whether somebody is seeing to an early refresh of its token, or has just tried.
     #[serde(default)]
     pub early_taken: bool,
@@ -39,7 +43,7 @@ pub struct Number {
 impl Number {
     /// Whether its key is so new that the platform may not take it yet.
     pub fn key_is_new(&self, now: UnixMs) -> bool {
-        self.keyed_at.is_some_and(|at| at.until(now) < KEY_SETTLES_IN)
+        self.credentials_saved_at.is_some_and(|at| at.until(now) < KEY_SETTLES_IN)
     }
 }
 
@@ -208,18 +212,18 @@ pub enum ReleaseOutcome {
     },
 }
 
-/// What a creation is meant to bring.
+/// What a request to create is to bring.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Intention {
+pub enum CreateMode {
     /// The organisation's number; a first one if it has none.
-    Use,
+    Ensure,
     /// One more number.
-    Additional,
+    AddNew,
     /// New credentials for the organisation's number.
-    Replacement,
+    ForceRecreate,
     /// New credentials that nobody asked for, for a number whose key is refused: only where nothing that works can be
     /// lost by it.
-    Revival,
+    Heal,
 }
 
 impl Wanted {
@@ -229,13 +233,13 @@ impl Wanted {
     }
 }
 
-impl Intention {
+impl CreateMode {
     pub(crate) fn word(self) -> &'static str {
         match self {
-            Self::Use => "use",
-            Self::Additional => "additional",
-            Self::Replacement => "replacement",
-            Self::Revival => "revival",
+            Self::Ensure => "ensure",
+            Self::AddNew => "add_new",
+            Self::ForceRecreate => "force_recreate",
+            Self::Heal => "heal",
         }
     }
 }
@@ -246,17 +250,17 @@ pub struct Attempt {
     /// The verified user.
     pub user_id: Uuid,
     /// What for.
-    pub intention: Intention,
+    pub mode: CreateMode,
     /// The number that is meant.
     pub wanted: Wanted,
-    /// The key that is refused, with [`Intention::Revival`].
+    /// The key that is refused, with [`CreateMode::Heal`].
     pub rejected: Option<Secret>,
     /// The attempt's own name.
     pub holder: Uuid,
     /// How long nobody else may be at the same creation.
     pub lease: Duration,
     /// The creation it has waited for.
-    pub joined: Option<Uuid>,
+    pub waited_for: Option<Uuid>,
     /// The client's `Idempotency-Key`, and the request that it stands for.
     pub idempotency: Option<(String, Value)>,
 }
@@ -285,10 +289,12 @@ pub enum BeginOutcome {
     Begun {
         /// The creation.
         creation: Uuid,
+        /// Whose it is.
+        organization_id: Uuid,
         /// The id to ask the platform for.
         platform_id: String,
-        /// The row that waits for the credentials, or has old ones.
-        number: Number,
+        /// The number that gets new credentials; nothing for a new one.
+        number: Option<Number>,
     },
     /// Somebody else is at it.
     Busy {

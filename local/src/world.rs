@@ -74,7 +74,8 @@ impl World {
             None => Keys::generate()?,
         };
         let platform = Platform::start(settings.platform).await?;
-        let postgres = Postgres::start_with(settings.postgres_port, &settings.storage, settings.privileges).await?;
+        let postgres =
+            Postgres::start_with(settings.postgres_port, &settings.storage, settings.privileges).await?;
         let output = match &settings.storage {
             Storage::Temporary => Output::Captured,
             Storage::Lasting(directory) => Output::File(directory.join("postgrest.log")),

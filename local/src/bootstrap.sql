@@ -1,5 +1,6 @@
 -- What every Supabase project has before its first migration: the roles that PostgREST takes on, and the default
--- privileges, generous enough that a migration must revoke what strangers may not do. Run at every start.
+-- privileges as they were until 2026, generous enough that a migration must revoke what strangers may not do. Run at
+-- every start.
 do $$
 declare
     missing text;
@@ -24,3 +25,5 @@ grant usage on schema public to anon, authenticated, service_role;
 alter default privileges in schema public grant all on tables to anon, authenticated, service_role;
 alter default privileges in schema public grant all on functions to anon, authenticated, service_role;
 alter default privileges in schema public grant all on sequences to anon, authenticated, service_role;
+-- PostgreSQL's own default, which a project may have given up.
+alter default privileges grant execute on functions to public;

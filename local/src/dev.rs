@@ -18,7 +18,7 @@ use crate::events::Event;
 use crate::http;
 use crate::platform;
 use crate::ports;
-use crate::postgres::Storage;
+use crate::postgres::{Privileges, Storage};
 use crate::programs::{named_by, on_path, workspace};
 use crate::world::{Settings, World};
 
@@ -152,6 +152,7 @@ fn settings(ports: &Ports, data: &Path) -> Settings {
         postgrest_port: ports.postgrest,
         supabase_port: ports.supabase,
         storage: Storage::Lasting(data.to_owned()),
+        privileges: Privileges::default(),
         jwt_secret: Some(JWT_SECRET.to_owned()),
         platform: platform::Settings {
             port: ports.platform,

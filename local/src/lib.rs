@@ -15,6 +15,8 @@ pub mod postgrest;
 mod programs;
 pub mod server;
 mod service;
+pub mod shapes;
+pub mod siblings;
 pub mod stage;
 pub mod supabase;
 pub mod users;

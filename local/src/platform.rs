@@ -67,8 +67,8 @@ pub struct Seen {
     pub body: String,
 }
 
-/// A running platform. Its endpoints are called `create`, `token`, `status`, `qr`, `start` and `webhook` at the
-/// gate, and a request to no endpoint at all is `unknown` there.
+/// A running platform. Its endpoints are called `create`, `token`, `status`, `qr`, `start`, `webhook` and `stop` at
+/// the gate, and a request to no endpoint at all is `unknown` there.
 ///
 /// Its clock is the machine's until [`Platform::advance`] moves it ahead.
 pub struct Platform {

@@ -15,6 +15,27 @@ use crate::service::{Program, Service};
 /// What a Supabase project has before its first migration.
 const BOOTSTRAP: &str = include_str!("bootstrap.sql");
 
+/// What Supabase takes back of that. Its own last statement names the schema, and so takes nothing from PUBLIC; here it
+/// is taken as it is meant, so that whoever forgets a grant hears of it.
+const TAKEN_BACK: &str = "
+    alter default privileges in schema public
+      revoke select, insert, update, delete on tables from anon, authenticated, service_role;
+    alter default privileges in schema public
+      revoke usage, select on sequences from anon, authenticated, service_role;
+    alter default privileges in schema public
+      revoke execute on functions from anon, authenticated, service_role;
+    alter default privileges revoke execute on functions from public";
+
+/// What a project grants by itself on new tables and functions.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Privileges {
+    /// Everything, to `anon`, `authenticated` and `service_role`: projects of before October 2026.
+    #[default]
+    Granted,
+    /// Nothing that a request could use, not even to `service_role`: every project since.
+    Nothing,
+}
+
 /// Settings of every server. No sockets beside the loopback address; small, since tests run many.
 const FRUGAL: [&str; 6] = [
     "listen_addresses=127.0.0.1",
@@ -70,6 +91,14 @@ impl Postgres {
     /// # Errors
     /// When PostgreSQL is not installed, the port is in use, the server does not start or a migration fails.
     pub async fn start(port: u16, storage: &Storage) -> Result<Self> {
+        Self::start_with(port, storage, Privileges::default()).await
+    }
+
+    /// [`Postgres::start`] with a project's default privileges.
+    ///
+    /// # Errors
+    /// As there.
+    pub async fn start_with(port: u16, storage: &Storage, privileges: Privileges) -> Result<Self> {
         let installation = Installation::find()?;
         let (data, output, scratch) = match storage {
             Storage::Temporary => {
@@ -91,9 +120,27 @@ impl Postgres {
         let server = Server { installation, data, settings };
         let service = Service::start(server, port, output).await?;
         let postgres = Self { service, _scratch: scratch };
-        postgres.apply("bootstrap.sql", BOOTSTRAP).await?;
-        postgres.migrate(&workspace().join("migrations")).await?;
+        postgres.bootstrap(privileges).await?;
+        postgres.migrate(&migrations()).await?;
         Ok(postgres)
+    }
+
+    /// Puts another project in the place of this one, with these tables of its own in it and none of our migrations.
+    ///
+    /// # Errors
+    /// When the SQL is refused.
+    pub async fn replace(&self, privileges: Privileges, tables: &str) -> Result<()> {
+        self.apply("public", "drop schema public cascade; create schema public").await?;
+        self.bootstrap(privileges).await?;
+        self.apply("the project's tables", tables).await
+    }
+
+    async fn bootstrap(&self, privileges: Privileges) -> Result<()> {
+        self.apply("bootstrap.sql", BOOTSTRAP).await?;
+        match privileges {
+            Privileges::Granted => Ok(()),
+            Privileges::Nothing => self.apply("default privileges", TAKEN_BACK).await,
+        }
     }
 
     /// The port it listens on.
@@ -187,6 +234,11 @@ impl Program for Server {
     }
 }
 
+/// Where our migrations are.
+pub fn migrations() -> PathBuf {
+    workspace().join("migrations")
+}
+
 fn url(role: &str, port: u16) -> String {
     format!("postgresql://{role}@127.0.0.1:{port}/postgres")
 }
@@ -247,14 +299,20 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn new_tables_are_open_to_supabases_roles_until_a_migration_closes_them() {
+    async fn new_tables_and_functions_are_open_to_supabases_roles_or_to_nobody() {
         let postgres = Postgres::start(0, &Storage::Temporary).await.unwrap();
         let client = postgres.connect().await.unwrap();
-        client.batch_execute("create table open ()").await.unwrap();
-        for role in ["anon", "authenticated", "service_role"] {
-            let row =
-                client.query_one("select has_table_privilege($1, 'open', 'delete')", &[&role]).await.unwrap();
-            assert!(row.get::<_, bool>(0), "{role}");
+        let new = "create table new (); create function new() returns int language sql as 'select 1'";
+        let may = "select has_table_privilege($1, 'new', 'select, insert, update, delete'),
+            has_function_privilege($1, 'new()', 'execute')";
+        // Twice, since a lasting database may have been the other before.
+        for privileges in [Privileges::Granted, Privileges::Nothing, Privileges::Granted] {
+            postgres.replace(privileges, new).await.unwrap();
+            for role in ["anon", "authenticated", "service_role"] {
+                let row = client.query_one(may, &[&role]).await.unwrap();
+                let granted = privileges == Privileges::Granted;
+                assert_eq!((row.get(0), row.get(1)), (granted, granted), "{role}: {privileges:?}");
+            }
         }
     }
 

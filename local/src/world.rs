@@ -6,7 +6,7 @@ use uuid::Uuid;
 use crate::Result;
 use crate::child::Output;
 use crate::platform::{self, Platform};
-use crate::postgres::{Postgres, Storage};
+use crate::postgres::{Postgres, Privileges, Storage, migrations};
 use crate::postgrest::Postgrest;
 use crate::supabase::Supabase;
 use crate::users::Keys;
@@ -22,6 +22,8 @@ pub struct Settings {
     pub supabase_port: u16,
     /// Where the data stays, and what the servers write.
     pub storage: Storage,
+    /// What the project grants by itself.
+    pub privileges: Privileges,
     /// The project's JWT secret, 32 bytes at least; none for a new one.
     pub jwt_secret: Option<String>,
     /// The platform's.
@@ -72,7 +74,8 @@ impl World {
             None => Keys::generate()?,
         };
         let platform = Platform::start(settings.platform).await?;
-        let postgres = Postgres::start(settings.postgres_port, &settings.storage).await?;
+        let postgres =
+            Postgres::start_with(settings.postgres_port, &settings.storage, settings.privileges).await?;
         let output = match &settings.storage {
             Storage::Temporary => Output::Captured,
             Storage::Lasting(directory) => Output::File(directory.join("postgrest.log")),
@@ -104,6 +107,17 @@ impl World {
     /// When PostgreSQL is stopped.
     pub async fn sql(&self) -> Result<Client> {
         self.postgres.connect().await
+    }
+
+    /// Puts a database with these tables in the place of this one's, and applies our migrations to it.
+    ///
+    /// # Errors
+    /// When a migration refuses the tables.
+    pub async fn deploy(&self, privileges: Privileges, tables: &str) -> Result<()> {
+        self.postgres.replace(privileges, tables).await?;
+        self.postgres.migrate(&migrations()).await?;
+        // It has prepared statements about tables that are gone.
+        self.postgrest.restart().await
     }
 
     /// Makes a new organisation with one user.

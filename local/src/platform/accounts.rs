@@ -23,6 +23,7 @@ const INVALID_KEY: Refused = (403, "Invalid API key");
 const INVALID_TOKEN: Refused = (401, "Invalid token");
 const NO_SESSION: Refused = (404, "Session not found");
 const STRANGE_SESSION: Refused = (403, "The token is for another session");
+const NOT_STARTED: Refused = (409, "The session is not started");
 const NO_QR: Refused = (409, "The session shows no QR");
 
 /// The platform's memory.
@@ -187,7 +188,18 @@ impl Accounts {
 
     /// `POST /internal/session/{session}/webhook`
     pub fn set_webhook(&mut self, token: &str, id: &str, url: &str) -> Result<(), Refused> {
-        self.authorised(token, id)?.webhook = Some(url.to_owned());
+        let needs_start = self.manners.webhook_needs_start;
+        let session = self.authorised(token, id)?;
+        if needs_start && session.is_offline() {
+            return Err(NOT_STARTED);
+        }
+        session.webhook = Some(url.to_owned());
+        Ok(())
+    }
+
+    /// `POST /internal/session/{session}/stop`
+    pub fn stop(&mut self, token: &str, id: &str) -> Result<(), Refused> {
+        self.authorised(token, id)?.stop();
         Ok(())
     }
 

@@ -28,7 +28,7 @@ DELETE /_sim/faults                                                all is well a
 POST   /_sim/advance        {"seconds": 3600}                      its clock goes ahead
 POST   /_sim/forget-tokens                                         as after a restart: every token is refused
 
-Endpoints: create, token, status, qr, start, webhook, * for all.
+Endpoints: create, token, status, qr, start, webhook, stop, * for all.
 Faults: {"status": {"status": 503, "body": "...", "retry_after_s": 2}}, {"body": "..."}, "html", "truncated",
 {"huge": {"bytes": 1000000000}}, {"delay": {"ms": 500}}, "slow_headers", "slow_body", "drop", "lost_answer",
 {"redirect": "http://..."}; without "times" they last until they are deleted.

@@ -33,6 +33,8 @@ pub struct Manners {
     pub omit_unready_qr: bool,
     /// What a start answers.
     pub start_answer: StartAnswer,
+    /// Takes a webhook only for a session that is started; whether the real platform does, nobody knows.
+    pub webhook_needs_start: bool,
 }
 
 impl Default for Manners {
@@ -51,6 +53,7 @@ impl Default for Manners {
             qr_form: QrForm::Text,
             omit_unready_qr: false,
             start_answer: StartAnswer::Status,
+            webhook_needs_start: false,
         }
     }
 }

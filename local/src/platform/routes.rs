@@ -77,6 +77,7 @@ pub(super) fn routes() -> Router<Arc<Shared>> {
         .route("/api/accounts/{number}/qr", endpoint(MethodFilter::GET, "qr", qr))
         .route("/api/accounts/start", endpoint(MethodFilter::POST, "start", start))
         .route("/internal/session/{session}/webhook", endpoint(MethodFilter::POST, "webhook", webhook))
+        .route("/internal/session/{session}/stop", endpoint(MethodFilter::POST, "stop", stop))
         .fallback(endpoint(anything, "unknown", |_, _| Err(NO_SUCH_PATH)))
 }
 
@@ -159,5 +160,10 @@ fn start(shared: &Shared, call: &Call) -> Answer {
 fn webhook(shared: &Shared, call: &Call) -> Answer {
     let WebhookInput { url } = call.input()?;
     shared.accounts().set_webhook(&call.bearer, &call.number, &url)?;
+    Ok(None)
+}
+
+fn stop(shared: &Shared, call: &Call) -> Answer {
+    shared.accounts().stop(&call.bearer, &call.number)?;
     Ok(None)
 }

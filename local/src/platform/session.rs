@@ -90,6 +90,16 @@ impl Session {
         self.phase == Phase::Connected
     }
 
+    /// Nobody has started it, or somebody has stopped it.
+    pub fn is_offline(&self) -> bool {
+        self.phase == Phase::Offline
+    }
+
+    /// Unlinks it from its phone; it can be started again.
+    pub fn stop(&mut self) {
+        self.enter(Phase::Offline);
+    }
+
     /// Puts it where `word` says (an unknown word shows a QR) and has it say that word.
     pub fn set_status(&mut self, word: &str, now_ms: i64) {
         self.enter(match word.to_lowercase().as_str() {

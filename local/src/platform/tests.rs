@@ -287,6 +287,35 @@ async fn a_webhook_is_remembered_and_every_request_seen() {
 }
 
 #[tokio::test]
+async fn a_stopped_session_is_offline_until_it_is_started_and_scanned_again() {
+    let caller = Caller::start().await;
+    let (_, session, token) = caller.account().await;
+    caller.begin(&session, &token).await;
+    caller.platform.scan(&session).unwrap();
+    let stop = format!("/internal/session/{session}/stop");
+    assert_eq!(caller.post(&stop, "", Value::Null).await, invalid_token());
+    assert_eq!(caller.status(&session, &token).await, said("connected"));
+    assert_eq!(caller.post(&stop, &token, Value::Null).await.0, 204);
+    assert_eq!(caller.status(&session, &token).await, said("offline"));
+    assert_eq!(caller.platform.gate.count("stop"), 2);
+    caller.begin(&session, &token).await;
+    assert_eq!(caller.status(&session, &token).await, said("qr_required"));
+}
+
+#[tokio::test]
+async fn a_webhook_before_the_start_is_refused_only_where_the_platform_is_told_to() {
+    let caller = Caller::start().await;
+    let (_, session, token) = caller.account().await;
+    let path = format!("/internal/session/{session}/webhook");
+    let register = async || caller.post(&path, &token, json!({"url": "http://localhost/hook"})).await.0;
+    assert_eq!(register().await, 204);
+    caller.platform.behave(|manners| manners.webhook_needs_start = true);
+    assert_eq!(register().await, 409);
+    caller.begin(&session, &token).await;
+    assert_eq!(register().await, 204);
+}
+
+#[tokio::test]
 async fn malformed_and_unauthorised_requests_are_refused() {
     let caller = Caller::start().await;
     let secret = caller.platform.secret();

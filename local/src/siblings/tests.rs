@@ -1,0 +1,181 @@
+use super::*;
+use crate::platform::RepeatedCreate;
+use crate::postgres::Privileges;
+use crate::shapes::BASE;
+use crate::world::Organisation;
+
+/// An organisation of a project as most are, and its siblings.
+struct Scene {
+    world: World,
+    siblings: Siblings,
+    school: Organisation,
+}
+
+impl Scene {
+    async fn start() -> Self {
+        let world = World::start().await.unwrap();
+        world.deploy(Privileges::Granted, BASE).await.unwrap();
+        let school = world.organisation("school").await.unwrap();
+        Self { siblings: Siblings::of(&world), school, world }
+    }
+
+    /// A number that a phone is linked with, as the siblings make it; with its session.
+    async fn linked(&self, sub_org_id: &str) -> (Uuid, String) {
+        let wanted = json!({"organizationId": sub_org_id});
+        let secret = self.world.platform.secret();
+        let made = self.siblings.post("/api/integrations/wpp/create", secret, wanted).await.unwrap();
+        let session = text(&made["session"]).to_owned();
+        self.world.platform.set_status(&session, "connected").unwrap();
+        let keys = json!({"wppApiKey": made["apiKey"], "wppAccountNumber": session});
+        (self.siblings.add(self.school.id, "wpp", keys).await.unwrap(), session)
+    }
+
+    async fn primaries(&self) -> Vec<Uuid> {
+        let rows = self.siblings.listed(self.school.id).await.unwrap();
+        rows.iter().filter(|row| row["is_primary"] == true).map(id).collect()
+    }
+
+    async fn settings(&self, number: Uuid) -> Value {
+        self.siblings.number(self.school.id, number).await.unwrap()["settings"].take()
+    }
+
+    async fn mirrored(&self, session: &str) -> Value {
+        let row = format!("{SESSIONS}?session_name=eq.wpp_{session}");
+        self.siblings.rest(Method::GET, &row, Value::Null).await.unwrap().get(0).cloned().unwrap_or_default()
+    }
+}
+
+fn status<T: std::fmt::Debug>(outcome: Outcome<T>) -> u16 {
+    outcome.unwrap_err().status
+}
+
+#[tokio::test]
+async fn a_disconnected_number_is_stopped_deleted_and_mirrored_also_where_the_deletion_fails() {
+    let scene = Scene::start().await;
+    let (number, session) = scene.linked("one").await;
+    scene.siblings.disconnect(scene.school.id, number).await.unwrap();
+    assert_eq!(scene.world.platform.status_of(&session).as_deref(), Some("offline"));
+    assert_eq!(scene.siblings.listed(scene.school.id).await.unwrap(), [] as [Value; 0]);
+    assert_eq!(scene.mirrored(&session).await["status"], "disconnected");
+    assert_eq!(status(scene.siblings.disconnect(scene.school.id, number).await), 404);
+
+    let (number, session) = scene.linked("two").await;
+    let sql = scene.world.sql().await.unwrap();
+    sql.batch_execute("revoke delete on messenger_integrations from service_role").await.unwrap();
+    scene.siblings.disconnect(scene.school.id, number).await.unwrap();
+    assert_eq!(scene.siblings.listed(scene.school.id).await.unwrap().len(), 1);
+    assert_eq!(scene.mirrored(&session).await["status"], "disconnected");
+}
+
+#[tokio::test]
+async fn the_first_row_by_count_is_primary_and_the_oldest_left_is_marked_whatever_it_is() {
+    let scene = Scene::start().await;
+    let (list, school) = (&scene.siblings, scene.school.id);
+    let (first, _) = scene.linked("one").await;
+    let other = list.add(school, "green_api", json!({})).await.unwrap();
+    let (last, _) = scene.linked("two").await;
+    assert_eq!(scene.primaries().await, [first]);
+    list.delete(school, last).await.unwrap();
+    assert_eq!(scene.primaries().await, [first]);
+    list.delete(school, first).await.unwrap();
+    assert_eq!(scene.primaries().await, [other]);
+    assert_eq!(status(list.send(school).await), 400);
+    list.delete(school, other).await.unwrap();
+    assert_eq!(list.listed(school).await.unwrap(), [] as [Value; 0]);
+}
+
+#[tokio::test]
+async fn the_mark_is_moved_the_switch_turned_and_a_form_saved_without_its_masks() {
+    let scene = Scene::start().await;
+    let (list, school) = (&scene.siblings, scene.school.id);
+    let ((first, _), (second, _)) = (scene.linked("one").await, scene.linked("two").await);
+    list.set_primary(school, second).await.unwrap();
+    assert_eq!(scene.primaries().await, [second]);
+    list.set_primary(school, first).await.unwrap();
+    assert_eq!(list.send(school).await, Ok(()));
+    list.switch(first, false).await.unwrap();
+    assert_eq!(status(list.send(school).await), 400);
+
+    let before = scene.settings(second).await;
+    let form = json!({"wppApiKey": "wpp_ke••••••0150", "wppJwtToken": "***", "greeting": "hello"});
+    list.save_settings(school, second, form).await.unwrap();
+    let mut expected = before;
+    expected["greeting"] = "hello".into();
+    assert_eq!(scene.settings(second).await, expected);
+}
+
+#[tokio::test]
+async fn a_message_goes_by_the_saved_token_until_its_last_minute_and_a_new_one_is_saved() {
+    let scene = Scene::start().await;
+    let (number, _) = scene.linked("one").await;
+    let platform = &scene.world.platform;
+    assert_eq!(scene.siblings.send(scene.school.id).await, Ok(()));
+    assert_eq!(scene.siblings.send(scene.school.id).await, Ok(()));
+    assert_eq!(platform.gate.count("token"), 1);
+    let saved = scene.settings(number).await["wppJwtToken"].clone();
+    assert_eq!(json!(platform.tokens_of(&platform.session_of("one").unwrap())), json!([saved]));
+    for (left_ms, tokens) in [(MARGIN_MS + 30_000, 1), (MARGIN_MS, 2)] {
+        let end = json!({"wppJwtExpiresAt": unix_ms() + left_ms});
+        scene.siblings.save_settings(scene.school.id, number, end).await.unwrap();
+        assert_eq!(scene.siblings.send(scene.school.id).await, Ok(()));
+        assert_eq!(platform.gate.count("token"), tokens, "{left_ms}");
+    }
+    assert_eq!(status(scene.siblings.send(Uuid::new_v4()).await), 400);
+}
+
+#[tokio::test]
+async fn a_message_half_sent_brings_everything_back_as_it_was_read() {
+    let scene = Scene::start().await;
+    scene.world.platform.behave(|manners| manners.repeated_create = RepeatedCreate::NewKey);
+    let (number, _) = scene.linked("one").await;
+    let old = scene.settings(number).await;
+    let sending = scene.siblings.begin_sending(scene.school.id).await.unwrap();
+    let meanwhile = json!({"wppApiKey": "another", "greeting": "hello"});
+    scene.siblings.save_settings(scene.school.id, number, meanwhile).await.unwrap();
+    scene.siblings.finish_sending(sending).await.unwrap();
+    let after = scene.settings(number).await;
+    assert_eq!((&after["wppApiKey"], &after["greeting"]), (&old["wppApiKey"], &Value::Null));
+}
+
+#[tokio::test]
+async fn the_webhook_finds_a_session_wherever_it_is_and_notes_what_it_hears() {
+    let scene = Scene::start().await;
+    let (number, session) = scene.linked("one").await;
+    let siblings = &scene.siblings;
+    siblings.report(&session, Event::Disconnected).await.unwrap();
+    assert_eq!(scene.mirrored(&session).await, Value::Null);
+    siblings.report(&session, Event::Qr("2@one")).await.unwrap();
+    let row = scene.mirrored(&session).await;
+    assert_eq!((&row["status"], &row["last_qr_b64"]), (&json!("qr_issued"), &json!("2@one")));
+    assert_eq!(row["organization_id"], json!(scene.school.id));
+    for (event, word) in [(Event::Connected, "connected"), (Event::Disconnected, "disconnected")] {
+        siblings.report(&session, event).await.unwrap();
+        let told = scene.mirrored(&session).await;
+        assert_eq!((&told["status"], &told["id"]), (&json!(word), &row["id"]));
+    }
+    siblings.patch(number, json!({"is_active": false})).await.unwrap();
+    assert_eq!(status(siblings.report(&session, Event::Connected).await), 404);
+}
+
+#[tokio::test]
+async fn the_old_functions_know_one_row_and_give_it_credentials_active_or_not() {
+    let scene = Scene::start().await;
+    let (siblings, school) = (&scene.siblings, scene.school.id);
+    assert_eq!(status(siblings.start(school).await), 404);
+    let bare = siblings.add(school, "wpp", json!({})).await.unwrap();
+    siblings.patch(bare, json!({"is_active": false})).await.unwrap();
+    siblings.provision(school).await.unwrap();
+    let row = siblings.number(school, bare).await.unwrap();
+    let platform = &scene.world.platform;
+    assert_eq!(row["settings"]["wppApiKey"], json!(platform.key_of(&school.to_string())));
+    assert_eq!(row["is_active"], false);
+    siblings.provision(school).await.unwrap();
+    assert_eq!(platform.create_calls(), 1);
+    siblings.start(school).await.unwrap();
+    let session = platform.session_of(&school.to_string()).unwrap();
+    assert_eq!(platform.status_of(&session).as_deref(), Some("qr_required"));
+
+    siblings.add(school, "wpp", json!({})).await.unwrap();
+    assert_eq!(status(siblings.provision(school).await), 500);
+    assert_eq!(status(siblings.start(school).await), 500);
+}

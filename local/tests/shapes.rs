@@ -1,0 +1,165 @@
+//! The migrations and the functions on databases of other people's making: in one shape everything works, from the first
+//! QR to the second link; in another nothing is begun, and one sentence says what is wrong with it.
+
+#![allow(clippy::unwrap_used, reason = "a test fails where it stands")]
+
+use std::sync::Arc;
+
+use local::lambda::Answer;
+use local::postgres::{Postgres, Privileges, Storage, migrations};
+use local::shapes::{REFUSED, Refused, WORKING};
+use local::siblings::Siblings;
+use local::stage::Stage;
+use local::world::Organisation;
+use serde_json::{Value, json};
+use tokio_postgres::types::Json;
+use uuid::Uuid;
+
+const DUMP: &str = include_str!("dump.sql");
+
+/// A school, what it asks for and what it must see.
+struct School<'a> {
+    stage: &'a Stage,
+    siblings: Siblings,
+    /// A new one for each shape: the platform remembers the others.
+    own: Organisation,
+}
+
+impl School<'_> {
+    /// From a request that brings a QR to a phone that is linked, seen by every page; answers the session.
+    async fn connect(&self, request: Value) -> String {
+        let made = self.post("wpp-create", request).await;
+        assert_eq!((made.status, &made.json["status"]), (200, &json!("qr_issued")), "{made:?}");
+        let session = made.json["session"].as_str().unwrap().to_owned();
+        let polled = self.post("wpp-qr", json!({"session": session})).await;
+        assert_eq!((polled.status, &polled.json["qr"]), (200, &made.json["qrcode"]), "{polled:?}");
+        self.stage.world.platform.scan(&session).unwrap();
+        self.assert_connected(&session).await;
+        session
+    }
+
+    /// A look at the platform says so, and so does what was noted of it.
+    async fn assert_connected(&self, session: &str) {
+        for force in [true, false] {
+            let answer = self.status(session, force).await;
+            assert_eq!(answer.json["status"], "connected", "force {force}: {answer:?}");
+        }
+    }
+
+    async fn status(&self, session: &str, force: bool) -> Answer {
+        self.post("wpp-status", json!({"session_name": session, "force": force})).await
+    }
+
+    async fn post(&self, name: &str, body: Value) -> Answer {
+        self.stage.post_as(&self.own, name, body).await
+    }
+
+    async fn disconnect(&self, session: &str) {
+        let row = self.row(session).await.unwrap();
+        // Where all numbers share a row of the mirror, the sibling cannot note this; its answer is its own affair.
+        let _ = self.siblings.disconnect(self.own.id, row).await;
+        assert_eq!(self.row(session).await, None);
+    }
+
+    async fn row(&self, session: &str) -> Option<Uuid> {
+        let row = "select id from messenger_integrations where settings ->> 'wppAccountNumber' = $1";
+        self.stage.sql.query_opt(row, &[&session]).await.unwrap().map(|row| row.get(0))
+    }
+
+    async fn primaries(&self) -> Vec<String> {
+        let rows = self.siblings.listed(self.own.id).await.unwrap();
+        let primary = rows.iter().filter(|row| row["is_primary"] == true);
+        primary.map(|row| row["settings"]["wppAccountNumber"].as_str().unwrap().to_owned()).collect()
+    }
+}
+
+/// All that happens to an organisation's numbers.
+async fn whole_story(stage: &Stage) {
+    let own = stage.world.organisation("school").await.unwrap();
+    let school = School { stage, siblings: Siblings::of(&stage.world), own };
+    let first = school.connect(json!({})).await;
+    let second = school.connect(json!({"add_new": true})).await;
+    assert_ne!(first, second);
+    assert_eq!(school.primaries().await, [first.clone()]);
+    assert_eq!(school.siblings.send(school.own.id).await, Ok(()));
+
+    let before = stage.world.platform.gate.count("token");
+    let expire = r#"update messenger_integrations set settings = settings || '{"wppJwtExpiresAt": 1000}'"#;
+    stage.sql.execute(expire, &[]).await.unwrap();
+    for session in [&first, &second] {
+        school.assert_connected(session).await;
+        let answer = school.status(session, true).await;
+        assert_eq!(answer.json["status"], "connected", "{answer:?}");
+    }
+    assert_eq!(stage.world.platform.gate.count("token") - before, 2);
+
+    school.disconnect(&first).await;
+    let left = school.status(&second, true).await;
+    assert_eq!(left.json["status"], "connected", "{left:?}");
+    school.disconnect(&second).await;
+    let none = school.post("wpp-status", json!({})).await;
+    assert_eq!((none.status, &none.json["status"]), (200, &json!("disconnected")), "{none:?}");
+    let again = school.connect(json!({})).await;
+    assert_eq!(school.primaries().await, [again]);
+    assert_eq!(school.siblings.send(school.own.id).await, Ok(()));
+}
+
+#[tokio::test]
+async fn the_whole_story_of_a_number_is_the_same_in_every_shape_that_works() {
+    let new = Privileges::Nothing;
+    let mut projects = vec![
+        ("a new project", new, String::new()),
+        ("a new project of before", Privileges::Granted, String::new()),
+        ("as most, before", Privileges::Granted, WORKING[0].sql()),
+    ];
+    projects.extend(WORKING.iter().map(|shape| (shape.name, new, shape.sql())));
+    let stage = Arc::new(Stage::start().await);
+    let mut failed = Vec::new();
+    for (name, privileges, tables) in projects {
+        // Its own task, so that one failure does not hide the next.
+        let stage = stage.clone();
+        let story = tokio::spawn(async move {
+            stage.world.deploy(privileges, &tables).await.unwrap();
+            whole_story(&stage).await;
+        });
+        if story.await.is_err() {
+            failed.push(name);
+        }
+    }
+    assert!(failed.is_empty(), "{failed:#?}");
+}
+
+/// Everything in the schema, by which nothing may differ after a refusal.
+async fn dump(postgres: &Postgres) -> Value {
+    let sql = postgres.connect().await.unwrap();
+    let Json(dump) = sql.query_one(DUMP, &[]).await.unwrap().get(0);
+    dump
+}
+
+async fn refusal(postgres: &Postgres, refused: &Refused) -> Result<(), String> {
+    let (name, tables) = (refused.shape.name, refused.shape.sql());
+    postgres.replace(Privileges::Nothing, &tables).await.unwrap();
+    let before = dump(postgres).await;
+    let Err(error) = postgres.migrate(&migrations()).await else { return Err(format!("{name}: migrated")) };
+    let sentence = error.to_string();
+    let names = |word: &str| {
+        sentence.split(|c: char| !c.is_ascii_alphanumeric() && c != '_').any(|part| part == word)
+    };
+    if !names(refused.table) || !refused.column.is_none_or(names) {
+        return Err(format!("{name}: {sentence}"));
+    }
+    if dump(postgres).await != before {
+        return Err(format!("{name}: something was left behind"));
+    }
+    Ok(())
+}
+
+#[tokio::test]
+async fn a_shape_that_cannot_work_is_refused_by_table_and_column_and_left_as_it_was() {
+    let postgres = Postgres::start(0, &Storage::Temporary).await.unwrap();
+    let mut failed = Vec::new();
+    for refused in &REFUSED {
+        failed.extend(refusal(&postgres, refused).await.err());
+    }
+    assert!(failed.is_empty(), "{failed:#?}");
+}

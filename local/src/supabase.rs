@@ -71,8 +71,14 @@ impl Supabase {
     }
 }
 
-async fn jwks(State(front): State<Arc<Front>>) -> Response<Body> {
-    let answer = async { Json(front.keys.jwks()).into_response() };
+/// A self-hosted gateway may want an `apikey` before it gives even these out.
+async fn jwks(State(front): State<Arc<Front>>, mut headers: HeaderMap) -> Response<Body> {
+    let answer = async {
+        match front.admit(&mut headers) {
+            Ok(()) => Json(front.keys.jwks()).into_response(),
+            Err(refusal) => refused(StatusCode::UNAUTHORIZED, refusal),
+        }
+    };
     front.gate.pass("jwks", answer).await
 }
 
@@ -196,6 +202,24 @@ mod tests {
     }
 
     #[tokio::test]
+    async fn the_key_set_is_shown_to_whoever_has_a_key() {
+        let world = World::start().await.unwrap();
+        let client = crate::http::client().unwrap();
+        let jwks = || client.get(format!("{}/auth/v1/.well-known/jwks.json", world.supabase.url()));
+        for key in [world.keys.secret_key(), world.keys.publishable_key(), &world.keys.anon_key()] {
+            assert_eq!(answer(jwks().header("apikey", key)).await, (200, world.keys.jwks()));
+        }
+        for (refused, message) in [
+            (jwks(), "No API key found in request"),
+            (jwks().bearer_auth(world.keys.service_role_key()), "No API key found in request"),
+            (jwks().header("apikey", "sb_secret_wrong"), "Invalid API key"),
+        ] {
+            let (status, body) = answer(refused).await;
+            assert_eq!((status, &body["message"]), (401, &json!(message)));
+        }
+    }
+
+    #[tokio::test]
     async fn requests_are_counted_by_function_and_table() {
         let world = world_with_a_note().await;
         let client = crate::http::client().unwrap();
@@ -205,8 +229,9 @@ mod tests {
         assert_eq!(answer(call).await, (200, json!("hello you")));
         let read = client.get(url("/rest/v1/notes")).header("apikey", world.keys.secret_key());
         assert_eq!(answer(read).await.0, 200);
-        let jwks = answer(client.get(url("/auth/v1/.well-known/jwks.json"))).await;
-        assert_eq!(jwks, (200, world.keys.jwks()));
+        let jwks =
+            client.get(url("/auth/v1/.well-known/jwks.json")).header("apikey", world.keys.secret_key());
+        assert_eq!(answer(jwks).await, (200, world.keys.jwks()));
         let counts = world.supabase.gate.counts();
         assert_eq!(
             counts.into_iter().collect::<Vec<_>>(),

@@ -36,6 +36,34 @@ pub enum Signing {
     None,
 }
 
+/// What a project puts into `iss` of its users' tokens.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Issuer {
+    /// Nothing: a self-hosted project, unless it is told otherwise.
+    Absent,
+    /// An empty text: a self-hosted project whose variable is there and empty.
+    Empty,
+    /// What a self-hosted project is told to put there.
+    Configured,
+    /// A hosted project's first address, though it is reached by a domain of its own.
+    Hosted,
+}
+
+impl Issuer {
+    /// Each of them.
+    pub const ALL: [Self; 4] = [Self::Absent, Self::Empty, Self::Configured, Self::Hosted];
+
+    /// The claim, where there is one.
+    pub fn claim(self) -> Option<&'static str> {
+        match self {
+            Self::Absent => None,
+            Self::Empty => Some(""),
+            Self::Configured => Some("http://localhost:8000/auth/v1"),
+            Self::Hosted => Some("https://abcdefghijklmnopqrst.supabase.co/auth/v1"),
+        }
+    }
+}
+
 /// The secrets of a Supabase project. Clones share them.
 #[derive(Clone, Debug)]
 pub struct Keys {
@@ -44,7 +72,6 @@ pub struct Keys {
     publishable_key: String,
     key_id: String,
     pair: Arc<EcdsaKeyPair>,
-    issuer: String,
 }
 
 impl Keys {
@@ -70,15 +97,7 @@ impl Keys {
             publishable_key: format!("sb_publishable_local{}", derived("publishable")),
             key_id: Uuid::new_v4().to_string(),
             pair: Arc::new(pair),
-            issuer: String::new(),
         })
-    }
-
-    /// The same keys, for the project at this address: `iss` of a user's token is `<supabase_url>/auth/v1`.
-    #[must_use]
-    pub fn issued_by(mut self, supabase_url: &str) -> Self {
-        self.issuer = format!("{supabase_url}/auth/v1");
-        self
     }
 
     /// The HS256 secret that PostgREST verifies with too.
@@ -129,15 +148,8 @@ impl Keys {
 
     /// As [`Keys::user_token`], good for so many seconds from now.
     pub fn user_token_for(&self, user: Uuid, lifetime_s: i64) -> String {
-        let now = unix_ms() / 1000;
-        let claims = json!({
-            "iss": self.issuer,
-            "aud": "authenticated",
-            "role": "authenticated",
-            "sub": user.to_string(),
-            "iat": now,
-            "exp": now + lifetime_s,
-        });
+        let mut claims = user_claims(user, Issuer::Absent);
+        claims["exp"] = json!(unix_ms() / 1000 + lifetime_s);
         self.token(&claims, Signing::Hs256)
     }
 
@@ -179,6 +191,40 @@ impl Keys {
         });
         self.token(&claims, Signing::Hs256)
     }
+}
+
+/// What a token says of a user who has just signed in with a password, at a project that names such an issuer.
+pub fn user_claims(user: Uuid, issuer: Issuer) -> Value {
+    let now = unix_ms() / 1000;
+    let mut claims = json!({
+        "aud": "authenticated",
+        "role": "authenticated",
+        "sub": user.to_string(),
+        "iat": now,
+        "exp": now + USER_TOKEN_LIFETIME_S,
+        "email": "somebody@school.example",
+        "phone": "",
+        "app_metadata": {"provider": "email", "providers": ["email"]},
+        "user_metadata": {},
+        "aal": "aal1",
+        "amr": [{"method": "password", "timestamp": now}],
+        "session_id": Uuid::new_v4().to_string(),
+        "is_anonymous": false,
+    });
+    if let Some(issuer) = issuer.claim() {
+        claims["iss"] = json!(issuer);
+    }
+    claims
+}
+
+/// What a token says of a visitor who signed in without giving a name.
+pub fn anonymous_claims(user: Uuid) -> Value {
+    let mut claims = user_claims(user, Issuer::Absent);
+    claims["email"] = json!("");
+    claims["app_metadata"] = json!({});
+    claims["amr"][0]["method"] = json!("anonymous");
+    claims["is_anonymous"] = json!(true);
+    claims
 }
 
 fn key_pair() -> Option<EcdsaKeyPair> {
@@ -229,13 +275,14 @@ mod tests {
 
     #[test]
     fn a_user_token_has_supabases_claims() {
-        let keys = Keys::generate().unwrap().issued_by("http://127.0.0.1:9200");
+        let keys = Keys::generate().unwrap();
         let user = Uuid::new_v4();
         let claims = claims(&keys.user_token(user));
-        assert_eq!(claims["iss"], "http://127.0.0.1:9200/auth/v1");
         assert_eq!(claims["aud"], "authenticated");
         assert_eq!(claims["sub"], user.to_string());
         assert_eq!(claims["exp"].as_i64().unwrap() - claims["iat"].as_i64().unwrap(), 3600);
+        assert_eq!(claims.get("iss"), None);
+        assert_eq!(user_claims(user, Issuer::Empty)["iss"], "");
     }
 
     #[test]

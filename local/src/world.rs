@@ -83,7 +83,6 @@ impl World {
         let database = postgres.url("authenticator");
         let postgrest = Postgrest::start(settings.postgrest_port, &database, &keys, output).await?;
         let supabase = Supabase::start(settings.supabase_port, &keys, &postgrest).await?;
-        let keys = keys.issued_by(&supabase.url());
         Ok(Self { platform, supabase, postgrest, postgres, keys })
     }
 

@@ -39,6 +39,7 @@ async fn a_variable_that_is_missing_or_malformed_ends_the_function_with_one_line
         ("wpp-status", "SUPABASE_URL", "ftp://canary.example"),
         ("wpp-status", "SUPABASE_SERVICE_ROLE_KEY", ""),
         ("wpp-status", "SUPABASE_SERVICE_ROLE_KEY", "sb_publishable_canary"),
+        ("wpp-status", "SUPABASE_JWT_ISSUER", "https://canary.example https://canary.example"),
         ("wpp-create", "WEBHOOK_BASE_URL", "canary"),
         ("wpp-qr", "CORS_ALLOWED_ORIGINS", "canary.example/path"),
         ("wpp-qr", "UPSTREAM_TIMEOUT_MS", "canary"),

@@ -6,25 +6,110 @@ use local::events::Event;
 use local::gate::Fault;
 use local::lambda::{Sandbox, binary};
 use local::stage::environment;
-use local::users::Signing;
+use local::users::{Issuer, Signing, anonymous_claims, user_claims};
 use local::world::World;
-use serde_json::json;
+use serde_json::{Value, json};
+use uuid::Uuid;
 
+const ISSUER: &str = "SUPABASE_JWT_ISSUER";
 const SERVICE_KEY: &str = "SUPABASE_SERVICE_ROLE_KEY";
 
 async fn function(world: &World, more: &[(&str, &str)]) -> Sandbox {
     Sandbox::start(&binary("wpp-status").unwrap(), &environment(world, more)).await.unwrap()
 }
 
+/// The status of an answer to this token, and its code.
+async fn outcome(function: &Sandbox, token: &str) -> (u16, Value) {
+    let event = Event::post("wpp-status").bearer(token).json(&json!({})).v2();
+    let answer = function.invoke(event).await.answered().unwrap();
+    (answer.status, answer.json["code"].clone())
+}
+
 #[tokio::test]
-async fn a_service_key_of_either_generation_opens_the_database() {
+async fn every_user_gets_in_wherever_the_project_runs() {
     let world = World::start().await.unwrap();
     let school = world.organisation("school").await.unwrap();
-    let event = Event::post("wpp-status").bearer(&school.token).json(&json!({})).v2();
+    let function = function(&world, &[]).await;
+    for signing in [Signing::Hs256, Signing::Es256] {
+        for issuer in Issuer::ALL {
+            let token = world.keys.token(&user_claims(school.user, issuer), signing);
+            assert_eq!(outcome(&function, &token).await, (200, Value::Null), "{issuer:?} {signing:?}");
+        }
+        let visitor = world.keys.token(&anonymous_claims(Uuid::new_v4()), signing);
+        let without_profile = (404, json!("organization_not_found"));
+        assert_eq!(outcome(&function, &visitor).await, without_profile, "{signing:?}");
+    }
+}
+
+#[tokio::test]
+async fn a_project_that_names_its_issuers_lets_in_no_others() {
+    let world = World::start().await.unwrap();
+    let school = world.organisation("school").await.unwrap();
+    let (hosted, configured) = (Issuer::Hosted.claim().unwrap(), Issuer::Configured.claim().unwrap());
+    let both = format!("{hosted}, {configured}");
+    for (named, admitted) in [
+        ("", &Issuer::ALL[..]),
+        (hosted, &[Issuer::Hosted]),
+        (both.as_str(), &[Issuer::Hosted, Issuer::Configured]),
+    ] {
+        let function = function(&world, &[(ISSUER, named)]).await;
+        for issuer in Issuer::ALL {
+            let token = world.keys.token(&user_claims(school.user, issuer), Signing::Hs256);
+            let expected = if admitted.contains(&issuer) { 200 } else { 401 };
+            assert_eq!(outcome(&function, &token).await.0, expected, "{issuer:?} where {named:?} is named");
+        }
+    }
+}
+
+/// The caller hears one sentence, the operator which of the checks it was.
+#[tokio::test]
+async fn the_log_says_which_check_a_sign_in_has_failed() {
+    let world = World::start().await.unwrap();
+    let school = world.organisation("school").await.unwrap();
+    let issuer = Issuer::Hosted;
+    let function = function(&world, &[(ISSUER, issuer.claim().unwrap())]).await;
+    let token = |changes: Value| {
+        let mut claims = user_claims(school.user, issuer);
+        claims.as_object_mut().unwrap().extend(changes.as_object().unwrap().clone());
+        world.keys.token(&claims, Signing::Hs256)
+    };
+    let now = local::clock::unix_ms() / 1000;
+    let good = token(json!({}));
+    let (signed, _) = good.rsplit_once('.').unwrap();
+    let other = local::users::Keys::generate().unwrap();
+    for (token, code, check) in [
+        ("a.b.c", "unauthorized", "cannot be read"),
+        (&format!("{signed}.c2lnbmF0dXJl"), "unauthorized", "signature"),
+        (&other.token(&user_claims(school.user, issuer), Signing::Es256), "unauthorized", "unknown key"),
+        (&other.token(&user_claims(school.user, issuer), Signing::Hs256), "unauthorized", "signature"),
+        (&world.keys.anon_key(), "unauthorized", "audience"),
+        (&token(json!({"aud": "somebody"})), "unauthorized", "audience"),
+        (&token(json!({"iss": "somebody"})), "unauthorized", "issuer"),
+        (&token(json!({"role": "anon"})), "unauthorized", "role"),
+        (&token(json!({"exp": now - 60})), "session_expired", "expired"),
+        (&token(json!({"nbf": now + 60})), "unauthorized", "not valid yet"),
+        (&token(json!({"sub": "somebody"})), "unauthorized", "subject"),
+    ] {
+        assert_eq!(outcome(&function, token).await, (401, json!(code)), "{check}");
+        let logs = function.logs().await;
+        let line = logs.lines().last().unwrap_or_default();
+        assert!(line.contains("refused") && line.contains(check), "{check}: {logs}");
+        assert!(!logs.contains(token), "{check}: {logs}");
+    }
+}
+
+#[tokio::test]
+async fn a_service_key_of_either_generation_opens_the_database_and_the_key_set() {
+    let world = World::start().await.unwrap();
+    let school = world.organisation("school").await.unwrap();
+    let by_key_set = world.keys.token(&user_claims(school.user, Issuer::Absent), Signing::Es256);
     for key in [world.keys.service_role_key(), world.keys.secret_key().to_owned()] {
         let function = function(&world, &[(SERVICE_KEY, &key)]).await;
-        let answer = function.invoke(event.clone()).await.answered().unwrap();
-        assert_eq!((answer.status, &answer.json["status"]), (200, &json!("disconnected")), "{answer:?}");
+        for token in [&school.token, &by_key_set] {
+            let event = Event::post("wpp-status").bearer(token).json(&json!({})).v2();
+            let answer = function.invoke(event).await.answered().unwrap();
+            assert_eq!((answer.status, &answer.json["status"]), (200, &json!("disconnected")), "{answer:?}");
+        }
     }
 }
 
@@ -33,9 +118,14 @@ async fn a_key_that_the_project_does_not_know_is_our_trouble_and_not_the_callers
     let world = World::start().await.unwrap();
     let school = world.organisation("school").await.unwrap();
     let function = function(&world, &[(SERVICE_KEY, "sb_secret_of_another_project")]).await;
-    let event = Event::post("wpp-status").bearer(&school.token).json(&json!({})).v2();
-    let answer = function.invoke(event).await.answered().unwrap();
-    assert_eq!((answer.status, &answer.json["code"]), (500, &json!("database_key_rejected")), "{answer:?}");
+    assert_eq!(outcome(&function, &school.token).await, (500, json!("database_key_rejected")));
+    let by_key_set = world.keys.token(&user_claims(school.user, Issuer::Absent), Signing::Es256);
+    assert_eq!(outcome(&function, &by_key_set).await, (503, json!("auth_unavailable")));
+    let logs = function.logs().await;
+    assert!(
+        logs.contains("the project's keys could not be fetched") && logs.contains("status 401"),
+        "{logs}"
+    );
 }
 
 #[tokio::test]
@@ -43,16 +133,13 @@ async fn users_of_a_project_with_signing_keys_need_no_shared_secret() {
     let world = World::start().await.unwrap();
     let school = world.organisation("school").await.unwrap();
     let claims = |expires_s: i64| {
-        json!({"iss": format!("{}/auth/v1", world.supabase.url()), "aud": "authenticated",
-            "role": "authenticated", "sub": school.user, "exp": local::clock::unix_ms() / 1000 + expires_s})
+        let mut claims = user_claims(school.user, Issuer::Absent);
+        claims["exp"] = json!(local::clock::unix_ms() / 1000 + expires_s);
+        claims
     };
     let function = function(&world, &[("SUPABASE_JWT_SECRET", "")]).await;
-    let status = async |token: &str| {
-        let event = Event::post("wpp-status").bearer(token).json(&json!({})).v2();
-        function.invoke(event).await.answered().unwrap()
-    };
     let good = world.keys.token(&claims(3600), Signing::Es256);
-    assert_eq!(status(&good).await.status, 200);
+    assert_eq!(outcome(&function, &good).await.0, 200);
     for (refused, code) in [
         (world.keys.token(&claims(-60), Signing::Es256), "session_expired"),
         (world.keys.token(&claims(3600), Signing::None), "unauthorized"),
@@ -61,13 +148,12 @@ async fn users_of_a_project_with_signing_keys_need_no_shared_secret() {
         (world.keys.anon_key(), "unauthorized"),
         (world.keys.secret_key().to_owned(), "unauthorized"),
     ] {
-        let answer = status(&refused).await;
-        assert_eq!((answer.status, &answer.json["code"]), (401, &json!(code)), "{refused}: {answer:?}");
+        assert_eq!(outcome(&function, &refused).await, (401, json!(code)), "{refused}");
     }
     // The set is kept: no call for a known key, nor for one that is made up again and again.
     assert_eq!(world.supabase.gate.count("jwks"), 1);
     world.supabase.gate.inject("jwks", Fault::Drop);
-    assert_eq!(status(&good).await.status, 200);
+    assert_eq!(outcome(&function, &good).await.0, 200);
 }
 
 #[tokio::test]

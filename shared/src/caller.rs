@@ -6,12 +6,17 @@ use std::time::Duration;
 use jsonwebtoken::errors::{Error, ErrorKind};
 use jsonwebtoken::{Algorithm, DecodingKey, Validation, decode, decode_header};
 use serde::Deserialize;
+use serde_json::Value;
 use uuid::Uuid;
 
 use crate::clock::UnixMs;
+use crate::config::Config;
 use crate::jwks::Jwks;
 use crate::jwt_ring;
+use crate::secret::Secret;
 use crate::upstream::Upstream;
+
+pub use crate::refusal::Refusal;
 
 #[cfg(test)]
 pub(crate) mod testing;
@@ -34,59 +39,26 @@ pub struct Caller {
     pub user_id: Uuid,
 }
 
-/// Why a caller is not let in. No text here holds any part of the token.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
-pub enum Refusal {
-    /// There is no `Authorization` header, or it is blank.
-    #[error("the request carries no access token")]
-    Missing,
-    /// The header is not `Bearer` and one JWT, or a claim is not of its type.
-    #[error("the access token cannot be read")]
-    Malformed,
-    /// `exp` has passed.
-    #[error("the access token has expired")]
-    Expired,
-    /// `nbf` is still to come.
-    #[error("the access token is not valid yet")]
-    NotYetValid,
-    /// A genuine token for something else: another project, an anonymous visitor, a server.
-    #[error("the access token is not one of a signed-in user of this project")]
-    WrongKind,
-    /// The token names an algorithm that its key does not have.
-    #[error("the access token is signed in a way that is not accepted")]
-    WrongAlgorithm,
-    /// The project has no such key.
-    #[error("the access token is signed with an unknown key")]
-    UnknownKey,
-    /// The signature is not the key's.
-    #[error("the signature of the access token is wrong")]
-    BadSignature,
-    /// No key is known and none can be had now; says nothing about the token.
-    #[error("the keys that verify access tokens cannot be fetched")]
-    KeysUnavailable,
-}
-
 /// Verifies the access tokens of one Supabase project.
 pub struct Verifier {
-    issuer: String,
+    issuers: Vec<String>,
     secret: Option<DecodingKey>,
     jwks: Jwks,
 }
 
 impl Verifier {
-    /// For the project at `supabase_url`. Its legacy HS256 tokens are accepted only with `hs256_secret`.
-    ///
-    /// `upstream` fetches the project's keys.
-    pub fn new(supabase_url: &str, hs256_secret: Option<&str>, upstream: Upstream) -> Self {
+    /// For the project that the configuration names. Its legacy HS256 tokens are accepted only where the secret is known, and
+    /// `upstream` fetches its keys for the others.
+    pub fn new(config: &Config, upstream: Upstream) -> Self {
         jwt_ring::install();
-        let issuer = format!("{}/auth/v1", supabase_url.trim_end_matches('/'));
+        let secret = config.jwt_secret.as_ref().map(Secret::expose);
         Self {
-            jwks: Jwks::new(format!("{issuer}/.well-known/jwks.json"), upstream),
+            jwks: Jwks::new(&config.supabase_url, config.service_key.secret().clone(), upstream),
             // With an empty secret, anyone could sign.
-            secret: hs256_secret
+            secret: secret
                 .filter(|secret| !secret.trim().is_empty())
                 .map(|secret| DecodingKey::from_secret(secret.as_bytes())),
-            issuer,
+            issuers: config.jwt_issuers.clone(),
         }
     }
 
@@ -115,10 +87,11 @@ impl Verifier {
     }
 
     fn admit(&self, claims: Claims, now: UnixMs) -> Result<Caller, Refusal> {
-        if claims.iss.as_deref() != Some(self.issuer.as_str())
-            || claims.role.as_deref() != Some(AUTHENTICATED)
-        {
-            return Err(Refusal::WrongKind);
+        if !self.issuers.is_empty() && !self.issuers.iter().any(|issuer| claims.iss == issuer.as_str()) {
+            return Err(Refusal::WrongIssuer);
+        }
+        if claims.role.as_deref() != Some(AUTHENTICATED) {
+            return Err(Refusal::WrongRole);
         }
         if at(claims.exp).plus(LEEWAY) <= now {
             return Err(Refusal::Expired);
@@ -126,7 +99,7 @@ impl Verifier {
         if claims.nbf.is_some_and(|nbf| at(nbf).minus(LEEWAY) > now) {
             return Err(Refusal::NotYetValid);
         }
-        let user_id = claims.sub.as_deref().and_then(hyphenated).ok_or(Refusal::WrongKind)?;
+        let user_id = claims.sub.as_deref().and_then(hyphenated).ok_or(Refusal::WrongSubject)?;
         Ok(Caller { user_id })
     }
 }
@@ -134,7 +107,7 @@ impl Verifier {
 impl fmt::Debug for Verifier {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Verifier")
-            .field("issuer", &self.issuer)
+            .field("issuers", &self.issuers)
             .field("hs256", &self.secret.is_some())
             .finish_non_exhaustive()
     }
@@ -145,7 +118,9 @@ impl fmt::Debug for Verifier {
 struct Claims {
     exp: f64,
     nbf: Option<f64>,
-    iss: Option<String>,
+    /// Of any type: a project that sets none may put anything there.
+    #[serde(default)]
+    iss: Value,
     role: Option<String>,
     sub: Option<String>,
 }
@@ -178,7 +153,7 @@ fn refusal(error: &Error) -> Refusal {
     match error.kind() {
         ErrorKind::InvalidSignature => Refusal::BadSignature,
         ErrorKind::InvalidAlgorithm | ErrorKind::UnsupportedAlgorithm => Refusal::WrongAlgorithm,
-        ErrorKind::InvalidAudience | ErrorKind::MissingRequiredClaim(_) => Refusal::WrongKind,
+        ErrorKind::InvalidAudience | ErrorKind::MissingRequiredClaim(_) => Refusal::WrongAudience,
         _ => Refusal::Malformed,
     }
 }

@@ -30,6 +30,8 @@ pub struct Config {
     pub service_key: ServiceKey,
     /// `SUPABASE_JWT_SECRET`: for user tokens of the legacy kind.
     pub jwt_secret: Option<Secret>,
+    /// `SUPABASE_JWT_ISSUER`: the only issuers of user tokens that are taken; none where any is, since many projects name none.
+    pub jwt_issuers: Vec<String>,
     /// `WEBHOOK_BASE_URL`, else `SUPABASE_URL`: where the platform reports to.
     pub webhook_base_url: Url,
     /// `CORS_ALLOWED_ORIGINS`: which pages may call.
@@ -78,6 +80,10 @@ impl Config {
             wpp_secret: get("WPP_SECRET").map(|value| header_text("WPP_SECRET", value)).transpose()?,
             service_key: ServiceKey::parse(required("SUPABASE_SERVICE_ROLE_KEY", get)?)?,
             jwt_secret: get("SUPABASE_JWT_SECRET").map(Secret::new),
+            jwt_issuers: get("SUPABASE_JWT_ISSUER")
+                .map(|list| issuers(&list))
+                .transpose()?
+                .unwrap_or_default(),
             webhook_base_url: match get("WEBHOOK_BASE_URL") {
                 Some(value) => base_url("WEBHOOK_BASE_URL", value)?,
                 None => supabase_url.clone(),
@@ -159,11 +165,7 @@ pub enum Origins {
 
 impl Origins {
     fn parse(list: &str) -> Result<Self, ConfigError> {
-        let origins: Vec<String> = list
-            .split(',')
-            .map(|origin| origin.trim().trim_end_matches('/').to_owned())
-            .filter(|o| !o.is_empty())
-            .collect();
+        let origins: Vec<_> = listed(list).map(|origin| origin.trim_end_matches('/').to_owned()).collect();
         if origins == ["*"] {
             return Ok(Self::Any);
         }
@@ -191,6 +193,23 @@ impl Origins {
     }
 }
 
+/// The texts of a list that commas separate.
+fn listed(list: &str) -> impl Iterator<Item = &str> {
+    list.split(',').map(str::trim).filter(|text| !text.is_empty())
+}
+
+/// At least one, or nothing would be compared; none with a blank, or nobody would get in.
+fn issuers(list: &str) -> Result<Vec<String>, ConfigError> {
+    let issuers: Vec<_> = listed(list).map(str::to_owned).collect();
+    if issuers.is_empty() || issuers.iter().any(|issuer| issuer.contains(char::is_whitespace)) {
+        return Err(ConfigError {
+            variable: "SUPABASE_JWT_ISSUER",
+            problem: "must be a comma-separated list of issuers such as https://project.example/auth/v1",
+        });
+    }
+    Ok(issuers)
+}
+
 fn required(variable: &'static str, get: impl Fn(&str) -> Option<String>) -> Result<String, ConfigError> {
     get(variable).ok_or(ConfigError { variable, problem: "is not set" })
 }
@@ -212,7 +231,7 @@ fn base_url(variable: &'static str, value: String) -> Result<Url, ConfigError> {
     }
 }
 
-/// The project's address itself: the paths of its services are ours to add, and its tokens name it.
+/// The project's address itself: the paths of its services are ours to add.
 fn project_url(variable: &'static str, value: String) -> Result<Url, ConfigError> {
     let url = base_url(variable, value)?;
     let service = ["/rest/v1", "/auth/v1", "/functions/v1"];

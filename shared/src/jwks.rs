@@ -8,11 +8,13 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use jsonwebtoken::{Algorithm, DecodingKey};
+use reqwest::Url;
 use serde::Deserialize;
 
-use crate::caller::Refusal;
 use crate::clock::UnixMs;
 use crate::deadline::Deadline;
+use crate::refusal::Refusal;
+use crate::secret::Secret;
 use crate::upstream::{Failure, Limits, Upstream};
 
 mod key;
@@ -50,6 +52,7 @@ const BODY_LIMIT: usize = 64 * 1024;
 /// The keys of one project.
 pub(crate) struct Jwks {
     url: String,
+    apikey: Secret,
     upstream: Upstream,
     /// Held for moments only, never over a fetch: a known key never waits for someone's unknown one.
     shelf: Mutex<Shelf>,
@@ -58,8 +61,11 @@ pub(crate) struct Jwks {
 }
 
 impl Jwks {
-    pub(crate) fn new(url: String, upstream: Upstream) -> Self {
-        Self { url, upstream, shelf: Mutex::default(), fetching: tokio::sync::Mutex::default() }
+    /// Of the project at `supabase_url`, whose gateway may ask for `apikey` before it shows them.
+    pub(crate) fn new(supabase_url: &Url, apikey: Secret, upstream: Upstream) -> Self {
+        let project = supabase_url.as_str().trim_end_matches('/');
+        let url = format!("{project}/auth/v1/.well-known/jwks.json");
+        Self { url, apikey, upstream, shelf: Mutex::default(), fetching: tokio::sync::Mutex::default() }
     }
 
     /// The key that verifies a token with this header.
@@ -100,7 +106,8 @@ impl Jwks {
     }
 
     async fn fetch(&self) -> Result<Vec<Key>, FetchError> {
-        let request = self.upstream.http().get(&self.url).build().map_err(|_| FetchError::NotAKeySet)?;
+        let request = self.upstream.http().get(&self.url).header("apikey", self.apikey.expose());
+        let request = request.build().map_err(|_| FetchError::NotAKeySet)?;
         let limits = Limits { timeout: FETCH_TIMEOUT, deadline: Deadline::within(FETCH_TIMEOUT) };
         let reply = self.upstream.send(request, limits).await?;
         if !reply.status.is_success() {

@@ -19,6 +19,7 @@ mod jwt_ring;
 pub mod life;
 mod logs;
 pub mod number;
+mod refusal;
 pub mod secret;
 pub mod settings;
 pub mod store;
@@ -56,10 +57,9 @@ impl App {
     pub fn new(config: Config) -> Result<Self, Box<dyn std::error::Error + Send + Sync>> {
         let upstream = Upstream::new()?;
         let supabase = config.supabase_url.as_str();
-        let secret = config.jwt_secret.as_ref().map(secret::Secret::expose);
         Ok(Self {
             store: Store::new(supabase, &config.service_key, upstream.clone(), config.upstream_timeout),
-            verifier: caller::Verifier::new(supabase, secret, upstream.clone()),
+            verifier: caller::Verifier::new(&config, upstream.clone()),
             flights: Flights::default(),
             platform: Platform::new(
                 config.wpp_base_url.clone(),

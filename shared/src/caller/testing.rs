@@ -14,11 +14,31 @@ use tokio::sync::watch;
 
 use super::{Caller, Refusal, Verifier};
 use crate::clock::UnixMs;
+use crate::config::Config;
+use crate::secret::Secret;
 use crate::upstream::Upstream;
 
 pub(crate) const NOW: UnixMs = UnixMs(1_800_000_000_000);
 pub(crate) const USER: &str = "7d9f3b52-0c7e-4f0a-9a51-2f6f0f3c8b11";
 pub(crate) const SECRET: &str = "a legacy secret of at least thirty-two bytes";
+
+/// The service key, without which the project's gateway shows no keys.
+pub(crate) const APIKEY: &str = "sb_secret_of_the_project";
+
+/// Of a function beside the project at `url`, with no more than it needs.
+pub(crate) fn config(url: &str) -> Config {
+    let variable = |name: &str| match name {
+        "WPP_BASE_URL" | "SUPABASE_URL" => Some(url.to_owned()),
+        "SUPABASE_SERVICE_ROLE_KEY" => Some(APIKEY.to_owned()),
+        _ => None,
+    };
+    Config::read(variable, &[]).unwrap()
+}
+
+/// The verifier of a function with this configuration.
+pub(crate) fn verifier(config: &Config) -> Verifier {
+    Verifier::new(config, Upstream::new().unwrap())
+}
 
 /// A project with an ES256 key `es`, an RS256 key `rs` and a legacy secret.
 pub(crate) struct Project {
@@ -26,6 +46,7 @@ pub(crate) struct Project {
     pub(crate) es: Signer,
     pub(crate) rs: Signer,
     pub(crate) hs: Signer,
+    pub(crate) config: Config,
     pub(crate) verifier: Verifier,
 }
 
@@ -33,14 +54,15 @@ impl Project {
     pub(crate) async fn start() -> Self {
         let (es, rs) = (Signer::es256("es"), Signer::rs256("rs"));
         let server = KeyServer::start(&[es.jwk(), rs.jwk()]).await;
-        let verifier = Verifier::new(&server.url, Some(SECRET), Upstream::new().unwrap());
-        Self { server, es, rs, hs: Signer::hs256(SECRET.as_bytes()), verifier }
+        let config = Config { jwt_secret: Some(Secret::new(SECRET)), ..config(&server.url) };
+        let verifier = verifier(&config);
+        Self { server, es, rs, hs: Signer::hs256(SECRET.as_bytes()), config, verifier }
     }
 
-    /// The claims of a signed-in user as GoTrue makes them, with `changes`; null takes a claim away.
+    /// The claims of a signed-in user as GoTrue makes them where no issuer is configured, with `changes`; null takes a claim
+    /// away.
     pub(crate) fn claims(&self, changes: Value) -> Value {
         let mut claims = json!({
-            "iss": format!("{}/auth/v1", self.server.url),
             "aud": "authenticated",
             "role": "authenticated",
             "sub": USER,
@@ -188,7 +210,7 @@ pub(crate) enum Answer {
     Silence,
 }
 
-/// Serves a set of keys over HTTP and counts the requests.
+/// Serves a set of keys over HTTP to whoever has the project's `apikey`, and counts the requests.
 pub(crate) struct KeyServer {
     pub(crate) url: String,
     answer: Arc<Mutex<Answer>>,
@@ -237,7 +259,9 @@ async fn serve(mut connection: TcpStream, answer: Arc<Mutex<Answer>>, fetches: A
     }
     assert!(request.starts_with(b"GET /auth/v1/.well-known/jwks.json HTTP/1.1\r\n"));
     fetches.send_modify(|count| *count += 1);
-    let now = answer.lock().unwrap().clone();
+    let apikey = format!("\r\napikey: {APIKEY}\r\n");
+    let is_known = String::from_utf8_lossy(&request).contains(&apikey);
+    let now = if is_known { answer.lock().unwrap().clone() } else { no_apikey() };
     match now {
         Answer::Silence => std::future::pending().await,
         Answer::HangUpOnce(keys) => *answer.lock().unwrap() = key_set(&keys),
@@ -251,6 +275,11 @@ async fn serve(mut connection: TcpStream, answer: Arc<Mutex<Answer>>, fetches: A
             let _ = connection.write_all(format!("{head}{body}").as_bytes()).await;
         }
     }
+}
+
+/// A gateway's refusal.
+fn no_apikey() -> Answer {
+    Answer::Reply(401, json!({"message": "No API key found in request"}).to_string())
 }
 
 fn key_set(keys: &[Value]) -> Answer {

@@ -1,9 +1,10 @@
 use serde_json::{Value, json};
 
-use super::testing::{NOW, Project, SECRET, Signer, USER, base64};
-use super::{HEADER_LIMIT, Refusal, Verifier};
+use super::Refusal;
+use super::testing::{APIKEY, NOW, Project, SECRET, Signer, USER, base64, config, verifier};
 use crate::clock::UnixMs;
-use crate::upstream::Upstream;
+use crate::config::{Config, ServiceKey};
+use crate::secret::Secret;
 
 fn secs() -> i64 {
     NOW.0 / 1000
@@ -74,17 +75,13 @@ async fn what_is_not_bearer_and_one_jwt_is_malformed_and_fetches_nothing() {
 }
 
 #[tokio::test]
-async fn a_header_over_the_limit_is_refused_and_one_within_it_is_read() {
+async fn a_header_of_8_kib_is_read_and_no_longer_one() {
     let project = Project::start().await;
-    let padded = |length: usize| {
-        let token = project.hs.token(&project.claims(json!({"pad": "x".repeat(length)})));
-        format!("Bearer {token}")
-    };
-    let (long, too_long) = (padded(5000), padded(6000));
-    assert!(long.len() <= HEADER_LIMIT && too_long.len() > HEADER_LIMIT);
-    assert!(project.verifier.verify(Some(&long), NOW).await.is_ok());
-    let verdict = project.verifier.verify(Some(&too_long), NOW).await;
-    assert_eq!(verdict, Err(Refusal::Malformed));
+    let token = project.hs.token(&project.claims(json!({"pad": "x".repeat(5000)})));
+    for (length, expected) in [(8192, None), (8193, Some(Refusal::Malformed))] {
+        let header = format!("Bearer {token:>width$}", width = length - "Bearer ".len());
+        assert_eq!(project.verifier.verify(Some(&header), NOW).await.err(), expected, "{length}");
+    }
 }
 
 #[tokio::test]
@@ -123,49 +120,102 @@ async fn a_token_is_not_valid_before_its_time_less_30_s() {
 async fn the_audience_may_be_a_text_or_a_list_that_has_authenticated() {
     assert!(verdict(json!({"aud": ["other", "authenticated"]})).await.is_ok());
     for aud in [json!("other"), json!(["other"]), json!([]), json!(""), json!(null), json!(5), json!([5])] {
-        assert_eq!(verdict(json!({"aud": aud})).await, Err(Refusal::WrongKind), "{aud}");
+        assert_eq!(verdict(json!({"aud": aud})).await, Err(Refusal::WrongAudience), "{aud}");
+    }
+}
+
+/// What a project may put into `iss`: nothing, as self-hosted ones do, its own address or another one, as behind a custom
+/// domain, or what somebody has configured.
+fn issuers(url: &str) -> [Value; 9] {
+    [
+        json!(null),
+        json!(""),
+        json!("supabase"),
+        json!("https://abcdefghijklmnopqrst.supabase.co/auth/v1"),
+        json!(format!("{url}/auth/v1")),
+        json!(format!("{url}/auth/v1/")),
+        json!(url),
+        json!([format!("{url}/auth/v1")]),
+        json!(7),
+    ]
+}
+
+#[tokio::test]
+async fn whatever_the_issuer_is_a_user_of_the_project_is_let_in() {
+    let project = Project::start().await;
+    for iss in issuers(&project.server.url) {
+        for signer in [&project.es, &project.rs, &project.hs] {
+            let token = signer.token(&project.claims(json!({"iss": iss})));
+            assert!(project.verify(&token, NOW).await.is_ok(), "{iss}");
+        }
+    }
+    let mut claims = project.claims(json!({}));
+    claims["iss"] = json!(null);
+    assert!(project.verify(&project.hs.token(&claims), NOW).await.is_ok());
+}
+
+#[tokio::test]
+async fn where_issuers_are_configured_the_token_names_one_of_them() {
+    let project = Project::start().await;
+    let url = &project.server.url;
+    let named = [format!("{url}/auth/v1"), "https://sso.example".to_owned()];
+    let strict = verifier(&Config { jwt_issuers: named.to_vec(), ..project.config.clone() });
+    let verify = async |iss: Value| {
+        let token = project.hs.token(&project.claims(json!({"iss": iss})));
+        strict.verify(Some(&format!("Bearer {token}")), NOW).await
+    };
+    for iss in &named {
+        assert!(verify(json!(iss)).await.is_ok(), "{iss}");
+    }
+    for iss in issuers(url).into_iter().filter(|iss| *iss != named[0]) {
+        assert_eq!(verify(iss.clone()).await, Err(Refusal::WrongIssuer), "{iss}");
     }
 }
 
 #[tokio::test]
-async fn the_issuer_is_this_project_and_no_other() {
-    let project = Project::start().await;
-    let url = &project.server.url;
-    for iss in [
-        json!(null),
-        json!("supabase"),
-        json!("https://other.supabase.co/auth/v1"),
-        json!(format!("{url}/auth/v1/")),
-        json!(url),
-    ] {
-        let token = project.hs.token(&project.claims(json!({"iss": iss})));
-        assert_eq!(project.verify(&token, NOW).await, Err(Refusal::WrongKind), "{iss}");
-    }
-    let token = project.hs.token(&project.claims(json!({"iss": [format!("{url}/auth/v1")]})));
-    assert_eq!(project.verify(&token, NOW).await, Err(Refusal::Malformed));
+async fn an_anonymous_sign_in_is_a_user() {
+    let claims = json!({"is_anonymous": true, "email": "", "amr": [{"method": "anonymous"}]});
+    assert_eq!(verdict(claims).await.as_deref(), Ok(USER));
 }
 
 #[tokio::test]
 async fn a_trailing_slash_of_the_project_url_changes_nothing() {
     let project = Project::start().await;
-    let verifier = Verifier::new(&format!("{}/", project.server.url), None, Upstream::new().unwrap());
     let token = project.es.token(&project.claims(json!({})));
-    assert!(verifier.verify(Some(&format!("Bearer {token}")), NOW).await.is_ok());
+    for url in [format!("{}/", project.server.url), format!("{}//", project.server.url)] {
+        let verdict = verifier(&config(&url)).verify(Some(&format!("Bearer {token}")), NOW).await;
+        assert!(verdict.is_ok(), "{url}");
+    }
+}
+
+#[tokio::test]
+async fn the_gateway_is_shown_the_service_key_of_either_generation() {
+    let project = Project::start().await;
+    let header = format!("Bearer {}", project.es.token(&project.claims(json!({}))));
+    for (key, expected) in [
+        (ServiceKey::New(Secret::new(APIKEY)), None),
+        (ServiceKey::Legacy(Secret::new(APIKEY)), None),
+        (ServiceKey::New(Secret::new("sb_secret_of_another")), Some(Refusal::KeysUnavailable)),
+    ] {
+        let verifier = verifier(&Config { service_key: key.clone(), ..project.config.clone() });
+        assert_eq!(verifier.verify(Some(&header), NOW).await.err(), expected, "{key:?}");
+    }
 }
 
 #[tokio::test]
 async fn the_keys_of_servers_and_visitors_are_not_users() {
     let project = Project::start().await;
     for role in ["service_role", "anon", "postgres", "", "Authenticated"] {
-        assert_eq!(verdict(json!({"role": role})).await, Err(Refusal::WrongKind), "{role}");
+        assert_eq!(verdict(json!({"role": role})).await, Err(Refusal::WrongRole), "{role}");
         let legacy = json!({
             "iss": "supabase", "ref": "abcdefgh", "role": role,
             "iat": secs(), "exp": secs() + 315_360_000,
         });
         let verdict = project.verify(&project.hs.token(&legacy), NOW).await;
-        assert_eq!(verdict, Err(Refusal::WrongKind), "{role}");
+        // Such a key names no audience.
+        assert_eq!(verdict, Err(Refusal::WrongAudience), "{role}");
     }
-    assert_eq!(verdict(json!({"role": null})).await, Err(Refusal::WrongKind));
+    assert_eq!(verdict(json!({"role": null})).await, Err(Refusal::WrongRole));
 }
 
 #[tokio::test]
@@ -182,7 +232,7 @@ async fn the_subject_is_a_uuid_and_comes_out_in_lower_case() {
         json!(USER.replace('7', "é")),
         json!("7d9f3b520-c7e-4f0a-9a51-2f6f0f3c8b11"),
     ] {
-        assert_eq!(verdict(json!({"sub": sub})).await, Err(Refusal::WrongKind), "{sub}");
+        assert_eq!(verdict(json!({"sub": sub})).await, Err(Refusal::WrongSubject), "{sub}");
     }
 }
 
@@ -212,7 +262,7 @@ async fn a_public_key_is_never_a_secret() {
     let token = forger.token(&project.claims(json!({})));
     assert_eq!(project.verify(&token, NOW).await, Err(Refusal::BadSignature));
 
-    let without_secret = Verifier::new(&project.server.url, None, Upstream::new().unwrap());
+    let without_secret = verifier(&config(&project.server.url));
     let verdict = without_secret.verify(Some(&format!("Bearer {token}")), NOW).await;
     assert_eq!(verdict, Err(Refusal::UnknownKey));
 }
@@ -221,7 +271,8 @@ async fn a_public_key_is_never_a_secret() {
 async fn legacy_tokens_need_a_secret_that_is_not_empty() {
     let project = Project::start().await;
     for secret in [None, Some(""), Some("  ")] {
-        let verifier = Verifier::new(&project.server.url, secret, Upstream::new().unwrap());
+        let jwt_secret = secret.map(Secret::new);
+        let verifier = verifier(&Config { jwt_secret, ..project.config.clone() });
         let forger = Signer::hs256(secret.unwrap_or(SECRET).as_bytes());
         let header = format!("Bearer {}", forger.token(&project.claims(json!({}))));
         let verdict = verifier.verify(Some(&header), NOW).await;
@@ -307,5 +358,6 @@ async fn times_at_the_ends_of_the_scale_do_no_harm() {
 async fn the_secret_is_not_printed() {
     let project = Project::start().await;
     let printed = format!("{:?} {:#?}", project.verifier, project.verifier);
-    assert!(printed.contains("/auth/v1") && !printed.contains(SECRET), "{printed}");
+    assert!(printed.contains("hs256: true") && !printed.contains(SECRET), "{printed}");
+    assert!(!printed.contains(APIKEY), "{printed}");
 }

@@ -149,6 +149,25 @@ fn origins_are_a_star_or_a_list_of_origins() {
 }
 
 #[test]
+fn issuers_are_a_list_or_not_compared() {
+    const LIST: &str = "SUPABASE_JWT_ISSUER";
+    for (value, issuers) in [
+        (None, &[][..]),
+        (Some(" "), &[]),
+        (Some("supabase"), &["supabase"]),
+        (
+            Some(" https://a.example/auth/v1 ,https://b.example/,"),
+            &["https://a.example/auth/v1", "https://b.example/"],
+        ),
+    ] {
+        assert_eq!(read(LIST, value).unwrap().jwt_issuers, issuers, "{value:?}");
+    }
+    for wrong in [",", " , ", "https://a.example https://b.example", "a,b\tc"] {
+        assert!(problem(LIST, Some(wrong)).starts_with("SUPABASE_JWT_ISSUER must be"), "{wrong}");
+    }
+}
+
+#[test]
 fn a_time_is_a_number_of_milliseconds() {
     for variable in ["UPSTREAM_TIMEOUT_MS", "REQUEST_BUDGET_MS", "QR_WAIT_MS"] {
         for value in ["1", "600000"] {

@@ -1,13 +1,11 @@
 //! What is stored, and what tokens say of themselves.
 
 use super::*;
-use crate::caller::Verifier;
-use crate::caller::testing::{Answer, KeyServer, NOW, Project, Signer, USER, base64};
+use crate::caller::testing::{Answer, KeyServer, NOW, Project, Signer, USER, base64, config, verifier};
 use crate::clock::UnixMs;
 use crate::secret::Secret;
 use crate::settings::Settings;
 use crate::token::{Spread, Token};
-use crate::upstream::Upstream;
 
 const DAY: Duration = Duration::from_secs(24 * 3600);
 
@@ -120,9 +118,9 @@ fn fuzz_key_sets() {
     let stranger = Signer::es256("es");
     hold(set, |set| {
         server.answer(Answer::Reply(200, set.clone()));
-        let verifier = Verifier::new(&server.url, None, Upstream::new().unwrap());
-        let claims = json!({"iss": format!("{}/auth/v1", server.url), "aud": "authenticated", "role": "authenticated",
-            "sub": USER, "exp": NOW.0 / 1000 + 60});
+        let verifier = verifier(&config(&server.url));
+        let claims =
+            json!({"aud": "authenticated", "role": "authenticated", "sub": USER, "exp": NOW.0 / 1000 + 60});
         let verify = |signer: &Signer| {
             let header = format!("Bearer {}", signer.token(&claims));
             runtime.block_on(verifier.verify(Some(&header), NOW))

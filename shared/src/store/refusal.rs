@@ -19,11 +19,11 @@ pub enum StoreError {
     /// No whole answer in time.
     #[error("timed out")]
     TimedOut,
-    /// 401 or 403: the service key.
-    #[error("the service key was refused")]
+    /// The service key is not this project's, or its role may not do this.
+    #[error("the service key or its rights were refused")]
     KeyRefused,
-    /// PGRST202, or 404 without a code: the functions of `migrations/` are not there.
-    #[error("a function of the migrations is missing")]
+    /// Something that `migrations/` makes is not there, or is there twice.
+    #[error("a function, table or column of the migrations is missing")]
     NotMigrated,
     /// Anything else that PostgREST refuses, with its own code or PostgreSQL's.
     #[error("refused with status {status}, code {code}")]
@@ -70,7 +70,7 @@ impl From<Failure> for StoreError {
     }
 }
 
-/// What PostgREST means by a refusal: its code first, where it gives one.
+/// What PostgREST 12 to 16 mean by a refusal: by the code, and by the status where that says nothing.
 pub(super) fn refusal(reply: &Reply) -> StoreError {
     #[derive(Default, Deserialize)]
     struct Refusal {
@@ -81,17 +81,134 @@ pub(super) fn refusal(reply: &Reply) -> StoreError {
     let Refusal { code } = serde_json::from_slice(&reply.body).unwrap_or_default();
     let code: String =
         code.unwrap_or_default().chars().filter(char::is_ascii_alphanumeric).take(10).collect();
-    match (code.as_str(), reply.status.as_u16()) {
-        // The pool or the database is away; 40, 53, 55 and 57 are PostgreSQL's own "later", 25006 a standby's.
-        ("PGRST000" | "PGRST001" | "PGRST002" | "PGRST003", _) => unavailable,
-        (code, _) if ["25006", "40", "53", "55", "57"].iter().any(|class| code.starts_with(class)) => {
-            unavailable
+    // PostgreSQL's codes have five characters, of which two are a class.
+    let class = if code.len() == 5 { &code[..2] } else { "" };
+    match (code.as_str(), class, reply.status.as_u16()) {
+        // PostgREST has no connection, has not read the schema yet, or has no place in its pool.
+        ("PGRST000" | "PGRST001" | "PGRST002" | "PGRST003", ..) => unavailable,
+        // A hot standby lets no transaction begin that could write.
+        ("0A000", ..) => unavailable,
+        // PostgreSQL's own "later": connection, transaction, resources, locks, shutdown, and its own trouble.
+        (_, "08" | "25" | "40" | "53" | "55" | "57" | "58" | "XX", _) => unavailable,
+        // Functions: unknown, ambiguous, dropped since the schema was read; likewise tables and columns.
+        ("PGRST202" | "PGRST203" | "42883" | "42725", ..) => StoreError::NotMigrated,
+        ("PGRST205" | "42P01" | "42703", ..) | ("", _, 404) => StoreError::NotMigrated,
+        // The JWT: no secret to verify it with, not valid, none, wrong claims; then its role: unknown, without rights.
+        ("PGRST300" | "PGRST301" | "PGRST302" | "PGRST303", ..) => StoreError::KeyRefused,
+        ("22023" | "42501", ..) | (_, _, 401 | 403) => StoreError::KeyRefused,
+        // Any other code of PostgreSQL is about what we asked for, whatever status it has.
+        (_, class, status) if !class.is_empty() => StoreError::Refused { status, code },
+        (_, _, 408) => StoreError::TimedOut,
+        // Gateways say in many ways that they did not reach the project: Cloudflare from 520 on, Supabase from 540.
+        (_, _, 429 | 500..) => unavailable,
+        (_, _, status) => StoreError::Refused { status, code },
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// What is meant by a refusal with this status and body.
+    fn meaning(status: u16, body: &str) -> StoreError {
+        let status = StatusCode::from_u16(status).unwrap();
+        refusal(&Reply { status, body: body.into(), retry_after: Some(Duration::from_secs(3)) })
+    }
+
+    const LATER: Option<StoreError> =
+        Some(StoreError::Unavailable { retry_after: Some(Duration::from_secs(3)) });
+    const MIGRATIONS: Option<StoreError> = Some(StoreError::NotMigrated);
+    const KEY: Option<StoreError> = Some(StoreError::KeyRefused);
+    /// [`StoreError::Refused`], with the status and the code.
+    const OTHER: Option<StoreError> = None;
+
+    /// Each code with every status that a version from 12 to 16 gives it.
+    #[test]
+    fn a_code_means_the_same_with_whatever_status() {
+        for (code, statuses, expected) in [
+            ("PGRST000", &[503][..], LATER),
+            ("PGRST001", &[503], LATER),
+            ("PGRST002", &[503], LATER),
+            ("PGRST003", &[503, 504], LATER),
+            ("0A000", &[400], LATER),
+            ("08006", &[503], LATER),
+            ("25006", &[400, 405, 500], LATER),
+            ("25P04", &[500], LATER),
+            ("40001", &[500], LATER),
+            ("40P01", &[500], LATER),
+            ("53300", &[503], LATER),
+            ("53400", &[500], LATER),
+            ("55P03", &[500], LATER),
+            ("57014", &[500], LATER),
+            ("57P01", &[500, 503], LATER),
+            ("58030", &[500], LATER),
+            ("XX000", &[500], LATER),
+            ("PGRST202", &[404], MIGRATIONS),
+            ("PGRST203", &[300], MIGRATIONS),
+            ("PGRST205", &[404], MIGRATIONS),
+            ("42883", &[404], MIGRATIONS),
+            ("42725", &[400], MIGRATIONS),
+            ("42P01", &[404], MIGRATIONS),
+            ("42703", &[400], MIGRATIONS),
+            ("PGRST300", &[500], KEY),
+            ("PGRST301", &[401], KEY),
+            ("PGRST302", &[401], KEY),
+            ("PGRST303", &[401], KEY),
+            ("22023", &[400, 401], KEY),
+            ("42501", &[401, 403], KEY),
+            ("0L000", &[403], KEY),
+            ("0P000", &[403], KEY),
+            ("28000", &[403], KEY),
+            ("21000", &[400, 500], OTHER),
+            ("22P02", &[400], OTHER),
+            ("23503", &[409], OTHER),
+            ("23505", &[409], OTHER),
+            ("2D000", &[500], OTHER),
+            ("38000", &[500], OTHER),
+            ("39000", &[500], OTHER),
+            ("3B000", &[500], OTHER),
+            ("42601", &[400], OTHER),
+            ("42P17", &[500], OTHER),
+            ("54001", &[500], OTHER),
+            ("P0001", &[400], OTHER),
+            ("P0002", &[500], OTHER),
+            ("PT402", &[402], OTHER),
+            ("PGRST102", &[400], OTHER),
+            ("PGRST106", &[406], OTHER),
+            ("PGRST125", &[404], OTHER),
+        ] {
+            for &status in statuses {
+                let expected =
+                    expected.clone().unwrap_or(StoreError::Refused { status, code: code.to_owned() });
+                let body = format!(r#"{{"code":"{code}","details":null,"hint":null,"message":"m"}}"#);
+                assert_eq!(meaning(status, &body), expected, "{status} {code}");
+            }
         }
-        ("PGRST202", _) | ("", 404) => StoreError::NotMigrated,
-        (_, 401 | 403) => StoreError::KeyRefused,
-        (_, 408) => StoreError::TimedOut,
-        // From 520 on, Cloudflare says why it did not reach the project.
-        (_, 429 | 500 | 502..=504 | 520..=530) => unavailable,
-        (_, status) => StoreError::Refused { status, code },
+    }
+
+    #[test]
+    fn without_a_code_the_status_decides() {
+        for (statuses, expected) in [
+            (&[401, 403][..], KEY),
+            (&[404], MIGRATIONS),
+            (&[408], Some(StoreError::TimedOut)),
+            (&[429, 500, 502, 503, 504, 520, 530, 540, 544], LATER),
+            (&[300, 307, 400, 402, 405, 409, 499], OTHER),
+        ] {
+            for &status in statuses {
+                let expected =
+                    expected.clone().unwrap_or(StoreError::Refused { status, code: String::new() });
+                for body in ["", "<html>", "[]", "{}", r#"{"code":null}"#, r#"{"code":7}"#, r#"{"code":"-"}"#]
+                {
+                    assert_eq!(meaning(status, body), expected, "{status} {body}");
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn of_a_code_that_is_none_only_ten_letters_and_digits_are_kept() {
+        let refused = meaning(400, r#"{"code":"a key: \u00e9 sb_secret_0123"}"#);
+        assert_eq!(refused, StoreError::Refused { status: 400, code: "akeysbsecr".to_owned() });
     }
 }

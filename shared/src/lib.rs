@@ -20,6 +20,7 @@ pub mod life;
 mod logs;
 pub mod number;
 pub mod secret;
+pub mod sentence;
 pub mod settings;
 pub mod store;
 pub mod token;

@@ -2,35 +2,29 @@
 
 use std::sync::Arc;
 
-use serde::Deserialize;
 use serde_json::json;
 use shared::App;
-use shared::ask::{Ask, Named};
+use shared::ask::Ask;
 use shared::clock::UnixMs;
 use shared::edge::Answer;
 use shared::error::Error;
 use shared::hint::Hint;
 use shared::number::Line;
+use shared::sentence::{self as say, Language, Sentence};
 use shared::view::{State, View};
 
-#[derive(Deserialize)]
-struct Body {
-    force: Option<bool>,
-}
-
-/// `POST {"session_name"?, "session"?, "integration_id"?, "force"?}`. A number that is not named is the organisation's
+/// `POST {"session_name"?, "session"?, "integration_id"?, "force"?}`, or `GET` with the same as parameters. A number that is not named is the organisation's
 /// primary, else any active one.
 pub async fn handle(app: Arc<App>, ask: Ask) -> Result<Answer, Error> {
-    let force = ask.body_as::<Body>()?.force.unwrap_or(false);
-    let wanted = ask.body_as::<Named>()?.wanted()?;
+    let (force, wanted) = (ask.flag("force")?, ask.wanted()?);
 
     let found = app.store.find(ask.user_id, &wanted, ask.deadline).await?;
     found.organization_id.ok_or(Error::NoOrganization)?;
     let number = match found.number {
         Some(number) if number.settings.session().is_some() && number.settings.api_key().is_some() => number,
         None if wanted.is_named() => return Err(Error::NumberNotFound),
-        Some(_) => return Ok(disconnected("This WhatsApp number has no credentials yet. Connect it first.")),
-        None => return Ok(disconnected("Your organisation has no WhatsApp number yet.")),
+        Some(_) => return Ok(disconnected(say::NOT_CONNECTED_YET, ask.language)),
+        None => return Ok(disconnected(say::NO_NUMBER_YET, ask.language)),
     };
 
     let mut line = Line::open(&app, number, found.now, ask.deadline)?;
@@ -46,14 +40,14 @@ pub async fn handle(app: Arc<App>, ask: Ask) -> Result<Answer, Error> {
             live
         }
     };
-    Ok(answer(&view, &line))
+    Ok(answer(&view, &line, ask.language))
 }
 
-fn disconnected(message: &str) -> Answer {
-    json!({"success": true, "status": State::Disconnected, "message": message})
+fn disconnected(message: Sentence, language: Language) -> Answer {
+    json!({"success": true, "status": State::Disconnected, "message": message.text(language)})
 }
 
-fn answer(view: &View, line: &Line<'_>) -> Answer {
+fn answer(view: &View, line: &Line<'_>, language: Language) -> Answer {
     let mut body = json!({"success": true, "status": view.state, "account_number": line.session()});
     if let Some(qr) = &view.qr {
         body["qrcode"] = json!(qr);
@@ -64,21 +58,19 @@ fn answer(view: &View, line: &Line<'_>) -> Answer {
     if let Some(word) = view.platform_status() {
         body["platform_status"] = json!(word);
     }
-    let hint = Hint::due(line.number(), view, line.now());
-    if let Some(hint) = hint {
-        hint.add_to(&mut body);
+    if let Some(message) = message(view.state) {
+        body["message"] = json!(message.text(language));
     }
-    // The frontend shows no hint, but a message.
-    if let Some(message) = hint.map(|hint| hint.sentence).or(message(view.state)) {
-        body["message"] = json!(message);
+    if let Some(hint) = Hint::due(line.number(), view, line.now()) {
+        hint.add_to(&mut body, language);
     }
     body
 }
 
-fn message(state: State) -> Option<&'static str> {
+fn message(state: State) -> Option<Sentence> {
     match state {
-        State::Disconnected => Some("WhatsApp is disconnected on this number."),
-        State::QrPending => Some("The QR code is being prepared."),
+        State::Disconnected => Some(say::DISCONNECTED),
+        State::QrPending => Some(say::QR_COMING),
         State::Connected | State::QrIssued => None,
     }
 }

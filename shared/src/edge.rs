@@ -24,7 +24,7 @@ use crate::event::{self, Readable};
 use crate::logs;
 use crate::sentence::{self as say, Language};
 
-/// What supabase-js sends today, what its tracing adds, and our own.
+/// What supabase-js sends today, what its tracing adds, and our own. `Accept-Language` needs no allowance.
 const ALLOWED_HEADERS: &str = "authorization, x-client-info, apikey, content-type, x-retry-count, x-region, \
     traceparent, tracestate, baggage, idempotency-key";
 

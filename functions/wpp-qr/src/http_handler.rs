@@ -14,7 +14,8 @@ use shared::store::Wanted;
 /// When to ask again for a QR that is not ready, and for the next one.
 const POLL_AFTER_MS: u32 = 2_000;
 
-/// `GET ?session=` or `POST {"session"}`, or `session_name` in either. Answers `qr`, null only while the platform has none ready.
+/// `GET ?session=` or `POST {"session"}`, or `session_name` in either. Answers `qr`, null only while the platform has none
+/// ready.
 pub async fn handle(app: Arc<App>, ask: Ask) -> Result<Answer, Error> {
     let session = ask.session()?.ok_or(Error::BadRequest { field: "session", wrong: say::FIELD_MISSING })?;
     let wanted = Wanted { session: Some(session), integration_id: None };

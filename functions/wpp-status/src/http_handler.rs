@@ -13,8 +13,8 @@ use shared::number::Line;
 use shared::sentence::{self as say, Language, Sentence};
 use shared::view::{State, View};
 
-/// `POST {"session_name"?, "session"?, "integration_id"?, "force"?}`, or `GET` with the same as parameters. A number that is not named is the organisation's
-/// primary, else any active one.
+/// `POST {"session_name"?, "session"?, "integration_id"?, "force"?}`, or `GET` with the same as parameters. A number that is
+/// not named is the organisation's primary, else any active one.
 pub async fn handle(app: Arc<App>, ask: Ask) -> Result<Answer, Error> {
     let (force, wanted) = (ask.flag("force")?, ask.wanted()?);
 

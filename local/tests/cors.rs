@@ -75,9 +75,10 @@ async fn an_allowed_page_reads_every_answer_and_another_reads_none() {
         assert_eq!(statuses, [200, 400, 401, 404, 405, 413, 415, 502, 503, 409, 504, 500], "{origin}");
         for answer in &answers {
             assert_eq!(allowed(answer), expected, "{origin}: {answer:?}");
-            assert_eq!(answer.headers["vary"], "Origin");
+            assert_eq!(answer.headers["vary"], "Origin, Accept-Language");
             assert_eq!(answer.headers["access-control-expose-headers"], "retry-after, x-request-id");
             assert_eq!(answer.headers["content-type"], "application/json");
+            assert_eq!(answer.headers["content-language"], "en");
             assert_eq!(answer.headers["cache-control"], "no-store");
         }
     }
@@ -97,9 +98,11 @@ async fn an_answer_that_the_deadline_forces_is_readable_too() {
 #[tokio::test]
 async fn a_preflight_needs_no_token_and_costs_nothing() {
     let stage = stage(ALLOWED).await;
-    for (name, methods) in
-        [("wpp-create", "POST, OPTIONS"), ("wpp-qr", "GET, POST, OPTIONS"), ("wpp-status", "POST, OPTIONS")]
-    {
+    for (name, methods) in [
+        ("wpp-create", "POST, OPTIONS"),
+        ("wpp-qr", "GET, POST, OPTIONS"),
+        ("wpp-status", "GET, POST, OPTIONS"),
+    ] {
         for (origin, expected) in [(APP, Some(APP)), (OTHER, None)] {
             let ask = Event::options(name).header("Origin", origin);
             let ask = ask.header("Access-Control-Request-Method", "POST");
@@ -111,7 +114,7 @@ async fn a_preflight_needs_no_token_and_costs_nothing() {
                 assert_eq!(answer.headers["access-control-allow-methods"], methods);
                 assert_eq!(answer.headers["access-control-allow-headers"], HEADERS);
                 assert_eq!(answer.headers["access-control-max-age"], "7200");
-                assert_eq!(answer.headers["vary"], "Origin");
+                assert_eq!(answer.headers["vary"], "Origin, Accept-Language");
             }
         }
     }

@@ -22,7 +22,7 @@ fn assert_refused(stage: &Stage, answer: &Answer, status: u16, code: &str, case:
 #[tokio::test]
 async fn a_method_that_is_not_taken_is_refused_with_those_that_are() {
     let stage = Stage::start().await;
-    let taken = [("wpp-create", "POST"), ("wpp-qr", "GET, POST"), ("wpp-status", "POST")];
+    let taken = [("wpp-create", "POST"), ("wpp-qr", "GET, POST"), ("wpp-status", "GET, POST")];
     for (name, methods) in taken {
         for method in ["GET", "HEAD", "PUT", "PATCH", "DELETE", "TRACE", "post"] {
             if methods.split(", ").any(|taken| taken == method) {
@@ -48,6 +48,8 @@ async fn a_body_must_be_called_json_or_nothing_at_all() {
     {
         let answer = stage.invoke("wpp-status", post(&[refused])).await;
         assert_refused(&stage, &answer, 415, "unsupported_media_type", refused);
+        let said = answer.json["error"].as_str().unwrap();
+        assert!(said.starts_with("The request cannot be read: its body must be sent as JSON."), "{said}");
     }
     // supabase-js calls a body that is a string already `text/plain`.
     for taken in [
@@ -107,20 +109,21 @@ async fn a_body_that_is_no_json_object_is_refused() {
 async fn a_field_of_a_wrong_type_is_named_and_its_value_is_not_repeated() {
     let stage = Stage::start().await;
     let cases = [
-        ("wpp-create", "add_new", json!("hunter2"), "a boolean"),
-        ("wpp-create", "force_recreate", json!(["hunter2"]), "a boolean"),
-        ("wpp-create", "force_recreate", json!(1), "a boolean"),
+        ("wpp-create", "add_new", json!("hunter2"), "true or false"),
+        ("wpp-create", "force_recreate", json!(["hunter2"]), "true or false"),
+        ("wpp-create", "force_recreate", json!(1), "true or false"),
         ("wpp-qr", "session", json!(4), "a string"),
         ("wpp-qr", "session", json!({"hunter2": 1}), "a string"),
         ("wpp-status", "session_name", json!(false), "a string"),
         ("wpp-status", "session", json!(["hunter2"]), "a string"),
         ("wpp-status", "integration_id", json!(7), "a string"),
-        ("wpp-status", "force", json!("hunter2, expected nothing"), "a boolean"),
+        ("wpp-status", "force", json!("hunter2, expected nothing"), "true or false"),
     ];
     for (name, field, value, expected) in cases {
         let answer = stage.post(name, json!({"other": {"is": "ignored"}, field: value})).await;
         assert_refused(&stage, &answer, 400, "invalid_request", field);
-        assert_eq!(answer.json["error"], format!("The field {field} must be {expected}."));
+        let said = format!("The field \"{field}\" must be {expected}. Please reload the page");
+        assert!(answer.json["error"].as_str().unwrap().starts_with(&said), "{answer:?}");
     }
 }
 
@@ -227,6 +230,81 @@ async fn every_shape_of_event_gets_the_same_answer() {
         for shape in [event.clone().v1(), event.clone().v2(), event.function_url()] {
             let answer = stage.invoke("wpp-qr", shape.clone()).await;
             assert_eq!((answer.status, &answer.json["qr"]), (200, &qr), "{shape}: {answer:?}");
+        }
+    }
+}
+
+/// What a body may say, a `GET` says in its query.
+#[tokio::test]
+async fn a_number_is_named_in_a_body_or_in_a_query_by_the_same_names() {
+    let stage = Stage::start().await;
+    let (_primary, line) = (stage.number().await, stage.number().await);
+    let (session, id) = (line.session.as_str(), line.id.to_string());
+    let qr = json!(stage.world.platform.qr_of(session).unwrap());
+    for (function, field, value) in [
+        ("wpp-qr", "session", session),
+        ("wpp-qr", "session_name", session),
+        ("wpp-status", "session", session),
+        ("wpp-status", "session_name", session),
+        ("wpp-status", "integration_id", &id),
+    ] {
+        let get = Event::get(function).bearer(&stage.school.token).query(field, value);
+        let post = Event::post(function).bearer(&stage.school.token).json(&json!({field: value}));
+        for event in [get.clone().v1(), get.v2(), post.v2()] {
+            let answer = stage.invoke(function, event).await;
+            let shown = if function == "wpp-qr" { &answer.json["qr"] } else { &answer.json["qrcode"] };
+            assert_eq!((answer.status, shown), (200, &qr), "{function} {field}: {answer:?}");
+        }
+    }
+    let get = |force: &str| Event::get("wpp-status").bearer(&stage.school.token).query("force", force).v2();
+    for (force, looks) in [("true", 1), ("1", 1), ("false", 0), ("", 0)] {
+        stage.forget_calls();
+        let answer = stage.invoke("wpp-status", get(force)).await;
+        assert_eq!((answer.status, &answer.json["status"]), (200, &json!("qr_issued")), "{answer:?}");
+        assert_eq!(stage.calls().get("status").cloned().unwrap_or(json!(0)), json!(looks), "force={force}");
+    }
+    stage.forget_calls();
+    let answer = stage.invoke("wpp-status", get("yes")).await;
+    assert_refused(&stage, &answer, 400, "invalid_request", "force=yes");
+}
+
+#[tokio::test]
+async fn a_person_is_spoken_to_in_their_language() {
+    let stage = Stage::start().await;
+    let line = stage.number().await;
+    stage.world.platform.forget_session(&line.session);
+    let russian = (
+        "ru",
+        "Этот номер больше не подключён к WhatsApp.",
+        "Удалите номер в списке и подключите его заново.",
+    );
+    let english = (
+        "en",
+        "This number is no longer connected to WhatsApp.",
+        "Please delete the number in the list and connect it again.",
+    );
+    for (asked, (language, what, way_on)) in [
+        (Some("ru-RU,ru;q=0.9,en-US;q=0.8,en;q=0.7"), russian),
+        (Some("en-US,en;q=0.9,ru;q=0.8"), english),
+        (None, english),
+    ] {
+        let whole = json!(format!("{what} {way_on}"));
+        for (function, body) in [
+            ("wpp-qr", json!({"session": line.session})),
+            ("wpp-create", json!({})),
+            ("wpp-status", json!({"force": true})),
+        ] {
+            let post = Event::post(function).bearer(&stage.school.token).json(&body);
+            let post = asked.into_iter().fold(post, |post, asked| post.header("Accept-Language", asked));
+            for event in [post.clone().v1(), post.v2()] {
+                let answer = stage.invoke(function, event).await;
+                assert_eq!(answer.json["code"], "session_lost", "{function} {asked:?}: {answer:?}");
+                assert_eq!(answer.json["hint"], way_on, "{function} {asked:?}");
+                let told = if answer.status == 200 { &answer.json["message"] } else { &answer.json["error"] };
+                assert_eq!(told, &whole, "{function} {asked:?}");
+                assert_eq!(answer.headers["content-language"], language, "{function} {asked:?}");
+                assert_eq!(answer.headers["vary"], "Origin, Accept-Language");
+            }
         }
     }
 }

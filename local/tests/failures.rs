@@ -63,7 +63,7 @@ async fn a_token_that_cannot_be_had_is_an_error_that_tells_a_dead_key_from_a_pla
     stage.sql.batch_execute("update wpp_token_leases set retry_at = now()").await.unwrap();
     for answer in polls(&stage, &line).await {
         assert_refused(&answer, 409, "api_key_rejected");
-        assert!(answer.json["hint"].as_str().unwrap().contains("force_recreate"));
+        assert!(answer.json["hint"].as_str().unwrap().contains("connect it again"));
     }
 }
 

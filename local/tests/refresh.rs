@@ -196,7 +196,7 @@ async fn a_dead_key_is_told_with_advice_and_left_alone_until_it_has_cooled_down(
     assert_eq!(refused(&stage, &line, 409, "api_key_rejected").await, 1);
     let (_, body, tokens) = poll(&stage, &line).await;
     assert_eq!((&body["code"], tokens), (&json!("api_key_rejected"), 0));
-    assert!(body["hint"].as_str().unwrap().contains("force_recreate"), "{body}");
+    assert!(body["hint"].as_str().unwrap().contains("connect it again"), "{body}");
     assert_eq!(body["retryable"], false);
     stage.end_waits(&line).await;
     assert_eq!(refused(&stage, &line, 409, "api_key_rejected").await, 1);

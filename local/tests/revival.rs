@@ -59,7 +59,7 @@ async fn new_credentials_are_for_the_number_that_is_named() {
         let refused = stage.poll_qr(&second.session).await;
         assert_eq!((refused.status, &refused.json["code"]), (409, &json!("api_key_rejected")), "{refused:?}");
         for text in [&refused.json["error"], &refused.json["hint"]] {
-            assert!(text.as_str().unwrap().contains("force_recreate with its session"), "{refused:?}");
+            assert!(text.as_str().unwrap().contains("delete the number in the list"), "{refused:?}");
         }
 
         let untouched = stage.settings(&primary).await;

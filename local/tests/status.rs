@@ -91,7 +91,7 @@ async fn without_a_name_the_primary_is_meant_and_any_active_number_where_there_i
     assert_eq!(look(&stage).await.json["account_number"], json!(first.session));
     let named = stage.post("wpp-status", json!({"session": second.session})).await;
     assert_eq!((named.status, &named.json["status"]), (200, &json!("disconnected")), "{named:?}");
-    assert!(named.json["message"].as_str().unwrap().contains("no credentials"), "{named:?}");
+    assert!(named.json["message"].as_str().unwrap().contains("not been connected yet"), "{named:?}");
 }
 
 #[tokio::test]

@@ -1,14 +1,14 @@
 //! The request as a handler sees it: checked at the door, before anything is done.
 
+use lambda_http::aws_lambda_events::query_map::QueryMap;
 use lambda_http::http::{HeaderMap, Method, header};
 use lambda_http::{Request, RequestExt};
-use serde::Deserialize;
-use serde::de::DeserializeOwned;
-use serde_json::{Value, json};
+use serde_json::Value;
 use uuid::Uuid;
 
 use crate::deadline::Deadline;
 use crate::error::Error;
+use crate::sentence::{self as say, Language, Sentence};
 use crate::store::Wanted;
 
 /// No request of ours is larger: a session, an id and two flags.
@@ -27,10 +27,12 @@ pub struct Ask {
     pub user_id: Uuid,
     /// By when the answer must be there.
     pub deadline: Deadline,
+    /// The language of the answer's sentences.
+    pub language: Language,
     /// The body: a JSON object, empty where none was sent.
     pub body: Value,
-    /// `?session=`, the first if there are several.
-    pub query_session: Option<String>,
+    /// What the body does not say may stand in the query.
+    pub query: QueryMap,
     /// `Idempotency-Key`.
     pub idempotency_key: Option<String>,
 }
@@ -45,67 +47,70 @@ impl Ask {
         Ok(Self {
             user_id,
             deadline,
+            language: Language::wanted_by(request.headers()),
             body,
-            query_session: request.query_string_parameters().first("session").map(str::to_owned),
+            query: request.query_string_parameters(),
             idempotency_key: idempotency_key(request.headers())?,
         })
     }
 
-    /// The body in the handler's own shape, whose fields are all optional.
-    ///
-    /// # Errors
-    /// [`Error::BadRequest`] naming the field of a wrong type, and not its value: that may be a secret in the wrong place.
-    pub fn body_as<T: DeserializeOwned>(&self) -> Result<T, Error> {
-        let wrong = |(name, value): (&String, &Value)| {
-            let error = serde_json::from_value::<T>(json!({name: value})).err()?.to_string();
-            let (_, expected) = error.rsplit_once("expected ")?;
-            Some(format!("The field {name} must be {expected}."))
-        };
-        serde_json::from_value(self.body.clone()).map_err(|_| {
-            let field = self.body.as_object().into_iter().flatten().find_map(wrong);
-            Error::BadRequest(field.unwrap_or_else(|| "The request body is not as expected.".to_owned()))
-        })
-    }
-}
-
-/// Which of its numbers a request names, if any. The fields of a body; an empty one counts as absent.
-#[derive(Debug, Deserialize)]
-pub struct Named {
-    session: Option<String>,
-    session_name: Option<String>,
-    integration_id: Option<String>,
-}
-
-impl Named {
-    /// The number that is named.
+    /// A field's text; an empty one counts as absent.
     ///
     /// # Errors
     /// [`Error::BadRequest`].
-    pub fn wanted(self) -> Result<Wanted, Error> {
-        let given = |field: Option<String>| field.filter(|text| !text.is_empty());
-        let integration_id = given(self.integration_id).map(|id| {
-            id.parse().map_err(|_| Error::BadRequest("The integration_id is not a valid one.".to_owned()))
-        });
-        Ok(Wanted {
-            session: given(self.session).or(given(self.session_name)).map(check_session).transpose()?,
-            integration_id: integration_id.transpose()?,
-        })
+    pub fn text(&self, field: &'static str) -> Result<Option<&str>, Error> {
+        let text = match &self.body[field] {
+            Value::Null => "",
+            Value::String(text) => text,
+            _ => return Err(wrong(field, say::FIELD_NOT_TEXT)),
+        };
+        let texts = [Some(text), self.query.first(field)];
+        Ok(texts.into_iter().flatten().find(|text| !text.is_empty()))
+    }
+
+    /// Whether a field is set.
+    ///
+    /// # Errors
+    /// [`Error::BadRequest`].
+    pub fn flag(&self, field: &'static str) -> Result<bool, Error> {
+        match (&self.body[field], self.query.first(field).unwrap_or_default()) {
+            (Value::Bool(flag), _) => Ok(*flag),
+            (Value::Null, "true" | "1") => Ok(true),
+            (Value::Null, "" | "false" | "0") => Ok(false),
+            _ => Err(wrong(field, say::FIELD_NOT_A_FLAG)),
+        }
+    }
+
+    /// The session that is named, as `session` or as `session_name`.
+    ///
+    /// # Errors
+    /// [`Error::BadRequest`].
+    pub fn session(&self) -> Result<Option<String>, Error> {
+        let named = |field| Ok::<_, Error>(self.text(field)?.map(|text| checked_session(field, text)));
+        let (session, session_name) = (named("session")?, named("session_name")?);
+        session.or(session_name).transpose()
+    }
+
+    /// Which of its numbers a request names, if any.
+    ///
+    /// # Errors
+    /// [`Error::BadRequest`].
+    pub fn wanted(&self) -> Result<Wanted, Error> {
+        let id = self.text("integration_id")?.map(str::parse).transpose();
+        let integration_id = id.map_err(|_| wrong("integration_id", say::FIELD_NOT_AN_ID))?;
+        Ok(Wanted { session: self.session()?, integration_id })
     }
 }
 
-/// A session as a person may send it: foreign text that goes into paths and queries.
-///
-/// # Errors
-/// [`Error::BadRequest`].
-pub fn check_session(session: String) -> Result<String, Error> {
+fn wrong(field: &'static str, wrong: Sentence) -> Error {
+    Error::BadRequest { field, wrong }
+}
+
+/// A session as anybody may send it: foreign text that goes into paths and queries.
+pub(crate) fn checked_session(field: &'static str, session: &str) -> Result<String, Error> {
     let allowed = |c: char| c.is_ascii_alphanumeric() || "._-+@:".contains(c);
-    if session.is_empty() {
-        Err(Error::BadRequest("The session is missing.".to_owned()))
-    } else if session.len() > SESSION_LIMIT || !session.chars().all(allowed) {
-        Err(Error::BadRequest("The session is not a valid one.".to_owned()))
-    } else {
-        Ok(session)
-    }
+    let is_one = (1..=SESSION_LIMIT).contains(&session.len()) && session.chars().all(allowed);
+    is_one.then(|| session.to_owned()).ok_or_else(|| wrong(field, say::FIELD_NOT_A_NAME))
 }
 
 /// A JSON object, whatever the platform in between made of it. No body and `null` mean an empty one.
@@ -123,7 +128,7 @@ fn body(request: &Request) -> Result<Value, Error> {
     match serde_json::from_slice(bytes).map_err(Error::InvalidJson)? {
         Value::Null => Ok(empty()),
         object @ Value::Object(_) => Ok(object),
-        _ => Err(Error::BadRequest("The request body must be a JSON object.".to_owned())),
+        _ => Err(wrong("body", say::NOT_AN_OBJECT)),
     }
 }
 
@@ -142,6 +147,89 @@ fn idempotency_key(headers: &HeaderMap) -> Result<Option<String>, Error> {
     let Some(value) = headers.get("idempotency-key") else { return Ok(None) };
     match value.to_str().map(str::trim) {
         Ok(key) if (1..=IDEMPOTENCY_KEY_LIMIT).contains(&key.len()) => Ok(Some(key.to_owned())),
-        _ => Err(Error::BadRequest("The Idempotency-Key must have 1 to 255 visible characters.".to_owned())),
+        _ => Err(wrong("Idempotency-Key", say::HEADER_NOT_A_KEY)),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::HashMap;
+
+    use serde_json::json;
+
+    use super::*;
+
+    fn ask(body: Value, query: &[(&str, &str)]) -> Ask {
+        let query: HashMap<_, _> =
+            query.iter().map(|(name, value)| (name.to_string(), value.to_string())).collect();
+        Ask {
+            user_id: Uuid::nil(),
+            deadline: Deadline::within(std::time::Duration::ZERO),
+            language: Language::English,
+            body,
+            query: query.into(),
+            idempotency_key: None,
+        }
+    }
+
+    /// What a field is found to be, or which sentence refuses it.
+    fn read<T>(read: Result<T, Error>) -> Result<T, (&'static str, Sentence)> {
+        read.map_err(|error| match error {
+            Error::BadRequest { field, wrong } => (field, wrong),
+            other => panic!("{other}"),
+        })
+    }
+
+    #[test]
+    fn a_session_has_two_names_and_may_stand_in_the_query() {
+        let some = |session: &str| Ok(Some(session.to_owned()));
+        for (body, query, expected) in [
+            (json!({}), &[][..], Ok(None)),
+            (json!({"session": "a"}), &[], some("a")),
+            (json!({"session_name": "b"}), &[], some("b")),
+            (json!({"session": "a", "session_name": "b"}), &[], some("a")),
+            (json!({"session": "", "session_name": "b"}), &[], some("b")),
+            (json!({}), &[("session", "c")], some("c")),
+            (json!({}), &[("session_name", "d"), ("session", "")], some("d")),
+            (json!({"session": null}), &[("session", "c")], some("c")),
+            (json!({"session": "a"}), &[("session", "c")], some("a")),
+            (json!({"session": 1}), &[("session", "c")], Err(("session", say::FIELD_NOT_TEXT))),
+            (json!({"session": "a", "session_name": []}), &[], Err(("session_name", say::FIELD_NOT_TEXT))),
+            (json!({"session_name": "a b"}), &[], Err(("session_name", say::FIELD_NOT_A_NAME))),
+            (json!({}), &[("session", "a/b")], Err(("session", say::FIELD_NOT_A_NAME))),
+        ] {
+            assert_eq!(read(ask(body.clone(), query).session()), expected, "{body} {query:?}");
+        }
+    }
+
+    #[test]
+    fn a_flag_is_a_boolean_and_in_a_query_a_word_for_one() {
+        let refused = Err(("force", say::FIELD_NOT_A_FLAG));
+        for (body, query, expected) in [
+            (json!({}), None, Ok(false)),
+            (json!({"force": true}), None, Ok(true)),
+            (json!({"force": false}), Some("true"), Ok(false)),
+            (json!({"force": null}), Some("1"), Ok(true)),
+            (json!({}), Some("true"), Ok(true)),
+            (json!({}), Some("false"), Ok(false)),
+            (json!({}), Some("0"), Ok(false)),
+            (json!({}), Some(""), Ok(false)),
+            (json!({}), Some("yes"), refused),
+            (json!({"force": "true"}), None, refused),
+            (json!({"force": 1}), Some("1"), refused),
+        ] {
+            let query: Vec<_> = query.map(|value| ("force", value)).into_iter().collect();
+            assert_eq!(read(ask(body.clone(), &query).flag("force")), expected, "{body} {query:?}");
+        }
+    }
+
+    #[test]
+    fn an_integration_id_is_a_uuid_wherever_it_stands() {
+        let id = "00000000-0000-4000-8000-000000000007";
+        let wanted = ask(json!({}), &[("integration_id", id)]).wanted().unwrap();
+        assert_eq!(wanted.integration_id.map(|id| id.to_string()).as_deref(), Some(id));
+        assert!(!ask(json!({"integration_id": ""}), &[]).wanted().unwrap().is_named());
+        let refused = read(ask(json!({"integration_id": "7"}), &[]).wanted().map(drop));
+        assert_eq!(refused, Err(("integration_id", say::FIELD_NOT_AN_ID)));
     }
 }

@@ -22,8 +22,9 @@ use crate::deadline::Deadline;
 use crate::error::Error;
 use crate::event::{self, Readable};
 use crate::logs;
+use crate::sentence::{self as say, Language};
 
-/// What supabase-js sends today, what its tracing adds, and our own.
+/// What supabase-js sends today, what its tracing adds, and our own. `Accept-Language` needs no allowance.
 const ALLOWED_HEADERS: &str = "authorization, x-client-info, apikey, content-type, x-retry-count, x-region, \
     traceparent, tracestate, baggage, idempotency-key";
 
@@ -32,6 +33,9 @@ const EXPOSED_HEADERS: &str = "retry-after, x-request-id";
 
 /// How long a browser may keep a preflight's answer, in seconds: Chromium's own limit.
 const MAX_AGE_S: &str = "7200";
+
+/// What an answer depends on, beside the request itself.
+const VARY: &str = "Origin, Accept-Language";
 
 /// An answer of a handler: 200 with this body, and `Cache-Control: no-store`.
 pub type Answer = serde_json::Value;
@@ -93,6 +97,7 @@ where
     let origin =
         request.headers().get(header::ORIGIN).and_then(|value| value.to_str().ok()).map(str::to_owned);
     let method = request.method().clone();
+    let language = Language::wanted_by(request.headers());
 
     let response = if method == Method::OPTIONS {
         preflight(methods)
@@ -106,8 +111,8 @@ where
         };
         log(&method, &outcome, clock::now().0 - now.0, &request_id);
         match outcome {
-            Ok(body) => json_response(Response::builder().status(StatusCode::OK), &body),
-            Err(error) => error_response(&error, &request_id),
+            Ok(body) => json_response(Response::builder().status(StatusCode::OK), &body, language),
+            Err(error) => error_response(&error, &request_id, language),
         }
     };
     finish(response, &app.config, origin.as_deref(), &request_id)
@@ -126,7 +131,7 @@ where
     W: Future<Output = Result<Answer, Error>>,
 {
     if event::is_unreadable(&request) {
-        return Err(Error::BadRequest("This is not an HTTP request as API Gateway hands it on.".to_owned()));
+        return Err(Error::BadRequest { field: "event", wrong: say::NOT_HTTP });
     }
     if !methods.split(", ").any(|allowed| allowed == request.method().as_str()) {
         return Err(Error::MethodNotAllowed(methods));
@@ -155,15 +160,12 @@ fn log(method: &Method, outcome: &Result<Answer, Error>, took_ms: i64, request_i
     }
 }
 
-fn error_response(error: &Error, request_id: &str) -> Response<Body> {
+fn error_response(error: &Error, request_id: &str, language: Language) -> Response<Body> {
     let public = error.public();
-    let mut body = json!({
-        "success": false, "error": public.sentence, "code": public.code,
-        "retryable": public.retryable(), "request_id": request_id,
+    let body = json!({
+        "success": false, "error": public.error(language), "hint": public.hint(language), "code": public.code,
+        "retryable": public.retryable, "request_id": request_id,
     });
-    if let Some(hint) = public.hint {
-        body["hint"] = hint.into();
-    }
     let mut response = Response::builder().status(public.status);
     if let Some(after) = public.retry_after {
         response = response.header(header::RETRY_AFTER, after.as_secs().max(1));
@@ -171,13 +173,14 @@ fn error_response(error: &Error, request_id: &str) -> Response<Body> {
     if let Error::MethodNotAllowed(methods) = error {
         response = response.header(header::ALLOW, format!("{methods}, OPTIONS"));
     }
-    json_response(response, &body)
+    json_response(response, &body, language)
 }
 
-fn json_response(response: response::Builder, body: &impl Serialize) -> Response<Body> {
+fn json_response(response: response::Builder, body: &impl Serialize, language: Language) -> Response<Body> {
     let text = serde_json::to_string(body).unwrap_or_else(|_| r#"{"success":false}"#.to_owned());
     response
         .header(header::CONTENT_TYPE, "application/json")
+        .header(header::CONTENT_LANGUAGE, language.tag())
         .header(header::CACHE_CONTROL, "no-store")
         .body(Body::Text(text))
         .unwrap_or_else(|_| Response::new(Body::Empty))
@@ -202,7 +205,7 @@ fn finish(
     request_id: &str,
 ) -> Response<Body> {
     let headers = response.headers_mut();
-    headers.insert(header::VARY, HeaderValue::from_static("Origin"));
+    headers.insert(header::VARY, HeaderValue::from_static(VARY));
     headers.insert(header::ACCESS_CONTROL_EXPOSE_HEADERS, HeaderValue::from_static(EXPOSED_HEADERS));
     if let Some(Ok(allowed)) = config.origins.allow(origin).map(HeaderValue::from_str) {
         headers.insert(header::ACCESS_CONTROL_ALLOW_ORIGIN, allowed);

@@ -1,14 +1,17 @@
-//! What can go wrong, and what each of the three parties is told: the log the whole cause, the person a sentence,
-//! the frontend a stable code and whether calling again can help.
+//! What can go wrong, and what each of the three parties is told: the log the whole cause, the person a sentence and the
+//! way on, the frontend a stable code and whether calling again can help.
 
 use std::time::Duration;
 
 use lambda_http::http::StatusCode;
 
 use crate::caller::Refusal;
-use crate::hint;
+use crate::sentence::{self as say, Language, Sentence};
 use crate::store::StoreError;
 use crate::wpp::PlatformError;
+
+/// For what is under way already.
+const SOON: Option<Duration> = Some(Duration::from_secs(2));
 
 /// Why a request has no good answer. `Display` is for the log and never holds a secret or an upstream's text.
 #[derive(Debug, thiserror::Error)]
@@ -16,9 +19,14 @@ pub enum Error {
     /// The user's token was not accepted.
     #[error("caller refused: {0}")]
     Caller(#[from] Refusal),
-    /// The request cannot be understood; the text says what is wrong with it, to the person.
-    #[error("bad request: {0}")]
-    BadRequest(String),
+    /// A part of the request is not as it must be.
+    #[error("bad request: {}", wrong.about(field, Language::English))]
+    BadRequest {
+        /// The part: mostly a field's name.
+        field: &'static str,
+        /// What is wrong with it. The value is not told: it may be a secret in the wrong place.
+        wrong: Sentence,
+    },
     /// The body is not JSON.
     #[error("the body is not valid JSON: {0}")]
     InvalidJson(serde_json::Error),
@@ -37,12 +45,12 @@ pub enum Error {
     /// The organisation has no such number.
     #[error("no such number")]
     NumberNotFound,
-    /// Another request is still creating the number.
-    #[error("another request is still creating the number")]
-    CreationInProgress,
     /// The idempotency key was used with another request.
     #[error("idempotency key reused with another request")]
     IdempotencyMismatch,
+    /// Another request is still creating the number.
+    #[error("another request is still creating the number")]
+    CreationInProgress,
     /// The platform refuses a number's API key for good.
     #[error("the platform refuses the API key")]
     ApiKeyRejected,
@@ -70,29 +78,44 @@ pub enum Error {
 }
 
 /// What leaves the function for an [`Error`].
+#[derive(Debug)]
 pub struct Public {
     /// The HTTP status.
     pub status: StatusCode,
     /// A stable word for programs.
     pub code: &'static str,
-    /// A sentence for a person.
-    pub sentence: String,
-    /// What the person can do about it.
-    pub hint: Option<&'static str>,
+    /// Whether the same request can succeed later. Not the status says that: the frontend repeats some of these in vain.
+    pub retryable: bool,
     /// Earliest moment at which a repetition makes sense.
     pub retry_after: Option<Duration>,
+    what: Sentence,
+    field: &'static str,
+    way_on: Sentence,
 }
 
 impl Public {
-    /// What only the person can mend. The frontend shows the sentence alone, so that holds the advice too.
-    fn with_advice(code: &'static str, what: &str, hint: &'static str) -> Self {
-        let sentence = format!("{what} {hint}");
-        Self { status: StatusCode::CONFLICT, code, sentence, hint: Some(hint), retry_after: None }
+    /// What passes by itself.
+    fn passing(status: StatusCode, code: &'static str, what: Sentence) -> Self {
+        Self { retryable: true, ..Self::lasting(status, code, what, say::TRY_AGAIN) }
     }
 
-    /// Whether the same request can succeed later: the statuses that the frontend repeats.
-    pub fn retryable(&self) -> bool {
-        matches!(self.status.as_u16(), 408 | 429 | 500 | 502 | 503 | 504)
+    /// What stays until somebody does something about it.
+    fn lasting(status: StatusCode, code: &'static str, what: Sentence, way_on: Sentence) -> Self {
+        Self { status, code, retryable: false, retry_after: None, what, field: "", way_on }
+    }
+
+    fn after(self, retry_after: Option<Duration>) -> Self {
+        Self { retry_after, ..self }
+    }
+
+    /// All that a person needs, since the frontend shows this alone: what is wrong, and the way on.
+    pub fn error(&self, language: Language) -> String {
+        format!("{} {}", self.what.about(self.field, language), self.hint(language))
+    }
+
+    /// The way on.
+    pub fn hint(&self, language: Language) -> &'static str {
+        self.way_on.text(language)
     }
 }
 
@@ -105,80 +128,233 @@ impl Error {
 
     /// The one place where an error becomes an answer.
     pub fn public(&self) -> Public {
-        use StatusCode as S;
-        let (status, code, sentence) = match self {
+        use {PlatformError as P, StatusCode as S, StoreError as D};
+        let (passing, lasting) = (Public::passing, Public::lasting);
+        match self {
             Self::Caller(Refusal::KeysUnavailable) => {
-                (S::SERVICE_UNAVAILABLE, "auth_unavailable", "Your sign-in cannot be checked right now.")
+                passing(S::SERVICE_UNAVAILABLE, "auth_unavailable", say::SIGN_IN_UNCHECKED)
             }
-            Self::Caller(Refusal::Missing) => (S::UNAUTHORIZED, "unauthorized", "Please sign in."),
+            Self::Caller(Refusal::Missing) => {
+                lasting(S::UNAUTHORIZED, "unauthorized", say::NOT_SIGNED_IN, say::SIGN_IN)
+            }
             Self::Caller(Refusal::Expired) => {
-                (S::UNAUTHORIZED, "session_expired", "Your sign-in has expired. Please sign in again.")
+                lasting(S::UNAUTHORIZED, "session_expired", say::SIGN_IN_EXPIRED, say::SIGN_IN)
             }
-            Self::Caller(_) => (S::UNAUTHORIZED, "unauthorized", "Your sign-in was not accepted."),
-            Self::BadRequest(what) => (S::BAD_REQUEST, "invalid_request", what.as_str()),
-            Self::InvalidJson(_) => (S::BAD_REQUEST, "invalid_json", "The request body is not valid JSON."),
-            Self::UnsupportedMediaType => {
-                (S::UNSUPPORTED_MEDIA_TYPE, "unsupported_media_type", "The request body must be JSON.")
+            Self::Caller(_) => lasting(S::UNAUTHORIZED, "unauthorized", say::SIGN_IN_REFUSED, say::SIGN_IN),
+
+            Self::BadRequest { field, wrong } => {
+                Public { field, ..lasting(S::BAD_REQUEST, "invalid_request", *wrong, say::RELOAD) }
             }
-            Self::BodyTooLarge => (S::PAYLOAD_TOO_LARGE, "body_too_large", "The request body is too large."),
+            Self::InvalidJson(_) => lasting(S::BAD_REQUEST, "invalid_json", say::BROKEN_JSON, say::RELOAD),
             Self::MethodNotAllowed(_) => {
-                (S::METHOD_NOT_ALLOWED, "method_not_allowed", "This address does not take this method.")
+                lasting(S::METHOD_NOT_ALLOWED, "method_not_allowed", say::NOT_AVAILABLE, say::RELOAD)
             }
+            Self::BodyTooLarge => {
+                lasting(S::PAYLOAD_TOO_LARGE, "body_too_large", say::TOO_LARGE, say::RELOAD)
+            }
+            Self::UnsupportedMediaType => {
+                lasting(S::UNSUPPORTED_MEDIA_TYPE, "unsupported_media_type", say::NOT_JSON, say::RELOAD)
+            }
+            Self::IdempotencyMismatch => {
+                lasting(S::UNPROCESSABLE_ENTITY, "idempotency_mismatch", say::USED_DIFFERENTLY, say::RELOAD)
+            }
+
             Self::NoOrganization => {
-                (S::NOT_FOUND, "organization_not_found", "Your account belongs to no organisation.")
+                lasting(S::NOT_FOUND, "organization_not_found", say::NO_ORGANIZATION, say::TELL)
             }
             Self::NumberNotFound => {
-                (S::NOT_FOUND, "number_not_found", "Your organisation has no such WhatsApp number.")
+                lasting(S::NOT_FOUND, "number_not_found", say::NO_SUCH_NUMBER, say::CONNECT)
             }
-            Self::CreationInProgress => (
-                S::SERVICE_UNAVAILABLE,
-                "creation_in_progress",
-                "Another request is still creating this number. Please try again in a moment.",
-            ),
-            Self::IdempotencyMismatch => (
-                S::UNPROCESSABLE_ENTITY,
-                "idempotency_mismatch",
-                "This Idempotency-Key was used for a different request.",
-            ),
             Self::ApiKeyRejected => {
-                return Public::with_advice(
-                    "api_key_rejected",
-                    "WhatsApp no longer accepts this number's key.",
-                    hint::RECREATE,
-                );
+                lasting(S::CONFLICT, "api_key_rejected", say::ACCESS_LOST, say::RECONNECT)
             }
-            Self::ApiKeyNotActive => (
-                S::SERVICE_UNAVAILABLE,
-                "api_key_not_active",
-                "WhatsApp is still activating this number. Please try again in a moment.",
-            ),
-            Self::TokenRejected => {
-                (S::BAD_GATEWAY, "token_rejected", "WhatsApp does not accept our access to this number.")
+            Self::SessionLost => lasting(S::CONFLICT, "session_lost", say::LINK_LOST, say::RECONNECT),
+            Self::ApiKeyNotActive => {
+                passing(S::SERVICE_UNAVAILABLE, "api_key_not_active", say::NOT_ACTIVE_YET).after(SOON)
             }
-            Self::SessionLost => {
-                return Public::with_advice(
-                    "session_lost",
-                    "WhatsApp no longer knows this number's session.",
-                    hint::RECREATE,
-                );
+            Self::CreationInProgress => {
+                passing(S::SERVICE_UNAVAILABLE, "creation_in_progress", say::STILL_CREATING).after(SOON)
             }
-            Self::Platform(error) => error.public(),
-            Self::Database(error) => error.public(),
-            Self::DeadlineExceeded => {
-                (S::GATEWAY_TIMEOUT, "deadline_exceeded", "This took too long. Please try again.")
+
+            Self::TokenRejected => passing(S::BAD_GATEWAY, "token_rejected", say::ACCESS_REFUSED),
+            Self::Platform(P::Busy(after)) => {
+                passing(S::SERVICE_UNAVAILABLE, "platform_busy", say::WHATSAPP_BUSY).after(*after)
             }
-            Self::Panic => (S::INTERNAL_SERVER_ERROR, "internal_error", "Something went wrong on our side."),
+            Self::Platform(P::Unavailable) => {
+                passing(S::BAD_GATEWAY, "platform_unavailable", say::WHATSAPP_UNREACHABLE)
+            }
+            Self::Platform(P::TimedOut) => {
+                passing(S::GATEWAY_TIMEOUT, "platform_timeout", say::WHATSAPP_SLOW)
+            }
+            Self::Platform(P::BadAnswer) => {
+                passing(S::BAD_GATEWAY, "platform_bad_answer", say::WHATSAPP_UNREADABLE)
+            }
+            Self::Platform(P::SecretRefused) => {
+                lasting(S::BAD_GATEWAY, "platform_secret_rejected", say::SERVICE_REFUSED, say::TELL)
+            }
+            Self::Platform(P::TokenRefused | P::KeyRefused | P::UnknownSession | P::Refused(_)) => {
+                lasting(S::BAD_GATEWAY, "platform_refused", say::WHATSAPP_REFUSED, say::TELL)
+            }
+
+            Self::Database(D::Unavailable { retry_after }) => {
+                passing(S::SERVICE_UNAVAILABLE, "database_unavailable", say::SERVICE_DOWN).after(*retry_after)
+            }
+            Self::Database(D::TimedOut) => passing(S::GATEWAY_TIMEOUT, "database_timeout", say::SERVICE_DOWN),
+            Self::Database(D::KeyRefused) => {
+                let what = say::SERVICE_MISCONFIGURED;
+                lasting(S::INTERNAL_SERVER_ERROR, "database_key_rejected", what, say::TELL)
+            }
+            Self::Database(D::NotMigrated) => {
+                let what = say::SERVICE_MISCONFIGURED;
+                lasting(S::INTERNAL_SERVER_ERROR, "database_not_migrated", what, say::TELL)
+            }
+            // A conflict is with another's write, and over with it; what is unreadable comes from a proxy.
+            Self::Database(D::Refused { status: 409, .. } | D::BadAnswer) => {
+                passing(S::INTERNAL_SERVER_ERROR, "database_error", say::WENT_WRONG)
+            }
+            Self::Database(D::Refused { .. }) => {
+                lasting(S::INTERNAL_SERVER_ERROR, "database_error", say::WENT_WRONG, say::TELL)
+            }
+
+            Self::DeadlineExceeded => passing(S::GATEWAY_TIMEOUT, "deadline_exceeded", say::TOO_SLOW),
+            // A mistake of ours makes the same request fail again.
+            Self::Panic => lasting(S::INTERNAL_SERVER_ERROR, "internal_error", say::WENT_WRONG, say::TELL),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeSet;
+
+    use super::*;
+
+    /// Every error; of those that carry something, one for each answer.
+    fn every() -> Vec<Error> {
+        let fields = [
+            say::NOT_HTTP,
+            say::NOT_AN_OBJECT,
+            say::FIELD_MISSING,
+            say::FIELD_NOT_TEXT,
+            say::FIELD_NOT_A_FLAG,
+            say::FIELD_NOT_AN_ID,
+            say::FIELD_NOT_A_NAME,
+            say::FIELD_NOT_ALONE,
+            say::HEADER_NOT_A_KEY,
+        ];
+        let after = Some(Duration::from_secs(7));
+        let platform = [
+            PlatformError::TokenRefused,
+            PlatformError::KeyRefused,
+            PlatformError::SecretRefused,
+            PlatformError::UnknownSession,
+            PlatformError::Busy(after),
+            PlatformError::Refused(400),
+            PlatformError::Unavailable,
+            PlatformError::TimedOut,
+            PlatformError::BadAnswer,
+        ];
+        let refused = |status| StoreError::Refused { status, code: "P0001".to_owned() };
+        let database = [
+            StoreError::Unavailable { retry_after: after },
+            StoreError::TimedOut,
+            StoreError::KeyRefused,
+            StoreError::NotMigrated,
+            refused(400),
+            refused(409),
+            StoreError::BadAnswer,
+        ];
+        let others = [
+            Error::Caller(Refusal::KeysUnavailable),
+            Error::Caller(Refusal::Missing),
+            Error::Caller(Refusal::Expired),
+            Error::Caller(Refusal::Malformed),
+            Error::InvalidJson(serde_json::from_str::<()>("{").unwrap_err()),
+            Error::UnsupportedMediaType,
+            Error::BodyTooLarge,
+            Error::MethodNotAllowed("POST"),
+            Error::NoOrganization,
+            Error::NumberNotFound,
+            Error::IdempotencyMismatch,
+            Error::CreationInProgress,
+            Error::ApiKeyRejected,
+            Error::ApiKeyNotActive,
+            Error::TokenRejected,
+            Error::SessionLost,
+            Error::DeadlineExceeded,
+            Error::Panic,
+        ];
+        let fields = fields.map(|wrong| Error::BadRequest { field: "session", wrong });
+        let upstream = platform.map(Error::Platform).into_iter().chain(database.map(Error::Database));
+        others.into_iter().chain(fields).chain(upstream).collect()
+    }
+
+    /// The README's table: status, code, whether it is worth repeating.
+    fn documented() -> BTreeSet<(u16, String, bool)> {
+        let rows =
+            include_str!("../../README.md").lines().skip_while(|line| !line.starts_with("| status | code |"));
+        let rows = rows.skip(2).take_while(|line| line.starts_with('|'));
+        rows.flat_map(|row| {
+            let cells: Vec<_> = row.trim_matches('|').split('|').map(str::trim).collect();
+            let (status, retryable) = (cells[0].parse().unwrap(), cells[2] == "yes");
+            let codes = cells[1].split('`').skip(1).step_by(2).map(str::to_owned);
+            codes.map(move |code| (status, code, retryable)).collect::<Vec<_>>()
+        })
+        .collect()
+    }
+
+    #[test]
+    fn each_error_has_the_status_and_the_code_that_the_readme_says() {
+        let said = |error: Error| {
+            let public = error.public();
+            (public.status.as_u16(), public.code.to_owned(), public.retryable)
         };
-        let hint = match self {
-            Self::NumberNotFound => Some(hint::CREATE_FIRST),
-            _ => None,
-        };
-        let retry_after = match self {
-            Self::Platform(PlatformError::Busy(after)) => *after,
-            Self::Database(StoreError::Unavailable { retry_after }) => *retry_after,
-            Self::ApiKeyNotActive | Self::CreationInProgress => Some(Duration::from_secs(2)),
-            _ => None,
-        };
-        Public { status, code, sentence: sentence.to_owned(), hint, retry_after }
+        assert_eq!(every().into_iter().map(said).collect::<BTreeSet<_>>(), documented());
+    }
+
+    #[test]
+    fn each_error_says_what_is_wrong_and_the_way_on_in_either_language() {
+        for public in every().iter().map(Error::public) {
+            for language in [Language::English, Language::Russian] {
+                let (error, hint) = (public.error(language), public.hint(language));
+                assert!(error.ends_with(&format!(". {hint}")) && hint.ends_with('.'), "{error}");
+                assert!(!error.contains(['{', '}']), "{error}");
+            }
+            assert_ne!(public.error(Language::English), public.error(Language::Russian));
+            let is_to_be_repeated = public.hint(Language::English).contains("try again in a moment");
+            assert_eq!(public.retryable, is_to_be_repeated, "{}", public.code);
+            assert!(public.retryable || public.retry_after.is_none(), "{}", public.code);
+        }
+    }
+
+    #[test]
+    fn what_only_an_operator_can_mend_says_whom_to_tell() {
+        let told =
+            |error: &Error| error.public().hint(Language::English).contains("administrator or support");
+        let told: BTreeSet<_> =
+            every().iter().filter(|error| told(error)).map(|error| error.public().code).collect();
+        let expected = [
+            "database_error",
+            "database_key_rejected",
+            "database_not_migrated",
+            "internal_error",
+            "organization_not_found",
+            "platform_refused",
+            "platform_secret_rejected",
+        ];
+        assert_eq!(told, BTreeSet::from(expected));
+    }
+
+    #[test]
+    fn a_field_is_named_and_what_passes_on_its_own_says_when() {
+        let wrong = Error::BadRequest { field: "force", wrong: say::FIELD_NOT_A_FLAG };
+        assert_eq!(wrong.to_string(), "bad request: The field \"force\" must be true or false.");
+        assert!(wrong.public().error(Language::Russian).starts_with("Поле «force» должно быть"));
+        let after = |error: Error| error.public().retry_after.map(|after| after.as_secs());
+        assert_eq!(after(Error::CreationInProgress), Some(2));
+        assert_eq!(after(Error::ApiKeyNotActive), Some(2));
+        assert_eq!(after(Error::Platform(PlatformError::Busy(Some(Duration::from_secs(7))))), Some(7));
+        let retry_after = Some(Duration::from_secs(7));
+        assert_eq!(after(Error::Database(StoreError::Unavailable { retry_after })), Some(7));
     }
 }

@@ -14,10 +14,10 @@ use reqwest::Url;
 use serde::{Deserialize, Deserializer};
 use serde_json::Value;
 
-/// The one parameter that a function reads from a query.
-const SESSION: &str = "session";
+/// What the functions read from a query.
+const QUERY_FIELDS: [&str; 4] = ["session", "session_name", "integration_id", "force"];
 
-/// A query is longer than a URI may be long before anything in it is a session: the rest of it says nothing.
+/// A query is longer than a URI may be long before any of these is good: the rest of it says nothing.
 const QUERY_VALUE_LIMIT: usize = 1024;
 
 /// The path parameter of an event that is no HTTP request; no route of ours has parameters.
@@ -39,8 +39,7 @@ impl From<Value> for Readable {
         let first = event["httpMethod"].as_str().filter(|_| second.is_none());
         let method = first.or(second).and_then(|method| Method::from_bytes(method.as_bytes()).ok());
         let headers = headers(&event);
-        let query = session(&event).map(|session| HashMap::from([(SESSION.to_owned(), session)]));
-        let query = query.unwrap_or_default().into();
+        let query = query(&event).into();
         let body = event["body"].as_str().map(str::to_owned);
         // What says that it is base64 and is not is a body that is not JSON, and refused as one.
         let is_base64 = event["isBase64Encoded"] == true
@@ -75,19 +74,16 @@ pub(crate) fn is_unreadable(request: &Request) -> bool {
     request.path_parameters_ref().is_some_and(|parameters| parameters.first(UNREADABLE).is_some())
 }
 
-/// `?session=`, the first of several, from whichever field the event has it in.
-fn session(event: &Value) -> Option<String> {
-    let found = match &event["rawQueryString"] {
-        Value::String(raw) => {
-            let url = Url::parse(&format!("http://localhost/?{raw}")).ok()?;
-            url.query_pairs().find(|(name, _)| name == SESSION)?.1.into_owned()
-        }
-        _ => {
-            let (several, one) = (&event["multiValueQueryStringParameters"], &event["queryStringParameters"]);
-            several[SESSION][0].as_str().or(one[SESSION].as_str())?.to_owned()
-        }
+/// What the functions read from a query, of each name the first, from whichever field the event has it in.
+fn query(event: &Value) -> HashMap<String, String> {
+    let url = event["rawQueryString"].as_str().map(|raw| Url::parse(&format!("http://localhost/?{raw}")));
+    let (several, one) = (&event["multiValueQueryStringParameters"], &event["queryStringParameters"]);
+    let value = |field: &str| match &url {
+        Some(url) => Some(url.as_ref().ok()?.query_pairs().find(|(name, _)| name == field)?.1.into_owned()),
+        None => several[field][0].as_str().or(one[field].as_str()).map(str::to_owned),
     };
-    Some(found.chars().take(QUERY_VALUE_LIMIT).collect())
+    let cut = |value: String| value.chars().take(QUERY_VALUE_LIMIT).collect();
+    QUERY_FIELDS.iter().filter_map(|field| Some(((*field).to_owned(), cut(value(field)?)))).collect()
 }
 
 /// The headers, the last of several of one name. `Host` and the like only serve to put together the address that was

@@ -1,4 +1,4 @@
-//! What a person can do about a number that does not get on: every such sentence, and when it is due.
+//! What a person can do about a number that does not get on, and when it is due.
 
 use std::time::Duration;
 
@@ -6,6 +6,7 @@ use serde_json::{Value, json};
 
 use crate::clock::UnixMs;
 use crate::number::Webhook;
+use crate::sentence::{self as say, Language, Sentence};
 use crate::store::Number;
 use crate::view::{State, View};
 use crate::wpp::Link;
@@ -16,45 +17,26 @@ const STARTS_WITHIN: Duration = Duration::from_secs(2 * 60);
 /// A QR that waits for longer has been forgotten, or cannot be scanned.
 const SCANNED_WITHIN: Duration = Duration::from_secs(10 * 60);
 
-/// For an organisation without the number that was asked for.
-pub const CREATE_FIRST: &str = "Create a number first.";
-
-/// For a number whose key or session the platform no longer knows.
-pub const RECREATE: &str =
-    "Create this number again (force_recreate with its session), then scan the new QR code.";
-
 /// An addition to an answer: that a number is stuck, and the way on.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Hint {
     /// A stable word for programs.
     pub code: &'static str,
-    /// A sentence for a person.
-    pub sentence: &'static str,
+    what: Sentence,
+    way_on: Sentence,
 }
 
-const SESSION_LOST: Hint = Hint { code: "session_lost", sentence: RECREATE };
+const SESSION_LOST: Hint = Hint { code: "session_lost", what: say::LINK_LOST, way_on: say::RECONNECT };
 
-const PASSKEY_REQUIRED: Hint = Hint {
-    code: "passkey_required",
-    sentence: "WhatsApp asks for a passkey. Open WhatsApp on the phone, confirm the passkey there, then come back here.",
-};
+const PASSKEY_REQUIRED: Hint =
+    Hint { code: "passkey_required", what: say::PASSKEY_WANTED, way_on: say::CONFIRM_PASSKEY };
 
-const START_STUCK: Hint = Hint {
-    code: "start_stuck",
-    sentence: "The number has been starting for minutes. Connect it again; if that does not help, create it again \
-        (force_recreate with its session).",
-};
+const START_STUCK: Hint = Hint { code: "start_stuck", what: say::STARTING_LONG, way_on: say::RECONNECT };
 
-const QR_NOT_SCANNED: Hint = Hint {
-    code: "qr_not_scanned",
-    sentence: "The QR code is still waiting. On the phone, open WhatsApp, Settings, Linked devices, Link a device, and \
-        scan the code that is shown now.",
-};
+const QR_NOT_SCANNED: Hint = Hint { code: "qr_not_scanned", what: say::QR_WAITING, way_on: say::SCAN };
 
-const WEBHOOK_PENDING: Hint = Hint {
-    code: "webhook_pending",
-    sentence: "The number is linked, but messages to it do not arrive here yet. We keep trying; if this stays, please tell support.",
-};
+const WEBHOOK_PENDING: Hint =
+    Hint { code: "webhook_pending", what: say::MESSAGES_MISSING, way_on: say::WAIT_OR_TELL };
 
 impl Hint {
     /// The hint that is due for a number in the state of `view`, which the mirror holds too.
@@ -81,9 +63,11 @@ impl Hint {
         }
     }
 
-    /// Puts the hint into an answer.
-    pub fn add_to(self, answer: &mut Value) {
+    /// Puts the hint into an answer: as `message` all that a person needs, as `hint` the way on alone.
+    pub fn add_to(self, answer: &mut Value, language: Language) {
+        let (what, way_on) = (self.what.text(language), self.way_on.text(language));
         answer["code"] = json!(self.code);
-        answer["hint"] = json!(self.sentence);
+        answer["message"] = json!(format!("{what} {way_on}"));
+        answer["hint"] = json!(way_on);
     }
 }

@@ -21,6 +21,7 @@ mod logs;
 pub mod number;
 mod refusal;
 pub mod secret;
+pub mod sentence;
 pub mod settings;
 pub mod store;
 pub mod token;

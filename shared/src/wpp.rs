@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use lambda_http::http::{Method, StatusCode};
+use lambda_http::http::Method;
 use reqwest::{Request, Url};
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
@@ -47,40 +47,6 @@ pub enum PlatformError {
     /// An answer that is not what the platform promises: HTML, a redirect, wrong types, far too long.
     #[error("unreadable answer")]
     BadAnswer,
-}
-
-impl PlatformError {
-    pub(crate) fn public(self) -> (StatusCode, &'static str, &'static str) {
-        use StatusCode as S;
-        match self {
-            Self::Busy(_) => (
-                S::SERVICE_UNAVAILABLE,
-                "platform_busy",
-                "WhatsApp is busy right now. Please try again in a moment.",
-            ),
-            Self::Unavailable => (
-                S::BAD_GATEWAY,
-                "platform_unavailable",
-                "WhatsApp cannot be reached right now. Please try again.",
-            ),
-            Self::TimedOut => {
-                (S::GATEWAY_TIMEOUT, "platform_timeout", "WhatsApp did not answer in time. Please try again.")
-            }
-            Self::BadAnswer => (
-                S::BAD_GATEWAY,
-                "platform_bad_answer",
-                "WhatsApp sent an answer we cannot read. Please try again.",
-            ),
-            Self::SecretRefused => (
-                S::BAD_GATEWAY,
-                "platform_secret_rejected",
-                "WhatsApp does not accept this service's access.",
-            ),
-            Self::TokenRefused | Self::KeyRefused | Self::UnknownSession | Self::Refused(_) => {
-                (S::BAD_GATEWAY, "platform_refused", "WhatsApp refused the request.")
-            }
-        }
-    }
 }
 
 impl From<Failure> for PlatformError {

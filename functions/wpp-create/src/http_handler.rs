@@ -2,50 +2,43 @@
 
 use std::sync::Arc;
 
-use serde::Deserialize;
 use serde_json::json;
 use shared::App;
-use shared::ask::{Ask, Named};
+use shared::ask::Ask;
 use shared::clock::UnixMs;
 use shared::creation::{Created, heal, obtain};
 use shared::edge::Answer;
 use shared::error::Error;
 use shared::hint::Hint;
 use shared::number::Line;
+use shared::sentence::{self as say, Language};
 use shared::store::{CreateMode, Number, Wanted};
 use shared::view::{State, View};
 
 use crate::linking;
 
-#[derive(Deserialize)]
-struct Body {
-    force_recreate: Option<bool>,
-    add_new: Option<bool>,
-}
-
 /// `POST {"force_recreate"?, "add_new"?, "session"? | "session_name"? | "integration_id"?}`: the organisation's number (the
 /// named one, where one is named), new credentials for it, or one more number.
 pub async fn handle(app: Arc<App>, ask: Ask) -> Result<Answer, Error> {
-    let wanted = ask.body_as::<Named>()?.wanted()?;
-    let mode = mode(&ask.body_as()?, &wanted)?;
+    let wanted = ask.wanted()?;
+    let mode = mode(&ask, &wanted)?;
     let (mut line, mut view) = attempt(&app, &ask, mode, &wanted).await?;
     // An unfinished number that turns out to be linked is finished; what was asked for is another one.
     if view.is_connected() && mode == CreateMode::AddNew && ask.idempotency_key.is_none() {
         (line, view) = attempt(&app, &ask, mode, &wanted).await?;
     }
-    Ok(answer(&line, &view))
+    Ok(answer(&line, &view, ask.language))
 }
 
-fn mode(body: &Body, wanted: &Wanted) -> Result<CreateMode, Error> {
-    let refuse = |why: &str| Err(Error::BadRequest(why.to_owned()));
-    match (body.force_recreate.unwrap_or(false), body.add_new.unwrap_or(false)) {
-        (true, true) => refuse("Ask for force_recreate or for add_new, not for both."),
-        (_, true) if wanted.is_named() => {
-            refuse("A number that is added cannot be named: it is not there yet.")
+fn mode(ask: &Ask, wanted: &Wanted) -> Result<CreateMode, Error> {
+    match (ask.flag("force_recreate")?, ask.flag("add_new")?) {
+        // A number that is added is not there yet, to be named or to be made again.
+        (is_recreated, true) if is_recreated || wanted.is_named() => {
+            Err(Error::BadRequest { field: "add_new", wrong: say::FIELD_NOT_ALONE })
         }
-        (false, false) => Ok(CreateMode::Ensure),
+        (_, true) => Ok(CreateMode::AddNew),
         (true, false) => Ok(CreateMode::ForceRecreate),
-        (false, true) => Ok(CreateMode::AddNew),
+        (false, false) => Ok(CreateMode::Ensure),
     }
 }
 
@@ -89,7 +82,7 @@ async fn connect<'a>(
     Ok((line, view))
 }
 
-fn answer(line: &Line<'_>, view: &View) -> Answer {
+fn answer(line: &Line<'_>, view: &View, language: Language) -> Answer {
     let status = match view.state {
         State::Connected => "connected",
         State::QrIssued => "qr_issued",
@@ -106,7 +99,7 @@ fn answer(line: &Line<'_>, view: &View) -> Answer {
         body["platform_status"] = json!(word);
     }
     if let Some(hint) = Hint::due(line.number(), view, line.webhook(), line.now()) {
-        hint.add_to(&mut body);
+        hint.add_to(&mut body, language);
     }
     body
 }

@@ -2,28 +2,23 @@
 
 use std::sync::Arc;
 
-use serde::Deserialize;
 use serde_json::json;
 use shared::App;
-use shared::ask::{Ask, check_session};
+use shared::ask::Ask;
 use shared::edge::Answer;
 use shared::error::Error;
 use shared::number::Line;
+use shared::sentence as say;
 use shared::store::Wanted;
 use shared::wpp::Link;
 
 /// When to ask again for a QR that is not ready, and for the next one.
 const POLL_AFTER_MS: u32 = 2_000;
 
-#[derive(Deserialize)]
-struct Body {
-    session: Option<String>,
-}
-
-/// `GET ?session=` or `POST {"session"}`. Answers `qr`, null only while the platform has none ready.
+/// `GET ?session=` or `POST {"session"}`, or `session_name` in either. Answers `qr`, null only while the platform has none
+/// ready.
 pub async fn handle(app: Arc<App>, ask: Ask) -> Result<Answer, Error> {
-    let Body { session } = ask.body_as()?;
-    let session = check_session(session.or(ask.query_session).unwrap_or_default())?;
+    let session = ask.session()?.ok_or(Error::BadRequest { field: "session", wrong: say::FIELD_MISSING })?;
     let wanted = Wanted { session: Some(session), integration_id: None };
 
     let found = app.store.find(ask.user_id, &wanted, ask.deadline).await?;
@@ -35,7 +30,11 @@ pub async fn handle(app: Arc<App>, ask: Ask) -> Result<Answer, Error> {
     let state = match &qr {
         Some(_) => "ready",
         // A linked number has none either; whether it still is one, only the platform knows.
-        None if line.was_connected() && line.status().await?.link == Link::Connected => "connected",
+        None if line.was_connected()
+            && matches!(line.status().await, Ok(status) if status.link == Link::Connected) =>
+        {
+            "connected"
+        }
         None => "not_ready",
     };
     Ok(json!({"success": true, "qr": qr, "state": state, "poll_after_ms": POLL_AFTER_MS}))

@@ -3,53 +3,49 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use serde::Deserialize;
 use serde_json::json;
 use shared::App;
-use shared::ask::{Ask, Named};
+use shared::ask::Ask;
 use shared::clock::UnixMs;
 use shared::deadline::Deadline;
 use shared::edge::Answer;
 use shared::error::Error;
 use shared::hint::Hint;
 use shared::number::Line;
+use shared::sentence::{self as say, Language, Sentence};
 use shared::view::{State, View};
 
 /// A platform that is slower is not waited for where the last known state will do.
 const STALE_AFTER: Duration = Duration::from_secs(4);
 
-#[derive(Deserialize)]
-struct Body {
-    force: Option<bool>,
-}
-
-/// `POST {"session_name"?, "session"?, "integration_id"?, "force"?}`. A number that is not named is the organisation's
-/// primary, else any active one.
+/// `POST {"session_name"?, "session"?, "integration_id"?, "force"?}`, or `GET` with the same as parameters. A number that is
+/// not named is the organisation's primary, else any active one.
 pub async fn handle(app: Arc<App>, ask: Ask) -> Result<Answer, Error> {
-    let force = ask.body_as::<Body>()?.force.unwrap_or(false);
-    let wanted = ask.body_as::<Named>()?.wanted()?;
+    let (force, wanted) = (ask.flag("force")?, ask.wanted()?);
 
     let found = app.store.find(ask.user_id, &wanted, ask.deadline).await?;
     found.organization_id.ok_or(Error::NoOrganization)?;
     let number = match found.number {
         Some(number) if number.settings.session().is_some() && number.settings.api_key().is_some() => number,
         None if wanted.is_named() => return Err(Error::NumberNotFound),
-        Some(_) => return Ok(disconnected("This WhatsApp number has no credentials yet. Connect it first.")),
-        None => return Ok(disconnected("Your organisation has no WhatsApp number yet.")),
+        Some(_) => return Ok(disconnected(say::NOT_CONNECTED_YET, ask.language)),
+        None => return Ok(disconnected(say::NO_NUMBER_YET, ask.language)),
     };
 
     let mut line = Line::open(&app, number, found.now, ask.deadline)?;
     let last_seen =
         line.number().seen.as_ref().map(|seen| (View::last_seen(seen), seen.at)).filter(|_| !force);
     if let Some(remembered) = line.remembered().filter(|_| !force) {
-        return Ok(answer(&remembered, &line));
+        return Ok(answer(&remembered, &line, ask.language));
     }
     if last_seen.is_some() {
         line.allow_until(ask.deadline.at_most(STALE_AFTER));
     }
     match (live(&mut line, ask.deadline).await, last_seen) {
-        (Ok(view), _) => Ok(answer(&view, &line)),
-        (Err(error), Some((view, at))) if error.is_platform_outage() => Ok(stale(&view, at, &line)),
+        (Ok(view), _) => Ok(answer(&view, &line, ask.language)),
+        (Err(error), Some((view, at))) if error.is_platform_outage() => {
+            Ok(stale(&view, at, &line, ask.language))
+        }
         (Err(error), _) => Err(error),
     }
 }
@@ -70,19 +66,22 @@ async fn live(line: &mut Line<'_>, deadline: Deadline) -> Result<View, Error> {
 }
 
 /// The platform is away: an outage disconnects nobody.
-fn stale(view: &View, seen_at: UnixMs, line: &Line<'_>) -> Answer {
-    let mut body = answer(view, line);
+fn stale(view: &View, seen_at: UnixMs, line: &Line<'_>, language: Language) -> Answer {
+    let mut body = answer(view, line, language);
     body["stale"] = json!(true);
+    body["message"] = json!(say::LAST_KNOWN.text(language));
     body["seen_at"] = json!(seen_at.to_rfc3339());
     body
 }
 
-fn disconnected(message: &str) -> Answer {
-    json!({"success": true, "status": State::Disconnected, "message": message})
+fn disconnected(message: Sentence, language: Language) -> Answer {
+    json!({"success": true, "status": State::Disconnected, "message": message.text(language)})
 }
 
-fn answer(view: &View, line: &Line<'_>) -> Answer {
-    let mut body = json!({"success": true, "status": view.state, "account_number": line.session(), "webhook": line.webhook()});
+fn answer(view: &View, line: &Line<'_>, language: Language) -> Answer {
+    let mut body = json!({
+        "success": true, "status": view.state, "account_number": line.session(), "webhook": line.webhook(),
+    });
     if let Some(qr) = &view.qr {
         body["qrcode"] = json!(qr);
     }
@@ -92,21 +91,19 @@ fn answer(view: &View, line: &Line<'_>) -> Answer {
     if let Some(word) = view.platform_status() {
         body["platform_status"] = json!(word);
     }
-    let hint = Hint::due(line.number(), view, line.webhook(), line.now());
-    if let Some(hint) = hint {
-        hint.add_to(&mut body);
+    if let Some(message) = message(view.state) {
+        body["message"] = json!(message.text(language));
     }
-    // The frontend shows no hint, but a message.
-    if let Some(message) = hint.map(|hint| hint.sentence).or(message(view.state)) {
-        body["message"] = json!(message);
+    if let Some(hint) = Hint::due(line.number(), view, line.webhook(), line.now()) {
+        hint.add_to(&mut body, language);
     }
     body
 }
 
-fn message(state: State) -> Option<&'static str> {
+fn message(state: State) -> Option<Sentence> {
     match state {
-        State::Disconnected => Some("WhatsApp is disconnected on this number."),
-        State::QrPending => Some("The QR code is being prepared."),
+        State::Disconnected => Some(say::DISCONNECTED),
+        State::QrPending => Some(say::QR_COMING),
         State::Connected | State::QrIssued => None,
     }
 }

@@ -197,7 +197,8 @@ impl Scene<'_> {
             user_id: self.school.user,
             deadline: deadline(),
             body: json!({}),
-            query_session: None,
+            query: Default::default(),
+            language: Default::default(),
             idempotency_key: None,
         };
         obtain(&self.sandboxes[0], &ask, CreateMode::ForceRecreate, Wanted::default()).await.map(drop)

@@ -66,7 +66,7 @@ async fn a_panic_is_a_500_of_ours_and_the_next_request_is_served() {
 #[tokio::test]
 async fn a_panic_before_the_first_await_is_caught_too() {
     let handler = |_: Arc<App>, ask: Ask| {
-        assert!(ask.query_session.is_some(), "canary");
+        assert!(!ask.query.is_empty(), "canary");
         std::future::ready(Ok(json!({})))
     };
     let panicked = answer(app(), "POST", handler, request()).await;
@@ -88,5 +88,32 @@ async fn a_retry_after_is_whole_seconds_and_at_least_one() {
         let busy = answer(app(), "POST", handler, request()).await;
         assert_eq!(told(&busy), (503, "platform_busy".to_owned()));
         assert_eq!(busy.headers()[header::RETRY_AFTER], header);
+    }
+}
+
+#[tokio::test]
+async fn a_handler_and_an_error_speak_the_language_that_was_asked_for() {
+    for (wanted, tag) in
+        [(Some("ru-RU, en;q=0.5"), "ru"), (Some("de, en;q=0.5, ru;q=0.4"), "en"), (None, "en")]
+    {
+        let asked = || {
+            let mut request = request();
+            let wanted = wanted.map(HeaderValue::from_static);
+            request.headers_mut().extend(wanted.map(|wanted| (header::ACCEPT_LANGUAGE, wanted)));
+            request
+        };
+        let handler = |_: Arc<App>, ask: Ask| std::future::ready(Ok(json!({"language": ask.language.tag()})));
+        let good = answer(app(), "POST", handler, asked()).await;
+        let failing = |_: Arc<App>, _: Ask| std::future::ready(Err(Error::SessionLost));
+        let failed = answer(app(), "POST", failing, asked()).await;
+        for response in [&good, &failed] {
+            assert_eq!(response.headers()[header::CONTENT_LANGUAGE], tag, "{wanted:?}");
+            assert_eq!(response.headers()[header::VARY], "Origin, Accept-Language");
+        }
+        let body = |response: &Response<Body>| serde_json::from_slice::<Answer>(response.body()).unwrap();
+        assert_eq!(body(&good)["language"], tag);
+        let (failed, russian) = (body(&failed), tag == "ru");
+        assert_eq!(failed["hint"].as_str().unwrap().starts_with("Удалите номер"), russian, "{failed}");
+        assert_eq!(failed["error"].as_str().unwrap().starts_with("Этот номер"), russian, "{failed}");
     }
 }

@@ -34,7 +34,7 @@ fn request(event: Value) -> Request {
 }
 
 fn session_of(event: Value) -> Option<String> {
-    request(event).query_string_parameters().first(SESSION).map(str::to_owned)
+    request(event).query_string_parameters().first("session").map(str::to_owned)
 }
 
 #[test]
@@ -44,7 +44,7 @@ fn what_the_functions_read_arrives_in_both_formats() {
         assert_eq!(request.method(), Method::POST);
         assert_eq!(request.headers()["authorization"], "Bearer a.b.c");
         assert_eq!(request.headers()["origin"], "https://app.example");
-        assert_eq!(request.query_string_parameters().first(SESSION), Some("4"));
+        assert_eq!(request.query_string_parameters().first("session"), Some("4"));
         assert_eq!(request.body().as_ref(), b"{}");
         assert!(!is_unreadable(&request));
     }
@@ -71,6 +71,24 @@ fn the_first_session_of_a_query_counts_in_whichever_field_it_is() {
         let event =
             with(with(v1(), "/multiValueQueryStringParameters", none), "/queryStringParameters", Value::Null);
         assert_eq!(session_of(event), None);
+    }
+}
+
+#[test]
+fn all_that_the_functions_read_is_taken_from_a_query_and_nothing_else() {
+    let all = json!({"session": "1", "session_name": "2", "integration_id": "3", "force": "true", "add_new": "true"});
+    let raw = "session=1&session_name=2&integration_id=3&force=true&add_new=true&force=0";
+    let second = with(v2(), "/rawQueryString", raw.into());
+    let first =
+        with(with(v1(), "/multiValueQueryStringParameters", Value::Null), "/queryStringParameters", all);
+    for event in [second, first] {
+        let query = request(event).query_string_parameters();
+        let value = |name| query.first(name);
+        assert_eq!(
+            ["session", "session_name", "integration_id"].map(value),
+            [Some("1"), Some("2"), Some("3")]
+        );
+        assert_eq!((value("force"), value("add_new")), (Some("true"), None));
     }
 }
 

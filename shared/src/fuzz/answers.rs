@@ -7,7 +7,7 @@ use super::*;
 use crate::clock::UnixMs;
 use crate::config::ServiceKey;
 use crate::secret::Secret;
-use crate::store::{Attempt, Intention, Lease, Mirrored, Store, Wanted};
+use crate::store::{Attempt, CreateMode, Lease, Mirrored, Store, Wanted};
 use crate::token::Token;
 use crate::upstream::Upstream;
 use crate::upstream::testing::Server;
@@ -98,12 +98,12 @@ fn fuzz_answers_of_the_database() {
         let (secret, token) = (Secret::new("s"), Token::stored(Secret::new("t"), None));
         let attempt = Attempt {
             user_id: Uuid::nil(),
-            intention: Intention::Use,
+            mode: CreateMode::Ensure,
             wanted: Wanted::default(),
             rejected: None,
             holder: Uuid::nil(),
             lease: Duration::ZERO,
-            joined: None,
+            waited_for: None,
             idempotency: None,
         };
         runtime.block_on(async {

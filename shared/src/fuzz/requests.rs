@@ -4,23 +4,15 @@ use std::sync::Arc;
 
 use lambda_http::http::{HeaderMap, HeaderValue, header};
 use lambda_http::{Body, Context, Request, RequestExt, Response};
-use serde::Deserialize;
 use uuid::Uuid;
 
 use super::*;
 use crate::App;
-use crate::ask::{Ask, check_session};
+use crate::ask::{Ask, checked_session};
 use crate::edge;
 use crate::error::Error;
 use crate::event::Readable;
-
-#[derive(Deserialize)]
-struct Shape {
-    #[serde(rename = "session")]
-    _session: Option<String>,
-    #[serde(rename = "force")]
-    _force: Option<bool>,
-}
+use crate::sentence::Language;
 
 fn event() -> Value {
     json!({
@@ -78,6 +70,7 @@ fn fuzz_events() {
         event["requestContext"]["http"]["method"] = method.into();
         event["headers"]["content-type"] = header.clone().into();
         event["headers"]["authorization"] = format!("bearer {header}").into();
+        event["headers"]["accept-language"] = header.clone().into();
         event["headers"]["origin"] = header.into();
         let answer = runtime.block_on(answer(&app, event));
         prop_assert!(matches!(answer.status().as_u16(), 204 | 401 | 405), "{answer:?}");
@@ -91,7 +84,8 @@ async fn answer(app: &Arc<App>, event: Value) -> Response<Body> {
     let request = Request::from(event).with_lambda_context(Context::default());
     let handler = |_: Arc<App>, _: Ask| std::future::ready(Ok(json!({})));
     let answer = edge::answer(app.clone(), "GET, POST", handler, request).await;
-    assert_eq!(answer.headers()[header::VARY], "Origin");
+    assert_eq!(answer.headers()[header::VARY], "Origin, Accept-Language");
+    assert_eq!(answer.headers().contains_key(header::CONTENT_LANGUAGE), !answer.body().is_empty());
     answer
 }
 
@@ -146,29 +140,31 @@ fn fuzz_bodies() {
     });
 }
 
+/// A value of a wrong type may be a secret in the wrong place.
 #[test]
 fn fuzz_wrong_fields() {
-    let canary = "[a-z]{12}";
-    hold(
-        (prop::sample::select(&["session", "force"][..]), canary, object(&["session", "force"])),
-        |(name, canary, mut body)| {
-            body.insert(name.to_owned(), json!([{canary.clone(): canary}]));
-            let ask = Ask {
-                user_id: Uuid::nil(),
-                deadline: Deadline::within(Duration::ZERO),
-                body: body.into(),
-                query_session: None,
-                idempotency_key: None,
-            };
-            let error = ask.body_as::<Shape>().err();
+    hold(("[a-z]{12}", object(&["session", "force"])), |(canary, mut body)| {
+        for field in ["session", "force"] {
+            body.insert(field.to_owned(), json!([{canary.clone(): canary}]));
+        }
+        let ask = Ask {
+            user_id: Uuid::nil(),
+            deadline: Deadline::within(Duration::ZERO),
+            language: Language::English,
+            body: body.into(),
+            query: Default::default(),
+            idempotency_key: None,
+        };
+        let refused = [ask.session().err(), ask.wanted().err(), ask.flag("force").err()];
+        for (error, named) in refused.into_iter().zip(["session", "session", "force"]) {
             prop_assert!(
-                matches!(&error, Some(Error::BadRequest(said)) if said.starts_with("The field ")),
+                matches!(error, Some(Error::BadRequest { field, .. }) if field == named),
                 "{error:?}"
             );
             prop_assert!(!format!("{error:?}").contains(&canary), "{error:?}");
-            Ok(())
-        },
-    );
+        }
+        Ok(())
+    });
 }
 
 #[test]
@@ -176,7 +172,7 @@ fn fuzz_sessions() {
     hold(text(), |session| {
         let plain = session.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"._-+@:".contains(&byte));
         let expected = plain && (1..=128).contains(&session.len());
-        let checked = check_session(session.clone()).ok();
+        let checked = checked_session("session", &session).ok();
         prop_assert_eq!(checked, expected.then_some(session));
         Ok(())
     });

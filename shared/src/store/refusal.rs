@@ -2,7 +2,6 @@
 
 use std::time::Duration;
 
-use lambda_http::http::StatusCode;
 use serde::Deserialize;
 
 use crate::upstream::{Failure, Reply};
@@ -36,28 +35,6 @@ pub enum StoreError {
     /// An answer of another shape than the function's.
     #[error("unreadable answer")]
     BadAnswer,
-}
-
-impl StoreError {
-    pub(crate) fn public(&self) -> (StatusCode, &'static str, &'static str) {
-        use StatusCode as S;
-        const DOWN: &str = "Our database cannot be reached right now. Please try again in a moment.";
-        match self {
-            Self::Unavailable { .. } => (S::SERVICE_UNAVAILABLE, "database_unavailable", DOWN),
-            Self::TimedOut => (S::GATEWAY_TIMEOUT, "database_timeout", DOWN),
-            Self::KeyRefused => (
-                S::INTERNAL_SERVER_ERROR,
-                "database_key_rejected",
-                "This service has no access to its database.",
-            ),
-            Self::NotMigrated => {
-                (S::INTERNAL_SERVER_ERROR, "database_not_migrated", "This service's database is not set up.")
-            }
-            Self::Refused { .. } | Self::BadAnswer => {
-                (S::INTERNAL_SERVER_ERROR, "database_error", "Our database did not do what it should.")
-            }
-        }
-    }
 }
 
 impl From<Failure> for StoreError {
@@ -107,6 +84,8 @@ pub(super) fn refusal(reply: &Reply) -> StoreError {
 
 #[cfg(test)]
 mod tests {
+    use lambda_http::http::StatusCode;
+
     use super::*;
 
     /// What is meant by a refusal with this status and body.

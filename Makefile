@@ -1,5 +1,6 @@
 # A few verbs. Every one sets up what it needs, says what it installs, and is quick the second time.
 
+SHELL := /bin/bash
 CARGO_LAMBDA ?= cargo-lambda
 
 # Many tests wait for servers rather than for a processor.
@@ -17,7 +18,9 @@ test: tools
 	cargo build
 	ulimit -S -n "$$(ulimit -H -n)" && cargo test --workspace -- --show-output
 
+# A migration that was released is never edited: SHA256SUMS knows each.
 check:
+	cd migrations && sha256sum --check --strict --quiet SHA256SUMS && ls [0-9]*.sql | diff - <(sed -n 's/.*  //p' SHA256SUMS)
 	cargo fmt --all --check
 	cargo clippy --workspace --all-targets -- -D warnings
 

@@ -146,8 +146,10 @@ begin
       including defaults including constraints including generated including identity);
     begin
       insert into pg_temp.wpp_probe
-        (organization_id, messenger_type, provider, name, is_active, is_primary, webhook_key, settings)
-      select r.organization_id, r.messenger_type, r.provider, r.name, r.is_active, r.is_primary, r.webhook_key, r.settings
+        (organization_id, messenger_type, provider, name, is_active, is_primary, webhook_key, settings,
+         created_at, updated_at)
+      select r.organization_id, r.messenger_type, r.provider, r.name, r.is_active, r.is_primary, r.webhook_key, r.settings,
+        now(), now()
       from jsonb_populate_record(null::public.messenger_integrations, jsonb_build_object(
         'organization_id', gen_random_uuid(), 'messenger_type', 'whatsapp', 'provider', 'wpp',
         'name', 'WhatsApp (WPP)', 'is_active', true, 'is_primary', false,
@@ -167,8 +169,8 @@ begin
     create temporary table wpp_probe (like public.whatsapp_sessions
       including defaults including constraints including generated including identity);
     foreach v_word in array '{connected,disconnected,qr_issued,pairing}'::text[] loop
-      insert into pg_temp.wpp_probe (organization_id, session_name, status)
-      select r.organization_id, r.session_name, r.status
+      insert into pg_temp.wpp_probe (organization_id, session_name, status, updated_at)
+      select r.organization_id, r.session_name, r.status, now()
       from jsonb_populate_record(null::public.whatsapp_sessions, jsonb_build_object(
         'organization_id', gen_random_uuid(), 'session_name', 'wpp_' || v_word, 'status', v_word)) r;
     end loop;

@@ -244,8 +244,10 @@ begin
       and (s.updated_at between v_at and clock_timestamp() + interval '1 minute') is not true;
     exit when found;
 
-    insert into public.whatsapp_sessions (organization_id, session_name, status, last_qr_b64, last_qr_at)
-    values (p_organization_id, v_state.session_name, v_state.status, v_state.last_qr_b64, v_state.last_qr_at)
+    insert into public.whatsapp_sessions
+      (organization_id, session_name, status, last_qr_b64, last_qr_at, updated_at)
+    values (p_organization_id, v_state.session_name, v_state.status, v_state.last_qr_b64, v_state.last_qr_at,
+      clock_timestamp())
     on conflict do nothing;
     exit when found;
 

@@ -280,8 +280,10 @@ begin
     end if;
     if v_number is null then
       insert into public.messenger_integrations
-        (organization_id, messenger_type, provider, name, is_active, is_primary, webhook_key, settings)
-      select r.organization_id, r.messenger_type, r.provider, r.name, true, false, r.webhook_key, '{}'
+        (organization_id, messenger_type, provider, name, is_active, is_primary, webhook_key, settings,
+         created_at, updated_at)
+      select r.organization_id, r.messenger_type, r.provider, r.name, true, false, r.webhook_key, '{}',
+        clock_timestamp(), clock_timestamp()
       from jsonb_populate_record(null::public.messenger_integrations, jsonb_build_object(
         'organization_id', p_organization_id, 'messenger_type', 'whatsapp', 'provider', 'wpp',
         'name', 'WhatsApp (WPP)', 'webhook_key', gen_random_uuid())) r

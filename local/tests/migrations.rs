@@ -3,39 +3,56 @@
 #![allow(clippy::unwrap_used, reason = "a test fails where it stands")]
 
 use std::collections::BTreeMap;
-use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use serde_json::{Value, json};
 use tokio_postgres::Client;
 use tokio_postgres::types::Json;
 
 use local::gate::Fault;
-use local::postgres::{Postgres, Storage};
+use local::postgres::{Postgres, Privileges, Storage, migrations};
 use local::stage::Stage;
 
-const BOOTSTRAP: &str = include_str!("../src/bootstrap.sql");
 const DEPLOYED: &str = include_str!("deployed.sql");
 const DUMP: &str = include_str!("dump.sql");
 
-fn migrations(below: &str) -> PathBuf {
-    Path::new(env!("CARGO_MANIFEST_DIR")).join("../migrations").join(below)
+/// A migration that is applied by hand.
+fn optional(name: &str) -> String {
+    std::fs::read_to_string(migrations().join("optional").join(name)).unwrap()
 }
 
-/// Puts a database as deployed ones are in the place of ours.
-async fn deploy(sql: &Client) {
-    sql.batch_execute("drop schema public cascade; create schema public").await.unwrap();
-    sql.batch_execute(BOOTSTRAP).await.unwrap();
-    sql.batch_execute(DEPLOYED).await.unwrap();
+/// A database that was there before us.
+async fn deployed() -> (Postgres, Client) {
+    let postgres = Postgres::start(0, &Storage::Temporary).await.unwrap();
+    postgres.replace(Privileges::Granted, DEPLOYED).await.unwrap();
+    let sql = postgres.connect().await.unwrap();
+    (postgres, sql)
 }
 
-/// A stage whose functions work on a database that was there before them.
+/// A stage whose functions work on such a database.
 async fn deployed_stage() -> Stage {
     let stage = Stage::start().await;
-    deploy(&stage.sql).await;
-    stage.world.postgres.migrate(&migrations("")).await.unwrap();
-    stage.world.postgrest.restart().await.unwrap();
+    stage.world.deploy(Privileges::Granted, DEPLOYED).await.unwrap();
     stage.world.seed(stage.school.id, stage.school.user, "school").await.unwrap();
     stage
+}
+
+/// The names of the files, release by release, as `SHA256SUMS` lists them: a comment begins a release.
+fn releases() -> Vec<Vec<String>> {
+    let sums = std::fs::read_to_string(migrations().join("SHA256SUMS")).unwrap();
+    let mut releases = Vec::new();
+    for line in sums.lines() {
+        match line.split_once("  ") {
+            None => releases.push(Vec::new()),
+            Some((_, file)) => releases.last_mut().unwrap().push(file.to_owned()),
+        }
+    }
+    releases
+}
+
+async fn apply(sql: &Client, file: &str) {
+    let text = std::fs::read_to_string(migrations().join(file)).unwrap();
+    sql.batch_execute(&text).await.unwrap_or_else(|error| panic!("{file}: {error:?}"));
 }
 
 async fn value(sql: &Client, query: &str) -> Value {
@@ -68,12 +85,10 @@ fn added(part: &str, before: &Value, after: &Value) -> Vec<Value> {
 
 #[tokio::test]
 async fn a_deployed_database_keeps_all_it_has() {
-    let postgres = Postgres::start(0, &Storage::Temporary).await.unwrap();
-    let sql = postgres.connect().await.unwrap();
-    deploy(&sql).await;
+    let (postgres, sql) = deployed().await;
     let theirs = tables(&sql).await;
     let (rows_before, before) = (rows(&sql, &theirs).await, value(&sql, DUMP).await);
-    postgres.migrate(&migrations("")).await.unwrap();
+    postgres.migrate(&migrations()).await.unwrap();
     let (rows_after, after) = (rows(&sql, &theirs).await, value(&sql, DUMP).await);
 
     let sorted = |rows: &BTreeMap<String, Value>| {
@@ -103,7 +118,7 @@ async fn applying_the_migrations_again_to_a_database_in_use_changes_nothing() {
     let sql = &stage.sql;
     let all = tables(sql).await;
     let before = (rows(sql, &all).await, value(sql, DUMP).await);
-    stage.world.postgres.migrate(&migrations("")).await.unwrap();
+    stage.world.postgres.migrate(&migrations()).await.unwrap();
     assert!((rows(sql, &all).await, value(sql, DUMP).await) == before);
 }
 
@@ -219,24 +234,102 @@ async fn what_is_ours_is_for_the_service_role_alone() {
     }
 }
 
-/// One that is forgotten among the grants would be open to everybody: Supabase's defaults are generous.
+/// A function or a table that is forgotten among the grants would be open to everybody in a project of before October 2026, and
+/// closed to us in one of after it. A migration may also be the last one that was applied.
 #[tokio::test]
-async fn every_function_and_table_of_ours_is_closed_to_browsers() {
-    let stage = Stage::start().await;
+async fn after_each_file_all_that_is_there_is_open_to_the_service_role_and_to_nobody_else() {
     let may = "select object, role, may from (
           select p.oid::regprocedure::text, r.role, has_function_privilege(r.role, p.oid, 'execute')
           from pg_proc p, unnest(array['anon', 'authenticated', 'service_role']) r (role)
-          where p.pronamespace = 'public'::regnamespace and p.proname like 'wpp\\_%'
+          where p.pronamespace = 'public'::regnamespace
         union all
-          select c.oid::regclass::text, r.role, has_table_privilege(r.role, c.oid, 'select, insert, update, delete')
-          from pg_class c, unnest(array['anon', 'authenticated', 'service_role']) r (role)
-          where c.relnamespace = 'public'::regnamespace and c.relkind = 'r' and c.relname like 'wpp\\_%'
+          select c.oid::regclass::text || ' ' || t.may, r.role, has_table_privilege(r.role, c.oid, t.may)
+          from pg_class c, unnest(array['anon', 'authenticated', 'service_role']) r (role),
+            unnest(array['select', 'insert', 'update', 'delete']) t (may)
+          where c.relnamespace = 'public'::regnamespace and c.relkind = 'r'
       ) privileges (object, role, may)";
-    let privileges = stage.sql.query(may, &[]).await.unwrap();
-    assert!(privileges.len() > 3 * 10);
-    for row in &privileges {
-        let (object, role, may): (String, String, bool) = (row.get(0), row.get(1), row.get(2));
-        assert_eq!(may, role == "service_role", "{role} and {object}");
+    let postgres = Postgres::start(0, &Storage::Temporary).await.unwrap();
+    let sql = postgres.connect().await.unwrap();
+    for privileges in [Privileges::Granted, Privileges::Nothing] {
+        postgres.replace(privileges, "").await.unwrap();
+        let mut seen = 0;
+        for file in releases().concat() {
+            apply(&sql, &file).await;
+            let rows = sql.query(may, &[]).await.unwrap();
+            assert!(rows.len() > seen, "{file} makes nothing");
+            seen = rows.len();
+            for row in &rows {
+                let (object, role, may): (String, String, bool) = (row.get(0), row.get(1), row.get(2));
+                assert_eq!(may, role == "service_role", "{privileges:?}, {file}: {role} and {object}");
+            }
+        }
+    }
+}
+
+/// Whatever release a database has, with what was written since: the present files bring it to where a new one is.
+#[tokio::test]
+async fn each_earlier_release_is_upgraded_to_what_a_fresh_database_has() {
+    let (postgres, sql) = deployed().await;
+    postgres.migrate(&migrations()).await.unwrap();
+    let fresh = value(&sql, DUMP).await;
+    let releases = releases();
+    for earlier in 0..=releases.len() {
+        postgres.replace(Privileges::Granted, DEPLOYED).await.unwrap();
+        for file in releases[..earlier].concat() {
+            apply(&sql, &file).await;
+        }
+        if earlier > 0 {
+            let used = format!("{}/tests/releases/{earlier}.sql", env!("CARGO_MANIFEST_DIR"));
+            sql.batch_execute(&std::fs::read_to_string(used).unwrap()).await.unwrap();
+        }
+        let all = tables(&sql).await;
+        let before = rows(&sql, &all).await;
+        postgres.migrate(&migrations()).await.unwrap();
+        assert_eq!(rows(&sql, &all).await, before, "after {earlier} releases");
+        assert!(value(&sql, DUMP).await == fresh, "after {earlier} releases");
+    }
+    let overloads =
+        "select count(*) from (select from pg_proc p where p.pronamespace = 'public'::regnamespace
+        group by p.proname having count(*) > 1) twice";
+    assert_eq!(sql.query_one(overloads, &[]).await.unwrap().get::<_, i64>(0), 0);
+}
+
+#[tokio::test]
+async fn what_is_ours_can_be_taken_away_and_nothing_of_theirs_with_it() {
+    let (postgres, sql) = deployed().await;
+    let theirs = tables(&sql).await;
+    let before = (rows(&sql, &theirs).await, value(&sql, DUMP).await);
+    postgres.migrate(&migrations()).await.unwrap();
+    for _ in 0..2 {
+        sql.batch_execute(&optional("remove.sql")).await.unwrap();
+        let (rows_after, mut after) = (rows(&sql, &theirs).await, value(&sql, DUMP).await);
+        // The one thing that stays serves the siblings too.
+        let indexes = after["indexes"].as_array_mut().unwrap();
+        indexes.retain(|index| !index.as_str().unwrap().contains("wpp_numbers_of_organization"));
+        assert!((rows_after, after) == before);
+    }
+}
+
+/// A migration that waits keeps every other writer waiting behind it.
+#[tokio::test]
+async fn a_migration_waits_five_seconds_for_a_lock_and_not_longer() {
+    let (postgres, sql) = deployed().await;
+    let blocker = postgres.connect().await.unwrap();
+    blocker.batch_execute("begin; lock table messenger_integrations in access exclusive mode").await.unwrap();
+    let refused = tokio::time::timeout(Duration::from_secs(20), postgres.migrate(&migrations())).await;
+    assert!(refused.unwrap().unwrap_err().to_string().contains("lock timeout"));
+    assert!(
+        sql.query_one("select to_regclass('wpp_numbers')::text", &[])
+            .await
+            .unwrap()
+            .get::<_, Option<&str>>(0)
+            .is_none()
+    );
+    for file in releases().concat() {
+        let text = std::fs::read_to_string(migrations().join(&file)).unwrap();
+        let begins = text.find("set lock_timeout = '5s';").unwrap_or(usize::MAX);
+        let works = ["\ncreate ", "\ndo ", "\nalter ", "\ngrant ", "\ndrop "];
+        assert!(works.iter().filter_map(|work| text.find(work)).all(|work| begins < work), "{file}");
     }
 }
 
@@ -259,9 +352,10 @@ async fn the_optional_migration_hides_the_settings_and_nothing_else() {
         asked(&stage, &path, None, &anon, &stage.school.token).await
     };
     assert_eq!(read("id,settings").await, 200);
-    stage.world.postgres.migrate(&migrations("optional")).await.unwrap();
+    let hide = optional("hide_settings_from_browsers.sql");
+    stage.sql.batch_execute(&hide).await.unwrap();
     let once = value(&stage.sql, DUMP).await;
-    stage.world.postgres.migrate(&migrations("optional")).await.unwrap();
+    stage.sql.batch_execute(&hide).await.unwrap();
     assert!(value(&stage.sql, DUMP).await == once);
 
     assert_eq!(read("id,name,is_active,is_primary,colour,created_at").await, 200);
@@ -269,11 +363,15 @@ async fn the_optional_migration_hides_the_settings_and_nothing_else() {
         let status = read(columns).await;
         assert!([401, 403].contains(&status), "{columns}: {status}");
     }
-    let columns = "select jsonb_object_agg(column_name, has_column_privilege('authenticated',
-            'messenger_integrations', column_name, 'select'))
-        from information_schema.columns where table_name = 'messenger_integrations'";
-    for (column, may) in value(&stage.sql, columns).await.as_object().unwrap() {
-        assert_eq!(may, &json!(column != "settings"), "{column}");
+    let rights = "select column_name::text, role, rights.name,
+            has_column_privilege(role, 'messenger_integrations', column_name, rights.name)
+        from information_schema.columns, unnest(array['anon', 'authenticated']) r (role),
+            unnest(array['select', 'insert', 'update']) rights (name)
+        where table_name = 'messenger_integrations'";
+    for row in stage.sql.query(rights, &[]).await.unwrap() {
+        let (column, role, right, may): (String, String, String, bool) =
+            (row.get(0), row.get(1), row.get(2), row.get(3));
+        assert_eq!(may, column != "settings", "{role}: {right} {column}");
     }
     let answer = stage.post("wpp-status", json!({"force": true})).await;
     assert_eq!(answer.json["account_number"], json!(line.session), "{answer:?}");

@@ -328,6 +328,15 @@ mod tests {
     }
 
     #[test]
+    fn of_a_databases_refusals_a_conflict_alone_passes() {
+        for (status, passes) in [(400, false), (404, false), (409, true), (422, false), (302, false)] {
+            let error = Error::Database(StoreError::Refused { status, code: String::new() });
+            assert_eq!(error.public().retryable, passes, "{status}");
+        }
+        assert!(Error::Database(StoreError::BadAnswer).public().retryable);
+    }
+
+    #[test]
     fn what_only_an_operator_can_mend_says_whom_to_tell() {
         let told =
             |error: &Error| error.public().hint(Language::English).contains("administrator or support");

@@ -1,0 +1,503 @@
+//! The SQL functions, asked directly: what each answers, whose rows it touches, and what a wrong clock does to it.
+
+#![allow(clippy::unwrap_used, reason = "a test fails where it stands")]
+
+use local::postgres::{Postgres, Storage};
+use serde_json::{Value, json};
+use tokio_postgres::Client;
+use tokio_postgres::types::{Json, ToSql};
+use uuid::Uuid;
+
+/// Two attempts at the same thing.
+const ME: Uuid = Uuid::from_u128(1);
+const OTHER: Uuid = Uuid::from_u128(2);
+
+/// A database with an organisation and its user.
+struct Database {
+    postgres: Postgres,
+    sql: Client,
+    organisation: Uuid,
+    user: Uuid,
+}
+
+/// A request to begin a creation; the rest is as by default.
+#[derive(Default)]
+struct Begin<'a> {
+    mode: &'a str,
+    holder: Option<Uuid>,
+    integration: Option<Uuid>,
+    waited_for: Option<Uuid>,
+    key: Option<&'a str>,
+    rejected: Option<&'a str>,
+}
+
+impl Database {
+    async fn start() -> Self {
+        let postgres = Postgres::start(0, &Storage::Temporary).await.unwrap();
+        let sql = postgres.connect().await.unwrap();
+        let mut database = Self { postgres, sql, organisation: Uuid::nil(), user: Uuid::nil() };
+        database.renew().await;
+        database
+    }
+
+    /// Leaves nothing but a new organisation.
+    async fn renew(&mut self) {
+        let empty = "reset role;
+            truncate organizations, wpp_numbers, wpp_creations, wpp_idempotency_keys, wpp_token_leases cascade;
+            set role service_role";
+        self.sql.batch_execute(empty).await.unwrap();
+        (self.organisation, self.user) = self.organisation().await;
+    }
+
+    async fn organisation(&self) -> (Uuid, Uuid) {
+        let (organisation, user) = (Uuid::new_v4(), Uuid::new_v4());
+        self.run("insert into organizations (id) values ($1)", &[&organisation]).await;
+        self.run("insert into profiles (id, organization_id) values ($1, $2)", &[&user, &organisation]).await;
+        (organisation, user)
+    }
+
+    async fn run(&self, statement: &str, values: &[&(dyn ToSql + Sync)]) -> u64 {
+        self.sql.execute(statement, values).await.unwrap()
+    }
+
+    /// What a query of one JSON value answers.
+    async fn value(&self, query: &str, values: &[&(dyn ToSql + Sync)]) -> Value {
+        let row = self.sql.query_one(&format!("select to_jsonb({query})"), values).await.unwrap();
+        row.get::<_, Option<Json<Value>>>(0).map_or(Value::Null, |json| json.0)
+    }
+
+    async fn begin(&self, begin: Begin<'_>) -> Value {
+        let holder = begin.holder.unwrap_or(ME);
+        self.value(
+            "wpp_begin_creation($1, $2, $3, 10000, p_integration_id => $4, p_waited_for => $5,
+                p_idempotency_key => $6, p_request => jsonb_build_object('mode', $2::text), p_rejected => $7)",
+            &[
+                &self.user,
+                &begin.mode,
+                &holder,
+                &begin.integration,
+                &begin.waited_for,
+                &begin.key,
+                &begin.rejected,
+            ],
+        )
+        .await
+    }
+
+    async fn save(&self, creation: &Value, holder: Uuid, key: &str, session: &str) -> Value {
+        self.save_in(self.organisation, creation, holder, key, session).await
+    }
+
+    async fn save_in(
+        &self,
+        organisation: Uuid,
+        creation: &Value,
+        holder: Uuid,
+        key: &str,
+        session: &str,
+    ) -> Value {
+        let save = "wpp_save_credentials($1, $2, $3, $4, $5)";
+        self.value(save, &[&organisation, &id(creation), &holder, &key, &session]).await
+    }
+
+    /// A number that was made just now: its row.
+    async fn number(&self, mode: &str, key: &str, session: &str) -> Uuid {
+        let click = Uuid::new_v4().to_string();
+        let begun = self.begin(Begin { mode, key: Some(&click), ..Begin::default() }).await;
+        assert_eq!(begun["outcome"], "begun", "{begun}");
+        id(&self.save(&begun["creation"], ME, key, session).await["number"]["integration_id"])
+    }
+
+    async fn remember(
+        &self,
+        organisation: Uuid,
+        session: &str,
+        status: &str,
+        at_ms: i64,
+        qr: Option<&str>,
+    ) -> Value {
+        let remember = "wpp_remember_session($1, $2, $3, $4, $5)";
+        self.value(remember, &[&organisation, &session, &status, &at_ms, &qr]).await
+    }
+
+    async fn link(&self, session: &str) {
+        let now = self.now().await;
+        let mirror = self.remember(self.organisation, session, "connected", now, None).await;
+        assert_eq!(mirror["status"], "connected");
+    }
+
+    async fn now(&self) -> i64 {
+        self.value("wpp_now_ms()", &[]).await.as_i64().unwrap()
+    }
+
+    /// Everything that is kept, as text.
+    async fn everything(&self) -> String {
+        let mut all = String::new();
+        for table in ["messenger_integrations", "whatsapp_sessions", "wpp_numbers", "wpp_creations"] {
+            let rows = format!("(select jsonb_agg(t order by t::text) from {table} t)");
+            all += &self.value(&rows, &[]).await.to_string();
+        }
+        all
+    }
+
+    /// The row that is primary, of those that are.
+    async fn primaries(&self) -> Vec<Uuid> {
+        let rows = "select id from messenger_integrations where organization_id = $1 and is_primary";
+        self.sql.query(rows, &[&self.organisation]).await.unwrap().iter().map(|row| row.get(0)).collect()
+    }
+}
+
+fn id(value: &Value) -> Uuid {
+    value.as_str().unwrap().parse().unwrap()
+}
+
+/// The states of an organisation, and what each mode comes to.
+#[tokio::test]
+async fn each_mode_decides_by_what_the_organisation_has() {
+    let cases = [
+        // state, ensure, add_new, force_recreate, heal
+        ("nothing", ["begun first", "begun additional", "begun first", "begun first"]),
+        ("begun", ["busy first", "busy first", "busy first", "busy first"]),
+        ("unlinked", ["existing", "existing", "begun replacement", "begun replacement"]),
+        ("linked", ["existing", "begun additional", "begun replacement", "existing"]),
+        ("old key", ["existing", "begun additional", "begun replacement", "begun replacement"]),
+        ("no key", ["begun replacement", "begun additional", "begun replacement", "existing"]),
+        ("off", ["begun replacement", "begun additional", "begun replacement", "existing"]),
+        ("recreated", ["existing", "begun additional", "existing", "existing"]),
+        ("recreating", ["existing", "begun additional", "busy replacement", "busy replacement"]),
+    ];
+    let mut database = Database::start().await;
+    for (state, expected) in cases {
+        let mut outcomes = Vec::new();
+        for mode in ["ensure", "add_new", "force_recreate", "heal"] {
+            database.renew().await;
+            database.reach(state).await;
+            let rejected = Some(if state == "old key" { "key 0" } else { "key" });
+            let answer =
+                database.begin(Begin { mode, holder: Some(OTHER), rejected, ..Begin::default() }).await;
+            let mut outcome = answer["outcome"].as_str().unwrap().to_owned();
+            if !answer["creation"].is_null() {
+                let kind = "(select kind from wpp_creations where id = $1)";
+                let kind = database.value(kind, &[&id(&answer["creation"])]).await;
+                outcome = format!("{outcome} {}", kind.as_str().unwrap());
+            }
+            outcomes.push(outcome);
+        }
+        assert_eq!(outcomes, expected, "{state}");
+    }
+}
+
+impl Database {
+    async fn reach(&self, state: &str) {
+        if state == "nothing" {
+            return;
+        }
+        if state == "begun" {
+            self.begin(Begin { mode: "ensure", ..Begin::default() }).await;
+            return;
+        }
+        let number = self.number("ensure", "key", "1").await;
+        if state == "unlinked" {
+            return;
+        }
+        self.link("1").await;
+        let set = async |change: &str| {
+            let change = format!("update messenger_integrations set {change} where id = $1");
+            assert_eq!(self.run(&change, &[&number]).await, 1);
+        };
+        match state {
+            "old key" => set("settings = settings || '{\"wppApiKey\": \"key 0\"}'").await,
+            "no key" => set("settings = settings - 'wppApiKey'").await,
+            "off" => set("is_active = false").await,
+            "recreated" | "recreating" => {
+                let begun = self.begin(Begin { mode: "force_recreate", ..Begin::default() }).await;
+                if state == "recreated" {
+                    self.save(&begun["creation"], ME, "key", "1").await;
+                }
+            }
+            _ => assert_eq!(state, "linked"),
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_named_number_is_the_one_that_is_meant_and_an_unknown_one_begins_nothing() {
+    let database = Database::start().await;
+    database.number("ensure", "key", "1").await;
+    let second = database.number("add_new", "key 2", "2").await;
+    let named = Begin { mode: "force_recreate", integration: Some(second), ..Begin::default() };
+    assert_eq!(id(&database.begin(named).await["number"]["integration_id"]), second);
+    let before = database.everything().await;
+    for mode in ["ensure", "force_recreate", "heal"] {
+        let begin = Begin { mode, integration: Some(Uuid::new_v4()), ..Begin::default() };
+        assert_eq!(database.begin(begin).await["outcome"], "unknown", "{mode}");
+    }
+    assert_eq!(database.everything().await, before);
+}
+
+#[tokio::test]
+async fn a_creation_is_its_holders_until_its_lease_ends_and_one_of_the_far_future_has_ended() {
+    let database = Database::start().await;
+    let ensure = |holder| Begin { mode: "ensure", holder: Some(holder), ..Begin::default() };
+    let begun = database.begin(ensure(ME)).await;
+    assert_eq!(database.begin(ensure(ME)).await["outcome"], "begun", "its holder may repeat itself");
+    let busy = database.begin(ensure(OTHER)).await;
+    assert_eq!((&busy["outcome"], &busy["creation"]), (&json!("busy"), &begun["creation"]));
+    assert!((1..=10_000).contains(&busy["wait_ms"].as_i64().unwrap()), "{busy}");
+    for until in ["now() - interval '1 ms'", "now() + interval '2 minutes'", "'infinity'"] {
+        database.run("update wpp_creations set holder = $1", &[&ME]).await;
+        database.run(&format!("update wpp_creations set held_until = {until}"), &[]).await;
+        assert_eq!(database.begin(ensure(OTHER)).await["outcome"], "begun", "{until}");
+    }
+}
+
+#[tokio::test]
+async fn who_has_waited_for_a_creation_is_answered_with_its_number() {
+    let database = Database::start().await;
+    let first = database.number("ensure", "key", "1").await;
+    database.link("1").await;
+    let begun = database.begin(Begin { mode: "add_new", ..Begin::default() }).await;
+    let second =
+        database.save(&begun["creation"], ME, "key 2", "2").await["number"]["integration_id"].clone();
+    let wait = Begin { mode: "add_new", waited_for: Some(id(&begun["creation"])), ..Begin::default() };
+    let waited = database.begin(wait).await;
+    assert_eq!((&waited["outcome"], &waited["number"]["integration_id"]), (&json!("existing"), &second));
+    assert_ne!(id(&second), first);
+}
+
+#[tokio::test]
+async fn what_was_begun_is_kept_for_a_day_and_not_for_a_number_that_is_gone() {
+    let database = Database::start().await;
+    let click = || Begin { mode: "add_new", key: Some("click"), ..Begin::default() };
+    let begun = database.begin(click()).await;
+    assert_eq!(database.begin(click()).await["creation"], begun["creation"]);
+    for (hours, same) in [(23.9, true), (24.1, false)] {
+        let age = "update wpp_creations set created_at = now() - $1 * interval '1 hour'";
+        database.run(age, &[&hours]).await;
+        assert_eq!(database.begin(click()).await["creation"] == begun["creation"], same, "{hours} hours");
+    }
+    let number = database.number("add_new", "key", "1").await;
+    database.run("delete from messenger_integrations where id = $1", &[&number]).await;
+    database.begin(Begin { mode: "ensure", ..Begin::default() }).await;
+    let left = "(select count(*) from wpp_numbers where integration_id = $1)";
+    assert_eq!(database.value(left, &[&number]).await, 0);
+}
+
+#[tokio::test]
+async fn credentials_are_saved_by_the_holder_for_its_own_organisation_and_never_into_a_deleted_row() {
+    let database = Database::start().await;
+    let (foreign, _) = database.organisation().await;
+    let begun = database.begin(Begin { mode: "ensure", ..Begin::default() }).await;
+    let creation = &begun["creation"];
+    let before = database.everything().await;
+    for (organisation, holder) in [(database.organisation, OTHER), (foreign, ME)] {
+        let late = database.save_in(organisation, creation, holder, "stolen", "9").await;
+        assert_eq!(late["outcome"], "superseded");
+    }
+    for function in ["wpp_move_creation", "wpp_leave_creation"] {
+        for (organisation, holder) in [(database.organisation, OTHER), (foreign, ME)] {
+            let call = format!("select {function}($1, $2, $3)");
+            database.sql.query(&call, &[&organisation, &id(creation), &holder]).await.unwrap();
+        }
+    }
+    assert_eq!(database.everything().await, before);
+
+    let saved = database.save(creation, ME, "key", "1").await;
+    assert_eq!(
+        (&saved["outcome"], &saved["number"]["settings"]["wppApiKey"]),
+        (&json!("saved"), &json!("key"))
+    );
+    let again = database.save(creation, ME, "key", "1").await;
+    assert_eq!(
+        again["number"]["integration_id"], saved["number"]["integration_id"],
+        "repeating it repeats the answer"
+    );
+
+    let begun = database.begin(Begin { mode: "force_recreate", ..Begin::default() }).await;
+    database.run("delete from messenger_integrations", &[]).await;
+    assert_eq!(database.save(&begun["creation"], ME, "key 2", "1").await["outcome"], "gone");
+    assert_eq!(database.value("(select count(*) from messenger_integrations)", &[]).await, 0);
+}
+
+#[tokio::test]
+async fn a_row_that_the_original_made_for_the_same_session_meanwhile_becomes_the_number() {
+    let database = Database::start().await;
+    let begun = database.begin(Begin { mode: "ensure", ..Begin::default() }).await;
+    let original = "insert into messenger_integrations (organization_id, messenger_type, provider, is_primary, settings)
+        values ($1, 'whatsapp', 'wpp', true, '{\"wppApiKey\": \"key\", \"wppAccountNumber\": \"1\", \"theirs\": 1}')";
+    database.run(original, &[&database.organisation]).await;
+    database.save(&begun["creation"], ME, "key", "1").await;
+    let rows = "(select jsonb_agg(settings -> 'theirs') from messenger_integrations)";
+    assert_eq!(database.value(rows, &[]).await, json!([1]));
+}
+
+#[tokio::test]
+async fn new_credentials_take_the_token_of_another_key_with_them_and_nothing_of_others() {
+    let mut database = Database::start().await;
+    for (key, keeps) in [("key", true), ("key 2", false)] {
+        database.renew().await;
+        let number = database.number("ensure", "key", "1").await;
+        let write = "update messenger_integrations
+            set settings = settings || '{\"wppJwtToken\": \"t\", \"wppJwtExpiresAt\": 1, \"theirs\": 1}'";
+        database.run(write, &[]).await;
+        let begun = database.begin(Begin { mode: "force_recreate", ..Begin::default() }).await;
+        database.save(&begun["creation"], ME, key, "1").await;
+        let settings = "(select settings from messenger_integrations where id = $1)";
+        let settings = database.value(settings, &[&number]).await;
+        assert_eq!((settings.get("wppJwtToken").is_some(), &settings["theirs"]), (keeps, &json!(1)), "{key}");
+    }
+}
+
+#[tokio::test]
+async fn a_mirror_that_was_written_since_stands_but_not_one_from_a_clock_that_is_a_minute_ahead() {
+    let database = Database::start().await;
+    database.number("ensure", "key", "1").await;
+    let organisation = database.organisation;
+    let now = database.now().await;
+    for (stamp, stands) in [
+        ("now() - interval '1 hour'", false),
+        ("clock_timestamp() + interval '50 seconds'", true),
+        ("clock_timestamp() + interval '70 seconds'", false),
+        ("'infinity'", false),
+        ("'-infinity'", false),
+    ] {
+        database.run("delete from whatsapp_sessions", &[]).await;
+        let theirs = format!(
+            "insert into whatsapp_sessions (organization_id, session_name, status, updated_at)
+             values ($1, 'wpp_1', 'disconnected', {stamp})"
+        );
+        database.run(&theirs, &[&organisation]).await;
+        let mirror = database.remember(organisation, "1", "qr_issued", now, Some("2@")).await;
+        let expected = if stands { ("disconnected", None) } else { ("qr_issued", Some("2@")) };
+        assert_eq!((mirror["status"].as_str().unwrap(), mirror["qr"].as_str()), expected, "{stamp}");
+    }
+}
+
+#[tokio::test]
+async fn since_when_a_qr_is_known_stays_while_it_is_the_same() {
+    let database = Database::start().await;
+    database.number("ensure", "key", "1").await;
+    let remember = async |qr| {
+        let now = database.now().await + 1;
+        database.remember(database.organisation, "1", "qr_issued", now, Some(qr)).await["qr_at_ms"].clone()
+    };
+    let first = remember("2@one").await;
+    let past = "update whatsapp_sessions set last_qr_at = last_qr_at - interval '1 second'";
+    database.run(past, &[]).await;
+    assert_eq!(remember("2@one").await, json!(first.as_i64().unwrap() - 1000));
+    assert!(remember("2@two").await.as_i64() >= first.as_i64());
+}
+
+#[tokio::test]
+async fn a_session_of_another_organisation_is_neither_mirrored_nor_looked_up_nor_registered() {
+    let database = Database::start().await;
+    let number = database.number("ensure", "key", "1").await;
+    database.link("1").await;
+    let (foreign, stranger) = database.organisation().await;
+    let before = database.everything().await;
+    let now = database.now().await;
+    assert_eq!(database.remember(foreign, "1", "disconnected", now, None).await, Value::Null);
+    let claim = "wpp_claim_webhook($1, $2, 0)";
+    assert_eq!(database.value(claim, &[&foreign, &number]).await, false);
+    let save = "select wpp_save_webhook($1, $2, 'key', '1', 'https://elsewhere.example')";
+    database.sql.query(save, &[&foreign, &number]).await.unwrap();
+    for find in ["wpp_find_number($1, '1')", "wpp_find_number($1)"] {
+        assert_eq!(database.value(find, &[&stranger]).await["number"], Value::Null);
+    }
+    let by_row = "wpp_find_number($1, null, $2)";
+    assert_eq!(database.value(by_row, &[&stranger, &number]).await["number"], Value::Null);
+    assert_eq!(database.everything().await, before);
+}
+
+#[tokio::test]
+async fn a_webhook_is_tried_once_a_minute_and_registered_for_the_credentials_that_it_was_registered_with() {
+    let database = Database::start().await;
+    let number = database.number("ensure", "key", "1").await;
+    let claim =
+        async || database.value("wpp_claim_webhook($1, $2, 60000)", &[&database.organisation, &number]).await;
+    assert_eq!((claim().await, claim().await), (json!(true), json!(false)));
+    for (tried, may) in [("59 seconds", false), ("61 seconds", true), ("-2 minutes", true)] {
+        let age = format!("update wpp_numbers set webhook_tried_at = clock_timestamp() - interval '{tried}'");
+        database.run(&age, &[]).await;
+        assert_eq!(claim().await, may, "{tried} ago");
+    }
+    let url =
+        async || database.value("wpp_find_number($1) -> 'number' -> 'webhook_url'", &[&database.user]).await;
+    assert_eq!(url().await, Value::Null);
+    let save = "select wpp_save_webhook($1, $2, 'key', '1', 'https://hooks.example')";
+    database.sql.query(save, &[&database.organisation, &number]).await.unwrap();
+    assert_eq!(url().await, "https://hooks.example");
+    let recreate = "update messenger_integrations set settings = settings || '{\"wppApiKey\": \"key 2\"}'";
+    database.run(recreate, &[]).await;
+    assert_eq!(url().await, Value::Null);
+}
+
+/// Other rows of the organisation: what they are, and who is primary once number 2 is seen connected.
+#[tokio::test]
+async fn the_mark_goes_to_a_number_that_works_where_nobody_who_works_has_it() {
+    let rows = [
+        // provider, active, enabled, credentials; whether it keeps the mark
+        ("wpp", true, true, true, true),
+        ("wpp", true, false, true, true),
+        ("wpp", false, true, true, false),
+        ("wpp", true, true, false, false),
+        ("green_api", true, true, false, true),
+        ("green_api", false, true, false, false),
+        ("green_api", true, false, false, false),
+    ];
+    let mut database = Database::start().await;
+    for (provider, active, enabled, credentials, keeps) in rows {
+        database.renew().await;
+        let case = format!("{provider}, active {active}, enabled {enabled}, credentials {credentials}");
+        let other = "insert into messenger_integrations
+            (organization_id, messenger_type, provider, is_active, is_enabled, is_primary, settings)
+            values ($1, 'whatsapp', $2, $3, $4, true, $5) returning id";
+        let settings =
+            if credentials { json!({"wppApiKey": "k", "wppAccountNumber": "9"}) } else { json!({}) };
+        let values: [&(dyn ToSql + Sync); 5] =
+            [&database.organisation, &provider, &active, &enabled, &Json(settings)];
+        let other: Uuid = database.sql.query_one(other, &values).await.unwrap().get(0);
+        let number = database.number("add_new", "key", "1").await;
+        assert_eq!(database.primaries().await, [if keeps { other } else { number }], "{case}, created");
+        database.run("update messenger_integrations set is_primary = id = $1", &[&other]).await;
+        database.link("1").await;
+        assert_eq!(database.primaries().await, [if keeps { other } else { number }], "{case}, connected");
+        let find = "wpp_find_number($1, '1') -> 'number' -> 'news_if_connected'";
+        assert_eq!(database.value(find, &[&database.user]).await, false, "{case}");
+    }
+}
+
+#[tokio::test]
+async fn the_mark_moves_from_a_number_that_was_never_linked_only_to_one_that_is() {
+    let database = Database::start().await;
+    let first = database.number("ensure", "key", "1").await;
+    let second = database.number("add_new", "key 2", "2").await;
+    assert_eq!(database.primaries().await, [first]);
+    database.link("2").await;
+    assert_eq!(database.primaries().await, [second]);
+    database.link("1").await;
+    assert_eq!(database.primaries().await, [second]);
+}
+
+#[tokio::test]
+async fn a_row_that_somebody_holds_costs_two_seconds_or_nothing() {
+    let database = Database::start().await;
+    let number = database.number("ensure", "key", "1").await;
+    let begun = database.begin(Begin { mode: "force_recreate", ..Begin::default() }).await;
+    let blocker = database.postgres.connect().await.unwrap();
+    let hold =
+        "begin; select from messenger_integrations for update; select from whatsapp_sessions for update";
+    blocker.batch_execute(hold).await.unwrap();
+    let save = "select wpp_save_credentials($1, $2, $3, 'key', '1')";
+    let refused = database.sql.query(save, &[&database.organisation, &id(&begun["creation"]), &ME]).await;
+    assert_eq!(refused.unwrap_err().code().unwrap().code(), "55P03");
+    let begin = "select wpp_begin_creation($1, 'ensure', $2, 1000)";
+    let refused = database.sql.query(begin, &[&database.user, &ME]).await;
+    assert_eq!(refused.unwrap_err().code().unwrap().code(), "55P03");
+    // The mark of the primary can wait for the next time.
+    database
+        .run("update wpp_numbers set first_connected_at = null where integration_id = $1", &[&number])
+        .await;
+    let mirror = database.remember(database.organisation, "1", "connected", database.now().await, None).await;
+    assert_eq!(mirror["status"], "connected");
+}

@@ -97,6 +97,7 @@ async fn check(endpoints: &[&'static str]) {
     }
     let expected: Vec<_> = TABLE.lines().skip_while(|line| *line != found[0]).take(found.len()).collect();
     let wrong: Vec<_> = found.iter().filter(|row| !expected.contains(&row.as_str())).collect();
+    assert_eq!(columns.iter().map(Vec::len).sum::<usize>(), 108, "half of the cells that the table promises");
     assert!(wrong.is_empty(), "{} of {} rows are otherwise: {wrong:#?}", wrong.len(), found.len());
     println!("{} cells as expected", endpoints.len() * FAULTS.len());
 }

@@ -1,12 +1,14 @@
 //! `wpp-create` between the credentials and the QR: a wait with an end, and troubles that do not matter.
 
-use serde_json::json;
+use std::time::Duration;
+
+use serde_json::{Value, json};
 
 use local::clock::unix_ms;
 use local::events::Event;
 use local::gate::Fault;
-use local::gate::Point::After;
-use local::lambda::Options;
+use local::gate::Point::{self, After};
+use local::lambda::{Answer, Options};
 use local::platform::StartAnswer;
 use local::stage::Stage;
 
@@ -137,4 +139,74 @@ async fn every_answer_to_a_start_is_understood() {
         assert_eq!(answer.json["status"], status, "{start_answer:?}: {answer:?}");
         assert_eq!(stage.world.platform.gate.count("qr"), looks, "{start_answer:?}");
     }
+}
+
+/// The number's webhook, as the platform has it and as an answer tells it.
+async fn webhook(stage: &Stage, answer: &Answer) -> (bool, Value) {
+    let session = answer.json["session"].as_str().or(answer.json["account_number"].as_str()).unwrap();
+    (stage.world.platform.webhook_of(session).is_some(), answer.json["webhook"].clone())
+}
+
+#[tokio::test]
+async fn a_platform_that_takes_no_webhook_before_the_start_is_asked_again_after_it() {
+    let stage = Stage::start().await;
+    stage.world.platform.behave(|manners| manners.webhook_needs_start = true);
+    let answer = stage.post("wpp-create", json!({})).await;
+    assert_eq!(webhook(&stage, &answer).await, (true, json!("registered")), "{answer:?}");
+    assert_eq!(stage.calls()["webhook"], 2);
+}
+
+#[tokio::test]
+async fn a_webhook_that_failed_is_registered_once_the_number_is_seen_connected() {
+    let stage = Stage::start().await;
+    stage.world.platform.gate.inject("webhook", Fault::status(503));
+    let created = stage.post("wpp-create", json!({})).await;
+    assert_eq!(webhook(&stage, &created).await, (false, json!("pending")), "{created:?}");
+    assert_eq!(created.json["code"], Value::Null, "a number that is not linked has nothing to miss yet");
+    stage.world.platform.scan(created.json["session"].as_str().unwrap()).unwrap();
+
+    let look = async || stage.post("wpp-status", json!({"force": true})).await;
+    let linked = look().await;
+    assert_eq!((&linked.json["status"], &linked.json["code"]), (&json!("connected"), &json!("webhook_pending")));
+    assert_eq!(webhook(&stage, &linked).await, (false, json!("pending")));
+    stage.world.platform.gate.clear();
+    // It was tried just now, and not again before a minute has passed.
+    stage.forget_calls();
+    assert_eq!(look().await.json["webhook"], "pending");
+    assert_eq!(stage.post("wpp-create", json!({})).await.json["webhook"], "pending");
+    assert_eq!(stage.world.platform.gate.count("webhook"), 0);
+
+    let minute = "update wpp_numbers set webhook_tried_at = webhook_tried_at - interval '1 minute'";
+    for name in ["wpp-status", "wpp-create"] {
+        stage.sql.execute("update wpp_numbers set webhook_url = null", &[]).await.unwrap();
+        stage.sql.execute(minute, &[]).await.unwrap();
+        stage.forget_calls();
+        let answer = stage.post(name, json!({"force": true})).await;
+        assert_eq!(webhook(&stage, &answer).await, (true, json!("registered")), "{name}: {answer:?}");
+        assert_eq!(answer.json["code"], Value::Null, "{answer:?}");
+        assert_eq!(stage.world.platform.gate.count("webhook"), 1, "{name}");
+    }
+}
+
+/// A school that moves its webhook elsewhere has its numbers follow.
+#[tokio::test]
+async fn a_webhook_that_is_registered_elsewhere_is_pending() {
+    let stage = Stage::start().await;
+    stage.post("wpp-create", json!({})).await;
+    stage.sql.execute("update wpp_numbers set webhook_url = 'https://old.example'", &[]).await.unwrap();
+    assert_eq!(stage.post("wpp-status", json!({})).await.json["webhook"], "pending");
+    let again = stage.post("wpp-create", json!({})).await;
+    assert_eq!(webhook(&stage, &again).await, (true, json!("registered")), "{again:?}");
+}
+
+#[tokio::test]
+async fn a_webhook_that_hangs_keeps_nobody_from_an_answer_for_long() {
+    let stage = Stage::start().await;
+    let created = stage.post("wpp-create", json!({})).await;
+    stage.world.platform.scan(created.json["session"].as_str().unwrap()).unwrap();
+    stage.sql.execute("update wpp_numbers set webhook_url = null", &[]).await.unwrap();
+    let _hold = stage.world.platform.gate.hold("webhook", Point::Before);
+    let look = stage.post("wpp-status", json!({"force": true}));
+    let answer = tokio::time::timeout(Duration::from_secs(7), look).await.unwrap();
+    assert_eq!((&answer.json["status"], &answer.json["webhook"]), (&json!("connected"), &json!("pending")));
 }

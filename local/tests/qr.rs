@@ -5,7 +5,7 @@
 use serde_json::{Value, json};
 
 use local::events::Event;
-use local::gate::Point;
+use local::gate::{Fault, Point};
 use local::lambda::Answer;
 use local::platform::{QrField, QrForm, RepeatedCreate};
 use local::stage::{Stage, until};
@@ -233,4 +233,19 @@ async fn a_new_token_that_cannot_be_saved_serves_its_poll_and_the_loss_is_logged
     assert_eq!(stage.poll_qr(&line.session).await.json["qr"], shown(&stage, &line.session));
     let logs = stage.sandbox("wpp-qr").logs().await;
     assert_eq!(logs.matches("could not be saved").count(), 1, "{logs}");
+}
+
+#[tokio::test]
+async fn a_linked_number_says_so_and_one_that_only_was_linked_does_not() {
+    let stage = Stage::start().await;
+    let line = stage.number().await;
+    stage.world.platform.scan(&line.session).unwrap();
+    assert_eq!(stage.post("wpp-status", json!({"force": true})).await.json["status"], "connected");
+    let answer = stage.poll_qr(&line.session).await;
+    assert_eq!((&answer.json["qr"], &answer.json["state"]), (&Value::Null, &json!("connected")), "{answer:?}");
+    stage.world.platform.set_status(&line.session, "starting").unwrap();
+    assert_eq!(stage.poll_qr(&line.session).await.json["state"], "not_ready");
+    stage.world.platform.gate.inject("status", Fault::status(500));
+    let answer = stage.poll_qr(&line.session).await;
+    assert_eq!((answer.status, &answer.json["state"]), (200, &json!("not_ready")), "{answer:?}");
 }

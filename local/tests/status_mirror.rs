@@ -6,7 +6,7 @@ use serde_json::{Value, json};
 use std::time::Duration;
 
 use local::gate::{Fault, Point};
-use local::lambda::Answer;
+use local::lambda::{Answer, Options};
 use local::stage::{Line, Stage};
 
 async fn ask(stage: &Stage) -> Answer {
@@ -190,4 +190,53 @@ async fn the_row_of_another_organisation_under_the_same_session_is_neither_read_
     let answer = stage.post_as(&other, "wpp-status", json!({})).await;
     assert_eq!(answer.json["status"], "connected", "remembered nothing, asked the platform: {answer:?}");
     assert_eq!(stage.mirror(&line.session).await, row);
+}
+
+#[tokio::test]
+async fn an_outage_disconnects_nobody_unless_the_present_state_is_asked_for() {
+    let stage = Stage::start_with(&[("UPSTREAM_TIMEOUT_MS", "500")], Options::default()).await;
+    let line = connected(&stage).await;
+    stage.age_mirror(3600).await;
+    let mirror = stage.mirror(&line.session).await;
+    for fault in [
+        Fault::status(503),
+        Fault::status(429),
+        Fault::Drop,
+        Fault::Html,
+        Fault::SlowHeaders,
+    ] {
+        stage.world.platform.gate.inject("status", fault.clone());
+        let answer = ask(&stage).await;
+        assert_eq!((answer.status, &answer.json["status"]), (200, &json!("connected")), "{fault:?} {answer:?}");
+        assert_eq!(answer.json["stale"], true, "{answer:?}");
+        assert!(answer.json["message"].as_str().unwrap().contains("last known state"), "{answer:?}");
+        let (seen, updated) = (answer.json["seen_at"].as_str(), mirror["updated_at"].as_str());
+        assert_eq!(seen.unwrap()[..19], updated.unwrap()[..19], "{answer:?}");
+        let forced = stage.post("wpp-status", json!({"force": true})).await;
+        assert!(forced.status >= 500 && forced.json["success"] == false, "{fault:?} {forced:?}");
+        stage.world.platform.gate.clear();
+    }
+    assert_eq!(stage.mirror(&line.session).await, mirror);
+    assert_eq!(ask(&stage).await.json.get("stale"), None);
+}
+
+#[tokio::test]
+async fn a_number_that_was_never_seen_has_no_last_state_to_tell_in_an_outage() {
+    let stage = Stage::start().await;
+    stage.number().await;
+    stage.sql.execute("delete from whatsapp_sessions", &[]).await.unwrap();
+    stage.world.platform.gate.inject("status", Fault::status(503));
+    assert_eq!(ask(&stage).await.json["code"], "platform_unavailable");
+}
+
+/// A person who opens the panel waits for the last known state for less than for the present one.
+#[tokio::test]
+async fn a_platform_that_hangs_is_not_waited_for_where_the_last_known_state_will_do() {
+    let stage = Stage::start_with(&[("UPSTREAM_TIMEOUT_MS", "60000")], Options::default()).await;
+    connected(&stage).await;
+    stage.age_mirror(3600).await;
+    let _hold = stage.world.platform.gate.hold("status", Point::Before);
+    // Well below the request's own time of 25 s.
+    let answer = tokio::time::timeout(Duration::from_secs(15), ask(&stage)).await.unwrap();
+    assert_eq!((answer.status, &answer.json["stale"]), (200, &json!(true)), "{answer:?}");
 }

@@ -80,7 +80,7 @@ async fn whole_story(stage: &Stage) {
     let first = school.connect(json!({})).await;
     let second = school.connect(json!({"add_new": true})).await;
     assert_ne!(first, second);
-    assert_eq!(school.primaries().await, [first.clone()]);
+    assert_eq!(school.primaries().await, std::slice::from_ref(&first));
     assert_eq!(school.siblings.send(school.own.id).await, Ok(()));
 
     let before = stage.world.platform.gate.count("token");

@@ -309,8 +309,7 @@ impl Middle {
                 "set primary" => siblings.set_primary(school, self.other).await.unwrap(),
                 // The message itself may not go out any more.
                 "write back" => drop(siblings.finish_sending(sending).await),
-                "webhook" => siblings.report(&self.session, Event::Disconnected).await.unwrap(),
-                _ => siblings.save_settings(school, number, json!({"wppJwtExpiresAt": 1000})).await.unwrap(),
+                _ => siblings.report(&self.session, Event::Disconnected).await.unwrap(),
             }
             hold.release();
         };

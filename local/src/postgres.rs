@@ -30,9 +30,9 @@ const TAKEN_BACK: &str = "
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Privileges {
     /// Everything, to `anon`, `authenticated` and `service_role`: projects of before October 2026.
-    #[default]
     Granted,
     /// Nothing that a request could use, not even to `service_role`: every project since.
+    #[default]
     Nothing,
 }
 

@@ -170,8 +170,9 @@ mod tests {
     async fn world_with_a_note() -> World {
         let world = World::start().await.unwrap();
         let sql = "create table notes (note text); insert into notes values ('kept');
-            revoke all on notes from anon;
+            grant all on notes to service_role;
             create function greeting(name text) returns text language sql as 'select ''hello '' || name';
+            grant execute on function greeting(text) to service_role;
             notify pgrst, 'reload schema'";
         world.sql().await.unwrap().batch_execute(sql).await.unwrap();
         world.postgrest.restart().await.unwrap();

@@ -164,10 +164,14 @@ async fn a_webhook_that_failed_is_registered_once_the_number_is_seen_connected()
     assert_eq!(webhook(&stage, &created).await, (false, json!("pending")), "{created:?}");
     assert_eq!(created.json["code"], Value::Null, "a number that is not linked has nothing to miss yet");
     stage.world.platform.scan(created.json["session"].as_str().unwrap()).unwrap();
+    stage.settle_keys().await;
 
     let look = async || stage.post("wpp-status", json!({"force": true})).await;
     let linked = look().await;
-    assert_eq!((&linked.json["status"], &linked.json["code"]), (&json!("connected"), &json!("webhook_pending")));
+    assert_eq!(
+        (&linked.json["status"], &linked.json["code"]),
+        (&json!("connected"), &json!("webhook_pending"))
+    );
     assert_eq!(webhook(&stage, &linked).await, (false, json!("pending")));
     stage.world.platform.gate.clear();
     // It was tried just now, and not again before a minute has passed.

@@ -242,7 +242,11 @@ async fn a_linked_number_says_so_and_one_that_only_was_linked_does_not() {
     stage.world.platform.scan(&line.session).unwrap();
     assert_eq!(stage.post("wpp-status", json!({"force": true})).await.json["status"], "connected");
     let answer = stage.poll_qr(&line.session).await;
-    assert_eq!((&answer.json["qr"], &answer.json["state"]), (&Value::Null, &json!("connected")), "{answer:?}");
+    assert_eq!(
+        (&answer.json["qr"], &answer.json["state"]),
+        (&Value::Null, &json!("connected")),
+        "{answer:?}"
+    );
     stage.world.platform.set_status(&line.session, "starting").unwrap();
     assert_eq!(stage.poll_qr(&line.session).await.json["state"], "not_ready");
     stage.world.platform.gate.inject("status", Fault::status(500));

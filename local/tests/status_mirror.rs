@@ -198,16 +198,14 @@ async fn an_outage_disconnects_nobody_unless_the_present_state_is_asked_for() {
     let line = connected(&stage).await;
     stage.age_mirror(3600).await;
     let mirror = stage.mirror(&line.session).await;
-    for fault in [
-        Fault::status(503),
-        Fault::status(429),
-        Fault::Drop,
-        Fault::Html,
-        Fault::SlowHeaders,
-    ] {
+    for fault in [Fault::status(503), Fault::status(429), Fault::Drop, Fault::Html, Fault::SlowHeaders] {
         stage.world.platform.gate.inject("status", fault.clone());
         let answer = ask(&stage).await;
-        assert_eq!((answer.status, &answer.json["status"]), (200, &json!("connected")), "{fault:?} {answer:?}");
+        assert_eq!(
+            (answer.status, &answer.json["status"]),
+            (200, &json!("connected")),
+            "{fault:?} {answer:?}"
+        );
         assert_eq!(answer.json["stale"], true, "{answer:?}");
         assert!(answer.json["message"].as_str().unwrap().contains("last known state"), "{answer:?}");
         let (seen, updated) = (answer.json["seen_at"].as_str(), mirror["updated_at"].as_str());

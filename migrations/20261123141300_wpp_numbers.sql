@@ -26,8 +26,8 @@ as $$
 $$;
 
 -- A number as the functions see it: the row's identity, its settings, the last seen state of its session, when its
--- credentials came (where that is known), when a phone was first linked with them, and whether somebody is seeing to an
--- early refresh of its token, or has just tried. In plpgsql, which may name tables that later migrations bring.
+-- credentials came (where that is known), and when a phone was first linked with them. In plpgsql, which may name tables
+-- that later migrations bring.
 create or replace function public.wpp_number(p_integration_id uuid) returns jsonb
 language plpgsql stable set search_path = ''
 as $$
@@ -39,9 +39,6 @@ begin
       'settings', public.wpp_settings(i.settings),
       'keyed_at_ms', public.wpp_unix_ms(c.keyed_at),
       'linked_at_ms', public.wpp_unix_ms(c.linked_at),
-      'early_taken', exists (
-        select from public.wpp_token_leases l
-        where l.integration_id = i.id and greatest(l.held_until, l.early_retry_at) > clock_timestamp()),
       'seen', (
         select jsonb_build_object(
           'status', coalesce(s.status, ''),

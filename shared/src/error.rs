@@ -8,6 +8,7 @@ use lambda_http::http::StatusCode;
 use crate::caller::Refusal;
 use crate::hint;
 use crate::store::StoreError;
+use crate::token::protocol::{FetchFailure, RefreshError};
 use crate::wpp::PlatformError;
 
 /// Why a request has no good answer. `Display` is for the log and never holds a secret or an upstream's text.
@@ -46,8 +47,8 @@ pub enum Error {
     /// The platform refuses a key so new that it may not be active yet.
     #[error("the platform does not take the new API key yet")]
     ApiKeyNotActive,
-    /// The platform refused a token, and the one fetched to replace it.
-    #[error("the platform refuses a token it has just given")]
+    /// The platform rejected a token, and the one that replaced it.
+    #[error("the platform rejects a token it has just given")]
     TokenRejected,
     /// The platform does not know a session that we hold.
     #[error("the platform does not know the session")]
@@ -64,6 +65,20 @@ pub enum Error {
     /// The handler panicked.
     #[error("panic")]
     Panic,
+}
+
+impl From<RefreshError> for Error {
+    fn from(error: RefreshError) -> Self {
+        match error {
+            RefreshError::TokenRejected => Self::TokenRejected,
+            RefreshError::NoToken(FetchFailure::KeyRejected) => Self::ApiKeyRejected,
+            RefreshError::NoToken(FetchFailure::KeyNotActive) => Self::ApiKeyNotActive,
+            RefreshError::NoToken(FetchFailure::Platform(error)) => Self::Platform(error),
+            RefreshError::Gone => Self::NumberNotFound,
+            RefreshError::Database(error) => Self::Database(error),
+            RefreshError::OutOfTime => Self::DeadlineExceeded,
+        }
+    }
 }
 
 /// What leaves the function for an [`Error`].

@@ -29,7 +29,7 @@ impl<'a> Line<'a> {
     /// # Errors
     /// [`Error::NumberNotFound`] where it has no session yet.
     pub fn open(app: &'a App, number: Number, now: UnixMs, deadline: Deadline) -> Result<Self, Error> {
-        let client = Client::of_number(app, &number)?;
+        let client = Client::of_number(app, &number, now)?;
         Ok(Self { app, number, client, now, deadline })
     }
 
@@ -63,7 +63,7 @@ impl<'a> Line<'a> {
     /// # Errors
     /// Why there is none.
     pub async fn token(&mut self) -> Result<(), Error> {
-        self.client.get_token(self.now, self.deadline).await.map(drop)
+        self.client.get_token(self.deadline).await.map(drop)
     }
 
     /// What is remembered of the session and still holds.
@@ -92,7 +92,7 @@ impl<'a> Line<'a> {
     pub async fn status(&mut self) -> Result<Status, Error> {
         let (platform, deadline) = (&self.app.platform, self.deadline);
         self.client
-            .call(self.now, deadline, |access| async move {
+            .call(deadline, |access| async move {
                 platform.status(&access.session, &access.jwt, deadline).await
             })
             .await
@@ -105,7 +105,7 @@ impl<'a> Line<'a> {
     pub async fn qr(&mut self) -> Result<Option<String>, Error> {
         let (platform, deadline) = (&self.app.platform, self.deadline);
         self.client
-            .call(self.now, deadline, |access| async move {
+            .call(deadline, |access| async move {
                 platform.qr(&access.session, &access.jwt, deadline).await
             })
             .await
@@ -114,7 +114,7 @@ impl<'a> Line<'a> {
     async fn look_with_qr(&mut self) -> Result<View, Error> {
         let (platform, deadline) = (&self.app.platform, self.deadline);
         self.client
-            .call(self.now, deadline, |access| async move {
+            .call(deadline, |access| async move {
                 let (status, qr) = tokio::join!(
                     platform.status(&access.session, &access.jwt, deadline),
                     platform.qr(&access.session, &access.jwt, deadline),
@@ -123,7 +123,7 @@ impl<'a> Line<'a> {
                 // A QR that is not needed may fail as it likes, except over the token.
                 let qr = match qr {
                     Ok(qr) => qr,
-                    Err(PlatformError::TokenRefused) => return Err(PlatformError::TokenRefused),
+                    Err(PlatformError::TokenRejected) => return Err(PlatformError::TokenRejected),
                     // The status has just shown that the session is known: there is no QR for it yet.
                     Err(PlatformError::UnknownSession) => None,
                     Err(error) if needs_qr(&status) => return Err(error),
@@ -141,7 +141,7 @@ impl<'a> Line<'a> {
     pub async fn start(&mut self) -> Result<Started, Error> {
         let (platform, deadline) = (&self.app.platform, self.deadline);
         self.client
-            .call(self.now, deadline, |access| async move {
+            .call(deadline, |access| async move {
                 platform.start(&access.session, &access.jwt, deadline).await
             })
             .await
@@ -154,7 +154,7 @@ impl<'a> Line<'a> {
     pub async fn set_webhook(&mut self, url: &str) -> Result<(), Error> {
         let (platform, deadline) = (&self.app.platform, self.deadline.at_most(WEBHOOK_TIME));
         self.client
-            .call(self.now, deadline, |access| async move {
+            .call(deadline, |access| async move {
                 platform.set_webhook(&access.session, url, &access.jwt, deadline).await
             })
             .await

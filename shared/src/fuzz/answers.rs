@@ -7,8 +7,9 @@ use super::*;
 use crate::clock::UnixMs;
 use crate::config::ServiceKey;
 use crate::secret::Secret;
-use crate::store::{Attempt, Intention, Lease, Mirrored, Store, Wanted};
+use crate::store::{Attempt, Intention, Mirrored, Store, Wanted};
 use crate::token::Token;
+use crate::token::store::{TokenRow, TokenStore};
 use crate::upstream::Upstream;
 use crate::upstream::testing::Server;
 use crate::wpp::{Link, Platform, PlatformError};
@@ -77,6 +78,12 @@ fn fuzz_answers_of_the_database() {
     let server = runtime.block_on(Server::start(""));
     let key = ServiceKey::New(Secret::new("sb_secret_x"));
     let store = Store::new(&server.url, &key, Upstream::new().unwrap(), Duration::from_secs(20));
+    let row = TokenRow {
+        store: store.clone(),
+        platform: Platform::new(Url::parse(&server.url).unwrap(), Upstream::new().unwrap(), Duration::ZERO),
+        organization_id: Uuid::nil(),
+        integration_id: Uuid::nil(),
+    };
     let names = &[
         "now_ms",
         "outcome",
@@ -94,7 +101,6 @@ fn fuzz_answers_of_the_database() {
     let disturbed = disturbed(good).prop_map(|value| (200, value.to_string().into_bytes()));
     hold(prop_oneof![answer(names), disturbed], |answer| {
         server.says(http(&answer));
-        let lease = Lease { organization_id: Uuid::nil(), integration_id: Uuid::nil(), holder: Uuid::nil() };
         let (secret, token) = (Secret::new("s"), Token::stored(Secret::new("t"), None));
         let attempt = Attempt {
             user_id: Uuid::nil(),
@@ -109,8 +115,9 @@ fn fuzz_answers_of_the_database() {
         runtime.block_on(async {
             let errors = [
                 store.find(Uuid::nil(), &Wanted::default(), deadline()).await.err(),
-                store.claim_refresh(lease, None, false, Duration::ZERO, deadline()).await.err(),
-                store.save_token(lease, &secret, None, &token, deadline()).await.err(),
+                row.claim(Uuid::nil(), None, Duration::ZERO, deadline()).await.err(),
+                row.save(Uuid::nil(), Some(&secret), None, &token, deadline()).await.err(),
+                row.release(Uuid::nil(), "platform", Duration::ZERO, deadline()).await.err(),
                 store.remember(Uuid::nil(), "1", Mirrored::Pairing, UnixMs(1), deadline()).await.err(),
                 store.begin_creation(&attempt, deadline()).await.err(),
             ];

@@ -92,9 +92,10 @@ impl<'a> Line<'a> {
     pub async fn status(&mut self) -> Result<Status, Error> {
         let (platform, deadline) = (&self.app.platform, self.deadline);
         self.client
-            .call(deadline, |access| async move {
-                platform.status(&access.session, &access.jwt, deadline).await
-            })
+            .call(
+                deadline,
+                |access| async move { platform.status(&access.session, &access.jwt, deadline).await },
+            )
             .await
     }
 
@@ -105,9 +106,7 @@ impl<'a> Line<'a> {
     pub async fn qr(&mut self) -> Result<Option<String>, Error> {
         let (platform, deadline) = (&self.app.platform, self.deadline);
         self.client
-            .call(deadline, |access| async move {
-                platform.qr(&access.session, &access.jwt, deadline).await
-            })
+            .call(deadline, |access| async move { platform.qr(&access.session, &access.jwt, deadline).await })
             .await
     }
 
@@ -141,9 +140,10 @@ impl<'a> Line<'a> {
     pub async fn start(&mut self) -> Result<Started, Error> {
         let (platform, deadline) = (&self.app.platform, self.deadline);
         self.client
-            .call(deadline, |access| async move {
-                platform.start(&access.session, &access.jwt, deadline).await
-            })
+            .call(
+                deadline,
+                |access| async move { platform.start(&access.session, &access.jwt, deadline).await },
+            )
             .await
     }
 

@@ -175,9 +175,7 @@ impl RefreshProtocol {
             Event::Busy(left) => Step::Wait(left),
             Event::Waited => self.claim(self.why),
             Event::FetchFailed(failure) => Step::Release(failure),
-            Event::Released(failure) | Event::Cooling(failure) => {
-                Step::Fail(RefreshError::NoToken(failure))
-            }
+            Event::Released(failure) | Event::Cooling(failure) => Step::Fail(RefreshError::NoToken(failure)),
             Event::Gone => Step::Fail(RefreshError::Gone),
             Event::ClaimFailed(error) => Step::Fail(RefreshError::Database(error)),
             Event::OutOfTime => Step::Fail(RefreshError::OutOfTime),
@@ -229,4 +227,4 @@ impl fmt::Display for Event {
 }
 
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;

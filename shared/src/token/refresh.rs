@@ -212,3 +212,6 @@ impl<'a, S: TokenStore> Refresh<'a, S> {
         released.inspect_err(|error| tracing::debug!(%error, "a failed refresh could not be noted")).ok()
     }
 }
+
+#[cfg(test)]
+mod tests;

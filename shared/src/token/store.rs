@@ -153,12 +153,7 @@ impl TokenStore for TokenRow {
         self.store.rpc("wpp_claim_refresh", &params, deadline).await
     }
 
-    async fn fetch(
-        &self,
-        api_key: &Secret,
-        now: UnixMs,
-        deadline: Deadline,
-    ) -> Result<Token, PlatformError> {
+    async fn fetch(&self, api_key: &Secret, now: UnixMs, deadline: Deadline) -> Result<Token, PlatformError> {
         self.platform.token(api_key, now, deadline).await
     }
 

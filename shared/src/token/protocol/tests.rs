@@ -1,5 +1,5 @@
 mod machine;
-mod model;
+pub(crate) mod model;
 mod walk;
 
 use super::*;
@@ -65,7 +65,9 @@ fn what_is_done_with_a_token_follows_from_its_age() {
 
 #[test]
 fn a_granted_lease_brings_a_token_saves_it_and_uses_it() {
-    for (old, replaced) in [(None, None), (Some(token("old", 30)), Some("old")), (Some(token("old", 0)), Some("old"))] {
+    for (old, replaced) in
+        [(None, None), (Some(token("old", 30)), Some("old")), (Some(token("old", 0)), Some("old"))]
+    {
         let new = token("new", 3600);
         let (mut protocol, step) = after([row(old), Event::Granted]);
         assert_eq!(step, Step::Fetch);

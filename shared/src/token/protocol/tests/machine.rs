@@ -104,11 +104,15 @@ fn follow(protocol: &mut RefreshProtocol, event: Event, key: u8) -> Option<Messa
     };
     // While a token has more than the skew left, no request fails because of a refresh, and none waits for one.
     if let Some((token, Age::Fresh | Age::Due)) = read {
-        let tries = protocol.fallback.as_ref() == Some(token) && matches!(step, Step::Claim { why: Why::Due, .. });
+        let tries =
+            protocol.fallback.as_ref() == Some(token) && matches!(step, Step::Claim { why: Why::Due, .. });
         assert!(tries || step == Step::Call(token.clone()), "{step:?} with a token that serves");
     }
     if before.fallback.is_some() && !matches!(event, Event::Row { .. }) {
-        assert!(matches!(step, Step::Call(_) | Step::Fetch | Step::Save { .. }), "{step:?} with a token that serves");
+        assert!(
+            matches!(step, Step::Call(_) | Step::Fetch | Step::Save { .. }),
+            "{step:?} with a token that serves"
+        );
     }
     if let Step::Claim { why, .. } = step {
         assert_eq!(why == Why::Due, protocol.fallback.is_some(), "only a token that serves is due");
@@ -121,7 +125,10 @@ fn follow(protocol: &mut RefreshProtocol, event: Event, key: u8) -> Option<Messa
             assert_ne!(before.rejected.as_ref(), Some(&token.jwt), "a call with a rejected token");
             let is_read = matches!(read, Some((read, Age::Fresh | Age::Due)) if *read == token);
             let is_new = matches!(&event, Event::Saved(new) | Event::SaveFailed(new, _) if *new == token);
-            assert!(is_read || is_new || before.fallback.as_ref() == Some(&token), "a call with an expired token");
+            assert!(
+                is_read || is_new || before.fallback.as_ref() == Some(&token),
+                "a call with an expired token"
+            );
             Message::Call(code_of(&token.jwt))
         }
         Step::Claim { .. } => Message::Claim { replaced },

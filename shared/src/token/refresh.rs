@@ -150,6 +150,8 @@ impl<'a, S: TokenStore> Refresh<'a, S> {
                 if self.limits.release {
                     self.release("save", Duration::ZERO).await;
                 }
+                // That save may still be on its way. It must not end a lease that this call is granted later.
+                self.holder = Uuid::new_v4();
                 Event::SaveFailed(token, error)
             }
         }

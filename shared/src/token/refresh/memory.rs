@@ -56,7 +56,8 @@ pub struct State {
     pub served: BTreeSet<(String, String)>,
     /// The failures noted, with the seconds of the pause after each.
     pub noted: Vec<(String, u64)>,
-    holders: Vec<Uuid>,
+    /// Everybody who has asked for something.
+    pub holders: Vec<Uuid>,
     fetching: u32,
 }
 

@@ -350,6 +350,18 @@ async fn a_second_rejection_is_the_end_and_costs_one_token() {
     assert_eq!((memory.calls("call"), memory.calls("fetch")), (2, 2));
 }
 
+/// A save that was not answered may be on its way for long: it must not end the lease that the same call is granted later.
+#[tokio::test(start_paused = true)]
+async fn a_call_goes_by_another_name_after_a_save_that_was_not_answered() {
+    for left in [0, 30] {
+        let memory = Memory::with_token(left);
+        memory.slow("save", NEVER);
+        memory.state().rejected.insert(1);
+        assert_eq!(told(memory.sandbox().request(BUDGET).await), Ok(2));
+        assert_eq!(memory.state().holders.len(), 2);
+    }
+}
+
 /// What was logged.
 #[derive(Clone, Default)]
 struct Page(Arc<Mutex<Vec<u8>>>);

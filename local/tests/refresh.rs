@@ -203,7 +203,7 @@ async fn a_token_that_cannot_be_saved_serves_and_the_next_request_saves_another(
     assert_eq!(served(&stage, &line).await, 1);
     assert_eq!(stage.settings(&line).await, before);
     let logs = stage.sandbox("wpp-qr").logs().await;
-    assert_eq!(logs.matches("could not be saved").count(), 1, "{logs}");
+    assert_eq!(logs.matches("SaveFailed").count(), 1, "{logs}");
 
     stage.world.supabase.gate.clear();
     assert_eq!(served(&stage, &line).await, 1);

@@ -1,7 +1,6 @@
 //! The platform client of the plan: calls are made with the token at hand, and a new one is fetched and kept when that
 //! one no longer serves. [`crate::token::protocol`] decides, [`crate::token::refresh`] carries it out.
 
-use std::fmt;
 use std::sync::Arc;
 
 use crate::App;
@@ -27,9 +26,9 @@ pub struct SessionAuth {
 
 /// A platform client for one number, for the length of one request.
 pub struct Client<S = TokenRow> {
-    store: S,
-    flight: Arc<Flight>,
-    state: TokenState,
+    pub(crate) store: S,
+    pub(crate) flight: Arc<Flight>,
+    pub(crate) state: TokenState,
     /// Whether the lease was asked for: a token that is due is tried once in a request.
     has_claimed: bool,
 }
@@ -82,12 +81,13 @@ impl<S: TokenStore> Client<S> {
     {
         let mut protocol = RefreshProtocol::new(self.has_claimed);
         let mut event = self.state.as_read();
-        let mut refresh = Refresh::new(&self.store, &self.flight, &mut self.state, deadline);
+        let mut refresh = Refresh::new(self, deadline);
         loop {
             event = match protocol.next(event.clone()) {
                 Step::Call(token) => {
                     refresh.end(&event, true);
-                    let auth = SessionAuth { session: refresh.session().to_owned(), jwt: token.jwt.clone() };
+                    let session = refresh.client.state.session.clone();
+                    let auth = SessionAuth { session, jwt: token.jwt.clone() };
                     match work(auth).await {
                         Ok(answer) => return Ok(answer),
                         Err(PlatformError::TokenRejected) => Event::Rejected(token.jwt),
@@ -100,7 +100,7 @@ impl<S: TokenStore> Client<S> {
                     return Err(error.into());
                 }
                 Step::Claim { replaced, why } => {
-                    self.has_claimed = true;
+                    refresh.client.has_claimed = true;
                     refresh.claim(replaced, why).await
                 }
                 Step::Wait(left) => refresh.wait(left).await,
@@ -109,11 +109,5 @@ impl<S: TokenStore> Client<S> {
                 Step::Release(failure) => refresh.fail(failure).await,
             };
         }
-    }
-}
-
-impl<S> fmt::Debug for Client<S> {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Client").field("session", &self.state.session).finish_non_exhaustive()
     }
 }

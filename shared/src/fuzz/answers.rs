@@ -9,7 +9,7 @@ use crate::config::ServiceKey;
 use crate::secret::Secret;
 use crate::store::{Attempt, Intention, Mirrored, Store, Wanted};
 use crate::token::Token;
-use crate::token::store::{TokenRow, TokenStore};
+use crate::token::store::{Ask, TokenRow, TokenStore};
 use crate::upstream::Upstream;
 use crate::upstream::testing::Server;
 use crate::wpp::{Link, Platform, PlatformError};
@@ -112,12 +112,13 @@ fn fuzz_answers_of_the_database() {
             joined: None,
             idempotency: None,
         };
+        let ask = |ask| row.ask(Uuid::nil(), ask, deadline());
         runtime.block_on(async {
             let errors = [
                 store.find(Uuid::nil(), &Wanted::default(), deadline()).await.err(),
-                row.claim(Uuid::nil(), None, Duration::ZERO, deadline()).await.err(),
-                row.save(Uuid::nil(), Some(&secret), None, &token, deadline()).await.err(),
-                row.release(Uuid::nil(), "platform", Duration::ZERO, deadline()).await.err(),
+                ask(Ask::Claim { replaced: None, lease: Duration::ZERO }).await.err(),
+                ask(Ask::Save { token: &token, api_key: Some(&secret), replaced: None }).await.err(),
+                ask(Ask::Release { failure: "platform", cool: Duration::ZERO }).await.err(),
                 store.remember(Uuid::nil(), "1", Mirrored::Pairing, UnixMs(1), deadline()).await.err(),
                 store.begin_creation(&attempt, deadline()).await.err(),
             ];

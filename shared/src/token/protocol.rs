@@ -14,7 +14,6 @@
 //!                            └────────────────────────┘
 //! ```
 
-use std::fmt;
 use std::time::Duration;
 
 use crate::clock::UnixMs;
@@ -54,7 +53,7 @@ pub enum Event {
     /// It gave none.
     FetchFailed(FetchFailure),
     /// That failure is noted, or cannot be.
-    Released(FetchFailure),
+    FailureNoted(FetchFailure),
     /// The row holds this new token.
     Saved(Token),
     /// The database did not answer the save of this one.
@@ -104,16 +103,13 @@ pub enum Why {
 }
 
 /// Why `/auth/token` gave no token.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, thiserror::Error)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum FetchFailure {
     /// The API key is rejected for good.
-    #[error("the API key is rejected")]
     KeyRejected,
     /// The API key is rejected, and so new that it may not be active yet.
-    #[error("the new API key is not active yet")]
     KeyNotActive,
     /// The platform is rate limited, unreachable, or answering garbage.
-    #[error(transparent)]
     Platform(PlatformError),
 }
 
@@ -175,7 +171,9 @@ impl RefreshProtocol {
             Event::Busy(left) => Step::Wait(left),
             Event::Waited => self.claim(self.why),
             Event::FetchFailed(failure) => Step::Release(failure),
-            Event::Released(failure) | Event::Cooling(failure) => Step::Fail(RefreshError::NoToken(failure)),
+            Event::FailureNoted(failure) | Event::Cooling(failure) => {
+                Step::Fail(RefreshError::NoToken(failure))
+            }
             Event::Gone => Step::Fail(RefreshError::Gone),
             Event::ClaimFailed(error) => Step::Fail(RefreshError::Database(error)),
             Event::OutOfTime => Step::Fail(RefreshError::OutOfTime),
@@ -202,27 +200,6 @@ impl RefreshProtocol {
     fn claim(&mut self, why: Why) -> Step {
         (self.why, self.leave_due) = (why, true);
         Step::Claim { replaced: self.stored.clone(), why }
-    }
-}
-
-impl fmt::Display for Event {
-    /// For the log: what happened, and nothing of any token.
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::Row { .. } => f.write_str("the row was read"),
-            Self::Rejected(_) => f.write_str("the platform rejected the token"),
-            Self::Granted => f.write_str("the lease was granted"),
-            Self::Busy(_) => f.write_str("another refresh is under way"),
-            Self::Cooling(failure) => write!(f, "a refresh has just failed: {failure}"),
-            Self::Gone => f.write_str("the number is gone"),
-            Self::ClaimFailed(error) => write!(f, "no answer to the claim: {error}"),
-            Self::Waited => f.write_str("the pause is over"),
-            Self::OutOfTime => f.write_str("another refresh is under way and the time is over"),
-            Self::Fetched(_) => f.write_str("the platform gave a token"),
-            Self::FetchFailed(failure) | Self::Released(failure) => write!(f, "/auth/token: {failure}"),
-            Self::Saved(_) => f.write_str("a new token is saved"),
-            Self::SaveFailed(_, error) => write!(f, "a new token could not be saved: {error}"),
-        }
     }
 }
 

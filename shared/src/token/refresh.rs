@@ -1,15 +1,15 @@
 //! Carries out what [`super::protocol`] decides: with the permit of the sandbox, under the lease of the row.
 
-use std::sync::Arc;
 use std::time::Duration;
 
 use uuid::Uuid;
 
 use super::Token;
 use super::protocol::{Event, FetchFailure, Why};
-use super::single_flight::{Flight, Permit};
-use super::store::{Answer, Outcome, TokenState, TokenStore};
+use super::single_flight::Permit;
+use super::store::{Answer, Ask, Outcome, TokenState, TokenStore};
 use crate::backoff::Backoff;
+use crate::client::Client;
 use crate::deadline::Deadline;
 use crate::secret::Secret;
 use crate::wpp::PlatformError;
@@ -49,11 +49,10 @@ const AFTER_LEASE: Duration = Duration::from_millis(10);
 
 /// One call's refresh.
 pub(crate) struct Refresh<'a, S> {
-    store: &'a S,
-    flight: Arc<Flight>,
-    state: &'a mut TokenState,
-    holder: Uuid,
+    pub(crate) client: &'a mut Client<S>,
     deadline: Deadline,
+    /// Every call asks in its own name: what an earlier one was granted gives this one no right.
+    holder: Uuid,
     permit: Option<Permit>,
     limits: &'static Limits,
     /// When the lease has only the time for a save left.
@@ -64,30 +63,18 @@ pub(crate) struct Refresh<'a, S> {
 }
 
 impl<'a, S: TokenStore> Refresh<'a, S> {
-    pub(crate) fn new(
-        store: &'a S,
-        flight: &Arc<Flight>,
-        state: &'a mut TokenState,
-        deadline: Deadline,
-    ) -> Self {
+    pub(crate) fn new(client: &'a mut Client<S>, deadline: Deadline) -> Self {
+        let (holder, backoff) = (Uuid::new_v4(), Backoff::new(FIRST_PAUSE, LONGEST_PAUSE));
         Self {
-            store,
-            flight: flight.clone(),
-            state,
-            // Every call asks in its own name: what an earlier one was granted gives this one no right.
-            holder: Uuid::new_v4(),
+            client,
             deadline,
+            holder,
             permit: None,
             limits: &NEEDED,
             fetch_by: deadline,
-            backoff: Backoff::new(FIRST_PAUSE, LONGEST_PAUSE),
+            backoff,
             begun: None,
         }
-    }
-
-    /// The session whose token it is.
-    pub(crate) fn session(&self) -> &str {
-        &self.state.session
     }
 
     /// Asks for the lease, once this sandbox's permit is ours.
@@ -95,26 +82,24 @@ impl<'a, S: TokenStore> Refresh<'a, S> {
         self.begun.get_or_insert((why, self.deadline.remaining()));
         self.limits = if why == Why::Due { &DUE } else { &NEEDED };
         if self.permit.is_none() {
+            let flight = self.client.flight.clone();
             let permit = match why {
-                Why::Due => self.flight.clone().try_lock_owned().map_err(|_| Event::Busy(Duration::ZERO)),
-                _ => {
-                    let permit = self.deadline.bound(self.flight.clone().lock_owned()).await;
-                    permit.map_err(|_| Event::OutOfTime)
-                }
+                Why::Due => flight.try_lock_owned().map_err(|_| Event::Busy(Duration::ZERO)),
+                _ => self.deadline.bound(flight.lock_owned()).await.map_err(|_| Event::OutOfTime),
             };
             let permit = match permit {
                 Ok(permit) => self.permit.insert(permit),
                 Err(event) => return event,
             };
             // The last one to have it may have read the row since this request did.
-            if let Some(last) = permit.as_ref().filter(|last| last.now >= self.state.now) {
-                last.clone_into(self.state);
-                return self.state.as_read();
+            if let Some(last) = permit.as_ref().filter(|last| last.now >= self.client.state.now) {
+                last.clone_into(&mut self.client.state);
+                return last.as_read();
             }
         }
         self.fetch_by = self.deadline.at_most(self.limits.lease - self.limits.save);
-        let claim = self.store.claim(self.holder, replaced.as_ref(), self.limits.lease, self.fetch_by);
-        match claim.await {
+        let ask = Ask::Claim { replaced: replaced.as_ref(), lease: self.limits.lease };
+        match self.client.store.ask(self.holder, ask, self.fetch_by).await {
             Ok(answer) => self.hear(answer, Event::Granted),
             Err(error) => Event::ClaimFailed(error),
         }
@@ -126,12 +111,13 @@ impl<'a, S: TokenStore> Refresh<'a, S> {
     }
 
     pub(crate) async fn fetch(&self) -> Event {
-        let Some(api_key) = &self.state.api_key else {
+        let state = &self.client.state;
+        let Some(api_key) = &state.api_key else {
             return Event::FetchFailed(FetchFailure::KeyRejected);
         };
-        match self.store.fetch(api_key, self.state.now, self.fetch_by).await {
+        match self.client.store.fetch(api_key, state.now, self.fetch_by).await {
             Ok(token) => Event::Fetched(token),
-            Err(PlatformError::KeyRefused) if self.state.key_is_new => {
+            Err(PlatformError::KeyRefused) if state.key_is_new => {
                 Event::FetchFailed(FetchFailure::KeyNotActive)
             }
             Err(PlatformError::KeyRefused) => Event::FetchFailed(FetchFailure::KeyRejected),
@@ -141,12 +127,13 @@ impl<'a, S: TokenStore> Refresh<'a, S> {
 
     pub(crate) async fn save(&mut self, token: Token, replaced: Option<Secret>) -> Event {
         let deadline = self.deadline.at_most(self.limits.save);
-        let api_key = self.state.api_key.as_ref();
-        match self.store.save(self.holder, api_key, replaced.as_ref(), &token, deadline).await {
+        let state = &self.client.state;
+        let ask = Ask::Save { token: &token, api_key: state.api_key.as_ref(), replaced: replaced.as_ref() };
+        match self.client.store.ask(self.holder, ask, deadline).await {
             Ok(answer) => self.hear(answer, Event::Saved(token)),
             Err(error) => {
                 // It is good all the same, also for the others of this sandbox.
-                self.go_on_with(TokenState { token: Some(token.clone()), ..self.state.clone() });
+                self.go_on_with(TokenState { token: Some(token.clone()), ..state.clone() });
                 if self.limits.release {
                     self.release("save", Duration::ZERO).await;
                 }
@@ -164,7 +151,7 @@ impl<'a, S: TokenStore> Refresh<'a, S> {
             FetchFailure::Platform(_) if self.deadline.remaining().is_zero() => Duration::ZERO,
             FetchFailure::KeyNotActive | FetchFailure::Platform(_) => COOL_AFTER_FAILURE,
         };
-        let noted = Event::Released(failure);
+        let noted = Event::FailureNoted(failure);
         match self.release(failure.word(), cool).await {
             Some(answer) => self.hear(answer, noted),
             None => noted,
@@ -182,7 +169,7 @@ impl<'a, S: TokenStore> Refresh<'a, S> {
             _ => "kept the old token",
         };
         let took_ms = had.saturating_sub(self.deadline.remaining()).as_millis();
-        tracing::info!(outcome, ?why, because = %last, took_ms, "token refresh");
+        tracing::info!(outcome, ?why, because = ?last, took_ms, "token refresh");
     }
 
     /// What an answer of the database means; `done` if all went well.
@@ -197,12 +184,12 @@ impl<'a, S: TokenStore> Refresh<'a, S> {
         };
         let Some(state) = TokenState::of(&number, answer.now) else { return Event::Gone };
         self.go_on_with(state);
-        event.unwrap_or_else(|| self.state.as_read())
+        event.unwrap_or_else(|| self.client.state.as_read())
     }
 
     /// The row was read again: for this request, and for those who wait for its permit.
     fn go_on_with(&mut self, state: TokenState) {
-        state.clone_into(self.state);
+        state.clone_into(&mut self.client.state);
         if let Some(permit) = &mut self.permit {
             **permit = Some(state);
         }
@@ -210,7 +197,8 @@ impl<'a, S: TokenStore> Refresh<'a, S> {
 
     /// Where this fails too, the lease ends by itself.
     async fn release(&self, failure: &str, cool: Duration) -> Option<Answer> {
-        let released = self.store.release(self.holder, failure, cool, Deadline::within(RELEASE_TIME)).await;
+        let ask = Ask::Release { failure, cool };
+        let released = self.client.store.ask(self.holder, ask, Deadline::within(RELEASE_TIME)).await;
         released.inspect_err(|error| tracing::debug!(%error, "a failed refresh could not be noted")).ok()
     }
 }

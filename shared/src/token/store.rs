@@ -46,17 +46,8 @@ impl TokenState {
     }
 }
 
-/// The four calls of a refresh. Each may be repeated; `holder` names the one who makes them.
+/// Where a token is kept and a new one comes from. Every call may be repeated.
 pub trait TokenStore {
-    /// Asks for the lease, to replace this token with another one.
-    fn claim(
-        &self,
-        holder: Uuid,
-        replaced: Option<&Secret>,
-        lease: Duration,
-        deadline: Deadline,
-    ) -> impl Future<Output = Result<Answer, StoreError>> + Send;
-
     /// Asks the platform for a token. `now` is when it is asked.
     fn fetch(
         &self,
@@ -65,24 +56,41 @@ pub trait TokenStore {
         deadline: Deadline,
     ) -> impl Future<Output = Result<Token, PlatformError>> + Send;
 
-    /// Saves a token that was fetched with this key in the place of the one it replaces, and ends the lease.
-    fn save(
+    /// Asks the database, in the name of `holder`.
+    fn ask(
         &self,
         holder: Uuid,
-        api_key: Option<&Secret>,
-        replaced: Option<&Secret>,
-        token: &Token,
+        ask: Ask<'_>,
         deadline: Deadline,
     ) -> impl Future<Output = Result<Answer, StoreError>> + Send;
+}
 
-    /// Ends the lease after a failure; nobody is to ask again for `cool`.
-    fn release(
-        &self,
-        holder: Uuid,
-        failure: &str,
+/// What the database is asked.
+#[derive(Clone, Copy, Debug)]
+pub enum Ask<'a> {
+    /// For the lease, to replace this token with another one.
+    Claim {
+        /// The token; nothing where there is none.
+        replaced: Option<&'a Secret>,
+        /// How long the lease is to last.
+        lease: Duration,
+    },
+    /// To save a token and end the lease.
+    Save {
+        /// The token.
+        token: &'a Token,
+        /// The key that it was fetched with.
+        api_key: Option<&'a Secret>,
+        /// What it replaces.
+        replaced: Option<&'a Secret>,
+    },
+    /// To end the lease after a failure.
+    Release {
+        /// A word for it.
+        failure: &'a str,
+        /// How long nobody is to ask again.
         cool: Duration,
-        deadline: Deadline,
-    ) -> impl Future<Output = Result<Answer, StoreError>> + Send;
+    },
 }
 
 /// The database's answer to a claim, a save or a release.
@@ -139,52 +147,30 @@ pub struct TokenRow {
 }
 
 impl TokenStore for TokenRow {
-    async fn claim(
-        &self,
-        holder: Uuid,
-        replaced: Option<&Secret>,
-        lease: Duration,
-        deadline: Deadline,
-    ) -> Result<Answer, StoreError> {
-        let params = json!({
-            "p_organization_id": self.organization_id, "p_integration_id": self.integration_id,
-            "p_holder": holder, "p_replaced": replaced, "p_lease_ms": ms(lease),
-        });
-        self.store.rpc("wpp_claim_refresh", &params, deadline).await
-    }
-
     async fn fetch(&self, api_key: &Secret, now: UnixMs, deadline: Deadline) -> Result<Token, PlatformError> {
         self.platform.token(api_key, now, deadline).await
     }
 
-    async fn save(
-        &self,
-        holder: Uuid,
-        api_key: Option<&Secret>,
-        replaced: Option<&Secret>,
-        token: &Token,
-        deadline: Deadline,
-    ) -> Result<Answer, StoreError> {
-        let params = json!({
-            "p_organization_id": self.organization_id, "p_integration_id": self.integration_id,
-            "p_holder": holder, "p_api_key": api_key, "p_replaced": replaced,
-            "p_token": token.jwt, "p_expires_at_ms": token.expires_at.0,
-        });
-        self.store.rpc("wpp_save_token", &params, deadline).await
-    }
-
-    async fn release(
-        &self,
-        holder: Uuid,
-        failure: &str,
-        cool: Duration,
-        deadline: Deadline,
-    ) -> Result<Answer, StoreError> {
-        let params = json!({
-            "p_organization_id": self.organization_id, "p_integration_id": self.integration_id,
-            "p_holder": holder, "p_failure": failure, "p_cool_ms": ms(cool),
-        });
-        self.store.rpc("wpp_fail_refresh", &params, deadline).await
+    async fn ask(&self, holder: Uuid, ask: Ask<'_>, deadline: Deadline) -> Result<Answer, StoreError> {
+        let (function, mut params) = match ask {
+            Ask::Claim { replaced, lease } => {
+                ("wpp_claim_refresh", json!({"p_replaced": replaced, "p_lease_ms": ms(lease)}))
+            }
+            Ask::Save { token, api_key, replaced } => (
+                "wpp_save_token",
+                json!({
+                    "p_api_key": api_key, "p_replaced": replaced,
+                    "p_token": token.jwt, "p_expires_at_ms": token.expires_at.0,
+                }),
+            ),
+            Ask::Release { failure, cool } => {
+                ("wpp_fail_refresh", json!({"p_failure": failure, "p_cool_ms": ms(cool)}))
+            }
+        };
+        params["p_organization_id"] = json!(self.organization_id);
+        params["p_integration_id"] = json!(self.integration_id);
+        params["p_holder"] = json!(holder);
+        self.store.rpc(function, &params, deadline).await
     }
 }
 

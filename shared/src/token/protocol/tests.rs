@@ -44,7 +44,7 @@ fn failures() -> Vec<Event> {
         Event::ClaimFailed(StoreError::TimedOut),
         Event::OutOfTime,
         Event::FetchFailed(AWAY),
-        Event::Released(AWAY),
+        Event::FailureNoted(AWAY),
     ]
 }
 
@@ -113,7 +113,7 @@ fn without_a_token_that_serves_a_failure_is_the_end_and_a_busy_lease_is_waited_f
         (Event::ClaimFailed(StoreError::TimedOut), Step::Fail(E::Database(StoreError::TimedOut))),
         (Event::OutOfTime, Step::Fail(E::OutOfTime)),
         (Event::FetchFailed(AWAY), Step::Release(AWAY)),
-        (Event::Released(AWAY), Step::Fail(E::NoToken(AWAY))),
+        (Event::FailureNoted(AWAY), Step::Fail(E::NoToken(AWAY))),
         (Event::Busy(Duration::from_secs(6)), Step::Wait(Duration::from_secs(6))),
         (Event::Waited, claim(Some("t"), Why::Expired)),
     ] {

@@ -15,9 +15,10 @@ use crate::error::Error;
 use crate::secret::Secret;
 use crate::store::StoreError;
 use crate::token::Token;
+use crate::token::protocol::FetchFailure;
 use crate::token::protocol::tests::model::{Claimed, Lease, Row};
 use crate::token::single_flight::Flight;
-use crate::token::store::{Answer, TokenState, TokenStore};
+use crate::token::store::{Answer, Ask, TokenState, TokenStore};
 use crate::wpp::PlatformError;
 
 const START: UnixMs = UnixMs(1_800_000_000_000);
@@ -161,27 +162,6 @@ impl Memory {
         deadline.bound(tokio::time::sleep(takes)).await.map_err(|_| PlatformError::TimedOut)?;
         Ok(answer)
     }
-
-    async fn ask(
-        &self,
-        call: &'static str,
-        deadline: Deadline,
-        work: impl FnOnce(&mut State, UnixMs) -> Value,
-    ) -> Result<Answer, StoreError> {
-        let answer = self.arrive(call, deadline, |state, now| {
-            let mut answer = work(state, now);
-            answer["now_ms"] = json!(now.0);
-            if ["granted", "moved", "saved"].iter().any(|outcome| answer["outcome"] == *outcome) {
-                answer["number"] = state.number(now);
-            }
-            answer
-        });
-        match answer.await {
-            Ok(answer) => Ok(serde_json::from_value(answer).unwrap()),
-            Err(PlatformError::TimedOut) => Err(StoreError::TimedOut),
-            Err(_) => Err(StoreError::Unavailable { retry_after: None }),
-        }
-    }
 }
 
 impl State {
@@ -198,6 +178,41 @@ impl State {
             "integration_id": Uuid::nil(), "organization_id": Uuid::nil(), "settings": settings,
             "keyed_at_ms": keyed_at.0, "linked_at_ms": null, "seen": null,
         })
+    }
+
+    /// As the SQL functions answer.
+    fn answer(&mut self, holder: Uuid, ask: Ask<'_>, now: UnixMs) -> Value {
+        let holder = self.holder(holder);
+        let outcome = match ask {
+            Ask::Claim { replaced, lease } => match self.row.claim(holder, replaced.map(number_of)) {
+                Claimed::Granted => {
+                    assert_eq!(self.fetching, 0, "a lease is granted while another one's fetch is under way");
+                    self.held_until = now.plus(lease);
+                    "granted"
+                }
+                Claimed::Moved => "moved",
+                Claimed::Busy => {
+                    let wait_ms = now.until(self.held_until).as_millis();
+                    return json!({"now_ms": now.0, "outcome": "busy", "wait_ms": wait_ms});
+                }
+                Claimed::Cooling(failure) => {
+                    return json!({"now_ms": now.0, "outcome": "cooling", "failure": failure});
+                }
+            },
+            Ask::Save { token, api_key, replaced } => {
+                let key = api_key.unwrap().expose()[3..].parse().unwrap();
+                let saved = self.row.save(holder, key, replaced.map(number_of), number_of(&token.jwt));
+                if saved { "saved" } else { "moved" }
+            }
+            Ask::Release { failure, cool } => {
+                self.noted.push((failure.to_owned(), cool.as_secs()));
+                self.cool_until = now.plus(cool);
+                let word = FetchFailure::of_word(failure).word();
+                let moved = self.row.fail(holder, Some(word).filter(|_| !cool.is_zero()));
+                if moved { "moved" } else { return json!({"now_ms": now.0, "outcome": "noted"}) }
+            }
+        };
+        json!({"now_ms": now.0, "outcome": outcome, "number": self.number(now)})
     }
 
     fn holder(&mut self, holder: Uuid) -> u8 {
@@ -221,34 +236,6 @@ fn number_of(jwt: &Secret) -> u8 {
 }
 
 impl TokenStore for Memory {
-    async fn claim(
-        &self,
-        holder: Uuid,
-        replaced: Option<&Secret>,
-        lease: Duration,
-        deadline: Deadline,
-    ) -> Result<Answer, StoreError> {
-        let work = |state: &mut State, now: UnixMs| {
-            let holder = state.holder(holder);
-            match state.row.claim(holder, replaced.map(number_of)) {
-                Claimed::Granted => {
-                    assert_eq!(
-                        state.fetching, 0,
-                        "a lease is granted while another one's fetch is under way"
-                    );
-                    state.held_until = now.plus(lease);
-                    json!({"outcome": "granted"})
-                }
-                Claimed::Moved => json!({"outcome": "moved"}),
-                Claimed::Busy => {
-                    json!({"outcome": "busy", "wait_ms": now.until(state.held_until).as_millis()})
-                }
-                Claimed::Cooling(failure) => json!({"outcome": "cooling", "failure": failure}),
-            }
-        };
-        self.ask("claim", deadline, work).await
-    }
-
     async fn fetch(&self, api_key: &Secret, now: UnixMs, deadline: Deadline) -> Result<Token, PlatformError> {
         self.state().fetching += 1;
         let work = |state: &mut State, _| {
@@ -265,39 +252,17 @@ impl TokenStore for Memory {
         fetched?
     }
 
-    async fn save(
-        &self,
-        holder: Uuid,
-        api_key: Option<&Secret>,
-        replaced: Option<&Secret>,
-        token: &Token,
-        deadline: Deadline,
-    ) -> Result<Answer, StoreError> {
-        let key = api_key.unwrap().expose()[3..].parse().unwrap();
-        let work = |state: &mut State, _| {
-            let holder = state.holder(holder);
-            let saved = state.row.save(holder, key, replaced.map(number_of), number_of(&token.jwt));
-            json!({"outcome": if saved { "saved" } else { "moved" }})
+    async fn ask(&self, holder: Uuid, ask: Ask<'_>, deadline: Deadline) -> Result<Answer, StoreError> {
+        let call = match ask {
+            Ask::Claim { .. } => "claim",
+            Ask::Save { .. } => "save",
+            Ask::Release { .. } => "release",
         };
-        self.ask("save", deadline, work).await
-    }
-
-    async fn release(
-        &self,
-        holder: Uuid,
-        failure: &str,
-        cool: Duration,
-        deadline: Deadline,
-    ) -> Result<Answer, StoreError> {
-        let work = |state: &mut State, now: UnixMs| {
-            let holder = state.holder(holder);
-            let word = ["api_key_rejected", "api_key_not_active"].into_iter().find(|word| *word == failure);
-            state.noted.push((failure.to_owned(), cool.as_secs()));
-            state.cool_until = now.plus(cool);
-            let moved = state.row.fail(holder, Some(word.unwrap_or("platform")).filter(|_| !cool.is_zero()));
-            json!({"outcome": if moved { "moved" } else { "noted" }})
-        };
-        self.ask("release", deadline, work).await
+        match self.arrive(call, deadline, |state, now| state.answer(holder, ask, now)).await {
+            Ok(answer) => Ok(serde_json::from_value(answer).unwrap()),
+            Err(PlatformError::TimedOut) => Err(StoreError::TimedOut),
+            Err(_) => Err(StoreError::Unavailable { retry_after: None }),
+        }
     }
 }
 

@@ -2,7 +2,7 @@
 mod memory;
 
 use std::io::{self, Write};
-use std::sync::Mutex;
+use std::sync::{Arc, Mutex};
 
 use futures_util::future::join_all;
 use lambda_http::tracing::subscriber::fmt;
@@ -381,28 +381,24 @@ async fn a_refresh_leaves_one_line_that_says_what_was_decided_and_why() {
     type Trouble = fn(&Memory);
     let cases: [(u64, Trouble, &str); 8] = [
         (3600, |_| {}, ""),
-        (0, |_| {}, r#"outcome="refreshed" why=Expired because=a new token is saved"#),
-        (30, |_| {}, r#"outcome="refreshed" why=Due because=a new token is saved"#),
-        (3600, |it| it.reject(0), r#"outcome="refreshed" why=Rejected because=a new token is saved"#),
-        (
-            30,
-            |it| it.lease_to_a_stranger(ms(9)),
-            r#"outcome="kept the old token" why=Due because=another refresh is under way"#,
-        ),
+        (0, |_| {}, r#"outcome="refreshed" why=Expired because=Saved("#),
+        (30, |_| {}, r#"outcome="refreshed" why=Due because=Saved("#),
+        (3600, |it| it.reject(0), r#"outcome="refreshed" why=Rejected because=Saved("#),
+        (30, |it| it.lease_to_a_stranger(ms(9)), r#"outcome="kept the old token" why=Due because=Busy("#),
         (
             0,
             |it| it.state().before = Some(("claim", moved_on)),
-            r#"outcome="taken from the row" why=Expired because=the row was read"#,
+            r#"outcome="taken from the row" why=Expired because=Row {"#,
         ),
         (
             0,
             |it| it.break_off("save", PlatformError::Unavailable),
-            r#"outcome="refreshed" why=Expired because=a new token could not be saved: unavailable"#,
+            r#"outcome="refreshed" why=Expired because=SaveFailed("#,
         ),
         (
             0,
             |it| it.slow("fetch", NEVER),
-            r#"outcome="no token" why=Expired because=/auth/token: timed out took_ms=5000"#,
+            r#"outcome="no token" why=Expired because=FailureNoted(Platform(TimedOut)) took_ms=5000"#,
         ),
     ];
     for (left, trouble, expected) in cases {

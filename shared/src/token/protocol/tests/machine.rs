@@ -151,6 +151,6 @@ pub fn missing(message: Message) -> Event {
         Message::Claim { .. } => Event::ClaimFailed(StoreError::TimedOut),
         Message::Fetch { .. } => Event::FetchFailed(AWAY),
         Message::Save { token: code, .. } => Event::SaveFailed(token(code), StoreError::TimedOut),
-        Message::Fail(failure) => Event::Released(failure),
+        Message::Fail(failure) => Event::FailureNoted(failure),
     }
 }

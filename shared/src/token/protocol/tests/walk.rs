@@ -223,7 +223,7 @@ impl World {
                 if self.row.fail(holder, Some(failure.word())) {
                     Event::Row { token: self.row.token.map(token), now }
                 } else {
-                    Event::Released(failure)
+                    Event::FailureNoted(failure)
                 }
             }
         }

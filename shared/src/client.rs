@@ -1,5 +1,5 @@
 //! The platform client of the plan: calls are made with the token at hand, and a new one is fetched and kept when that
-//! one no longer serves. [`crate::token::protocol`] decides, [`crate::token::refresh`] carries it out.
+//! one no longer serves. [`crate::token::protocol`] decides, `token::refresh` carries it out.
 
 use std::sync::Arc;
 

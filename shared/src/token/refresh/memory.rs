@@ -34,6 +34,9 @@ pub struct Memory {
     since: Deadline,
 }
 
+/// Something that others do to the row.
+type Happening = fn(&mut State);
+
 pub struct State {
     pub row: Row,
     pub session: &'static str,
@@ -50,7 +53,7 @@ pub struct State {
     /// The calls that are not answered but fail at once.
     pub fails: BTreeMap<&'static str, PlatformError>,
     /// What happens to the row just before a call arrives.
-    pub before: Option<(&'static str, fn(&mut Self))>,
+    pub before: Option<(&'static str, Happening)>,
     /// How often each call was made.
     pub calls: BTreeMap<&'static str, u32>,
     /// With which token and session the platform was called.

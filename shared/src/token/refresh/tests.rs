@@ -21,8 +21,10 @@ fn ms(ms: u64) -> Duration {
     Duration::from_millis(ms)
 }
 
-/// The code of an answer that is an error, and the token that served one that is not.
-fn told(answer: Result<u8, Error>) -> Result<u8, &'static str> {
+/// The token that served a request, or the code of its error.
+type Told = Result<u8, &'static str>;
+
+fn told(answer: Result<u8, Error>) -> Told {
     answer.map_err(|error| error.public().code)
 }
 
@@ -264,7 +266,7 @@ async fn whoever_waits_goes_on_when_the_lease_has_ended() {
 async fn the_requests_of_one_sandbox_take_turns_and_only_the_first_asks() {
     type Trouble = fn(&Memory);
     const AWAY: PlatformError = PlatformError::Unavailable;
-    let cases: [(&str, u64, Trouble, Result<u8, &str>, [u32; 3]); 5] = [
+    let cases: [(&str, u64, Trouble, Told, [u32; 3]); 5] = [
         ("expired", 0, |_| {}, Ok(1), [1, 1, 1]),
         ("rejected", 3600, |it| it.reject(0), Ok(1), [1, 1, 1]),
         ("saved nowhere", 0, |it| it.break_off("save", AWAY), Ok(1), [1, 1, 1]),

@@ -29,7 +29,7 @@ SECONDS := 60
 fuzz:
 	FUZZ_SECONDS=$(SECONDS) cargo test --package shared fuzz -- --nocapture
 
-# The exhaustive walk of a token's life with two mishaps on a way instead of one: about ten minutes.
+# The exhaustive walk of a token's refresh with two mishaps on a way instead of one: a minute, after a build of its own.
 walk:
 	CARGO_PROFILE_DEV_OPT_LEVEL=2 WALK_MISHAPS=2 cargo test --package shared --target-dir target/walk walk -- --nocapture
 

@@ -234,11 +234,9 @@ begin
   if v_existing is not null then
     return v_answer || jsonb_build_object('outcome', 'existing', 'number', public.wpp_number(v_existing));
   end if;
-  if v_creation.holder <> p_holder
-    and v_creation.held_until between clock_timestamp() and clock_timestamp() + interval '1 minute'
-  then
+  if v_creation.holder <> p_holder and public.wpp_ms_left(v_creation.held_until, clock_timestamp()) is not null then
     return v_answer || jsonb_build_object('outcome', 'busy', 'creation', v_creation.id,
-      'wait_ms', public.wpp_unix_ms(v_creation.held_until) - public.wpp_now_ms());
+      'wait_ms', public.wpp_ms_left(v_creation.held_until, clock_timestamp()));
   end if;
   update public.wpp_creations c
   set holder = p_holder, held_until = clock_timestamp() + p_lease_ms * interval '1 millisecond'

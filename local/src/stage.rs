@@ -170,10 +170,10 @@ impl Stage {
         self.sql.execute(age, &[&f64::from(seconds)]).await.unwrap();
     }
 
-    /// Ends at once what a number's next refresh would wait for: a lease, a cool-down, the rest after an early try.
+    /// Ends at once what a number's next refresh would wait for: a lease, or the pause after a failure.
     pub async fn end_waits(&self, line: &Line) {
-        let end = "update wpp_token_leases set held_until = now(), early_retry_at = now(), retry_at = now()
-                   where integration_id = $1";
+        let end =
+            "update wpp_token_leases set held_until = now(), retry_at = now() where integration_id = $1";
         self.sql.execute(end, &[&line.id]).await.unwrap();
     }
 

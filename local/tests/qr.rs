@@ -232,7 +232,7 @@ async fn a_new_token_that_cannot_be_saved_serves_its_poll_and_the_loss_is_logged
     stage.world.supabase.gate.inject_times("rpc/wpp_save_token", 1, refusal);
     assert_eq!(stage.poll_qr(&line.session).await.json["qr"], shown(&stage, &line.session));
     let logs = stage.sandbox("wpp-qr").logs().await;
-    assert_eq!(logs.matches("could not be saved").count(), 1, "{logs}");
+    assert_eq!(logs.matches("SaveFailed").count(), 1, "{logs}");
 }
 
 #[tokio::test]

@@ -1,34 +1,30 @@
-//! A token's life, told with the platform client itself: `now` is an argument, so an hour passes in no time.
+//! A token's life, told with the platform client itself (`now` is an argument, so an hour passes in no time), and by its SQL.
 
 #![allow(clippy::unwrap_used, reason = "a test fails where it stands")]
 
 use std::collections::BTreeMap;
-use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use futures_util::future::join_all;
 use serde_json::{Value, json};
 use shared::App;
-use shared::client::{Access, Client, Options};
-use shared::clock::UnixMs;
+use shared::client::Client;
 use shared::config::Config;
 use shared::deadline::Deadline;
 use shared::error::Error;
-use shared::secret::Secret;
 use shared::store::{Number, Wanted};
 use shared::token::Token;
-use shared::upstream::Upstream;
-use shared::wpp::{Platform, PlatformError, Status};
+use shared::wpp::Status;
+use tokio_postgres::error::SqlState;
+use tokio_postgres::types::{Json, ToSql};
+use uuid::Uuid;
 
 use local::gate::Fault;
 use local::stage::{Line, Stage, environment};
+use local::world::World;
 
 fn deadline() -> Deadline {
     Deadline::within(Duration::from_secs(20))
-}
-
-async fn status(platform: &Platform, access: Access) -> Result<Status, PlatformError> {
-    platform.status(&access.session, &access.jwt, deadline()).await
 }
 
 /// A number whose row is read anew for every request, as a function does.
@@ -60,29 +56,18 @@ impl Story {
         self.number().await.settings.token().unwrap()
     }
 
-    /// A request when the stored token has `left` seconds to live; with the calls that it made to the platform and
-    /// for the right to refresh.
+    /// A request when the stored token has `left` seconds to live; with the calls that it made to the platform and for
+    /// the lease.
     async fn ask(&self, left: u64) -> (Result<Status, Error>, Value) {
         let number = self.number().await;
         let now = number.settings.token().unwrap().expires_at.minus(Duration::from_secs(left));
         self.stage.forget_calls();
-        let answer = self.call(&number, now).await;
-        (answer, self.stage.calls())
-    }
-
-    async fn call(&self, number: &Number, now: UnixMs) -> Result<Status, Error> {
-        let mut client = Client::of_number(&self.app, number).unwrap();
-        client.call(now, deadline(), |access| status(&self.app.platform, access)).await
-    }
-
-    /// Fifty requests that one sandbox works on at once, their token at its end; with the calls that they made.
-    async fn crowd(&self) -> (Vec<Result<Status, Error>>, Value) {
-        let number = self.number().await;
-        let now = number.settings.token().unwrap().expires_at;
-        self.stage.end_waits(&self.line).await;
-        self.stage.forget_calls();
-        let answers = join_all((0..50).map(|_| self.call(&number, now))).await;
-        (answers, self.stage.calls())
+        let mut client = Client::of_number(&self.app, &number, now).unwrap();
+        let platform = &self.app.platform;
+        let status = client.call(deadline(), |auth| async move {
+            platform.status(&auth.session, &auth.jwt, deadline()).await
+        });
+        (status.await, self.stage.calls())
     }
 
     async fn serves(&self, left: u64, calls: Value) {
@@ -96,6 +81,13 @@ impl Story {
         assert_eq!(answer.unwrap_err().public().code, code);
         assert_eq!(made, calls);
     }
+
+    /// Makes the lease, or the pause after a failure, last for as long as the test takes.
+    async fn lengthen(&self, what: &str) {
+        let longer =
+            format!("update wpp_token_leases set {what} = now() + interval '59 s' where {what} is not null");
+        assert_eq!(self.stage.sql.execute(&longer, &[]).await.unwrap(), 1);
+    }
 }
 
 #[tokio::test]
@@ -105,37 +97,46 @@ async fn the_whole_life_of_a_token() {
 
     // Fresh.
     story.serves(3600, json!({"status": 1})).await;
-
-    // Soon, and the refresh fails: the request has been served, and nobody tries again so soon.
-    platform.gate.inject("token", Fault::status(500));
-    let tried = json!({"status": 1, "token": 1, "rpc/wpp_claim_refresh": 1, "rpc/wpp_fail_refresh": 1});
-    story.serves(100, tried.clone()).await;
     story.serves(61, json!({"status": 1})).await;
-    story.stage.end_waits(&story.line).await;
-    story.serves(61, tried).await;
+
+    // Due, and the refresh fails: the old token serves. Until the short lease has ended by itself, nobody tries again.
+    platform.gate.inject("token", Fault::status(500));
+    story.serves(60, json!({"status": 1, "token": 1, "rpc/wpp_claim_refresh": 1})).await;
+    story.lengthen("held_until").await;
+    story.serves(6, json!({"status": 1, "rpc/wpp_claim_refresh": 1})).await;
     assert_eq!(story.stored().await, first);
 
-    // Unusable: the platform is not even asked with it. That an early try has just failed says nothing, since it had
-    // little time; whoever comes right after one that had its time hears of that.
-    let failed = json!({"token": 1, "rpc/wpp_claim_refresh": 1, "rpc/wpp_fail_refresh": 1});
-    story.refuses(60, "platform_unavailable", failed).await;
-    story.refuses(60, "platform_unavailable", json!({"rpc/wpp_claim_refresh": 1})).await;
-
-    // Refreshed.
-    platform.gate.clear();
+    // Expired: the platform is not even asked with it. Whoever comes right after a failure hears of that.
     story.stage.end_waits(&story.line).await;
-    let refreshed = json!({"token": 1, "status": 1, "rpc/wpp_claim_refresh": 1, "rpc/wpp_save_token": 1});
-    story.serves(60, refreshed).await;
-    let second = story.stored().await;
-    assert_ne!(second.jwt, first.jwt);
-    story.serves(3600, json!({"status": 1})).await;
+    let failed = json!({"token": 1, "rpc/wpp_claim_refresh": 1, "rpc/wpp_fail_refresh": 1});
+    story.refuses(5, "platform_unavailable", failed).await;
+    story.lengthen("retry_at").await;
+    story.refuses(5, "platform_unavailable", json!({"rpc/wpp_claim_refresh": 1})).await;
+    // One that is due serves all the same.
+    story.serves(6, json!({"status": 1, "rpc/wpp_claim_refresh": 1})).await;
 
-    // Rejected while it is fresh, and healed.
-    platform.forget_tokens();
-    let healed = json!({"token": 1, "status": 2, "rpc/wpp_claim_refresh": 1, "rpc/wpp_save_token": 1});
-    story.serves(3600, healed).await;
-    assert_ne!(story.stored().await.jwt, second.jwt);
-    story.serves(3600, json!({"status": 1})).await;
+    // Refreshed, while it is due and when it has expired.
+    platform.gate.clear();
+    let refreshed = json!({"token": 1, "status": 1, "rpc/wpp_claim_refresh": 1, "rpc/wpp_save_token": 1});
+    for left in [60, 5] {
+        let before = story.stored().await;
+        story.stage.end_waits(&story.line).await;
+        story.serves(left, refreshed.clone()).await;
+        assert_ne!(story.stored().await.jwt, before.jwt);
+        story.serves(3600, json!({"status": 1})).await;
+    }
+
+    // Rejected while it is fresh or due, and healed.
+    for (left, calls) in [
+        (3600, json!({"token": 1, "status": 2, "rpc/wpp_claim_refresh": 1, "rpc/wpp_save_token": 1})),
+        (60, refreshed),
+    ] {
+        let before = story.stored().await;
+        platform.forget_tokens();
+        story.serves(left, calls).await;
+        assert_ne!(story.stored().await.jwt, before.jwt);
+        story.serves(3600, json!({"status": 1})).await;
+    }
 
     // The key is dead: its last token serves as long as the platform takes it.
     platform.revoke_key(&story.line.key);
@@ -146,100 +147,150 @@ async fn the_whole_life_of_a_token() {
     story.refuses(3600, "api_key_rejected", json!({"status": 1, "rpc/wpp_claim_refresh": 1})).await;
 }
 
-#[tokio::test]
-async fn the_requests_of_one_sandbox_fetch_one_token_and_ask_for_the_right_to_it_once() {
-    let story = Story::begin().await;
-    let (answers, calls) = story.crowd().await;
-    assert!(answers.iter().all(Result::is_ok), "{answers:?}");
-    let once = json!({"status": 50, "token": 1, "rpc/wpp_claim_refresh": 1, "rpc/wpp_save_token": 1});
-    assert_eq!(calls, once);
+/// A number in the database alone, with the token `old`.
+struct Row {
+    world: World,
+    sql: tokio_postgres::Client,
+    organization: Uuid,
+    id: Uuid,
 }
 
-/// What fails for one fails for those who wait with it: each has its reason, and nobody asks again.
-#[tokio::test]
-async fn the_requests_of_one_sandbox_share_a_failure() {
-    let story = Story::begin().await;
-    let gates = [&story.stage.world.platform.gate, &story.stage.world.supabase.gate];
-    let failed = json!({"token": 1, "rpc/wpp_claim_refresh": 1, "rpc/wpp_fail_refresh": 1});
-    let served = json!({"status": 50, "token": 1, "rpc/wpp_claim_refresh": 1, "rpc/wpp_save_token": 1,
-        "rpc/wpp_fail_refresh": 1});
-    for (gate, endpoint, fault, code, expected) in [
-        (gates[0], "token", Fault::status(429), Some("platform_busy"), &failed),
-        (gates[0], "token", Fault::status(403), Some("api_key_rejected"), &failed),
-        (
-            gates[1],
-            "rpc/wpp_claim_refresh",
-            Fault::status(401),
-            Some("database_key_rejected"),
-            &json!({"rpc/wpp_claim_refresh": 1}),
-        ),
-        (gates[1], "rpc/wpp_save_token", Fault::status(401), None, &served),
-    ] {
-        gate.inject(endpoint, fault);
-        let (answers, calls) = story.crowd().await;
-        for answer in answers {
-            assert_eq!(answer.err().map(|error| error.public().code), code, "{endpoint}");
-        }
-        assert_eq!(calls, *expected, "{endpoint}");
-        gate.clear();
+const HOLDER: Uuid = Uuid::from_u128(1);
+const STRANGER: Uuid = Uuid::from_u128(2);
+
+impl Row {
+    async fn new() -> Self {
+        let world = World::start().await.unwrap();
+        let sql = world.sql().await.unwrap();
+        let organization = world.organisation("row").await.unwrap().id;
+        let make = r#"insert into messenger_integrations (organization_id, messenger_type, provider, settings)
+            values ($1, 'whatsapp', 'wpp', '{"wppApiKey": "key", "wppJwtToken": "old"}') returning id"#;
+        let id = sql.query_one(make, &[&organization]).await.unwrap().get(0);
+        Self { world, sql, organization, id }
+    }
+
+    async fn outcome(&self, query: &str, with: &[&(dyn ToSql + Sync)]) -> Value {
+        let Json(answer): Json<Value> = self.sql.query_one(query, with).await.unwrap().get(0);
+        assert!(answer["now_ms"].as_i64() > Some(1_700_000_000_000), "{answer}");
+        answer["outcome"].clone()
+    }
+
+    async fn claim(&self, organization: Uuid, holder: Uuid) -> Value {
+        let claim = "select wpp_claim_refresh($1, $2, $3, 8000, 'old')";
+        self.outcome(claim, &[&organization, &self.id, &holder]).await
+    }
+
+    async fn save(&self, organization: Uuid, holder: Uuid) -> Value {
+        let save = "select wpp_save_token($1, $2, $3, 'key', 'new', 1000, 'old')";
+        self.outcome(save, &[&organization, &self.id, &holder]).await
+    }
+
+    async fn fail(&self, organization: Uuid, holder: Uuid) -> Value {
+        let fail = "select wpp_fail_refresh($1, $2, $3, 'platform', 30000)";
+        self.outcome(fail, &[&organization, &self.id, &holder]).await
+    }
+
+    /// The number and its lease.
+    async fn all(&self) -> Value {
+        let all = "select jsonb_build_object('number', (select to_jsonb(i) from messenger_integrations i where id = $1),
+            'leases', (select jsonb_agg(l) from wpp_token_leases l))";
+        let Json(all) = self.sql.query_one(all, &[&self.id]).await.unwrap().get(0);
+        all
+    }
+
+    async fn set(&self, change: &str) {
+        let set = format!("update wpp_token_leases set {change}");
+        assert_eq!(self.sql.execute(&set, &[]).await.unwrap(), 1);
     }
 }
 
-/// The client of the plan for whoever has no database: a script, a test.
 #[tokio::test]
-async fn without_a_database_every_new_token_is_told_once() {
-    let story = Story::begin().await;
-    let platform = &story.stage.world.platform;
-    let stored = story.stored().await;
-    let told = Arc::new(Mutex::new(Vec::new()));
-    let listener = told.clone();
-    let options = Options {
-        base_url: platform.url().parse().unwrap(),
-        api_key: Some(Secret::new(story.line.key.clone())),
-        session: story.line.session.clone(),
-        jwt_token: Some(stored.jwt.clone()),
-        jwt_expires_at: Some(stored.expires_at),
-        timeout: Duration::from_secs(5),
-    };
-    let mut client = Client::new(options, Upstream::new().unwrap(), move |token: &Token| {
-        listener.lock().unwrap().push(token.clone());
-    });
-    let told = || told.lock().unwrap().clone();
-    let ask = async |client: &mut Client, now| {
-        client.call(now, deadline(), |access| status(&story.app.platform, access)).await.unwrap();
-    };
+async fn another_organisation_has_no_such_number_and_another_holder_changes_nothing() {
+    let row = Row::new().await;
+    let (ours, theirs) = (row.organization, row.world.organisation("other").await.unwrap().id);
+    let before = row.all().await;
+    assert_eq!(row.claim(theirs, HOLDER).await, "gone");
+    assert_eq!(row.all().await, before);
 
-    ask(&mut client, stored.expires_at.minus(Duration::from_secs(3600))).await;
-    assert_eq!(told(), []);
+    assert_eq!(row.claim(ours, HOLDER).await, "granted");
+    let before = row.all().await;
+    assert_eq!(row.claim(ours, STRANGER).await, "busy");
+    for (organization, holder, outcome) in [(theirs, HOLDER, "gone"), (ours, STRANGER, "moved")] {
+        assert_eq!(row.save(organization, holder).await, outcome);
+        assert_eq!(row.fail(organization, holder).await, outcome);
+        assert_eq!(row.all().await, before);
+    }
 
-    ask(&mut client, stored.expires_at).await;
-    let [second] = told().try_into().unwrap();
-    assert_ne!(second.jwt, stored.jwt);
-    assert_eq!(client.get_token(stored.expires_at, deadline()).await.unwrap(), second.jwt);
-    assert_eq!(told().len(), 1);
-
-    platform.forget_tokens();
-    ask(&mut client, stored.expires_at).await;
-    assert_eq!(told().len(), 2);
-    assert_eq!(platform.tokens_of(&story.line.session), [told()[1].jwt.expose().to_owned()]);
+    assert_eq!(row.fail(ours, HOLDER).await, "noted");
+    assert_eq!(row.claim(ours, STRANGER).await, "cooling");
+    assert_eq!(row.claim(ours, HOLDER).await, "granted");
+    assert_eq!(row.save(ours, HOLDER).await, "saved");
+    assert_eq!(row.claim(ours, STRANGER).await, "moved");
 }
 
-/// Without a key there is only the token at hand; without that, nothing.
+/// A clock that was an hour ahead, or an operator's `infinity`, does not keep a number from its token.
 #[tokio::test]
-async fn without_a_key_the_token_at_hand_serves_until_its_end() {
-    let story = Story::begin().await;
-    let stored = story.stored().await;
-    let options = Options {
-        base_url: story.stage.world.platform.url().parse().unwrap(),
-        api_key: None,
-        session: story.line.session.clone(),
-        jwt_token: Some(stored.jwt.clone()),
-        jwt_expires_at: None,
-        timeout: Duration::from_secs(5),
-    };
-    let mut client = Client::new(options, Upstream::new().unwrap(), |_: &Token| {});
-    let exp = UnixMs(stored.expires_at.0);
-    let before = exp.minus(Duration::from_secs(600));
-    assert_eq!(client.get_token(before, deadline()).await.unwrap(), stored.jwt);
-    assert!(matches!(client.get_token(exp, deadline()).await, Err(Error::ApiKeyRejected)));
+async fn a_lease_or_a_pause_that_lies_more_than_a_minute_ahead_has_ended() {
+    let row = Row::new().await;
+    let ours = row.organization;
+    for (ahead, held, cooling) in [
+        ("now() + interval '58 seconds'", "busy", "cooling"),
+        ("now() + interval '61 seconds'", "granted", "granted"),
+        ("now() + interval '1 hour'", "granted", "granted"),
+        ("'infinity'", "granted", "granted"),
+        ("now()", "granted", "granted"),
+        ("'-infinity'", "granted", "granted"),
+    ] {
+        row.claim(ours, HOLDER).await;
+        row.set(&format!("holder = '{HOLDER}', held_until = {ahead}, retry_at = null")).await;
+        assert_eq!(row.claim(ours, STRANGER).await, held, "{ahead}");
+        row.set(&format!(
+            "holder = '{HOLDER}', held_until = now(), retry_at = {ahead}, failure = 'platform'"
+        ))
+        .await;
+        assert_eq!(row.claim(ours, STRANGER).await, cooling, "{ahead}");
+    }
+}
+
+/// Somebody has locked the row and does not go on: that costs two seconds, and not a connection for as long as a call takes.
+#[tokio::test]
+async fn a_row_that_an_idle_transaction_has_locked_is_waited_for_for_two_seconds() {
+    let row = Row::new().await;
+    let mut idle = row.world.sql().await.unwrap();
+    let lock = idle.transaction().await.unwrap();
+    lock.execute("update messenger_integrations set name = name where id = $1", &[&row.id]).await.unwrap();
+    let attempts = [
+        "select wpp_claim_refresh($1, $2, $3, 8000, 'old')",
+        "select wpp_save_token($1, $2, $3, 'key', 'new', 1000, 'old')",
+        "select wpp_fail_refresh($1, $2, $3, 'platform', 1000)",
+    ];
+    let codes = join_all(attempts.map(async |attempt| {
+        let sql = row.world.sql().await.unwrap();
+        // Longer than the wait for the lock, and shorter than for ever.
+        sql.batch_execute("set statement_timeout = '20s'").await.unwrap();
+        let error = sql.query_one(attempt, &[&row.organization, &row.id, &HOLDER]).await.unwrap_err();
+        error.code().cloned()
+    }));
+    assert_eq!(codes.await, [(); 3].map(|()| Some(SqlState::LOCK_NOT_AVAILABLE)));
+    lock.commit().await.unwrap();
+    assert_eq!(row.claim(row.organization, HOLDER).await, "granted");
+}
+
+#[tokio::test]
+async fn a_locked_row_is_a_503_where_a_token_is_needed_and_nothing_where_it_is_due() {
+    let stage = Stage::start().await;
+    let line = stage.number().await;
+    stage.end_waits(&line).await;
+    for (end_s, status, code) in [(3 * 24 * 3600, 200, Value::Null), (-1, 503, json!("database_unavailable"))]
+    {
+        stage.set_token_end(&line, end_s).await;
+        let mut idle = stage.world.sql().await.unwrap();
+        let lock = idle.transaction().await.unwrap();
+        lock.execute("update messenger_integrations set name = name where id = $1", &[&line.id])
+            .await
+            .unwrap();
+        let answer = stage.poll_qr(&line.session).await;
+        assert_eq!((answer.status, &answer.json["code"]), (status, &code), "{answer:?}");
+        lock.commit().await.unwrap();
+    }
 }

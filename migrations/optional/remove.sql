@@ -15,7 +15,12 @@ drop function if exists
   public.wpp_new_platform_id(uuid),
   public.wpp_forget_old(uuid),
   public.wpp_lock_organization(uuid),
-  TOKEN
+  public.wpp_fail_refresh(uuid, uuid, uuid, text, integer),
+  public.wpp_save_token(uuid, uuid, uuid, text, text, bigint, text),
+  public.wpp_claim_refresh(uuid, uuid, uuid, integer, text),
+  public.wpp_ms_left(timestamptz, timestamptz),
+  public.wpp_lock_settings(uuid, uuid),
+  public.wpp_stored_token(jsonb),
   public.wpp_save_webhook(uuid, uuid, text, text, text),
   public.wpp_claim_webhook(uuid, uuid, integer),
   public.wpp_remember_session(uuid, text, text, bigint, text),

@@ -8,6 +8,7 @@ use lambda_http::http::StatusCode;
 use crate::caller::Refusal;
 use crate::sentence::{self as say, Language, Sentence};
 use crate::store::StoreError;
+use crate::token::protocol::{FetchFailure, RefreshError};
 use crate::wpp::PlatformError;
 
 /// For what is under way already.
@@ -57,8 +58,8 @@ pub enum Error {
     /// The platform refuses a key so new that it may not be active yet.
     #[error("the platform does not take the new API key yet")]
     ApiKeyNotActive,
-    /// The platform refused a token, and the one fetched to replace it.
-    #[error("the platform refuses a token it has just given")]
+    /// The platform rejected a token, and the one that replaced it.
+    #[error("the platform rejects a token it has just given")]
     TokenRejected,
     /// The platform does not know a session that we hold.
     #[error("the platform does not know the session")]
@@ -75,6 +76,20 @@ pub enum Error {
     /// The handler panicked.
     #[error("panic")]
     Panic,
+}
+
+impl From<RefreshError> for Error {
+    fn from(error: RefreshError) -> Self {
+        match error {
+            RefreshError::TokenRejected => Self::TokenRejected,
+            RefreshError::NoToken(FetchFailure::KeyRejected) => Self::ApiKeyRejected,
+            RefreshError::NoToken(FetchFailure::KeyNotActive) => Self::ApiKeyNotActive,
+            RefreshError::NoToken(FetchFailure::Platform(error)) => Self::Platform(error),
+            RefreshError::Gone => Self::NumberNotFound,
+            RefreshError::Database(error) => Self::Database(error),
+            RefreshError::OutOfTime => Self::DeadlineExceeded,
+        }
+    }
 }
 
 /// What leaves the function for an [`Error`].
@@ -192,7 +207,7 @@ impl Error {
             Self::Platform(P::SecretRefused) => {
                 lasting(S::BAD_GATEWAY, "platform_secret_rejected", say::SERVICE_REFUSED, say::TELL)
             }
-            Self::Platform(P::TokenRefused | P::KeyRefused | P::UnknownSession | P::Refused(_)) => {
+            Self::Platform(P::TokenRejected | P::KeyRefused | P::UnknownSession | P::Refused(_)) => {
                 lasting(S::BAD_GATEWAY, "platform_refused", say::WHATSAPP_REFUSED, say::TELL)
             }
 
@@ -244,7 +259,7 @@ mod tests {
         ];
         let after = Some(Duration::from_secs(7));
         let platform = [
-            PlatformError::TokenRefused,
+            PlatformError::TokenRejected,
             PlatformError::KeyRefused,
             PlatformError::SecretRefused,
             PlatformError::UnknownSession,

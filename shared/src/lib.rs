@@ -1,6 +1,7 @@
 #![doc = include_str!("../README.md")]
 
 pub mod ask;
+pub mod backoff;
 pub mod caller;
 pub mod client;
 pub mod clock;
@@ -10,13 +11,11 @@ pub mod deadline;
 pub mod edge;
 pub mod error;
 mod event;
-pub mod flight;
 #[cfg(test)]
 mod fuzz;
 pub mod hint;
 mod jwks;
 mod jwt_ring;
-pub mod life;
 mod logs;
 pub mod number;
 mod refusal;
@@ -30,8 +29,8 @@ pub mod view;
 pub mod wpp;
 
 use config::Config;
-use flight::Flights;
 use store::Store;
+use token::single_flight::SingleFlight;
 use upstream::Upstream;
 use wpp::Platform;
 
@@ -45,7 +44,7 @@ pub struct App {
     /// The platform.
     pub platform: Platform,
     /// The refreshes of tokens that are under way.
-    pub flights: Flights,
+    pub single_flight: SingleFlight,
     /// Tells who is calling.
     pub verifier: caller::Verifier,
 }
@@ -61,7 +60,7 @@ impl App {
         Ok(Self {
             store: Store::new(supabase, &config.service_key, upstream.clone(), config.upstream_timeout),
             verifier: caller::Verifier::new(&config, upstream.clone()),
-            flights: Flights::default(),
+            single_flight: SingleFlight::default(),
             platform: Platform::new(
                 config.wpp_base_url.clone(),
                 upstream.for_another_host(),

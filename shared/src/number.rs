@@ -34,7 +34,7 @@ impl<'a> Line<'a> {
     /// # Errors
     /// [`Error::NumberNotFound`] where it has no session yet.
     pub fn open(app: &'a App, number: Number, now: UnixMs, deadline: Deadline) -> Result<Self, Error> {
-        let client = Client::of_number(app, &number)?;
+        let client = Client::of_number(app, &number, now)?;
         Ok(Self { app, number, client, now, deadline })
     }
 
@@ -68,7 +68,7 @@ impl<'a> Line<'a> {
     /// # Errors
     /// Why there is none.
     pub async fn token(&mut self) -> Result<(), Error> {
-        self.client.get_token(self.now, self.deadline).await.map(drop)
+        self.client.get_token(self.deadline).await.map(drop)
     }
 
     /// What is remembered of the session and still holds.
@@ -101,9 +101,10 @@ impl<'a> Line<'a> {
     pub async fn status(&mut self) -> Result<Status, Error> {
         let (platform, deadline) = (&self.app.platform, self.deadline);
         self.client
-            .call(self.now, deadline, |access| async move {
-                platform.status(&access.session, &access.jwt, deadline).await
-            })
+            .call(
+                deadline,
+                |access| async move { platform.status(&access.session, &access.jwt, deadline).await },
+            )
             .await
     }
 
@@ -114,16 +115,14 @@ impl<'a> Line<'a> {
     pub async fn qr(&mut self) -> Result<Option<String>, Error> {
         let (platform, deadline) = (&self.app.platform, self.deadline);
         self.client
-            .call(self.now, deadline, |access| async move {
-                platform.qr(&access.session, &access.jwt, deadline).await
-            })
+            .call(deadline, |access| async move { platform.qr(&access.session, &access.jwt, deadline).await })
             .await
     }
 
     async fn look_with_qr(&mut self) -> Result<View, Error> {
         let (platform, deadline) = (&self.app.platform, self.deadline);
         self.client
-            .call(self.now, deadline, |access| async move {
+            .call(deadline, |access| async move {
                 let (status, qr) = tokio::join!(
                     platform.status(&access.session, &access.jwt, deadline),
                     platform.qr(&access.session, &access.jwt, deadline),
@@ -132,7 +131,7 @@ impl<'a> Line<'a> {
                 // A QR that is not needed may fail as it likes, except over the token.
                 let qr = match qr {
                     Ok(qr) => qr,
-                    Err(PlatformError::TokenRefused) => return Err(PlatformError::TokenRefused),
+                    Err(PlatformError::TokenRejected) => return Err(PlatformError::TokenRejected),
                     // The status has just shown that the session is known: there is no QR for it yet.
                     Err(PlatformError::UnknownSession) => None,
                     Err(error) if needs_qr(&status) => return Err(error),
@@ -150,9 +149,10 @@ impl<'a> Line<'a> {
     pub async fn start(&mut self) -> Result<Started, Error> {
         let (platform, deadline) = (&self.app.platform, self.deadline);
         self.client
-            .call(self.now, deadline, |access| async move {
-                platform.start(&access.session, &access.jwt, deadline).await
-            })
+            .call(
+                deadline,
+                |access| async move { platform.start(&access.session, &access.jwt, deadline).await },
+            )
             .await
     }
 
@@ -172,7 +172,7 @@ impl<'a> Line<'a> {
         let url = self.app.config.webhook_url();
         let (platform, deadline) = (&self.app.platform, self.deadline.at_most(WEBHOOK_TIME));
         self.client
-            .call(self.now, deadline, |access| {
+            .call(deadline, |access| {
                 let url = url.clone();
                 async move { platform.set_webhook(&access.session, &url, &access.jwt, deadline).await }
             })

@@ -1,5 +1,6 @@
-//! The database, through PostgREST: one method per SQL function of `migrations/`. Each is safe to repeat, and each names
-//! the organisation (or the verified user) whose rows it may touch.
+//! The database, through PostgREST: one method per SQL function of `migrations/`, but for those of a token, which
+//! [`crate::token::store`] calls. Each is safe to repeat, and each names the organisation (or the verified user) whose rows
+//! it may touch.
 
 mod records;
 mod refusal;
@@ -17,8 +18,6 @@ use uuid::Uuid;
 use crate::clock::UnixMs;
 use crate::config::ServiceKey;
 use crate::deadline::Deadline;
-use crate::secret::Secret;
-use crate::token::Token;
 use crate::upstream::{Limits, Reply, Upstream};
 use crate::wpp::Credentials;
 
@@ -59,64 +58,6 @@ impl Store {
             "p_user_id": user_id, "p_session": wanted.session, "p_integration_id": wanted.integration_id,
         });
         self.rpc("wpp_find_number", &ask, deadline).await
-    }
-
-    /// Asks for the right to replace a number's token.
-    ///
-    /// # Errors
-    /// What failed.
-    pub async fn claim_refresh(
-        &self,
-        lease: Lease,
-        replaced: Option<&Secret>,
-        early: bool,
-        time: Duration,
-        deadline: Deadline,
-    ) -> Result<Claim, StoreError> {
-        let ask = json!({
-            "p_organization_id": lease.organization_id, "p_integration_id": lease.integration_id,
-            "p_holder": lease.holder, "p_replaced": replaced, "p_early": early, "p_lease_ms": ms(time),
-        });
-        self.rpc("wpp_claim_refresh", &ask, deadline).await
-    }
-
-    /// Saves a token in the place of the one it replaces, if nobody else did.
-    ///
-    /// # Errors
-    /// What failed; the token is good all the same.
-    pub async fn save_token(
-        &self,
-        lease: Lease,
-        api_key: &Secret,
-        replaced: Option<&Secret>,
-        token: &Token,
-        deadline: Deadline,
-    ) -> Result<Saved, StoreError> {
-        let ask = json!({
-            "p_organization_id": lease.organization_id, "p_integration_id": lease.integration_id,
-            "p_holder": lease.holder, "p_api_key": api_key, "p_replaced": replaced,
-            "p_token": token.jwt, "p_expires_at_ms": token.expires_at.0,
-        });
-        self.rpc("wpp_save_token", &ask, deadline).await
-    }
-
-    /// Gives the right to refresh back after a failure; nobody asks again for `cool`. A failure with a key that was
-    /// replaced meanwhile says nothing, nor does one of a holder who was, and is answered with the row.
-    ///
-    /// # Errors
-    /// What failed; the lease then ends by itself.
-    pub async fn fail_refresh(
-        &self,
-        lease: Lease,
-        failure: &str,
-        cool: Duration,
-        deadline: Deadline,
-    ) -> Result<Released, StoreError> {
-        let ask = json!({
-            "p_organization_id": lease.organization_id, "p_integration_id": lease.integration_id,
-            "p_holder": lease.holder, "p_failure": failure, "p_cool_ms": ms(cool),
-        });
-        self.rpc("wpp_fail_refresh", &ask, deadline).await
     }
 
     /// Mirrors what was seen of a session at `at` or later, unless somebody has seen it since. Answers the mirror as it
@@ -237,7 +178,7 @@ impl Store {
         self.call("wpp_leave_creation", &ask, deadline).await.map(drop)
     }
 
-    async fn rpc<T: DeserializeOwned>(
+    pub(crate) async fn rpc<T: DeserializeOwned>(
         &self,
         function: &str,
         ask: &Value,

@@ -1,6 +1,10 @@
-//! A platform token: when it ends, and what its age means.
+//! A platform token: when it ends, and what its age means. Below this module: how a call comes by one that serves.
 
-use std::hash::{DefaultHasher, Hash, Hasher};
+pub mod protocol;
+pub(crate) mod refresh;
+pub mod single_flight;
+pub mod store;
+
 use std::time::Duration;
 
 use jsonwebtoken::dangerous::insecure_decode;
@@ -10,8 +14,14 @@ use serde_json::Value;
 use crate::clock::UnixMs;
 use crate::secret::Secret;
 
-/// A token with less than this left is not used: the longest call, and a clock that is off, fit into it.
-pub const MARGIN: Duration = Duration::from_secs(60);
+/// A token with no more than this left is due: it serves, and one request replaces it.
+///
+/// There is no jitter. A request makes the refresh, so refreshes come no denser than requests do, and tokens that began
+/// together drift apart with every life.
+pub const REFRESH_MARGIN: Duration = Duration::from_secs(60);
+
+/// A token with no more than this left has expired: a call, and a clock that is off, fit into it.
+pub const EXPIRY_SKEW: Duration = Duration::from_secs(5);
 
 /// The life of a token that does not tell: what the platform documents.
 const USUAL_LIFE: Duration = Duration::from_secs(3600);
@@ -28,9 +38,6 @@ const SECONDS_LIMIT: f64 = 7.0 * 24.0 * 3600.0;
 /// A point in time below this is in seconds since 1970, above it in milliseconds.
 const MILLISECONDS_FROM: f64 = 1e11;
 
-/// The longest early part of a life, in which a token is replaced while it still serves.
-const LONGEST_EARLY: Duration = Duration::from_secs(300);
-
 /// A token of the platform and the moment from which it is worthless.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct Token {
@@ -44,13 +51,13 @@ pub struct Token {
 
 /// What a token's age means.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Freshness {
+pub enum Age {
     /// Use it.
     Fresh,
-    /// Use it, and replace it when there is time.
-    Soon,
+    /// Use it, and replace it if that is done at once.
+    Due,
     /// Do not use it.
-    Unusable,
+    Expired,
 }
 
 impl Token {
@@ -83,38 +90,18 @@ impl Token {
         Self { jwt, expires_at, life: claims.life_until(expires_at).unwrap_or(USUAL_LIFE) }
     }
 
-    /// What the token's age means at `now`. `spread` moves the beginning of its early part, so that the tokens of one
-    /// minute are not all replaced in one minute.
-    pub fn freshness(&self, now: UnixMs, spread: Spread) -> Freshness {
+    /// What the token's age means at `now`. An end farther off than any token lives is nobody's word: such a token is due.
+    pub fn age(&self, now: UnixMs) -> Age {
         // A short life cannot spare a minute: a fifth of it has to do.
-        let margin = MARGIN.min(self.life / 5);
-        let early = (self.life / 10).min(LONGEST_EARLY).mul_f64(0.2 + 0.8 * spread.fraction());
+        let margin = REFRESH_MARGIN.min(self.life / 5);
         let left = now.until(self.expires_at);
-        if left <= margin {
-            Freshness::Unusable
-        } else if left <= margin + early || left > LONGEST_LIFE {
-            Freshness::Soon
+        if left <= EXPIRY_SKEW.min(margin) {
+            Age::Expired
+        } else if left <= margin || left > LONGEST_LIFE {
+            Age::Due
         } else {
-            Freshness::Fresh
+            Age::Fresh
         }
-    }
-}
-
-/// A row's own place in the early part of its tokens' lives: the same in every sandbox, another for every row.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub struct Spread(u16);
-
-impl Spread {
-    /// The place of a row, by its id.
-    pub fn of(row: &impl Hash) -> Self {
-        let mut hasher = DefaultHasher::new();
-        row.hash(&mut hasher);
-        let [first, second, ..] = hasher.finish().to_be_bytes();
-        Self(u16::from_be_bytes([first, second]))
-    }
-
-    fn fraction(self) -> f64 {
-        f64::from(self.0) / f64::from(u16::MAX)
     }
 }
 

@@ -18,11 +18,11 @@ use crate::upstream::{Failure, Limits, Reply, Upstream};
 const WORD_LIMIT: usize = 64;
 
 /// Why a call brought nothing of use. Carries no text of the platform's.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, thiserror::Error)]
 pub enum PlatformError {
     /// 401 for a call with a number's token.
-    #[error("token refused")]
-    TokenRefused,
+    #[error("token rejected")]
+    TokenRejected,
     /// 401 or 403 from `/auth/token`: the API key is not active yet, or dead.
     #[error("API key refused")]
     KeyRefused,
@@ -293,14 +293,14 @@ impl Platform {
             request = request.header("content-type", "application/json").body(body);
         }
         // Only a bearer that cannot be a header value fails here: a token that nobody can have issued for use.
-        request.build().map_err(|_| PlatformError::TokenRefused)
+        request.build().map_err(|_| PlatformError::TokenRejected)
     }
 
     /// A call with a number's token.
     async fn send(&self, request: Request, deadline: Deadline) -> Result<Reply, PlatformError> {
         let reply = self.exchange(request, deadline).await?;
         match reply.status.as_u16() {
-            401 => Err(PlatformError::TokenRefused),
+            401 => Err(PlatformError::TokenRejected),
             404 if is_the_platforms(&reply) => Err(PlatformError::UnknownSession),
             _ => accepted(reply),
         }

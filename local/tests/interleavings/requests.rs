@@ -46,7 +46,7 @@ struct Wave {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum TokenIs {
     Good,
-    ToBeReplacedSoon,
+    Due,
     Expired,
     Forgotten,
     Gone,
@@ -82,7 +82,7 @@ impl Mishap {
 fn waves() -> impl Strategy<Value = Case> {
     let token = prop::sample::select(vec![
         TokenIs::Good,
-        TokenIs::ToBeReplacedSoon,
+        TokenIs::Due,
         TokenIs::Expired,
         TokenIs::Forgotten,
         TokenIs::Gone,
@@ -166,7 +166,7 @@ impl Scene<'_> {
         match wave.token {
             TokenIs::Good => {}
             // Farther off than any token lives.
-            TokenIs::ToBeReplacedSoon => stage.set_token_end(line, 3 * 24 * 3600).await,
+            TokenIs::Due => stage.set_token_end(line, 3 * 24 * 3600).await,
             TokenIs::Expired => stage.set_token_end(line, -1).await,
             TokenIs::Forgotten => stage.world.platform.forget_tokens(),
             TokenIs::Gone => stage.merge(line, json!({"wppJwtToken": null})).await,
@@ -187,9 +187,9 @@ impl Scene<'_> {
         let app = &self.sandboxes[nth % self.sandboxes.len()];
         let found = app.store.find(self.school.user, &wanted, deadline()).await?;
         let number = found.number.ok_or(Error::NumberNotFound)?;
-        let mut client = Client::of_number(app, &number)?;
+        let mut client = Client::of_number(app, &number, found.now)?;
         let work = async |session: String, jwt| app.platform.status(&session, &jwt, deadline()).await;
-        client.call(found.now, deadline(), |access| work(access.session, access.jwt)).await
+        client.call(deadline(), |auth| work(auth.session, auth.jwt)).await
     }
 
     async fn recreate(&self) -> Result<(), Error> {

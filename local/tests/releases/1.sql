@@ -12,3 +12,6 @@ insert into wpp_creations values
 insert into wpp_idempotency_keys values
   ('00000000-0000-0000-0000-000000000001', 'a click', '{"mode": "ensure"}',
     '30000000-0000-0000-0000-000000000001', '2026-12-01');
+insert into wpp_token_leases values
+  ('20000000-0000-0000-0000-000000000001', '00000000-0000-0000-0000-000000000001',
+    '40000000-0000-0000-0000-000000000003', '2026-12-01', 'platform', '2026-12-01', 'a digest');

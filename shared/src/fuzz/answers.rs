@@ -7,8 +7,9 @@ use super::*;
 use crate::clock::UnixMs;
 use crate::config::ServiceKey;
 use crate::secret::Secret;
-use crate::store::{Attempt, CreateMode, Lease, Mirrored, Store, Wanted};
+use crate::store::{Attempt, CreateMode, Mirrored, Store, Wanted};
 use crate::token::Token;
+use crate::token::store::{Ask, TokenRow, TokenStore};
 use crate::upstream::Upstream;
 use crate::upstream::testing::Server;
 use crate::wpp::{Link, Platform, PlatformError};
@@ -77,6 +78,12 @@ fn fuzz_answers_of_the_database() {
     let server = runtime.block_on(Server::start(""));
     let key = ServiceKey::New(Secret::new("sb_secret_x"));
     let store = Store::new(&server.url, &key, Upstream::new().unwrap(), Duration::from_secs(20));
+    let row = TokenRow {
+        store: store.clone(),
+        platform: Platform::new(Url::parse(&server.url).unwrap(), Upstream::new().unwrap(), Duration::ZERO),
+        organization_id: Uuid::nil(),
+        integration_id: Uuid::nil(),
+    };
     let names = &[
         "now_ms",
         "outcome",
@@ -94,7 +101,6 @@ fn fuzz_answers_of_the_database() {
     let disturbed = disturbed(good).prop_map(|value| (200, value.to_string().into_bytes()));
     hold(prop_oneof![answer(names), disturbed], |answer| {
         server.says(http(&answer));
-        let lease = Lease { organization_id: Uuid::nil(), integration_id: Uuid::nil(), holder: Uuid::nil() };
         let (secret, token) = (Secret::new("s"), Token::stored(Secret::new("t"), None));
         let attempt = Attempt {
             user_id: Uuid::nil(),
@@ -106,11 +112,13 @@ fn fuzz_answers_of_the_database() {
             waited_for: None,
             idempotency: None,
         };
+        let ask = |ask| row.ask(Uuid::nil(), ask, deadline());
         runtime.block_on(async {
             let errors = [
                 store.find(Uuid::nil(), &Wanted::default(), deadline()).await.err(),
-                store.claim_refresh(lease, None, false, Duration::ZERO, deadline()).await.err(),
-                store.save_token(lease, &secret, None, &token, deadline()).await.err(),
+                ask(Ask::Claim { replaced: None, lease: Duration::ZERO }).await.err(),
+                ask(Ask::Save { token: &token, api_key: Some(&secret), replaced: None }).await.err(),
+                ask(Ask::Release { failure: "platform", cool: Duration::ZERO }).await.err(),
                 store.remember(Uuid::nil(), "1", Mirrored::Pairing, UnixMs(1), deadline()).await.err(),
                 store.begin_creation(&attempt, deadline()).await.err(),
             ];

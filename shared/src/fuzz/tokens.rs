@@ -5,7 +5,7 @@ use crate::caller::testing::{Answer, KeyServer, NOW, Project, Signer, USER, base
 use crate::clock::UnixMs;
 use crate::secret::Secret;
 use crate::settings::Settings;
-use crate::token::{Spread, Token};
+use crate::token::Token;
 
 const DAY: Duration = Duration::from_secs(24 * 3600);
 
@@ -32,7 +32,7 @@ fn fuzz_settings() {
         prop_assert_eq!(settings.api_key(), text("wppApiKey").map(Secret::new));
         prop_assert_eq!(settings.token().map(|token| token.jwt), text("wppJwtToken").map(Secret::new));
         if let Some(token) = settings.token() {
-            let _ = token.freshness(UnixMs(now), Spread::of(&now));
+            let _ = token.age(UnixMs(now));
             let _ = token.expires_at.to_rfc3339();
         }
         Ok(())
@@ -46,7 +46,7 @@ fn fuzz_issued_tokens() {
         let left = UnixMs(now).until(token.expires_at);
         prop_assert!(left <= DAY && token.life <= DAY, "{token:?}");
         prop_assert!(token.expires_at >= UnixMs(now), "{token:?}");
-        let _ = token.freshness(UnixMs(now), Spread::of(&now));
+        let _ = token.age(UnixMs(now));
         Ok(())
     });
 }

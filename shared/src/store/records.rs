@@ -33,9 +33,6 @@ pub struct Number {
     pub webhook_url: Option<String>,
     /// Whether seeing it connected changes anything that the database keeps.
     pub news_if_connected: bool,
-    /// Whether somebody is seeing to an early refresh of its token, or has just tried.
-    #[serde(default)]
-    pub early_taken: bool,
     /// Its row of `whatsapp_sessions`.
     pub seen: Option<Seen>,
 }
@@ -120,56 +117,6 @@ pub struct Found {
     pub number: Option<Number>,
 }
 
-/// The number whose token is to be refreshed, in whose name.
-#[derive(Clone, Copy, Debug)]
-pub struct Lease {
-    /// Whose number it is.
-    pub organization_id: Uuid,
-    /// The number's row.
-    pub integration_id: Uuid,
-    /// The request that asks.
-    pub holder: Uuid,
-}
-
-/// The answer to a claim on the right to refresh.
-#[derive(Debug, Deserialize)]
-pub struct Claim {
-    /// The database's clock.
-    #[serde(rename = "now_ms")]
-    pub now: UnixMs,
-    /// What became of the claim.
-    #[serde(flatten)]
-    pub outcome: ClaimOutcome,
-}
-
-/// See `wpp_claim_refresh` in `migrations/`.
-#[derive(Debug, Deserialize)]
-#[serde(tag = "outcome", rename_all = "snake_case")]
-pub enum ClaimOutcome {
-    /// The caller refreshes, with this row's key.
-    Granted {
-        /// The row now.
-        number: Number,
-    },
-    /// The row holds another token by now.
-    Moved {
-        /// The row now.
-        number: Number,
-    },
-    /// Somebody else is at it.
-    Busy {
-        /// For at most this many milliseconds more.
-        wait_ms: u64,
-    },
-    /// The last refresh failed moments ago.
-    Cooling {
-        /// With this code.
-        failure: Option<String>,
-    },
-    /// The organisation has no such number.
-    Gone,
-}
-
 /// The answer to a save.
 #[derive(Debug, Deserialize)]
 #[serde(tag = "outcome", rename_all = "snake_case")]
@@ -186,30 +133,6 @@ pub enum Saved {
     },
     /// The organisation has no such number.
     Gone,
-}
-
-/// The answer to the note that a refresh failed.
-#[derive(Debug, Deserialize)]
-pub struct Released {
-    /// The database's clock.
-    #[serde(rename = "now_ms")]
-    pub now: UnixMs,
-    /// What became of the note.
-    #[serde(flatten)]
-    pub outcome: ReleaseOutcome,
-}
-
-/// See `wpp_fail_refresh` in `migrations/`.
-#[derive(Debug, Deserialize)]
-#[serde(tag = "outcome", rename_all = "snake_case")]
-pub enum ReleaseOutcome {
-    /// The failure stands.
-    Noted,
-    /// The row has got another API key since the claim, or another holder.
-    Moved {
-        /// The row now.
-        number: Number,
-    },
 }
 
 /// What a request to create is to bring.

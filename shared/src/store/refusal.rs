@@ -7,7 +7,7 @@ use serde::Deserialize;
 use crate::upstream::{Failure, Reply};
 
 /// Why the database brought no answer. Carries no text of its own: PostgREST quotes values in its messages.
-#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash, thiserror::Error)]
 pub enum StoreError {
     /// No connection, or PostgREST has none to the database.
     #[error("unavailable")]

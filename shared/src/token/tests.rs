@@ -6,10 +6,6 @@ use super::*;
 
 const NOW: UnixMs = UnixMs(1_800_000_000_000);
 const NOW_S: i64 = 1_800_000_000;
-/// The row whose tokens are replaced as early as any.
-const FIRST: Spread = Spread(u16::MAX);
-/// The row whose tokens are replaced as late as any.
-const LAST: Spread = Spread(0);
 
 fn jwt(claims: &Value) -> Secret {
     let part = |value: &Value| URL_SAFE_NO_PAD.encode(value.to_string());
@@ -89,54 +85,61 @@ fn a_missing_expiry_is_the_tokens_own_and_without_that_the_token_has_ended() {
     assert_eq!(Token::stored(jwt(&json!({"exp": NOW_S})), Some(&json!("?"))).expires_at, NOW);
     for expiry in [None, Some(json!(0)), Some(json!(-3)), Some(json!({}))] {
         let token = Token::stored(opaque(), expiry.as_ref());
-        assert_eq!(token.freshness(NOW, LAST), Freshness::Unusable, "{expiry:?}");
+        assert_eq!(token.age(NOW), Age::Expired, "{expiry:?}");
     }
 }
 
 #[test]
-fn at_exactly_sixty_seconds_left_a_token_is_not_used() {
+fn a_token_is_due_in_its_last_minute_and_has_expired_in_its_last_five_seconds() {
     let token = Token::issued(opaque(), Some(&json!(3600)), NOW);
-    let left = |left: Duration| token.freshness(token.expires_at.minus(left), LAST);
-    assert_eq!(left(secs(60)), Freshness::Unusable);
-    assert_eq!(left(secs(60) + Duration::from_millis(1)), Freshness::Soon);
-    assert_eq!(left(secs(0)), Freshness::Unusable);
-    assert_eq!(token.freshness(token.expires_at.plus(secs(9)), LAST), Freshness::Unusable);
+    let left = |left: Duration| token.age(token.expires_at.minus(left));
+    let a_moment = Duration::from_millis(1);
+    assert_eq!((left(secs(3600)), left(secs(60) + a_moment)), (Age::Fresh, Age::Fresh));
+    assert_eq!((left(secs(60)), left(secs(5) + a_moment)), (Age::Due, Age::Due));
+    assert_eq!((left(secs(5)), left(secs(0))), (Age::Expired, Age::Expired));
+    assert_eq!(token.age(token.expires_at.plus(secs(9))), Age::Expired);
 }
 
 #[test]
-fn the_early_part_begins_at_one_to_five_minutes_before_the_margin_by_row() {
-    let token = Token::issued(opaque(), Some(&json!(3600)), NOW);
-    let at = |left: u64, row| token.freshness(token.expires_at.minus(secs(left)), row);
-    assert_eq!((at(361, FIRST), at(360, FIRST)), (Freshness::Fresh, Freshness::Soon));
-    assert_eq!((at(121, LAST), at(120, LAST)), (Freshness::Fresh, Freshness::Soon));
-}
-
-#[test]
-fn a_thousand_rows_saved_in_one_minute_are_not_replaced_in_one_minute() {
-    let token = Token::issued(opaque(), Some(&json!(3600)), NOW);
-    let mut per_minute = [0; 6];
-    for row in 0..1000_u128 {
-        let row = Spread::of(&uuid::Uuid::from_u128(row));
-        let soon = |left: &u64| token.freshness(token.expires_at.minus(secs(*left)), row) == Freshness::Soon;
-        let begins = (60..=360).rev().find(soon).unwrap();
-        per_minute[usize::try_from((begins - 60) / 60).unwrap()] += 1;
+fn of_a_life_under_five_minutes_the_last_fifth_is_due() {
+    for (life, due, expired) in [(300, 60, 5), (299, 59, 5), (50, 10, 5), (25, 5, 5), (10, 2, 2)] {
+        let token = Token::issued(jwt(&json!({"iat": NOW_S, "exp": NOW_S + life})), None, NOW);
+        let left = |left: u64| token.age(token.expires_at.minus(secs(left)));
+        assert_eq!((left(due + 1), left(expired)), (Age::Fresh, Age::Expired), "{life}");
+        assert_eq!(left(due), if due > expired { Age::Due } else { Age::Expired }, "{life}");
+        let read_back = Token::stored(token.jwt.clone(), Some(&json!(token.expires_at.0)));
+        assert_eq!(read_back, token);
     }
-    assert!(per_minute.iter().all(|rows| *rows < 350), "{per_minute:?}");
 }
 
 #[test]
-fn a_short_life_is_used_for_most_of_it() {
-    let token = Token::issued(jwt(&json!({"iat": NOW_S, "exp": NOW_S + 50})), Some(&json!(50)), NOW);
-    let after = |passed: u64| token.freshness(NOW.plus(secs(passed)), FIRST);
-    assert_eq!(after(0), Freshness::Fresh);
-    assert_eq!(after(36), Freshness::Soon);
-    assert_eq!(after(40), Freshness::Unusable);
-    let read_back = Token::stored(token.jwt.clone(), Some(&json!(token.expires_at.0)));
-    assert_eq!(read_back, token);
+fn a_stored_expiry_farther_off_than_any_token_lives_is_due() {
+    let day = Token::stored(opaque(), Some(&json!(NOW.plus(secs(24 * 3600)).0)));
+    assert_eq!((day.age(NOW), day.age(NOW.minus(secs(1)))), (Age::Fresh, Age::Due));
+    assert_eq!(Token::stored(opaque(), Some(&json!(9e17))).age(NOW), Age::Due);
 }
 
+/// A thousand numbers whose tokens all began within one second, as after a restart of the platform. Each is looked at every
+/// five minutes or so, whenever somebody happens to; the first look in a token's last minute or later replaces it.
 #[test]
-fn a_stored_expiry_farther_off_than_any_token_lives_is_replaced_when_there_is_time() {
-    let token = Token::stored(opaque(), Some(&json!(9e17)));
-    assert_eq!(token.freshness(NOW, LAST), Freshness::Soon);
+fn tokens_that_began_together_drift_apart() {
+    let mut random = fastrand::Rng::with_seed(1);
+    let mut refreshes: [Vec<u64>; 6] = Default::default();
+    for _ in 0..1000 {
+        let mut look = NOW.plus(Duration::from_millis(random.u64(..1000)));
+        let mut token = Token::issued(opaque(), None, look);
+        for refreshes in &mut refreshes {
+            while token.age(look) == Age::Fresh {
+                look = look.plus(secs(300).mul_f64(-random.f64().ln()));
+            }
+            refreshes.push(NOW.until(look).as_secs() / 10);
+            token = Token::issued(opaque(), None, look);
+        }
+    }
+    // The most in ten seconds: of the tokens that began together a few, and ever fewer.
+    let most = refreshes.map(|mut refreshes| {
+        refreshes.sort_unstable();
+        refreshes.chunk_by(|one, other| one == other).map(<[_]>::len).max().unwrap()
+    });
+    assert!(most[0] < 100 && most[5] < 50, "{most:?}");
 }

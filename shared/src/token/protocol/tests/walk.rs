@@ -1,4 +1,4 @@
-//! Every interleaving of three sandboxes, walked breadth first: the product's own [`Life`], with models of the database
+//! Every interleaving of three sandboxes, walked breadth first: the product's own [`RefreshProtocol`], with models of the database
 //! and of the platform. At every step a sandbox may crash, a message or its answer may be lost or late, it may arrive
 //! twice, a lease may end under its holder, the platform may forget its tokens, a sibling may write a token of its own, and a
 //! `force_recreate` may bring another key.
@@ -7,9 +7,9 @@ use std::collections::{HashSet, VecDeque};
 use std::hash::{BuildHasher, BuildHasherDefault, DefaultHasher, Hash};
 use std::sync::LazyLock;
 
-use super::machine::{Machine, Message, REJECTED, key_of, missing, now, number_of, token, token_code};
+use super::machine::{Machine, Message, key_of, missing, now, number_of, token, token_code};
 use super::model::{Claimed, Row};
-use crate::life::{Event, FetchFailure, LONGEST_LOOK};
+use super::{Duration, Event, FetchFailure};
 
 /// The first token is one tick old at the beginning; two more bring it, and what replaces it at once, to their ends.
 const TICKS: std::ops::RangeInclusive<u8> = 1..=3;
@@ -66,7 +66,7 @@ enum Fate {
 }
 
 impl World {
-    /// The row holds a token that is to be replaced soon, or none.
+    /// The row holds a token that is due, or none.
     fn new(manner: Manner, first: Option<u8>) -> Self {
         Self {
             manner,
@@ -116,13 +116,13 @@ impl World {
             });
         }
         if let Some(lease) = &self.row.lease {
-            if lease.held && lease.holder == GONE {
+            if lease.held && self.is_idle(lease.holder, machine) {
                 add(&mut Self::end_lease);
             } else if lease.held && may_go_wrong {
                 add(&mut |world| world.mishap(Self::end_lease));
             }
-            if lease.cooling.is_some() || lease.resting {
-                add(&mut Self::end_pauses);
+            if lease.cooling.is_some() {
+                add(&mut Self::end_pause);
             }
         }
         if may_go_wrong {
@@ -133,6 +133,12 @@ impl World {
             }
         }
         next
+    }
+
+    /// Whether a lease is held by nobody who does anything under it: it ends by itself.
+    fn is_idle(&self, holder: u8, machine: &Machine) -> bool {
+        let request = self.requests.get(usize::from(holder)).copied().flatten();
+        request.is_none_or(|request| matches!(machine.message(request), Message::Call(_)))
     }
 
     /// A mishap may cost a refresh. Where only the newest token is good, it may also leave one in the row that is not.
@@ -150,6 +156,10 @@ impl World {
     fn step(&mut self, i: usize, fate: Option<Fate>, machine: &mut Machine) {
         let Some(request) = self.requests[i] else { return };
         let (holder, message) = (place(i), machine.message(request));
+        let is_answered = matches!(fate, None | Some(Fate::Repeated));
+        if is_answered && matches!(message, Message::Call(token) if self.accepts(token)) {
+            return self.leave(i);
+        }
         // A call changes nothing where it arrives.
         if fate.is_some() && !matches!(message, Message::Call(_)) {
             self.late = Some((holder, message));
@@ -159,6 +169,9 @@ impl World {
             Some(Fate::Unanswered) => missing(message),
             None | Some(Fate::Repeated) => self.arrive(holder, message),
         };
+        if matches!(answer, Event::SaveFailed(..)) {
+            self.forget_name(i);
+        }
         let key = if let Message::Fetch { key } = message { key } else { self.row.key };
         match machine.next(request, answer, key) {
             None => self.leave(i),
@@ -166,9 +179,14 @@ impl World {
         }
     }
 
-    /// The request is over, or its sandbox gone. Its name is free for the next one.
+    /// The request is over, or its sandbox gone.
     fn leave(&mut self, i: usize) {
         self.requests[i] = None;
+        self.forget_name(i);
+    }
+
+    /// The request goes by another name from here on, or another request by this one.
+    fn forget_name(&mut self, i: usize) {
         let had_lease = self.row.lease.as_ref().is_some_and(|lease| lease.holder == place(i));
         let name = if had_lease { GONE } else { LONG_GONE };
         self.rename(|holder| if holder == place(i) { name } else { holder });
@@ -178,14 +196,12 @@ impl World {
     fn arrive(&mut self, holder: u8, message: Message) -> Event {
         let now = now(self.tick);
         match message {
-            Message::Call(token) if self.accepts(token) => Event::Served,
-            Message::Call(_) => Event::Refused,
-            Message::Claim { replaced, early } => match self.row.claim(holder, replaced, early) {
+            Message::Call(code) => Event::Rejected(token(code).jwt),
+            Message::Claim { replaced } => match self.row.claim(holder, replaced) {
                 Claimed::Granted => Event::Granted,
                 Claimed::Moved => Event::Row { token: self.row.token.map(token), now },
-                Claimed::Busy => Event::Busy(LONGEST_LOOK),
-                Claimed::Cooling(REJECTED) => Event::Cooling(FetchFailure::KeyRejected),
-                Claimed::Cooling(_) => Event::Cooling(FetchFailure::Platform),
+                Claimed::Busy => Event::Busy(Duration::from_secs(1)),
+                Claimed::Cooling(failure) => Event::Cooling(FetchFailure::of_word(failure)),
             },
             Message::Fetch { key } if key != self.row.key => Event::FetchFailed(FetchFailure::KeyRejected),
             Message::Fetch { key } => {
@@ -197,17 +213,17 @@ impl World {
                 let before = self.row.token;
                 let saved = self.row.save(holder, key, replaced, new);
                 assert!(!saved || before <= self.row.token, "an older token over a newer one");
-                match self.row.token.map(token) {
-                    _ if saved => Event::Saved,
-                    token if key == self.row.key => Event::Superseded { token, now },
-                    token => Event::Row { token, now },
+                if saved {
+                    Event::Saved(token(new))
+                } else {
+                    Event::Row { token: self.row.token.map(token), now }
                 }
             }
-            Message::Fail { failure, cools } => {
-                if self.row.fail(holder, cools.then_some(failure)) {
+            Message::Fail(failure) => {
+                if self.row.fail(holder, Some(failure.word())) {
                     Event::Row { token: self.row.token.map(token), now }
                 } else {
-                    Event::Released
+                    Event::FailureNoted(failure)
                 }
             }
         }
@@ -234,8 +250,8 @@ impl World {
         self.row.lease.iter_mut().for_each(|lease| lease.held = false);
     }
 
-    fn end_pauses(&mut self) {
-        self.row.lease.iter_mut().for_each(|lease| (lease.resting, lease.cooling) = (false, None));
+    fn end_pause(&mut self) {
+        self.row.lease.iter_mut().for_each(|lease| lease.cooling = None);
     }
 
     /// What must hold in every world, whatever happened before.
@@ -248,7 +264,7 @@ impl World {
                 let requests = [request, None, None];
                 let mut alone = Self { requests, late: None, reasons: u8::MAX, ..self.clone() };
                 alone.settle(machine);
-                alone.end_pauses();
+                alone.end_pause();
                 alone.begin(0, machine);
                 assert!(alone.settle(machine), "the next request is not served");
             }
@@ -298,7 +314,8 @@ fn fingerprint(value: &impl Hash) -> u64 {
     BuildHasherDefault::<DefaultHasher>::default().hash_one(value)
 }
 
-fn walk(manner: Manner) {
+/// `states` is how many there are, by the number of mishaps.
+fn walk(manner: Manner, states: [usize; 3]) {
     let (mut machine, mut settled) = (Machine::new(), HashSet::new());
     let (mut seen, mut steps) = (HashSet::new(), 0);
     let mut queue: VecDeque<_> =
@@ -314,14 +331,18 @@ fn walk(manner: Manner) {
         }
     }
     println!("{manner:?}, {} mishaps at most: {} states, {steps} steps", *MISHAPS, seen.len());
+    // Known, so that nobody narrows the walk unawares. Whoever changes the protocol looks at the difference.
+    if let Some(states) = states.get(usize::from(*MISHAPS)) {
+        assert_eq!(seen.len(), *states);
+    }
 }
 
 #[test]
 fn no_interleaving_breaks_a_promise_where_the_platform_keeps_all_tokens() {
-    walk(Manner::AllTokens);
+    walk(Manner::AllTokens, [6_040, 327_291, 8_832_491]);
 }
 
 #[test]
 fn no_interleaving_breaks_a_promise_where_the_platform_keeps_the_newest_token_alone() {
-    walk(Manner::NewestToken);
+    walk(Manner::NewestToken, [5_229, 361_434, 12_238_299]);
 }

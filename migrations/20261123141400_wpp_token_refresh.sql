@@ -1,13 +1,16 @@
--- The right to refresh one number's token, and the saving of what the refresh brought.
+-- The right to refresh a number's token, and the saving of what the refresh brought. Called by shared/src/token/store.rs.
+-- Every function answers {now_ms, outcome, ...}, may be repeated by the same holder, and for a number that the organisation
+-- does not have answers `gone` and changes nothing.
 
--- One row per number whose token was ever refreshed. `held_until` ends a lease whose holder died;
--- `retry_at` keeps everybody from asking again at once after a refresh that failed.
+set lock_timeout = '5s';
+
+-- One row per number whose token was ever refreshed. `held_until` ends a lease whose holder died; `retry_at` keeps everybody
+-- from asking again at once after a refresh that failed. Without a foreign key: a number is deleted without waiting for us.
 create table if not exists public.wpp_token_leases (
   integration_id uuid primary key,
   organization_id uuid not null,
   holder uuid not null,
   held_until timestamptz not null,
-  early_retry_at timestamptz not null,
   failure text,
   retry_at timestamptz,
   key_digest text
@@ -32,19 +35,25 @@ as $$
   for no key update
 $$;
 
--- Asks for the right to replace the token `p_replaced` (null: none is stored) of a number.
--- Answers {now_ms, outcome, number?, wait_ms?, failure?}; outcome is
+-- The milliseconds until a lease or a pause ends; null where it has ended. One that lies more than a minute ahead is
+-- another clock's, and has ended too.
+create or replace function public.wpp_ms_left(p_until timestamptz, p_now timestamptz) returns bigint
+language sql immutable set search_path = ''
+as $$
+  select case when p_until > p_now and p_until <= p_now + interval '1 minute'
+    then ceil(extract(epoch from p_until - p_now) * 1000)::bigint end
+$$;
+
+-- Asks for the lease, to replace the token `p_replaced` (null: none is stored). The outcome is
 --   granted  the caller refreshes, with the API key in `number`;
 --   moved    the row holds another token by now: it is in `number`;
---   busy     another holder is at it with this key, for at most `wait_ms` more;
---   cooling  the last refresh with this key failed moments ago, with `failure`: not again for `wait_ms`;
---   gone     the organisation has no such number.
--- Repeating a call with the same holder repeats its answer. An early claim is one that can wait.
+--   busy     another holder refreshes with this key, for at most `wait_ms` more;
+--   cooling  the last refresh with this key failed moments ago, with `failure`;
+--   gone.
 create or replace function public.wpp_claim_refresh(
-  p_organization_id uuid, p_integration_id uuid, p_holder uuid, p_lease_ms integer,
-  p_replaced text default null, p_early boolean default false, p_early_retry_ms integer default 30000)
+  p_organization_id uuid, p_integration_id uuid, p_holder uuid, p_lease_ms integer, p_replaced text default null)
 returns jsonb
-language plpgsql set search_path = ''
+language plpgsql set search_path = '' set lock_timeout = '2s'
 as $$
 declare
   v_settings jsonb;
@@ -59,51 +68,46 @@ begin
   if v_settings is null then
     return v_answer || '{"outcome": "gone"}';
   end if;
-  v_answer := v_answer || jsonb_build_object('number', public.wpp_number(p_integration_id));
   if public.wpp_stored_token(v_settings) is distinct from p_replaced then
-    return v_answer || '{"outcome": "moved"}';
+    return v_answer || jsonb_build_object('outcome', 'moved', 'number', public.wpp_number(p_integration_id));
   end if;
 
   v_digest := md5(v_settings ->> 'wppApiKey');
-  select * into v_lease from public.wpp_token_leases l where l.integration_id = p_integration_id for update;
+  select * into v_lease from public.wpp_token_leases l where l.integration_id = p_integration_id;
   -- A refresh with another key neither hinders this one nor tells anything about it.
   if found and v_lease.holder <> p_holder and v_lease.key_digest is not distinct from v_digest then
-    if v_lease.held_until > v_now then
+    if public.wpp_ms_left(v_lease.held_until, v_now) is not null then
       return v_answer || jsonb_build_object('outcome', 'busy',
-        'wait_ms', public.wpp_unix_ms(v_lease.held_until) - public.wpp_unix_ms(v_now));
-    end if;
-    if p_early and v_lease.early_retry_at > v_now then
-      return v_answer || jsonb_build_object('outcome', 'busy',
-        'wait_ms', public.wpp_unix_ms(v_lease.early_retry_at) - public.wpp_unix_ms(v_now));
-    end if;
-    if v_lease.retry_at > v_now then
-      return v_answer || jsonb_build_object('outcome', 'cooling', 'failure', v_lease.failure,
-        'wait_ms', public.wpp_unix_ms(v_lease.retry_at) - public.wpp_unix_ms(v_now));
+        'wait_ms', public.wpp_ms_left(v_lease.held_until, v_now));
+    elsif public.wpp_ms_left(v_lease.retry_at, v_now) is not null then
+      return v_answer || jsonb_build_object('outcome', 'cooling', 'failure', v_lease.failure);
     end if;
   end if;
 
-  insert into public.wpp_token_leases as l (integration_id, organization_id, holder, held_until, early_retry_at, key_digest)
-  values (p_integration_id, p_organization_id, p_holder,
-    v_now + p_lease_ms * interval '1 millisecond', v_now + p_early_retry_ms * interval '1 millisecond', v_digest)
+  insert into public.wpp_token_leases as l (integration_id, organization_id, holder, held_until, key_digest)
+  values (p_integration_id, p_organization_id, p_holder, v_now + p_lease_ms * interval '1 millisecond', v_digest)
   on conflict (integration_id) do update
-  set holder = excluded.holder, held_until = excluded.held_until, early_retry_at = excluded.early_retry_at,
+  set organization_id = excluded.organization_id, holder = excluded.holder, held_until = excluded.held_until,
       failure = null, retry_at = null, key_digest = excluded.key_digest;
-  return v_answer || '{"outcome": "granted"}';
+  return v_answer || jsonb_build_object('outcome', 'granted', 'number', public.wpp_number(p_integration_id));
 end
 $$;
 
--- Saves a refreshed token, if the lease was not taken over meanwhile, the row still holds the token that was
--- to be replaced, and the key that fetched it is still the number's. Our two keys are merged; others are untouched.
--- Answers {now_ms, outcome: saved | superseded | gone, number?}. Safe to repeat.
+-- Saves a refreshed token and ends the lease. It is saved only if the lease was not taken over, the row still holds the
+-- token that was to be replaced, and the key that fetched it is still the number's. Our two keys are merged; others are
+-- untouched. The outcome is
+--   saved  the row holds the token;
+--   moved  the row holds another one, or waits for one: it is in `number`;
+--   gone.
 create or replace function public.wpp_save_token(
   p_organization_id uuid, p_integration_id uuid, p_holder uuid, p_api_key text,
   p_token text, p_expires_at_ms bigint, p_replaced text default null)
 returns jsonb
-language plpgsql set search_path = ''
+language plpgsql set search_path = '' set lock_timeout = '2s'
 as $$
 declare
   v_settings jsonb;
-  v_outcome text := 'superseded';
+  v_outcome text := 'moved';
 begin
   v_settings := public.wpp_lock_settings(p_organization_id, p_integration_id);
   if v_settings is null then
@@ -136,24 +140,22 @@ begin
 end
 $$;
 
--- Gives the right back after a refresh that failed, and has everybody leave it for `p_cool_ms`.
--- Answers {now_ms, outcome, number?}; outcome is
+-- Ends the lease after a refresh that failed; nobody is granted another one for `p_cool_ms`. The outcome is
 --   noted  the failure stands;
---   moved  it says nothing: the row has got another API key since the claim, or another holder. It is in `number`.
--- Safe to repeat.
+--   moved  it says nothing: the row has got another key since the claim, or another holder. It is in `number`;
+--   gone.
 create or replace function public.wpp_fail_refresh(
   p_organization_id uuid, p_integration_id uuid, p_holder uuid, p_failure text, p_cool_ms integer)
 returns jsonb
-language plpgsql set search_path = ''
+language plpgsql set search_path = '' set lock_timeout = '2s'
 as $$
 declare
   v_settings jsonb;
   v_lease public.wpp_token_leases;
-  v_answer jsonb := jsonb_build_object('now_ms', public.wpp_now_ms(), 'outcome', 'noted');
 begin
   v_settings := public.wpp_lock_settings(p_organization_id, p_integration_id);
   if v_settings is null then
-    return v_answer;
+    return jsonb_build_object('now_ms', public.wpp_now_ms(), 'outcome', 'gone');
   end if;
   update public.wpp_token_leases l
   set held_until = clock_timestamp(), failure = p_failure,
@@ -161,23 +163,26 @@ begin
   where l.integration_id = p_integration_id and l.holder = p_holder
   returning * into v_lease;
   if found and v_lease.key_digest is not distinct from md5(v_settings ->> 'wppApiKey') then
-    return v_answer;
+    return jsonb_build_object('now_ms', public.wpp_now_ms(), 'outcome', 'noted');
   end if;
-  return v_answer || jsonb_build_object('outcome', 'moved', 'number', public.wpp_number(p_integration_id));
+  return jsonb_build_object('now_ms', public.wpp_now_ms(), 'outcome', 'moved',
+    'number', public.wpp_number(p_integration_id));
 end
 $$;
 
 revoke all on table public.wpp_token_leases from public, anon, authenticated;
 grant select, insert, update, delete on table public.wpp_token_leases to service_role;
 revoke all on function
-  public.wpp_stored_token(jsonb), public.wpp_lock_settings(uuid, uuid),
-  public.wpp_claim_refresh(uuid, uuid, uuid, integer, text, boolean, integer),
+  public.wpp_stored_token(jsonb), public.wpp_lock_settings(uuid, uuid), public.wpp_ms_left(timestamptz, timestamptz),
+  public.wpp_claim_refresh(uuid, uuid, uuid, integer, text),
   public.wpp_save_token(uuid, uuid, uuid, text, text, bigint, text),
   public.wpp_fail_refresh(uuid, uuid, uuid, text, integer)
   from public, anon, authenticated;
 grant execute on function
-  public.wpp_stored_token(jsonb), public.wpp_lock_settings(uuid, uuid),
-  public.wpp_claim_refresh(uuid, uuid, uuid, integer, text, boolean, integer),
+  public.wpp_stored_token(jsonb), public.wpp_lock_settings(uuid, uuid), public.wpp_ms_left(timestamptz, timestamptz),
+  public.wpp_claim_refresh(uuid, uuid, uuid, integer, text),
   public.wpp_save_token(uuid, uuid, uuid, text, text, bigint, text),
   public.wpp_fail_refresh(uuid, uuid, uuid, text, integer)
   to service_role;
+
+reset lock_timeout;

@@ -16,8 +16,6 @@ pub struct Lease {
     pub holder: u8,
     /// `held_until` lies ahead.
     pub held: bool,
-    /// `early_retry_at` lies ahead.
-    pub resting: bool,
     /// `failure`, while `retry_at` lies ahead.
     pub cooling: Option<&'static str>,
     /// The key behind `key_digest`.
@@ -34,20 +32,20 @@ pub enum Claimed {
 }
 
 impl Row {
-    pub fn claim(&mut self, holder: u8, replaced: Option<u8>, early: bool) -> Claimed {
+    pub fn claim(&mut self, holder: u8, replaced: Option<u8>) -> Claimed {
         if self.token != replaced {
             return Claimed::Moved;
         }
         let key = self.key;
         if let Some(lease) = self.lease.as_ref().filter(|lease| lease.holder != holder && lease.key == key) {
-            if lease.held || early && lease.resting {
+            if lease.held {
                 return Claimed::Busy;
             }
             if let Some(failure) = lease.cooling {
                 return Claimed::Cooling(failure);
             }
         }
-        self.lease = Some(Lease { holder, held: true, resting: true, cooling: None, key });
+        self.lease = Some(Lease { holder, held: true, cooling: None, key });
         Claimed::Granted
     }
 

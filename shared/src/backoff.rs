@@ -1,0 +1,51 @@
+//! Pauses between attempts.
+
+use std::time::Duration;
+
+/// Pauses that double from the first to the longest. Each is drawn from its upper half, so that those who began to wait
+/// together do not ask together.
+#[derive(Clone, Debug)]
+pub struct Backoff {
+    next: Duration,
+    longest: Duration,
+}
+
+impl Backoff {
+    /// Pauses from `first` on, none longer than `longest`.
+    pub fn new(first: Duration, longest: Duration) -> Self {
+        Self { next: first, longest }
+    }
+
+    /// The next pause; one that would be longer than `at_most` is cut to that.
+    pub fn pause(&mut self, at_most: Duration) -> Duration {
+        let pause = self.next.min(at_most);
+        self.next = (self.next * 2).min(self.longest);
+        pause.mul_f64(0.5 + 0.5 * fastrand::f64())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn pauses_double_up_to_the_longest_and_are_cut_to_what_is_left() {
+        for _ in 0..100 {
+            let mut backoff = Backoff::new(Duration::from_millis(50), Duration::from_millis(800));
+            for (at_most, longest) in
+                [6000, 6000, 6000, 6000, 6000, 6000, 200].into_iter().zip([50, 100, 200, 400, 800, 800, 200])
+            {
+                let pause = backoff.pause(Duration::from_millis(at_most));
+                let longest = Duration::from_millis(longest);
+                assert!((longest / 2..=longest).contains(&pause), "{pause:?} of {longest:?}");
+            }
+        }
+    }
+
+    #[test]
+    fn those_who_begin_together_do_not_ask_together() {
+        let pause = || Backoff::new(Duration::from_secs(1), Duration::from_secs(1)).pause(Duration::MAX);
+        let pauses: std::collections::BTreeSet<_> = (0..100).map(|_| pause()).collect();
+        assert!(pauses.len() > 50, "{} of 100 differ", pauses.len());
+    }
+}

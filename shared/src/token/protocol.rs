@@ -1,0 +1,207 @@
+//! How one request comes by a usable token, as a pure decision: no clock, no network, no database.
+//!
+//! The caller tells what just happened ([`Event`]) and does what comes back ([`Step`]). The product runs this very
+//! machine (see [`crate::client`]), and a test walks every interleaving of it.
+//!
+//! ```text
+//!   Row ──┬─ fresh ──────────────────────────────────────────────▶ Call
+//!         ├─ due ────────▶ Claim ─┬─ granted ─▶ Fetch ─▶ Save ───▶ Call with the new token
+//!         │                       └─ anything else ──────────────▶ Call with the old one, which is still good
+//!         └─ expired, ───▶ Claim ─┬─ granted ─▶ Fetch ─▶ Save ───▶ Call
+//!            missing or      ▲    ├─ moved ───▶ Row
+//!            rejected        │    ├─ busy ────▶ Wait ─┐
+//!                            │    └─ cooling ─▶ Fail  │
+//!                            └────────────────────────┘
+//! ```
+
+use std::time::Duration;
+
+use crate::clock::UnixMs;
+use crate::secret::Secret;
+use crate::store::StoreError;
+use crate::token::{Age, Token};
+use crate::wpp::PlatformError;
+
+/// What just happened.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub enum Event {
+    /// The row was read: at first, or again because it holds another token or another key by now.
+    Row {
+        /// The token in it.
+        token: Option<Token>,
+        /// When that was.
+        now: UnixMs,
+    },
+    /// The platform rejected this token.
+    Rejected(Secret),
+    /// The lease is ours.
+    Granted,
+    /// It is somebody else's, for at most this long.
+    Busy(Duration),
+    /// Somebody's refresh has just failed.
+    Cooling(FetchFailure),
+    /// The number is no longer there.
+    Gone,
+    /// The database did not answer the claim.
+    ClaimFailed(StoreError),
+    /// The pause is over.
+    Waited,
+    /// The request's time is over.
+    OutOfTime,
+    /// The platform gave a token.
+    Fetched(Token),
+    /// It gave none.
+    FetchFailed(FetchFailure),
+    /// That failure is noted, or cannot be.
+    FailureNoted(FetchFailure),
+    /// The row holds this new token.
+    Saved(Token),
+    /// The database did not answer the save of this one.
+    SaveFailed(Token, StoreError),
+}
+
+/// What the request does next.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub enum Step {
+    /// Make the platform call with this token.
+    Call(Token),
+    /// Ask for the lease.
+    Claim {
+        /// The token to replace (nothing: there is none).
+        replaced: Option<Secret>,
+        /// Why.
+        why: Why,
+    },
+    /// Pause for at most this long.
+    Wait(Duration),
+    /// Ask the platform for a token.
+    Fetch,
+    /// Put this token in the place of the replaced one.
+    Save {
+        /// The new token.
+        token: Token,
+        /// What it replaces.
+        replaced: Option<Secret>,
+    },
+    /// Note that the refresh failed, and give the lease back.
+    Release(FetchFailure),
+    /// There is no token to call with.
+    Fail(RefreshError),
+}
+
+/// Why a token is to be replaced.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Why {
+    /// It ends soon, and serves until then.
+    Due,
+    /// It has ended.
+    Expired,
+    /// There is none.
+    Missing,
+    /// The platform rejected it.
+    Rejected,
+}
+
+/// Why `/auth/token` gave no token.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum FetchFailure {
+    /// The API key is rejected for good.
+    KeyRejected,
+    /// The API key is rejected, and so new that it may not be active yet.
+    KeyNotActive,
+    /// The platform is rate limited, unreachable, or answering garbage.
+    Platform(PlatformError),
+}
+
+/// Why a request has no token.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub enum RefreshError {
+    /// The platform rejected a token and the one that replaced it.
+    TokenRejected,
+    /// No token was to be had.
+    NoToken(FetchFailure),
+    /// The number is no longer there.
+    Gone,
+    /// The database did not answer.
+    Database(StoreError),
+    /// The request's time was over before somebody else's refresh.
+    OutOfTime,
+}
+
+/// One call's way to a token.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct RefreshProtocol {
+    /// The token that the row held when it was last read: the one to replace.
+    stored: Option<Secret>,
+    /// That token, while its refresh may fail because it still serves.
+    fallback: Option<Token>,
+    /// The token that the platform rejected; a second one ends the call.
+    rejected: Option<Secret>,
+    /// Why the lease is asked for.
+    why: Why,
+    /// Whether a token that is due is used as it is: a request tries once to replace it.
+    leave_due: bool,
+}
+
+impl RefreshProtocol {
+    /// For a call; its first event is [`Event::Row`]. `leave_due` is whether its request has asked for the lease before.
+    pub fn new(leave_due: bool) -> Self {
+        Self { stored: None, fallback: None, rejected: None, why: Why::Missing, leave_due }
+    }
+
+    /// What to do after `event`.
+    pub fn next(&mut self, event: Event) -> Step {
+        match event {
+            Event::Row { token, now } => self.use_or_replace(token, now),
+            Event::Rejected(_) if self.rejected.is_some() => Step::Fail(RefreshError::TokenRejected),
+            Event::Rejected(jwt) => {
+                self.rejected = Some(jwt);
+                self.claim(Why::Rejected)
+            }
+            Event::Granted => Step::Fetch,
+            Event::Fetched(token) => Step::Save { token, replaced: self.stored.clone() },
+            // Used once at least, however short its life: a clock that is off ends in no loop.
+            Event::Saved(token) | Event::SaveFailed(token, _) => {
+                self.fallback = None;
+                self.stored = Some(token.jwt.clone());
+                Step::Call(token)
+            }
+            // Whatever else became of the refresh, the old token is still good.
+            _ if let Some(token) = self.fallback.take() => Step::Call(token),
+            Event::Busy(left) => Step::Wait(left),
+            Event::Waited => self.claim(self.why),
+            Event::FetchFailed(failure) => Step::Release(failure),
+            Event::FailureNoted(failure) | Event::Cooling(failure) => {
+                Step::Fail(RefreshError::NoToken(failure))
+            }
+            Event::Gone => Step::Fail(RefreshError::Gone),
+            Event::ClaimFailed(error) => Step::Fail(RefreshError::Database(error)),
+            Event::OutOfTime => Step::Fail(RefreshError::OutOfTime),
+        }
+    }
+
+    fn use_or_replace(&mut self, token: Option<Token>, now: UnixMs) -> Step {
+        self.fallback = None;
+        self.stored = token.as_ref().map(|token| token.jwt.clone());
+        match token {
+            None => self.claim(Why::Missing),
+            Some(token) if self.rejected.as_ref() == Some(&token.jwt) => self.claim(Why::Rejected),
+            Some(token) => match token.age(now) {
+                Age::Expired => self.claim(Why::Expired),
+                Age::Due if !self.leave_due => {
+                    self.fallback = Some(token);
+                    self.claim(Why::Due)
+                }
+                Age::Fresh | Age::Due => Step::Call(token),
+            },
+        }
+    }
+
+    fn claim(&mut self, why: Why) -> Step {
+        (self.why, self.leave_due) = (why, true);
+        Step::Claim { replaced: self.stored.clone(), why }
+    }
+}
+
+#[cfg(test)]
+pub(crate) mod tests;

@@ -1,0 +1,156 @@
+//! The product's machine as the walk runs it: every state that one request can be in, each step of it taken once.
+
+use std::collections::HashMap;
+use std::collections::hash_map::Entry;
+
+use super::*;
+
+/// A token is fresh at the tick of its issue, due at the next, and has ended at the one after that.
+const TICK: Duration = Duration::from_secs(1800);
+const LIFE: Duration = Duration::from_secs(1830);
+
+pub const AWAY: FetchFailure = FetchFailure::Platform(PlatformError::Unavailable);
+
+/// What a request is about to do.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Message {
+    Call(u8),
+    Claim { replaced: Option<u8> },
+    Fetch { key: u8 },
+    Save { key: u8, replaced: Option<u8>, token: u8 },
+    Fail(FetchFailure),
+}
+
+/// A token in one byte: its number, its key, and the tick of its issue.
+pub fn token_code(number: u8, key: u8, tick: u8) -> u8 {
+    number << 3 | key << 2 | tick
+}
+
+pub fn number_of(code: u8) -> u8 {
+    code >> 3
+}
+
+pub fn key_of(code: u8) -> u8 {
+    code >> 2 & 1
+}
+
+pub fn token(code: u8) -> Token {
+    let jwt = Secret::new(code.to_string());
+    Token { jwt, expires_at: now(code & 3).plus(LIFE), life: LIFE }
+}
+
+fn code_of(jwt: &Secret) -> u8 {
+    jwt.expose().parse().unwrap()
+}
+
+pub fn now(tick: u8) -> UnixMs {
+    UnixMs(1_800_000_000_000).plus(TICK * u32::from(tick))
+}
+
+/// The states that one request can be in, numbered, with what it is about to do in each.
+pub struct Machine {
+    states: Vec<(RefreshProtocol, Message)>,
+    numbers: HashMap<(RefreshProtocol, Message), u16>,
+    followed: HashMap<(u16, Event, u8), Option<u16>>,
+}
+
+impl Machine {
+    /// A request that has not read the row yet.
+    pub const NEW: u16 = 0;
+
+    pub fn new() -> Self {
+        let new = (RefreshProtocol::new(false), Message::Call(0));
+        Self { states: vec![new], numbers: HashMap::new(), followed: HashMap::new() }
+    }
+
+    pub fn message(&self, request: u16) -> Message {
+        self.states[usize::from(request)].1
+    }
+
+    /// The state after an event, if the request goes on. `key` is the one that a fetch uses, or has used.
+    pub fn next(&mut self, request: u16, event: Event, key: u8) -> Option<u16> {
+        let followed = match self.followed.entry((request, event, key)) {
+            Entry::Occupied(known) => return *known.get(),
+            Entry::Vacant(unknown) => unknown,
+        };
+        let mut protocol = self.states[usize::from(request)].0.clone();
+        let event = followed.key().1.clone();
+        let message = follow(&mut protocol, event, key);
+        let next = message.map(|message| {
+            let state = (protocol, message);
+            *self.numbers.entry(state.clone()).or_insert_with(|| {
+                self.states.push(state);
+                u16::try_from(self.states.len() - 1).unwrap()
+            })
+        });
+        *followed.insert(next)
+    }
+}
+
+/// One step of the product's machine, and what must hold for it.
+fn follow(protocol: &mut RefreshProtocol, event: Event, key: u8) -> Option<Message> {
+    let before = protocol.clone();
+    let mut step = protocol.next(event.clone());
+    // Nothing is left of a pause but that others may come first, and they may at any step.
+    if matches!(step, Step::Wait(_)) {
+        assert_eq!(before.fallback, None, "a wait with a token that serves");
+        step = protocol.next(Event::Waited);
+    }
+    let read = match &event {
+        Event::Row { token: Some(token), now } if before.rejected.as_ref() != Some(&token.jwt) => {
+            Some((token, token.age(*now)))
+        }
+        _ => None,
+    };
+    // While a token has more than the skew left, no request fails because of a refresh, and none waits for one.
+    if let Some((token, Age::Fresh | Age::Due)) = read {
+        let tries =
+            protocol.fallback.as_ref() == Some(token) && matches!(step, Step::Claim { why: Why::Due, .. });
+        assert!(tries || step == Step::Call(token.clone()), "{step:?} with a token that serves");
+    }
+    if before.fallback.is_some() && !matches!(event, Event::Row { .. }) {
+        assert!(
+            matches!(step, Step::Call(_) | Step::Fetch | Step::Save { .. }),
+            "{step:?} with a token that serves"
+        );
+    }
+    if let Step::Claim { why, .. } = step {
+        assert_eq!(why == Why::Due, protocol.fallback.is_some(), "only a token that serves is due");
+        // The rest of it is for the log: states that differ in nothing else are one.
+        protocol.why = Why::Missing;
+    }
+    let replaced = protocol.stored.as_ref().map(code_of);
+    Some(match step {
+        Step::Call(token) => {
+            assert_ne!(before.rejected.as_ref(), Some(&token.jwt), "a call with a rejected token");
+            let is_read = matches!(read, Some((read, Age::Fresh | Age::Due)) if *read == token);
+            let is_new = matches!(&event, Event::Saved(new) | Event::SaveFailed(new, _) if *new == token);
+            assert!(
+                is_read || is_new || before.fallback.as_ref() == Some(&token),
+                "a call with an expired token"
+            );
+            Message::Call(code_of(&token.jwt))
+        }
+        Step::Claim { .. } => Message::Claim { replaced },
+        Step::Wait(_) => panic!("two pauses in a row"),
+        Step::Fetch => Message::Fetch { key },
+        Step::Save { token, .. } => Message::Save { key, replaced, token: code_of(&token.jwt) },
+        Step::Release(failure) => Message::Fail(failure),
+        Step::Fail(error) => {
+            let twice = matches!(event, Event::Rejected(_)) && before.rejected.is_some();
+            assert_eq!(twice, error == RefreshError::TokenRejected, "not what happened");
+            return None;
+        }
+    })
+}
+
+/// What a sender takes a missing answer for.
+pub fn missing(message: Message) -> Event {
+    match message {
+        Message::Call(code) => Event::Rejected(token(code).jwt),
+        Message::Claim { .. } => Event::ClaimFailed(StoreError::TimedOut),
+        Message::Fetch { .. } => Event::FetchFailed(AWAY),
+        Message::Save { token: code, .. } => Event::SaveFailed(token(code), StoreError::TimedOut),
+        Message::Fail(failure) => Event::FailureNoted(failure),
+    }
+}

@@ -96,7 +96,7 @@ impl Game<'_> {
                 };
                 assert_eq!(json!([answer["outcome"], answer["failure"]]), expected);
                 let has_number = matches!(expected[0].as_str(), Some("granted" | "moved"));
-                let settings = if has_number { self.settings() } else { Value::Null };
+                let settings = if has_number { self.told() } else { Value::Null };
                 assert_eq!(answer["number"]["settings"], settings);
             }
             Move::Save { holder: who, old_key, replaced, token } => {
@@ -109,7 +109,7 @@ impl Game<'_> {
                     .await;
                 let saved = self.row.save(who, key, replaced, token);
                 assert_eq!(answer["outcome"], if saved { "saved" } else { "moved" });
-                assert_eq!(answer["number"]["settings"], self.settings());
+                assert_eq!(answer["number"]["settings"], self.told());
             }
             Move::Fail { holder: who, dead, cools } => {
                 let failure = if dead { "api_key_rejected" } else { "platform" };
@@ -119,7 +119,7 @@ impl Game<'_> {
                     ((&self.organisation, &self.id, &holder(who)), if cools { LONG_MS } else { 0 });
                 let answer = self.call(fail, &[ids.0, ids.1, ids.2, &failure, &cool_ms]).await;
                 assert_eq!(answer["outcome"], if moved { "moved" } else { "noted" });
-                let expected = if moved { self.settings() } else { Value::Null };
+                let expected = if moved { self.told() } else { Value::Null };
                 assert_eq!(answer["number"]["settings"], expected);
             }
             Move::LeaseEnds => {
@@ -144,6 +144,16 @@ impl Game<'_> {
             }
         }
         assert_eq!(self.lease().await, self.row.lease);
+        let stored = "select settings from messenger_integrations where id = $1";
+        let Json(stored): Json<Value> = self.sql.query_one(stored, &[&self.id]).await.unwrap().get(0);
+        assert_eq!(stored, self.settings());
+    }
+
+    /// The settings that an answer tells: ours alone.
+    fn told(&self) -> Value {
+        let mut settings = self.settings();
+        settings.as_object_mut().unwrap().remove("written");
+        settings
     }
 
     fn settings(&self) -> Value {

@@ -5,11 +5,11 @@ use std::time::Duration;
 
 use lambda_http::http::StatusCode;
 
-use crate::caller::Refusal;
+use crate::http::auth::Refusal;
+use crate::platform::PlatformError;
 use crate::sentence::{self as say, Language, Sentence};
 use crate::store::StoreError;
 use crate::token::protocol::{FetchFailure, RefreshError};
-use crate::wpp::PlatformError;
 
 /// For what is under way already.
 const SOON: Option<Duration> = Some(Duration::from_secs(2));

@@ -4,6 +4,7 @@
 
 mod records;
 mod refusal;
+pub mod settings;
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -18,8 +19,8 @@ use uuid::Uuid;
 use crate::clock::UnixMs;
 use crate::config::ServiceKey;
 use crate::deadline::Deadline;
+use crate::platform::Credentials;
 use crate::upstream::{Limits, Reply, Upstream};
-use crate::wpp::Credentials;
 
 pub use records::*;
 pub use refusal::StoreError;

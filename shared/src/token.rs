@@ -1,5 +1,6 @@
 //! A platform token: when it ends, and what its age means. Below this module: how a call comes by one that serves.
 
+pub mod client;
 pub mod protocol;
 pub(crate) mod refresh;
 pub mod single_flight;

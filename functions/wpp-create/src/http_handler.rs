@@ -4,16 +4,16 @@ use std::sync::Arc;
 
 use serde_json::json;
 use shared::App;
-use shared::ask::Ask;
 use shared::clock::UnixMs;
-use shared::creation::{Created, heal, obtain};
-use shared::edge::Answer;
 use shared::error::Error;
-use shared::hint::Hint;
-use shared::number::Line;
+use shared::http::request::Ask;
+use shared::http::run::Answer;
+use shared::number::creation::{Created, heal, obtain};
+use shared::number::hint::Hint;
+use shared::number::session::Line;
+use shared::number::view::{State, View};
 use shared::sentence::{self as say, Language};
 use shared::store::{CreateMode, Number, Wanted};
-use shared::view::{State, View};
 
 use crate::linking;
 

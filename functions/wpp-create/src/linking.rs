@@ -3,9 +3,9 @@
 use std::time::Duration;
 
 use shared::error::Error;
-use shared::number::Line;
-use shared::view::View;
-use shared::wpp::{Link, PlatformError};
+use shared::number::session::Line;
+use shared::number::view::View;
+use shared::platform::{Link, PlatformError};
 
 /// A new key that is not active yet is tried again after these.
 const KEY_PAUSES: [Duration; 3] = [Duration::from_secs(1), Duration::from_secs(2), Duration::from_secs(3)];

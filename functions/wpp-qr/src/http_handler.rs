@@ -4,13 +4,13 @@ use std::sync::Arc;
 
 use serde_json::json;
 use shared::App;
-use shared::ask::Ask;
-use shared::edge::Answer;
 use shared::error::Error;
-use shared::number::Line;
+use shared::http::request::Ask;
+use shared::http::run::Answer;
+use shared::number::session::Line;
+use shared::platform::Link;
 use shared::sentence as say;
 use shared::store::Wanted;
-use shared::wpp::Link;
 
 /// When to ask again for a QR that is not ready, and for the next one.
 const POLL_AFTER_MS: u32 = 2_000;

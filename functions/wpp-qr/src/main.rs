@@ -7,5 +7,5 @@ use std::process::ExitCode;
 // One request at a time is what a sandbox mostly has: one thread starts faster and needs less memory.
 #[tokio::main(flavor = "current_thread")]
 async fn main() -> ExitCode {
-    shared::edge::serve("GET, POST", &[], http_handler::handle).await
+    shared::http::run::serve("GET, POST", &[], http_handler::handle).await
 }

@@ -5,15 +5,15 @@ use std::time::Duration;
 
 use serde_json::json;
 use shared::App;
-use shared::ask::Ask;
 use shared::clock::UnixMs;
 use shared::deadline::Deadline;
-use shared::edge::Answer;
 use shared::error::Error;
-use shared::hint::Hint;
-use shared::number::Line;
+use shared::http::request::Ask;
+use shared::http::run::Answer;
+use shared::number::hint::Hint;
+use shared::number::session::Line;
+use shared::number::view::{State, View};
 use shared::sentence::{self as say, Language, Sentence};
-use shared::view::{State, View};
 
 /// A platform that is slower is not waited for where the last known state will do.
 const STALE_AFTER: Duration = Duration::from_secs(4);

@@ -12,14 +12,14 @@ use local::world::Organisation;
 use proptest::prelude::*;
 use serde_json::json;
 use shared::App;
-use shared::ask::Ask;
-use shared::client::Client;
 use shared::config::Config;
-use shared::creation::obtain;
 use shared::deadline::Deadline;
 use shared::error::Error;
+use shared::http::request::Ask;
+use shared::number::creation::obtain;
+use shared::platform::Status;
 use shared::store::{CreateMode, Wanted};
-use shared::wpp::Status;
+use shared::token::client::Client;
 use tokio::runtime::Runtime;
 
 use crate::replayable;

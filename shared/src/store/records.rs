@@ -9,7 +9,7 @@ use uuid::Uuid;
 
 use crate::clock::UnixMs;
 use crate::secret::Secret;
-use crate::settings::Settings;
+use crate::store::settings::Settings;
 
 /// A key younger than this may be refused because it is not active yet.
 const KEY_SETTLES_IN: Duration = Duration::from_secs(60);

@@ -1,7 +1,7 @@
 //! How one request comes by a usable token, as a pure decision: no clock, no network, no database.
 //!
 //! The caller tells what just happened ([`Event`]) and does what comes back ([`Step`]). The product runs this very
-//! machine (see [`crate::client`]), and a test walks every interleaving of it.
+//! machine (see [`crate::token::client`]), and a test walks every interleaving of it.
 //!
 //! ```text
 //!   Row ──┬─ fresh ──────────────────────────────────────────────▶ Call
@@ -17,10 +17,10 @@
 use std::time::Duration;
 
 use crate::clock::UnixMs;
+use crate::platform::PlatformError;
 use crate::secret::Secret;
 use crate::store::StoreError;
 use crate::token::{Age, Token};
-use crate::wpp::PlatformError;
 
 /// What just happened.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]

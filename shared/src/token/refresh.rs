@@ -9,10 +9,10 @@ use super::protocol::{Event, FetchFailure, Why};
 use super::single_flight::Permit;
 use super::store::{Answer, Ask, Outcome, TokenState, TokenStore};
 use crate::backoff::Backoff;
-use crate::client::Client;
 use crate::deadline::Deadline;
+use crate::platform::PlatformError;
 use crate::secret::Secret;
-use crate::wpp::PlatformError;
+use crate::token::client::Client;
 
 /// A lease and its last part, which is kept for the saving. Both are counted from before the claim is sent, so that
 /// nothing is done under a lease that has ended.

@@ -10,9 +10,9 @@ use super::Token;
 use super::protocol::{Event, FetchFailure};
 use crate::clock::UnixMs;
 use crate::deadline::Deadline;
+use crate::platform::{Platform, PlatformError};
 use crate::secret::Secret;
 use crate::store::{Number, Store, StoreError};
-use crate::wpp::{Platform, PlatformError};
 
 /// A number's credentials and token, as they were in its row.
 #[derive(Clone, Debug)]

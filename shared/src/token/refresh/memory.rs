@@ -8,18 +8,18 @@ use std::time::Duration;
 use serde_json::{Value, json};
 use uuid::Uuid;
 
-use crate::client::{Client, SessionAuth};
 use crate::clock::UnixMs;
 use crate::deadline::Deadline;
 use crate::error::Error;
+use crate::platform::PlatformError;
 use crate::secret::Secret;
 use crate::store::StoreError;
 use crate::token::Token;
+use crate::token::client::{Client, SessionAuth};
 use crate::token::protocol::FetchFailure;
 use crate::token::protocol::tests::model::{Claimed, Lease, Row};
 use crate::token::single_flight::Flight;
 use crate::token::store::{Answer, Ask, TokenState, TokenStore};
-use crate::wpp::PlatformError;
 
 const START: UnixMs = UnixMs(1_800_000_000_000);
 const DAY: Duration = Duration::from_secs(24 * 3600);

@@ -1,10 +1,10 @@
 //! What is stored, and what tokens say of themselves.
 
 use super::*;
-use crate::caller::testing::{Answer, KeyServer, NOW, Project, Signer, USER, base64, config, verifier};
 use crate::clock::UnixMs;
+use crate::http::auth::testing::{Answer, KeyServer, NOW, Project, Signer, USER, base64, config, verifier};
 use crate::secret::Secret;
-use crate::settings::Settings;
+use crate::store::settings::Settings;
 use crate::token::Token;
 
 const DAY: Duration = Duration::from_secs(24 * 3600);

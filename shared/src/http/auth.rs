@@ -11,12 +11,12 @@ use uuid::Uuid;
 
 use crate::clock::UnixMs;
 use crate::config::Config;
-use crate::jwks::Jwks;
-use crate::jwt_ring;
+use crate::http::jwks::Jwks;
+use crate::http::jwt_ring;
 use crate::secret::Secret;
 use crate::upstream::Upstream;
 
-pub use crate::refusal::Refusal;
+pub use crate::http::auth_error::Refusal;
 
 #[cfg(test)]
 pub(crate) mod testing;

@@ -7,13 +7,13 @@ use serde_json::json;
 use uuid::Uuid;
 
 use crate::App;
-use crate::ask::Ask;
 use crate::clock::UnixMs;
 use crate::deadline::Deadline;
 use crate::error::Error;
+use crate::http::request::Ask;
+use crate::platform::{Credentials, PlatformError};
 use crate::secret::Secret;
 use crate::store::{Attempt, BeginOutcome, CreateMode, Number, Saved, Wanted};
-use crate::wpp::{Credentials, PlatformError};
 
 /// The platform's part of a creation, the repetitions included.
 const CREATE_TIME: Duration = Duration::from_secs(8);

@@ -6,13 +6,13 @@ use uuid::Uuid;
 use super::*;
 use crate::clock::UnixMs;
 use crate::config::ServiceKey;
+use crate::platform::{Link, Platform, PlatformError};
 use crate::secret::Secret;
 use crate::store::{Attempt, CreateMode, Mirrored, Store, Wanted};
 use crate::token::Token;
 use crate::token::store::{Ask, TokenRow, TokenStore};
 use crate::upstream::Upstream;
 use crate::upstream::testing::Server;
-use crate::wpp::{Link, Platform, PlatformError};
 
 /// An answer with this status and any body: bytes, JSON, or an object with the names that we look for.
 fn answer(names: &'static [&'static str]) -> impl Strategy<Value = (u16, Vec<u8>)> {

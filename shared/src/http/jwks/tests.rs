@@ -5,10 +5,10 @@ use serde_json::json;
 use tokio::task::JoinSet;
 
 use super::Shelf;
-use crate::caller::Caller;
-use crate::caller::testing::{Answer, NOW, Project, Signer, config, verifier};
 use crate::clock::UnixMs;
-use crate::refusal::Refusal;
+use crate::http::auth::Caller;
+use crate::http::auth::testing::{Answer, NOW, Project, Signer, config, verifier};
+use crate::http::auth_error::Refusal;
 
 /// The bounds as they are meant to be, in numbers of their own.
 const FRESH_FOR: Duration = Duration::from_secs(600);

@@ -72,7 +72,7 @@ mod tests {
     #[test]
     fn details_are_told_by_our_own_crates_alone() {
         let everybody = || {
-            tracing::trace!(target: "shared::client", "our detail");
+            tracing::trace!(target: "shared::token::client", "our detail");
             tracing::trace!(target: "wpp_qr", "our detail");
             tracing::trace!(target: "lambda_runtime::layers", "their detail");
             tracing::debug!(target: "hyper_util::client", "their detail");

@@ -62,8 +62,8 @@ fn bits(number: &[u8]) -> usize {
 mod tests {
     use serde_json::{Value, json};
 
-    use crate::caller::testing::{NOW, Project, Signer, USER, base64};
-    use crate::refusal::Refusal;
+    use crate::http::auth::testing::{NOW, Project, Signer, USER, base64};
+    use crate::http::auth_error::Refusal;
 
     /// The outcome for a user when the served key has these `changes`, beside keys that no one can use.
     async fn with_key(signer: &Signer, changes: Value) -> Result<String, Refusal> {

@@ -7,13 +7,13 @@ use crate::App;
 use crate::clock::UnixMs;
 use crate::deadline::Deadline;
 use crate::error::Error;
+use crate::platform::PlatformError;
 use crate::secret::Secret;
 use crate::store::Number;
 use crate::token::protocol::{Event, RefreshProtocol, Step};
 use crate::token::refresh::Refresh;
 use crate::token::single_flight::Flight;
 use crate::token::store::{TokenRow, TokenState, TokenStore};
-use crate::wpp::PlatformError;
 
 /// What a platform call needs.
 #[derive(Clone, Debug)]

@@ -14,14 +14,14 @@ use serde::Serialize;
 use serde_json::json;
 
 use crate::App;
-use crate::ask::Ask;
-use crate::caller::Refusal;
 use crate::clock;
 use crate::config::Config;
 use crate::deadline::Deadline;
 use crate::error::Error;
-use crate::event::{self, Readable};
-use crate::logs;
+use crate::http::auth::Refusal;
+use crate::http::event::{self, Readable};
+use crate::http::logs;
+use crate::http::request::Ask;
 use crate::sentence::{self as say, Language};
 
 /// What supabase-js sends today, what its tracing adds, and our own. `Accept-Language` needs no allowance.

@@ -8,10 +8,10 @@ use uuid::Uuid;
 
 use super::*;
 use crate::App;
-use crate::ask::{Ask, checked_session};
-use crate::edge;
 use crate::error::Error;
-use crate::event::Readable;
+use crate::http::event::Readable;
+use crate::http::request::{Ask, checked_session};
+use crate::http::run;
 use crate::sentence::Language;
 
 fn event() -> Value {
@@ -83,7 +83,7 @@ async fn answer(app: &Arc<App>, event: Value) -> Response<Body> {
     let Readable(event) = serde_json::from_str(&event.to_string()).unwrap();
     let request = Request::from(event).with_lambda_context(Context::default());
     let handler = |_: Arc<App>, _: Ask| std::future::ready(Ok(json!({})));
-    let answer = edge::answer(app.clone(), "GET, POST", handler, request).await;
+    let answer = run::answer(app.clone(), "GET, POST", handler, request).await;
     assert_eq!(answer.headers()[header::VARY], "Origin, Accept-Language");
     assert_eq!(answer.headers().contains_key(header::CONTENT_LANGUAGE), !answer.body().is_empty());
     answer

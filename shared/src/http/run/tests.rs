@@ -4,7 +4,7 @@ use std::time::Duration;
 use lambda_http::Context;
 
 use super::*;
-use crate::caller::testing::{SECRET, Signer};
+use crate::http::auth::testing::{SECRET, Signer};
 
 const PROJECT: &str = "http://127.0.0.1:1";
 const PAGE: &str = "https://app.example";
@@ -83,7 +83,7 @@ async fn a_handler_that_never_ends_is_answered_for() {
 #[tokio::test]
 async fn a_retry_after_is_whole_seconds_and_at_least_one() {
     for (after, header) in [(Duration::from_millis(300), "1"), (Duration::from_secs(7), "7")] {
-        let error = || Error::Platform(crate::wpp::PlatformError::Busy(Some(after)));
+        let error = || Error::Platform(crate::platform::PlatformError::Busy(Some(after)));
         let handler = |_: Arc<App>, _: Ask| std::future::ready(Err(error()));
         let busy = answer(app(), "POST", handler, request()).await;
         assert_eq!(told(&busy), (503, "platform_busy".to_owned()));

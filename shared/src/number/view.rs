@@ -5,8 +5,8 @@ use std::time::Duration;
 use serde::Serialize;
 
 use crate::clock::UnixMs;
+use crate::platform::{Link, Status};
 use crate::store::{Mirrored, Seen};
-use crate::wpp::{Link, Status};
 
 /// A `connected` that was seen so recently is believed.
 const CONNECTED_HOLDS: Duration = Duration::from_secs(10);

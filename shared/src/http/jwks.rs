@@ -13,7 +13,7 @@ use serde::Deserialize;
 
 use crate::clock::UnixMs;
 use crate::deadline::Deadline;
-use crate::refusal::Refusal;
+use crate::http::auth_error::Refusal;
 use crate::secret::Secret;
 use crate::upstream::{Failure, Limits, Upstream};
 

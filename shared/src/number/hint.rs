@@ -5,11 +5,11 @@ use std::time::Duration;
 use serde_json::{Value, json};
 
 use crate::clock::UnixMs;
-use crate::number::Webhook;
+use crate::number::session::Webhook;
+use crate::number::view::{State, View};
+use crate::platform::Link;
 use crate::sentence::{self as say, Language, Sentence};
 use crate::store::Number;
-use crate::view::{State, View};
-use crate::wpp::Link;
 
 /// A session that has been starting for longer is stuck.
 const STARTS_WITHIN: Duration = Duration::from_secs(2 * 60);

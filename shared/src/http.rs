@@ -1,0 +1,10 @@
+//! From Lambda's event to an answer: what is the same for all functions.
+
+pub mod auth;
+pub mod auth_error;
+pub(crate) mod event;
+pub(crate) mod jwks;
+mod jwt_ring;
+mod logs;
+pub mod request;
+pub mod run;

@@ -1,0 +1,251 @@
+//! A number at work: its platform calls within one request, and the mirror of what they show.
+
+use std::time::Duration;
+
+use serde::Serialize;
+
+use crate::App;
+use crate::clock::UnixMs;
+use crate::deadline::Deadline;
+use crate::error::Error;
+use crate::number::view::View;
+use crate::platform::{Link, PlatformError, Started, Status};
+use crate::store::Number;
+use crate::token::client::Client;
+
+/// A webhook that takes longer is not worth the wait.
+const WEBHOOK_TIME: Duration = Duration::from_secs(2);
+
+/// A webhook that is still to be registered is tried again once in this, whoever asks.
+const WEBHOOK_EVERY: Duration = Duration::from_secs(60);
+
+/// A number with the client that speaks for it, for the length of one request.
+pub struct Line<'a> {
+    app: &'a App,
+    number: Number,
+    client: Client,
+    now: UnixMs,
+    deadline: Deadline,
+}
+
+impl<'a> Line<'a> {
+    /// The line of a number that was read at `now`.
+    ///
+    /// # Errors
+    /// [`Error::NumberNotFound`] where it has no session yet.
+    pub fn open(app: &'a App, number: Number, now: UnixMs, deadline: Deadline) -> Result<Self, Error> {
+        let client = Client::of_number(app, &number, now)?;
+        Ok(Self { app, number, client, now, deadline })
+    }
+
+    /// The platform's session.
+    pub fn session(&self) -> &str {
+        self.client.session()
+    }
+
+    /// When the number was read, by the database's clock.
+    pub fn now(&self) -> UnixMs {
+        self.now
+    }
+
+    /// The row.
+    pub fn number(&self) -> &Number {
+        &self.number
+    }
+
+    /// Gives the line's calls another deadline.
+    pub fn allow_until(&mut self, deadline: Deadline) {
+        self.deadline = deadline;
+    }
+
+    /// Pauses, but not past the line's time; tells whether the whole pause fitted.
+    pub async fn sleep(&self, pause: Duration) -> bool {
+        self.deadline.sleep(pause).await
+    }
+
+    /// Makes sure of a usable token.
+    ///
+    /// # Errors
+    /// Why there is none.
+    pub async fn token(&mut self) -> Result<(), Error> {
+        self.client.get_token(self.deadline).await.map(drop)
+    }
+
+    /// What is remembered of the session and still holds.
+    pub fn remembered(&self) -> Option<View> {
+        self.number.seen.as_ref().and_then(|seen| View::remembered(seen, self.now))
+    }
+
+    /// Whether a phone was linked when somebody looked last.
+    pub fn was_connected(&self) -> bool {
+        self.number.seen.as_ref().is_some_and(|seen| seen.status == "connected")
+    }
+
+    /// Asks the platform: for the status, and side by side for the QR, which it will need unless it was last seen connected.
+    ///
+    /// # Errors
+    /// What failed.
+    pub async fn look(&mut self) -> Result<View, Error> {
+        if !self.was_connected() {
+            return self.look_with_qr().await;
+        }
+        let status = self.status().await?;
+        let qr = if needs_qr(&status) { self.qr().await? } else { None };
+        Ok(View::live(status, qr))
+    }
+
+    /// Asks the platform for the status alone.
+    ///
+    /// # Errors
+    /// What failed.
+    pub async fn status(&mut self) -> Result<Status, Error> {
+        let (platform, deadline) = (&self.app.platform, self.deadline);
+        self.client
+            .call(
+                deadline,
+                |access| async move { platform.status(&access.session, &access.jwt, deadline).await },
+            )
+            .await
+    }
+
+    /// Asks the platform for the QR alone; nothing while it is not ready.
+    ///
+    /// # Errors
+    /// What failed.
+    pub async fn qr(&mut self) -> Result<Option<String>, Error> {
+        let (platform, deadline) = (&self.app.platform, self.deadline);
+        self.client
+            .call(deadline, |access| async move { platform.qr(&access.session, &access.jwt, deadline).await })
+            .await
+    }
+
+    async fn look_with_qr(&mut self) -> Result<View, Error> {
+        let (platform, deadline) = (&self.app.platform, self.deadline);
+        self.client
+            .call(deadline, |access| async move {
+                let (status, qr) = tokio::join!(
+                    platform.status(&access.session, &access.jwt, deadline),
+                    platform.qr(&access.session, &access.jwt, deadline),
+                );
+                let status = status?;
+                // A QR that is not needed may fail as it likes, except over the token.
+                let qr = match qr {
+                    Ok(qr) => qr,
+                    Err(PlatformError::TokenRejected) => return Err(PlatformError::TokenRejected),
+                    // The status has just shown that the session is known: there is no QR for it yet.
+                    Err(PlatformError::UnknownSession) => None,
+                    Err(error) if needs_qr(&status) => return Err(error),
+                    Err(_) => None,
+                };
+                Ok(View::live(status, qr))
+            })
+            .await
+    }
+
+    /// Has the platform bring the session up.
+    ///
+    /// # Errors
+    /// What failed.
+    pub async fn start(&mut self) -> Result<Started, Error> {
+        let (platform, deadline) = (&self.app.platform, self.deadline);
+        self.client
+            .call(
+                deadline,
+                |access| async move { platform.start(&access.session, &access.jwt, deadline).await },
+            )
+            .await
+    }
+
+    /// Whether the platform reports about the session to where it should.
+    pub fn webhook(&self) -> Webhook {
+        match &self.number.webhook_url {
+            Some(url) if *url == self.app.config.webhook_url() => Webhook::Registered,
+            _ => Webhook::Pending,
+        }
+    }
+
+    /// Has the platform report about the session.
+    ///
+    /// # Errors
+    /// What failed.
+    pub async fn register_webhook(&mut self) -> Result<(), Error> {
+        let url = self.app.config.webhook_url();
+        let (platform, deadline) = (&self.app.platform, self.deadline.at_most(WEBHOOK_TIME));
+        self.client
+            .call(deadline, |access| {
+                let url = url.clone();
+                async move { platform.set_webhook(&access.session, &url, &access.jwt, deadline).await }
+            })
+            .await?;
+        if self.webhook() == Webhook::Pending {
+            let saved = self.app.store.save_webhook(&self.number, &url, self.deadline).await;
+            if let Err(error) = saved {
+                tracing::warn!(%error, "that the webhook is registered could not be noted");
+            }
+            self.number.webhook_url = Some(url);
+        }
+        Ok(())
+    }
+
+    /// Tries once more to register a webhook that is still pending, if nobody has just tried.
+    pub async fn make_up_for_webhook(&mut self) {
+        if self.webhook() == Webhook::Registered {
+            return;
+        }
+        let deadline = self.deadline.at_most(WEBHOOK_TIME);
+        let registered = match self.app.store.claim_webhook(&self.number, WEBHOOK_EVERY, deadline).await {
+            Ok(true) => self.register_webhook().await,
+            Ok(false) => return,
+            Err(error) => Err(error.into()),
+        };
+        if let Err(error) = registered {
+            tracing::warn!(%error, "the webhook could not be registered");
+        }
+    }
+
+    /// Brings the mirror up to date, where it is not, and the view to what the mirror then holds: somebody may have seen
+    /// something newer. A mirror that cannot be written is a warning: the platform was asked, and its word is the answer.
+    pub async fn remember(&mut self, view: &mut View) {
+        let state = view.mirrored();
+        let is_news = view.is_connected() && self.number.news_if_connected;
+        if let Some(seen) = self.number.seen.as_ref()
+            && !is_news
+            && seen.status == state.word()
+            && seen.qr.as_deref() == state.qr()
+        {
+            view.qr_at = seen.qr_at;
+            return;
+        }
+        let (store, organization) = (&self.app.store, self.number.organization_id);
+        match store.remember(organization, self.client.session(), state, self.now, self.deadline).await {
+            Ok(Some(seen)) if seen.status == state.word() && seen.qr.as_deref() == state.qr() => {
+                view.qr_at = seen.qr_at;
+                self.number.seen = Some(seen);
+            }
+            Ok(Some(seen)) => {
+                *view = View::last_seen(&seen);
+                self.number.seen = Some(seen);
+            }
+            // The mirror has no room for it, or cannot be written: since when it is so, nobody knows.
+            Ok(None) => view.qr_at = view.qr.is_some().then_some(self.now),
+            Err(error) => {
+                tracing::warn!(%error, "the state of a session could not be remembered");
+                view.qr_at = view.qr.is_some().then_some(self.now);
+            }
+        }
+    }
+}
+
+/// Whether the platform reports about a session.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Webhook {
+    /// It does.
+    Registered,
+    /// Not yet, as far as we know: messages to the number reach nobody.
+    Pending,
+}
+
+fn needs_qr(status: &Status) -> bool {
+    !matches!(status.link, Link::Connected | Link::Offline | Link::PasskeyRequired)
+}

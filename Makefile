@@ -6,7 +6,7 @@ CARGO_LAMBDA ?= cargo-lambda
 # Many tests wait for servers rather than for a processor.
 export RUST_TEST_THREADS ?= 4
 
-.PHONY: dev test check fuzz walk build template tools clean
+.PHONY: dev test check properties walk build template tools clean
 
 dev: tools
 	cargo run --package local dev
@@ -24,10 +24,10 @@ check:
 	cargo fmt --all --check
 	cargo clippy --workspace --all-targets -- -D warnings
 
-# Each target of foreign input for so many seconds: make fuzz SECONDS=600
+# Each target of foreign input for so many seconds: make properties SECONDS=600
 SECONDS := 60
-fuzz:
-	FUZZ_SECONDS=$(SECONDS) cargo test --package shared fuzz -- --nocapture
+properties:
+	FUZZ_SECONDS=$(SECONDS) cargo test --package shared properties -- --nocapture
 
 # The exhaustive walk of a token's refresh with two mishaps on a way instead of one: a minute, after a build of its own.
 walk:

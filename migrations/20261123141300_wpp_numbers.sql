@@ -102,7 +102,7 @@ begin
       'news_if_connected',
         (n.integration_id is not null and n.first_connected_at is null)
         or not public.wpp_primary_works(i.organization_id, true),
-      'seen', public.wpp_mirror(i.organization_id, o.settings ->> 'wppAccountNumber'))
+      'snapshot', public.wpp_mirror(i.organization_id, o.settings ->> 'wppAccountNumber'))
     from public.messenger_integrations i
     cross join lateral (select public.wpp_settings(i.settings) as settings) o
     left join public.wpp_numbers k on k.integration_id = i.id
@@ -209,9 +209,9 @@ $$;
 -- Mirrors what was seen of a session, at `p_at_ms` or later, into whatsapp_sessions, the whole state at once. A row that was
 -- written since stands: a slow poll does not undo what the webhook has told; but not one from a clock that is a minute
 -- ahead. Where the table still carries UNIQUE (organization_id), its only row stays with a session that is still one of the
--- organisation's active numbers, and moves on from one that is not. Called by Store::remember.
+-- organisation's active numbers, and moves on from one that is not. Called by Store::save_snapshot.
 -- Answers the mirror as it is now, see wpp_mirror; null where the organisation has no such number or the table no room.
-create or replace function public.wpp_remember_session(
+create or replace function public.wpp_save_snapshot(
   p_organization_id uuid, p_session text, p_status text, p_at_ms bigint, p_qr text default null)
 returns jsonb
 language plpgsql set search_path = '' set lock_timeout = '2s'
@@ -320,7 +320,7 @@ revoke all on function
   public.wpp_credentials_digest(jsonb), public.wpp_was_linked(uuid), public.wpp_primary_works(uuid, boolean),
   public.wpp_number(uuid), public.wpp_mirror(uuid, text), public.wpp_choose_number(uuid, text, uuid, boolean),
   public.wpp_find_number(uuid, text, uuid), public.wpp_settle_primary(uuid),
-  public.wpp_remember_session(uuid, text, text, bigint, text), public.wpp_claim_webhook(uuid, uuid, integer),
+  public.wpp_save_snapshot(uuid, text, text, bigint, text), public.wpp_claim_webhook(uuid, uuid, integer),
   public.wpp_save_webhook(uuid, uuid, text, text, text)
   from public, anon, authenticated;
 grant execute on function
@@ -328,7 +328,7 @@ grant execute on function
   public.wpp_credentials_digest(jsonb), public.wpp_was_linked(uuid), public.wpp_primary_works(uuid, boolean),
   public.wpp_number(uuid), public.wpp_mirror(uuid, text), public.wpp_choose_number(uuid, text, uuid, boolean),
   public.wpp_find_number(uuid, text, uuid), public.wpp_settle_primary(uuid),
-  public.wpp_remember_session(uuid, text, text, bigint, text), public.wpp_claim_webhook(uuid, uuid, integer),
+  public.wpp_save_snapshot(uuid, text, text, bigint, text), public.wpp_claim_webhook(uuid, uuid, integer),
   public.wpp_save_webhook(uuid, uuid, text, text, text)
   to service_role;
 

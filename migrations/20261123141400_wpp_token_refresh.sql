@@ -44,14 +44,14 @@ as $$
     then ceil(extract(epoch from p_until - p_now) * 1000)::bigint end
 $$;
 
--- Asks for the lease, to replace the token `p_replaced` (null: none is stored). The outcome is
+-- Asks for the lease, to replace the token `p_replaces` (null: none is stored). The outcome is
 --   granted  the caller refreshes, with the API key in `number`;
 --   moved    the row holds another token by now: it is in `number`;
 --   busy     another holder refreshes with this key, for at most `wait_ms` more;
 --   cooling  the last refresh with this key failed moments ago, with `failure`;
 --   gone.
 create or replace function public.wpp_claim_refresh(
-  p_organization_id uuid, p_integration_id uuid, p_holder uuid, p_lease_ms integer, p_replaced text default null)
+  p_organization_id uuid, p_integration_id uuid, p_holder uuid, p_lease_ms integer, p_replaces text default null)
 returns jsonb
 language plpgsql set search_path = '' set lock_timeout = '2s'
 as $$
@@ -68,7 +68,7 @@ begin
   if v_settings is null then
     return v_answer || '{"outcome": "gone"}';
   end if;
-  if public.wpp_stored_token(v_settings) is distinct from p_replaced then
+  if public.wpp_stored_token(v_settings) is distinct from p_replaces then
     return v_answer || jsonb_build_object('outcome', 'moved', 'number', public.wpp_number(p_integration_id));
   end if;
 
@@ -101,7 +101,7 @@ $$;
 --   gone.
 create or replace function public.wpp_save_token(
   p_organization_id uuid, p_integration_id uuid, p_holder uuid, p_api_key text,
-  p_token text, p_expires_at_ms bigint, p_replaced text default null)
+  p_token text, p_expires_at_ms bigint, p_replaces text default null)
 returns jsonb
 language plpgsql set search_path = '' set lock_timeout = '2s'
 as $$
@@ -116,7 +116,7 @@ begin
 
   -- The platform may give the same token again: then it is its end that is news.
   if v_settings ->> 'wppApiKey' = p_api_key
-    and (public.wpp_stored_token(v_settings) is not distinct from p_replaced
+    and (public.wpp_stored_token(v_settings) is not distinct from p_replaces
       or public.wpp_stored_token(v_settings) = p_token)
     and exists (
       select from public.wpp_token_leases l
@@ -144,7 +144,7 @@ $$;
 --   noted  the failure stands;
 --   moved  it says nothing: the row has got another key since the claim, or another holder. It is in `number`;
 --   gone.
-create or replace function public.wpp_fail_refresh(
+create or replace function public.wpp_release_refresh(
   p_organization_id uuid, p_integration_id uuid, p_holder uuid, p_failure text, p_cool_ms integer)
 returns jsonb
 language plpgsql set search_path = '' set lock_timeout = '2s'
@@ -176,13 +176,13 @@ revoke all on function
   public.wpp_stored_token(jsonb), public.wpp_lock_settings(uuid, uuid), public.wpp_ms_left(timestamptz, timestamptz),
   public.wpp_claim_refresh(uuid, uuid, uuid, integer, text),
   public.wpp_save_token(uuid, uuid, uuid, text, text, bigint, text),
-  public.wpp_fail_refresh(uuid, uuid, uuid, text, integer)
+  public.wpp_release_refresh(uuid, uuid, uuid, text, integer)
   from public, anon, authenticated;
 grant execute on function
   public.wpp_stored_token(jsonb), public.wpp_lock_settings(uuid, uuid), public.wpp_ms_left(timestamptz, timestamptz),
   public.wpp_claim_refresh(uuid, uuid, uuid, integer, text),
   public.wpp_save_token(uuid, uuid, uuid, text, text, bigint, text),
-  public.wpp_fail_refresh(uuid, uuid, uuid, text, integer)
+  public.wpp_release_refresh(uuid, uuid, uuid, text, integer)
   to service_role;
 
 reset lock_timeout;

@@ -322,10 +322,10 @@ end
 $$;
 
 -- Gives a creation another id at the platform, for a key that the platform hands out but no longer takes. Called by
--- Store::move_creation.
+-- Store::assign_platform_id.
 -- Answers the new id, or null where the attempt no longer holds the creation. Safe to repeat after a lost answer:
 -- the id then changes again, and only the last one is asked for.
-create or replace function public.wpp_move_creation(p_organization_id uuid, p_creation uuid, p_holder uuid)
+create or replace function public.wpp_assign_platform_id(p_organization_id uuid, p_creation uuid, p_holder uuid)
 returns text
 language sql volatile set search_path = '' set lock_timeout = '2s'
 as $$
@@ -335,8 +335,8 @@ as $$
   returning c.platform_id
 $$;
 
--- Lets the next caller go on at once after an attempt that failed. Called by Store::leave_creation.
-create or replace function public.wpp_leave_creation(p_organization_id uuid, p_creation uuid, p_holder uuid)
+-- Lets the next caller go on at once after an attempt that failed. Called by Store::release_creation.
+create or replace function public.wpp_release_creation(p_organization_id uuid, p_creation uuid, p_holder uuid)
 returns void
 language sql volatile set search_path = '' set lock_timeout = '2s'
 as $$
@@ -357,8 +357,8 @@ revoke all on function
   public.wpp_needs_credentials(uuid, text, boolean, text),
   public.wpp_begin_creation(uuid, text, uuid, integer, text, uuid, uuid, text, jsonb, text),
   public.wpp_save_credentials(uuid, uuid, uuid, text, text),
-  public.wpp_move_creation(uuid, uuid, uuid),
-  public.wpp_leave_creation(uuid, uuid, uuid)
+  public.wpp_assign_platform_id(uuid, uuid, uuid),
+  public.wpp_release_creation(uuid, uuid, uuid)
   from public, anon, authenticated;
 grant execute on function
   public.wpp_lock_organization(uuid),
@@ -370,8 +370,8 @@ grant execute on function
   public.wpp_needs_credentials(uuid, text, boolean, text),
   public.wpp_begin_creation(uuid, text, uuid, integer, text, uuid, uuid, text, jsonb, text),
   public.wpp_save_credentials(uuid, uuid, uuid, text, text),
-  public.wpp_move_creation(uuid, uuid, uuid),
-  public.wpp_leave_creation(uuid, uuid, uuid)
+  public.wpp_assign_platform_id(uuid, uuid, uuid),
+  public.wpp_release_creation(uuid, uuid, uuid)
   to service_role;
 
 reset lock_timeout;

@@ -13,7 +13,7 @@ use tokio::process::{ChildStdin, Command};
 use crate::Result;
 
 /// What runs the command; it explains itself.
-const LEASH: &str = include_str!("leash.sh");
+const LEASH: &str = include_str!("supervise.sh");
 
 /// How often a dropped child is looked at until it has ended.
 const DROP_POLL: Duration = Duration::from_millis(2);
@@ -62,7 +62,7 @@ pub enum Output {
 /// A command that will run `program` on a leash: add arguments and environment, then [`Child::spawn`] it.
 ///
 /// When the leash is let go the program gets `ending`, and is killed if that does not end it within five seconds.
-pub fn leashed(program: impl AsRef<OsStr>, ending: Signal) -> Command {
+pub fn supervised(program: impl AsRef<OsStr>, ending: Signal) -> Command {
     let mut command = Command::new("/bin/sh");
     command.args(["-c", LEASH, "leash", ending.name()]).arg(program);
     command
@@ -79,7 +79,7 @@ pub struct Child {
 }
 
 impl Child {
-    /// Starts a command made by [`leashed`]; `name` is what error messages call it.
+    /// Starts a command made by [`supervised`]; `name` is what error messages call it.
     ///
     /// # Errors
     /// When there is no shell, or the file for the output cannot be written.
@@ -162,7 +162,7 @@ impl Child {
     }
 
     /// Why it ended, in one line: its name, its exit status and the last line that it wrote, of an error if there is one.
-    pub fn obituary(&mut self) -> String {
+    pub fn exit_report(&mut self) -> String {
         let how = self.ended().map_or("is running".to_owned(), |status| format!("ended with {status}"));
         let logs = self.logs();
         let lines = || logs.lines().map(str::trim).filter(|line| !line.is_empty());
@@ -215,7 +215,7 @@ mod tests {
 
     fn sh(script: &str, ending: Signal) -> Child {
         // A shell cannot trap what was ignored when it began, as Ctrl-C is in a job in the background.
-        let mut command = leashed("env", ending);
+        let mut command = supervised("env", ending);
         command.args(["--default-signal=INT", "/bin/sh", "-c", script]);
         Child::spawn("script", command, &Output::Captured).unwrap()
     }
@@ -241,14 +241,14 @@ mod tests {
         let mut child = sh("echo out; echo err >&2; exit 7", Signal::Terminate);
         assert_eq!(child.wait().await.unwrap().code(), Some(7));
         assert_eq!(child.logs(), "out\nerr\n");
-        assert_eq!(child.obituary(), "script ended with exit status: 7: err");
+        assert_eq!(child.exit_report(), "script ended with exit status: 7: err");
     }
 
     #[tokio::test]
     async fn an_obituary_prefers_the_complaint_to_what_follows_it() {
         let mut child = sh("echo begun; echo FATAL: no room; echo bye", Signal::Terminate);
         child.wait().await.unwrap();
-        assert_eq!(child.obituary(), "script ended with exit status: 0: FATAL: no room");
+        assert_eq!(child.exit_report(), "script ended with exit status: 0: FATAL: no room");
         assert!(child.kill().await.unwrap().success());
     }
 

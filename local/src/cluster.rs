@@ -11,7 +11,7 @@ use tokio::process::Command;
 use tokio::sync::OnceCell;
 
 use crate::Result;
-use crate::child::{Child, Output, Signal, leashed};
+use crate::child::{Child, Output, Signal, supervised};
 use crate::programs::{named_by, on_path};
 
 /// Where Debian's packages put the servers, a directory for each major version.
@@ -63,7 +63,7 @@ impl Installation {
 
     /// A command that runs one of its programs on a leash, as the user it must be.
     pub fn command(&self, program: &str) -> Command {
-        let mut command = leashed(self.programs.join(program), Signal::Interrupt);
+        let mut command = supervised(self.programs.join(program), Signal::Interrupt);
         command.env("LC_ALL", "C");
         self.lower(&mut command);
         command
@@ -94,7 +94,7 @@ impl Installation {
     pub async fn copy_template(&self, data: &Path) -> Result<()> {
         static TEMPLATE: OnceCell<PathBuf> = OnceCell::const_new();
         let template = TEMPLATE.get_or_try_init(|| self.template()).await?;
-        let mut copy = leashed("cp", Signal::Terminate);
+        let mut copy = supervised("cp", Signal::Terminate);
         copy.arg("-R").arg(template).arg(data);
         self.lower(&mut copy);
         finish(Child::spawn("cp", copy, &Output::Captured)?).await
@@ -176,7 +176,7 @@ async fn finish(mut child: Child) -> Result<()> {
     if child.wait().await?.success() {
         return Ok(());
     }
-    Err(child.obituary().into())
+    Err(child.exit_report().into())
 }
 
 fn holds_server(directory: &Path) -> bool {

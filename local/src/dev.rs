@@ -12,7 +12,7 @@ use tokio::signal::unix::{SignalKind, signal};
 use uuid::{Uuid, uuid};
 
 use crate::Result;
-use crate::child::{Child, Output, Signal, leashed};
+use crate::child::{Child, Output, Signal, supervised};
 use crate::cluster::Installation;
 use crate::events::Event;
 use crate::http;
@@ -20,7 +20,7 @@ use crate::platform;
 use crate::ports;
 use crate::postgres::{Privileges, Storage};
 use crate::programs::{named_by, on_path, workspace};
-use crate::world::{Settings, World};
+use crate::stack::{Settings, Stack};
 
 /// The functions, each a binary of its name, served at `/functions/v1/<name>`.
 const FUNCTIONS: [&str; 3] = ["wpp-create", "wpp-qr", "wpp-status"];
@@ -65,19 +65,19 @@ async fn serve() -> Result<()> {
     let data = data_directory()?;
     let settings = settings(&ports, &data);
     let session = settings.platform.session_of(&ORGANISATION.to_string()).unwrap_or_default();
-    let world = World::start_with(settings).await?;
-    world.seed(ORGANISATION, USER, "Local organisation").await?;
+    let stack = Stack::start_with(settings).await?;
+    stack.seed(ORGANISATION, USER, "Local organisation").await?;
     build().await?;
-    let mut watch = watch(&cargo_lambda, ports.functions, &world)?;
+    let mut watch = watch(&cargo_lambda, ports.functions, &stack)?;
     let functions = format!("http://127.0.0.1:{}/functions/v1", ports.functions);
     let client = http::client()?;
     for name in FUNCTIONS {
         tokio::select! {
             answered = first_answer(&client, format!("{functions}/{name}")) => answered?,
-            failure = failure(&world, &mut watch) => return Err(failure.into()),
+            failure = failure(&stack, &mut watch) => return Err(failure.into()),
         }
     }
-    let token = world.keys.user_token_for(USER, TOKEN_LIFETIME_S);
+    let token = stack.keys.user_token_for(USER, TOKEN_LIFETIME_S);
     let events = events_directory();
     write_events(&events, &token, &session)?;
     let invoke = format!(
@@ -86,8 +86,8 @@ async fn serve() -> Result<()> {
         ports.functions,
         events.display()
     );
-    println!("{}", guide(&world, &functions, &token, &session, &data, &invoke));
-    Err(failure(&world, &mut watch).await.into())
+    println!("{}", guide(&stack, &functions, &token, &session, &data, &invoke));
+    Err(failure(&stack, &mut watch).await.into())
 }
 
 struct Ports {
@@ -187,7 +187,7 @@ fn write_events(directory: &Path, token: &str, session: &str) -> Result<()> {
 /// Builds the functions first: `cargo lambda watch` has each built by itself, and they would wait for each other.
 /// By `--bin`, as it does: a choice of packages would choose other features, and all would be built twice.
 async fn build() -> Result<()> {
-    let mut cargo = leashed(env::var_os("CARGO").unwrap_or("cargo".into()), Signal::Terminate);
+    let mut cargo = supervised(env::var_os("CARGO").unwrap_or("cargo".into()), Signal::Terminate);
     cargo.arg("build").current_dir(workspace());
     for name in FUNCTIONS {
         cargo.args(["--bin", name]);
@@ -197,14 +197,14 @@ async fn build() -> Result<()> {
     if build.wait().await?.success() {
         return Ok(());
     }
-    Err(build.obituary().into())
+    Err(build.exit_report().into())
 }
 
 /// Serves the functions at the paths that `CargoLambda.toml` gives them.
-fn watch(cargo_lambda: &Path, port: u16, world: &World) -> Result<Child> {
-    let mut watch = leashed(cargo_lambda, Signal::Terminate);
+fn watch(cargo_lambda: &Path, port: u16, stack: &Stack) -> Result<Child> {
+    let mut watch = supervised(cargo_lambda, Signal::Terminate);
     watch.args(["lambda", "watch", "--disable-cors", "--invoke-address", "127.0.0.1"]);
-    watch.args(["--invoke-port", &port.to_string()]).current_dir(workspace()).envs(world.env());
+    watch.args(["--invoke-port", &port.to_string()]).current_dir(workspace()).envs(stack.env());
     // All that the functions call is here, whatever proxy this machine has.
     watch.env("NO_PROXY", "127.0.0.1");
     forget_cargo_run(&mut watch);
@@ -239,21 +239,21 @@ async fn first_answer(client: &Client, url: String) -> Result<()> {
 }
 
 /// Waits until something ends by itself, and says what.
-async fn failure(world: &World, watch: &mut Child) -> String {
+async fn failure(stack: &Stack, watch: &mut Child) -> String {
     loop {
-        if let Some(failure) = world.failure().await {
+        if let Some(failure) = stack.failure().await {
             return failure;
         }
         if watch.ended().is_some() {
-            return watch.obituary();
+            return watch.exit_report();
         }
         tokio::time::sleep(POLL).await;
     }
 }
 
-fn guide(world: &World, functions: &str, token: &str, session: &str, data: &Path, invoke: &str) -> String {
-    let platform = world.platform.url();
-    let database = world.postgres.url("postgres");
+fn guide(stack: &Stack, functions: &str, token: &str, session: &str, data: &Path, invoke: &str) -> String {
+    let platform = stack.platform.url();
+    let database = stack.postgres.url("postgres");
     let bearer = format!("-H 'Authorization: Bearer {token}'");
     let json = "-H 'Content-Type: application/json'";
     let data = data.display();

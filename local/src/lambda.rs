@@ -12,7 +12,7 @@ use serde_json::Value;
 use tokio::sync::{Mutex, watch};
 
 use crate::Result;
-use crate::child::{Child, Output, Signal, leashed};
+use crate::child::{Child, Output, Signal, supervised};
 use crate::clock::unix_ms;
 use crate::server::Server;
 
@@ -156,7 +156,7 @@ impl Sandbox {
         let api = Arc::new(RuntimeApi::default());
         let server = Server::start(0, runtime_api::routes(api.clone())).await?;
         let name = binary.file_name().unwrap_or_default().to_string_lossy();
-        let mut command = leashed(binary, Signal::Kill);
+        let mut command = supervised(binary, Signal::Kill);
         command
             .env_clear()
             .envs(var_os("PATH").map(|path| ("PATH", path)))

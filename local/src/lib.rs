@@ -5,7 +5,7 @@ pub mod clock;
 mod cluster;
 pub mod dev;
 pub mod events;
-pub mod gate;
+pub mod fault_injector;
 pub mod http;
 pub mod lambda;
 pub mod platform;
@@ -17,10 +17,10 @@ pub mod server;
 mod service;
 pub mod shapes;
 pub mod siblings;
-pub mod stage;
+pub mod stack;
 pub mod supabase;
+pub mod test_app;
 pub mod users;
-pub mod world;
 
 /// What anything here can fail with: a sentence for the person at the terminal.
 pub type Result<T> = std::result::Result<T, Box<dyn std::error::Error + Send + Sync>>;

@@ -5,19 +5,21 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use crate::Result;
-use crate::gate::Gate;
+use crate::fault_injector::FaultInjector;
 use crate::server::Server;
 
 mod accounts;
+mod behavior;
 mod control;
-mod manners;
-mod mint;
+mod key_factory;
 mod routes;
 mod session;
 
 use accounts::{Accounts, Refused};
-pub use manners::{AcceptedTokens, LetterCase, Manners, QrField, QrForm, RepeatedCreate, Said, StartAnswer};
-use mint::Mint;
+pub use behavior::{
+    AcceptedTokens, Behavior, FieldValue, LetterCase, QrField, QrForm, RepeatedCreate, StartAnswer,
+};
+use key_factory::KeyFactory;
 
 /// How many requests are remembered.
 const SEEN_LIMIT: usize = 1000;
@@ -33,7 +35,7 @@ pub struct Settings {
     /// restart are good after it. A session of before a restart counts as linked.
     pub deterministic: bool,
     /// How it behaves at first.
-    pub manners: Manners,
+    pub behavior: Behavior,
 }
 
 impl Default for Settings {
@@ -42,7 +44,7 @@ impl Default for Settings {
             port: 0,
             secret: "local-wpp-secret".to_owned(),
             deterministic: false,
-            manners: Manners::default(),
+            behavior: Behavior::default(),
         }
     }
 }
@@ -50,7 +52,7 @@ impl Default for Settings {
 impl Settings {
     /// The session that a deterministic platform gives an organisation id; `None` when it is left to chance.
     pub fn session_of(&self, organization_id: &str) -> Option<String> {
-        self.deterministic.then(|| Mint::from_secret(&self.secret).session(organization_id))
+        self.deterministic.then(|| KeyFactory::from_secret(&self.secret).session(organization_id))
     }
 }
 
@@ -68,19 +70,19 @@ pub struct Seen {
 }
 
 /// A running platform. Its endpoints are called `create`, `token`, `status`, `qr`, `start`, `webhook` and `stop` at
-/// the gate, and a request to no endpoint at all is `unknown` there.
+/// the fault injector, and a request to no endpoint at all is `unknown` there.
 ///
 /// Its clock is the machine's until [`Platform::advance`] moves it ahead.
 pub struct Platform {
     /// Counts, faults and holds of the endpoints.
-    pub gate: Gate,
+    pub faults: FaultInjector,
     shared: Arc<Shared>,
     /// What listens: it can close connections, and refuse them.
     pub server: Server,
 }
 
 struct Shared {
-    gate: Gate,
+    faults: FaultInjector,
     secret: String,
     accounts: Mutex<Accounts>,
     seen: Mutex<VecDeque<Seen>>,
@@ -92,18 +94,22 @@ impl Platform {
     /// # Errors
     /// When the port is taken.
     pub async fn start(settings: Settings) -> Result<Self> {
-        let mint = if settings.deterministic { Mint::from_secret(&settings.secret) } else { Mint::random() };
-        let accounts = Accounts::new(settings.manners, mint, settings.deterministic);
-        let gate = Gate::default();
+        let key_factory = if settings.deterministic {
+            KeyFactory::from_secret(&settings.secret)
+        } else {
+            KeyFactory::random()
+        };
+        let accounts = Accounts::new(settings.behavior, key_factory, settings.deterministic);
+        let faults = FaultInjector::default();
         let shared = Arc::new(Shared {
-            gate: gate.clone(),
+            faults: faults.clone(),
             secret: settings.secret,
             accounts: Mutex::new(accounts),
             seen: Mutex::default(),
         });
         let router = routes::routes().merge(control::routes()).with_state(shared.clone());
         let server = Server::start(settings.port, router).await?;
-        Ok(Self { gate, shared, server })
+        Ok(Self { faults, shared, server })
     }
 
     /// Its base URL, without a slash at the end.
@@ -116,9 +122,9 @@ impl Platform {
         &self.shared.secret
     }
 
-    /// Changes its manners: `platform.behave(|manners| manners.opaque_tokens = true)`.
-    pub fn behave(&self, change: impl FnOnce(&mut Manners)) {
-        change(&mut self.shared.accounts().manners);
+    /// Changes its behavior: `platform.behave(|behavior| behavior.opaque_tokens = true)`.
+    pub fn behave(&self, change: impl FnOnce(&mut Behavior)) {
+        change(&mut self.shared.accounts().behavior);
     }
 
     /// Moves its clock ahead: tokens expire, QRs rotate.

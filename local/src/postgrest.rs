@@ -6,7 +6,7 @@ use reqwest::Client;
 use tokio::process::Command;
 
 use crate::Result;
-use crate::child::{Output, Signal, leashed};
+use crate::child::{Output, Signal, supervised};
 use crate::http;
 use crate::programs::{named_by, on_path, workspace};
 use crate::service::{Program, Service};
@@ -78,7 +78,7 @@ impl Program for Server {
     const NAME: &str = "PostgREST";
 
     fn command(&self, port: u16) -> Command {
-        let mut command = leashed(&self.program, Signal::Terminate);
+        let mut command = supervised(&self.program, Signal::Terminate);
         command.env_clear().envs([
             ("PGRST_DB_URI", self.database_url.as_str()),
             ("PGRST_DB_SCHEMAS", "public"),

@@ -23,7 +23,7 @@ pub(crate) trait Program {
     /// What messages call it.
     const NAME: &str;
 
-    /// The command, made with [`leashed`](crate::child::leashed), that has it listen on `127.0.0.1:port`.
+    /// The command, made with [`supervised`](crate::child::supervised), that has it listen on `127.0.0.1:port`.
     fn command(&self, port: u16) -> Command;
 
     /// Whether it answers there; not whether somebody else does.
@@ -83,7 +83,7 @@ impl<P: Program> Service<P> {
     pub(crate) async fn failure(&self) -> Option<String> {
         let mut child = self.child.lock().await;
         let child = child.as_mut()?;
-        child.ended().map(|_| child.obituary())
+        child.ended().map(|_| child.exit_report())
     }
 
     /// What it has written since it was started last.
@@ -95,7 +95,7 @@ impl<P: Program> Service<P> {
         let answer = async {
             while !self.program.answers(self.port).await {
                 if child.ended().is_some() {
-                    return Err(child.obituary().into());
+                    return Err(child.exit_report().into());
                 }
                 tokio::time::sleep(START_POLL).await;
             }
@@ -103,7 +103,7 @@ impl<P: Program> Service<P> {
         };
         match tokio::time::timeout(START_PATIENCE, answer).await {
             Ok(answer) => answer.map(|()| child),
-            Err(_) => Err(format!("no answer yet: {}", child.obituary()).into()),
+            Err(_) => Err(format!("no answer yet: {}", child.exit_report()).into()),
         }
     }
 }

@@ -11,7 +11,7 @@ use uuid::Uuid;
 
 use crate::clock::unix_ms;
 use crate::http;
-use crate::world::World;
+use crate::stack::Stack;
 
 const NUMBERS: &str = "messenger_integrations";
 const SESSIONS: &str = "whatsapp_sessions";
@@ -53,7 +53,7 @@ pub struct Sending {
     renewed: bool,
 }
 
-/// The siblings in one world.
+/// The siblings in one stack.
 #[derive(Clone, Debug)]
 pub struct Siblings {
     client: Client,
@@ -64,14 +64,14 @@ pub struct Siblings {
 }
 
 impl Siblings {
-    /// Those of this world.
-    pub fn of(world: &World) -> Self {
+    /// Those of this stack.
+    pub fn of(stack: &Stack) -> Self {
         Self {
             client: http::client().unwrap(),
-            supabase: world.supabase.url(),
-            service_key: world.keys.secret_key().to_owned(),
-            platform: world.platform.url(),
-            platform_secret: world.platform.secret().to_owned(),
+            supabase: stack.supabase.url(),
+            service_key: stack.keys.secret_key().to_owned(),
+            platform: stack.platform.url(),
+            platform_secret: stack.platform.secret().to_owned(),
         }
     }
 

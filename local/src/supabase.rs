@@ -16,7 +16,7 @@ use reqwest::Client;
 use serde_json::{Value, json};
 
 use crate::Result;
-use crate::gate::Gate;
+use crate::fault_injector::FaultInjector;
 use crate::postgrest::Postgrest;
 use crate::server::Server;
 use crate::users::Keys;
@@ -31,14 +31,14 @@ const HOP_BY_HOP: [http::HeaderName; 4] = [HOST, CONNECTION, CONTENT_LENGTH, TRA
 #[derive(Debug)]
 pub struct Supabase {
     /// Every request passes it, as `rpc/<function>`, `rest/<table>` or `jwks`.
-    pub gate: Gate,
+    pub faults: FaultInjector,
     /// What listens: it can close connections, and refuse them.
     pub server: Server,
 }
 
 #[derive(Debug)]
 struct Front {
-    gate: Gate,
+    faults: FaultInjector,
     keys: Keys,
     client: Client,
     rest: String,
@@ -50,9 +50,9 @@ impl Supabase {
     /// # Errors
     /// When the port is in use.
     pub async fn start(port: u16, keys: &Keys, postgrest: &Postgrest) -> Result<Self> {
-        let gate = Gate::default();
+        let faults = FaultInjector::default();
         let front = Front {
-            gate: gate.clone(),
+            faults: faults.clone(),
             keys: keys.clone(),
             client: crate::http::client()?,
             rest: postgrest.url(),
@@ -62,7 +62,7 @@ impl Supabase {
             .route("/rest/v1/{*path}", any(rest))
             .with_state(Arc::new(front));
         let server = Server::start(port, router).await?;
-        Ok(Self { gate, server })
+        Ok(Self { faults, server })
     }
 
     /// The project's address, `SUPABASE_URL`.
@@ -79,15 +79,15 @@ async fn jwks(State(front): State<Arc<Front>>, mut headers: HeaderMap) -> Respon
             Err(refusal) => refused(StatusCode::UNAUTHORIZED, refusal),
         }
     };
-    front.gate.pass("jwks", answer).await
+    front.faults.pass("jwks", answer).await
 }
 
 async fn rest(State(front): State<Arc<Front>>, request: Request) -> Response<Body> {
     let endpoint = endpoint(request.method(), request.uri().path());
-    front.gate.pass(&endpoint, front.forward(request)).await
+    front.faults.pass(&endpoint, front.forward(request)).await
 }
 
-/// The [`Gate`]'s name for a request: `rpc/<function>` for a call, else `rest/<table>`.
+/// The [`FaultInjector`]'s name for a request: `rpc/<function>` for a call, else `rest/<table>`.
 fn endpoint(method: &Method, path: &str) -> String {
     let below = path.trim_start_matches(REST).trim_matches('/');
     match below.strip_prefix("rpc/") {
@@ -159,7 +159,7 @@ mod tests {
     use reqwest::RequestBuilder;
 
     use super::*;
-    use crate::world::World;
+    use crate::stack::Stack;
 
     async fn answer(request: RequestBuilder) -> (u16, Value) {
         let response = request.send().await.unwrap();
@@ -167,25 +167,25 @@ mod tests {
         (status, serde_json::from_slice(&response.bytes().await.unwrap()).unwrap())
     }
 
-    async fn world_with_a_note() -> World {
-        let world = World::start().await.unwrap();
+    async fn world_with_a_note() -> Stack {
+        let stack = Stack::start().await.unwrap();
         let sql = "create table notes (note text); insert into notes values ('kept');
             grant all on notes to service_role;
             create function greeting(name text) returns text language sql as 'select ''hello '' || name';
             grant execute on function greeting(text) to service_role;
             notify pgrst, 'reload schema'";
-        world.sql().await.unwrap().batch_execute(sql).await.unwrap();
-        world.postgrest.restart().await.unwrap();
-        world
+        stack.sql().await.unwrap().batch_execute(sql).await.unwrap();
+        stack.postgrest.restart().await.unwrap();
+        stack
     }
 
     #[tokio::test]
     async fn keys_are_handled_as_supabases_gateway_does() {
-        let world = world_with_a_note().await;
+        let stack = world_with_a_note().await;
         let client = crate::http::client().unwrap();
-        let notes = || client.get(format!("{}/rest/v1/notes?select=note", world.supabase.url()));
-        let (service, secret) = (world.keys.service_role_key(), world.keys.secret_key());
-        let (anon, publishable) = (world.keys.anon_key(), world.keys.publishable_key());
+        let notes = || client.get(format!("{}/rest/v1/notes?select=note", stack.supabase.url()));
+        let (service, secret) = (stack.keys.service_role_key(), stack.keys.secret_key());
+        let (anon, publishable) = (stack.keys.anon_key(), stack.keys.publishable_key());
         let kept = json!([{"note": "kept"}]);
 
         assert_eq!(answer(notes()).await.0, 401);
@@ -204,15 +204,15 @@ mod tests {
 
     #[tokio::test]
     async fn the_key_set_is_shown_to_whoever_has_a_key() {
-        let world = World::start().await.unwrap();
+        let stack = Stack::start().await.unwrap();
         let client = crate::http::client().unwrap();
-        let jwks = || client.get(format!("{}/auth/v1/.well-known/jwks.json", world.supabase.url()));
-        for key in [world.keys.secret_key(), world.keys.publishable_key(), &world.keys.anon_key()] {
-            assert_eq!(answer(jwks().header("apikey", key)).await, (200, world.keys.jwks()));
+        let jwks = || client.get(format!("{}/auth/v1/.well-known/jwks.json", stack.supabase.url()));
+        for key in [stack.keys.secret_key(), stack.keys.publishable_key(), &stack.keys.anon_key()] {
+            assert_eq!(answer(jwks().header("apikey", key)).await, (200, stack.keys.jwks()));
         }
         for (refused, message) in [
             (jwks(), "No API key found in request"),
-            (jwks().bearer_auth(world.keys.service_role_key()), "No API key found in request"),
+            (jwks().bearer_auth(stack.keys.service_role_key()), "No API key found in request"),
             (jwks().header("apikey", "sb_secret_wrong"), "Invalid API key"),
         ] {
             let (status, body) = answer(refused).await;
@@ -222,18 +222,18 @@ mod tests {
 
     #[tokio::test]
     async fn requests_are_counted_by_function_and_table() {
-        let world = world_with_a_note().await;
+        let stack = world_with_a_note().await;
         let client = crate::http::client().unwrap();
-        let url = |path: &str| format!("{}{path}", world.supabase.url());
-        let call = client.post(url("/rest/v1/rpc/greeting")).header("apikey", world.keys.secret_key());
+        let url = |path: &str| format!("{}{path}", stack.supabase.url());
+        let call = client.post(url("/rest/v1/rpc/greeting")).header("apikey", stack.keys.secret_key());
         let call = call.header("content-type", "application/json").body(r#"{"name": "you"}"#);
         assert_eq!(answer(call).await, (200, json!("hello you")));
-        let read = client.get(url("/rest/v1/notes")).header("apikey", world.keys.secret_key());
+        let read = client.get(url("/rest/v1/notes")).header("apikey", stack.keys.secret_key());
         assert_eq!(answer(read).await.0, 200);
         let jwks =
-            client.get(url("/auth/v1/.well-known/jwks.json")).header("apikey", world.keys.secret_key());
-        assert_eq!(answer(jwks).await, (200, world.keys.jwks()));
-        let counts = world.supabase.gate.counts();
+            client.get(url("/auth/v1/.well-known/jwks.json")).header("apikey", stack.keys.secret_key());
+        assert_eq!(answer(jwks).await, (200, stack.keys.jwks()));
+        let counts = stack.supabase.faults.counts();
         assert_eq!(
             counts.into_iter().collect::<Vec<_>>(),
             [("jwks".to_owned(), 1), ("rest/notes".to_owned(), 1), ("rpc/greeting".to_owned(), 1),]
@@ -242,13 +242,13 @@ mod tests {
 
     #[tokio::test]
     async fn a_stopped_postgrest_is_unavailable_until_it_is_back() {
-        let world = world_with_a_note().await;
+        let stack = world_with_a_note().await;
         let client = crate::http::client().unwrap();
-        let url = format!("{}/rest/v1/notes", world.supabase.url());
-        let read = || client.get(&url).header("apikey", world.keys.secret_key());
-        world.postgrest.stop().await.unwrap();
+        let url = format!("{}/rest/v1/notes", stack.supabase.url());
+        let read = || client.get(&url).header("apikey", stack.keys.secret_key());
+        stack.postgrest.stop().await.unwrap();
         assert_eq!(answer(read()).await.0, 503);
-        world.postgrest.restart().await.unwrap();
+        stack.postgrest.restart().await.unwrap();
         assert_eq!(answer(read()).await.0, 200);
     }
 }

@@ -4,9 +4,9 @@
 
 use local::clock::unix_ms;
 use local::events::Event;
-use local::gate::Fault;
+use local::fault_injector::Fault;
 use local::lambda::{Answer, Options};
-use local::stage::Stage;
+use local::test_app::TestApp;
 use serde_json::{Value, json};
 
 const APP: &str = "https://app.example";
@@ -17,8 +17,8 @@ const ALLOWED: (&str, &str) = ("CORS_ALLOWED_ORIGINS", "https://app.example/, ht
 const HEADERS: &str = "authorization, x-client-info, apikey, content-type, x-retry-count, x-region, \
     traceparent, tracestate, baggage, idempotency-key";
 
-async fn stage(origins: (&str, &str)) -> Stage {
-    Stage::start_with(&[origins, ("UPSTREAM_TIMEOUT_MS", "1500")], Options::default()).await
+async fn app(origins: (&str, &str)) -> TestApp {
+    TestApp::start_with(&[origins, ("UPSTREAM_TIMEOUT_MS", "1500")], Options::default()).await
 }
 
 fn allowed(answer: &Answer) -> Option<&str> {
@@ -26,15 +26,15 @@ fn allowed(answer: &Answer) -> Option<&str> {
 }
 
 /// A request for each status that the functions have, with what brings it about.
-async fn answers(stage: &Stage, origin: &str) -> Vec<Answer> {
-    let (platform, database) = (&stage.world.platform.gate, &stage.world.supabase.gate);
-    let line = stage.number().await;
+async fn answers(app: &TestApp, origin: &str) -> Vec<Answer> {
+    let (platform, database) = (&app.stack.platform.faults, &app.stack.supabase.faults);
+    let number = app.number().await;
     let post = |name: &str| Event::post(name).header("origin", origin);
-    let signed = |name: &str| post(name).bearer(&stage.school.token);
-    let of_line = || signed("wpp-qr").json(&json!({"session": line.session})).v2();
-    let force = || signed("wpp-status").json(&json!({"session": line.session, "force": true})).v2();
+    let signed = |name: &str| post(name).bearer(&app.school.token);
+    let of_line = || signed("wpp-qr").json(&json!({"session": number.session})).v2();
+    let force = || signed("wpp-status").json(&json!({"session": number.session, "force": true})).v2();
     let mut answers = Vec::new();
-    let mut take = async |name: &str, event: Value| answers.push(stage.invoke(name, event).await);
+    let mut take = async |name: &str, event: Value| answers.push(app.invoke(name, event).await);
 
     take("wpp-status", signed("wpp-status").json(&json!({})).v1()).await;
     take("wpp-status", signed("wpp-status").body("{").v2()).await;
@@ -61,7 +61,7 @@ async fn answers(stage: &Stage, origin: &str) -> Vec<Answer> {
 
 #[tokio::test]
 async fn an_allowed_page_reads_every_answer_and_another_reads_none() {
-    let stage = stage(ALLOWED).await;
+    let app = app(ALLOWED).await;
     for (origin, expected) in [
         (APP, Some(APP)),
         ("http://localhost:5173", Some("http://localhost:5173")),
@@ -70,7 +70,7 @@ async fn an_allowed_page_reads_every_answer_and_another_reads_none() {
         ("https://app.example/", None),
         ("", None),
     ] {
-        let answers = answers(&stage, origin).await;
+        let answers = answers(&app, origin).await;
         let statuses: Vec<_> = answers.iter().map(|answer| answer.status).collect();
         assert_eq!(statuses, [200, 400, 401, 404, 405, 413, 415, 502, 503, 409, 504, 500], "{origin}");
         for answer in &answers {
@@ -86,18 +86,18 @@ async fn an_allowed_page_reads_every_answer_and_another_reads_none() {
 
 #[tokio::test]
 async fn an_answer_that_the_deadline_forces_is_readable_too() {
-    let stage = stage(ALLOWED).await;
-    let line = stage.number().await;
-    stage.world.platform.gate.inject("qr", Fault::SlowHeaders);
-    let event = Event::post("wpp-qr").bearer(&stage.school.token).header("Origin", APP);
-    let event = event.json(&json!({"session": line.session})).v2();
-    let answer = stage.sandbox("wpp-qr").invoke_by(event, unix_ms() + 600).await.answered().unwrap();
+    let app = app(ALLOWED).await;
+    let number = app.number().await;
+    app.stack.platform.faults.inject("qr", Fault::SlowHeaders);
+    let event = Event::post("wpp-qr").bearer(&app.school.token).header("Origin", APP);
+    let event = event.json(&json!({"session": number.session})).v2();
+    let answer = app.sandbox("wpp-qr").invoke_by(event, unix_ms() + 600).await.answered().unwrap();
     assert_eq!((answer.status, allowed(&answer)), (504, Some(APP)), "{answer:?}");
 }
 
 #[tokio::test]
 async fn a_preflight_needs_no_token_and_costs_nothing() {
-    let stage = stage(ALLOWED).await;
+    let app = app(ALLOWED).await;
     for (name, methods) in [
         ("wpp-create", "POST, OPTIONS"),
         ("wpp-qr", "GET, POST, OPTIONS"),
@@ -108,7 +108,7 @@ async fn a_preflight_needs_no_token_and_costs_nothing() {
             let ask = ask.header("Access-Control-Request-Method", "POST");
             let ask = ask.header("Access-Control-Request-Headers", "authorization, idempotency-key");
             for event in [ask.clone().v2(), ask.clone().v1(), ask.function_url()] {
-                let answer = stage.invoke(name, event).await;
+                let answer = app.invoke(name, event).await;
                 assert_eq!((answer.status, answer.body.as_str()), (204, ""), "{answer:?}");
                 assert_eq!(allowed(&answer), expected);
                 assert_eq!(answer.headers["access-control-allow-methods"], methods);
@@ -118,18 +118,18 @@ async fn a_preflight_needs_no_token_and_costs_nothing() {
             }
         }
     }
-    assert_eq!(stage.calls(), json!({}));
+    assert_eq!(app.calls(), json!({}));
 }
 
 #[tokio::test]
 async fn any_page_may_call_only_where_that_is_said() {
-    let any = stage(("CORS_ALLOWED_ORIGINS", "*")).await;
-    let none = stage(("CORS_ALLOWED_ORIGINS", "")).await;
-    for (stage, expected) in [(any, Some("*")), (none, None)] {
+    let any = app(("CORS_ALLOWED_ORIGINS", "*")).await;
+    let none = app(("CORS_ALLOWED_ORIGINS", "")).await;
+    for (app, expected) in [(any, Some("*")), (none, None)] {
         for event in
             [Event::options("wpp-qr"), Event::post("wpp-qr"), Event::post("wpp-qr").header("Origin", OTHER)]
         {
-            let answer = stage.invoke("wpp-qr", event.v2()).await;
+            let answer = app.invoke("wpp-qr", event.v2()).await;
             assert_eq!(allowed(&answer), expected, "{answer:?}");
             assert!(!answer.headers.contains_key("access-control-allow-credentials"));
         }

@@ -8,11 +8,11 @@ use serde_json::{Value, json};
 use uuid::Uuid;
 
 use local::events::Event;
-use local::gate::Point::{self, After, Before};
+use local::fault_injector::Point::{self, After, Before};
 use local::lambda::Sandbox;
 use local::platform::RepeatedCreate;
-use local::stage::Stage;
-use local::world::Organisation;
+use local::stack::Organisation;
+use local::test_app::TestApp;
 
 /// What a call comes past, in its order: the upstream's endpoint that is held, and at which side of its work.
 const POINTS: [(&str, &str, Point); 15] = [
@@ -30,7 +30,7 @@ const POINTS: [(&str, &str, Point); 15] = [
     ("before the start", "start", Before),
     ("after the start", "start", After),
     ("before the QR", "qr", Before),
-    ("before the answer", "rpc/wpp_remember_session", After),
+    ("before the answer", "rpc/wpp_save_snapshot", After),
 ];
 
 /// The requests whose calls are killed.
@@ -81,16 +81,16 @@ impl Way {
 
 #[tokio::test]
 async fn a_call_killed_at_any_point_is_finished_by_the_next_one_with_the_same_session() {
-    let stage = Stage::start().await;
+    let app = TestApp::start().await;
     let mut table = String::from("\nkilled                     manner   ");
     WAYS.iter().for_each(|way| write!(table, "{:>15}", format!("{way:?}")).unwrap());
     let mut all_well = true;
     for (name, endpoint, point) in POINTS {
         for manner in [RepeatedCreate::SameKey, RepeatedCreate::NewKey] {
-            stage.world.platform.behave(|manners| manners.repeated_create = manner);
+            app.stack.platform.behave(|behavior| behavior.repeated_create = manner);
             write!(table, "\n{name:<26} {:<9}", format!("{manner:?}")).unwrap();
             for way in WAYS {
-                let outcome = cell(&stage, way, endpoint, point, way.passes(endpoint, manner)).await;
+                let outcome = cell(&app, way, endpoint, point, way.passes(endpoint, manner)).await;
                 all_well &= outcome.is_ok();
                 write!(table, "{:>15}", outcome.unwrap_or_else(|what| what)).unwrap();
             }
@@ -104,17 +104,17 @@ async fn a_call_killed_at_any_point_is_finished_by_the_next_one_with_the_same_se
 }
 
 /// Kills one call and makes the next one. Says how that went, in a word where it went well.
-async fn cell(stage: &Stage, way: Way, endpoint: &str, point: Point, passes: bool) -> Result<String, String> {
-    let platform = &stage.world.platform;
-    let caller = stage.world.organisation("crash").await.unwrap();
+async fn cell(app: &TestApp, way: Way, endpoint: &str, point: Point, passes: bool) -> Result<String, String> {
+    let platform = &app.stack.platform;
+    let caller = app.stack.organisation("crash").await.unwrap();
     let (before, after) = way.numbers();
     if before == 1 {
-        let first = stage.post_as(&caller, "wpp-create", json!({})).await;
+        let first = app.post_as(&caller, "wpp-create", json!({})).await;
         assert_eq!(first.json["status"], "qr_issued", "{first:?}");
         // One that no phone was linked with would be gone on with.
         if after == 2 {
             platform.scan(first.json["session"].as_str().unwrap()).unwrap();
-            let linked = stage.post_as(&caller, "wpp-status", json!({"force": true})).await;
+            let linked = app.post_as(&caller, "wpp-status", json!({"force": true})).await;
             assert_eq!(linked.json["status"], "connected", "{linked:?}");
         }
         // A number of some age, so that its key being refused would mean something, and no longer in use.
@@ -122,26 +122,25 @@ async fn cell(stage: &Stage, way: Way, endpoint: &str, point: Point, passes: boo
             "update wpp_numbers set credentials_saved_at = credentials_saved_at - interval '1 hour' where organization_id = $1",
             "update whatsapp_sessions set status = 'disconnected', last_qr_b64 = null where organization_id = $1",
         ] {
-            assert_eq!(stage.sql.execute(age, &[&caller.id]).await.unwrap(), 1);
+            assert_eq!(app.sql.execute(age, &[&caller.id]).await.unwrap(), 1);
         }
     }
-    let (clients, first) = (platform.clients(), platform_id(stage, caller.id).await);
+    let (clients, first) = (platform.clients(), platform_id(app, caller.id).await);
 
-    let sandbox = stage.process("wpp-create").await;
-    let killed = kill_at(stage, &sandbox, way.event(&caller), endpoint, point, caller.id).await;
+    let sandbox = app.process("wpp-create").await;
+    let killed = kill_at(app, &sandbox, way.event(&caller), endpoint, point, caller.id).await;
     if killed != passes {
         return Err(format!("killed: {killed}"));
     }
-    let begun =
-        platform_id(stage, caller.id).await.filter(|id| after == before || first.as_ref() != Some(id));
+    let begun = platform_id(app, caller.id).await.filter(|id| after == before || first.as_ref() != Some(id));
     let session = begun.as_ref().and_then(|id| platform.session_of(id));
 
-    let next = stage.process("wpp-create").await.invoke(way.event(&caller)).await.answered();
+    let next = app.process("wpp-create").await.invoke(way.event(&caller)).await.answered();
     let next = next.map_err(|error| error.to_string())?;
-    let id = platform_id(stage, caller.id).await.ok_or("no creation")?;
-    let rows = rows(stage, caller.id).await;
+    let id = platform_id(app, caller.id).await.ok_or("no creation")?;
+    let rows = rows(app, caller.id).await;
     let row = rows.iter().find(|row| row["session"] == next.json["session"]).cloned().unwrap_or_default();
-    let qr = stage.post_as(&caller, "wpp-qr", json!({"session": next.json["session"]})).await;
+    let qr = app.post_as(&caller, "wpp-qr", json!({"session": next.json["session"]})).await;
     let checks = [
         ("answered", next.status == 200 && next.json["status"] == "qr_issued"),
         ("the id stays", begun.is_none_or(|begun| begun == id)),
@@ -164,7 +163,7 @@ async fn cell(stage: &Stage, way: Way, endpoint: &str, point: Point, passes: boo
 
 /// Kills the process when it stands at the point; tells whether it came there.
 async fn kill_at(
-    stage: &Stage,
+    app: &TestApp,
     sandbox: &Sandbox,
     event: Value,
     endpoint: &str,
@@ -172,8 +171,8 @@ async fn kill_at(
     organization: Uuid,
 ) -> bool {
     let supabase = endpoint.starts_with("rpc/");
-    let gate = if supabase { &stage.world.supabase.gate } else { &stage.world.platform.gate };
-    let hold = gate.hold(endpoint, point);
+    let faults = if supabase { &app.stack.supabase.faults } else { &app.stack.platform.faults };
+    let hold = faults.hold(endpoint, point);
     let killed = tokio::select! {
         () = hold.reached(1) => true,
         _ = sandbox.invoke(event) => false,
@@ -182,27 +181,27 @@ async fn kill_at(
     // The dead attempt's leases end by themselves after seconds; another test waits for that, this one has no time.
     let end =
         "update wpp_creations set held_until = held_until - interval '1 minute' where organization_id = $1";
-    stage.sql.execute(end, &[&organization]).await.unwrap();
+    app.sql.execute(end, &[&organization]).await.unwrap();
     let end =
         "update wpp_token_leases set held_until = held_until - interval '1 minute' where integration_id in (
         select id from messenger_integrations where organization_id = $1)";
-    stage.sql.execute(end, &[&organization]).await.unwrap();
+    app.sql.execute(end, &[&organization]).await.unwrap();
     killed
 }
 
 /// The id at the platform that the organisation's latest creation is about.
-async fn platform_id(stage: &Stage, organization: Uuid) -> Option<String> {
+async fn platform_id(app: &TestApp, organization: Uuid) -> Option<String> {
     let latest =
         "select platform_id from wpp_creations where organization_id = $1 order by created_at desc limit 1";
-    stage.sql.query_opt(latest, &[&organization]).await.unwrap().map(|row| row.get(0))
+    app.sql.query_opt(latest, &[&organization]).await.unwrap().map(|row| row.get(0))
 }
 
-async fn rows(stage: &Stage, organization: Uuid) -> Vec<Value> {
+async fn rows(app: &TestApp, organization: Uuid) -> Vec<Value> {
     let rows = "select settings->>'wppAccountNumber', settings->>'wppApiKey', is_active, is_primary
         from messenger_integrations where organization_id = $1";
     let read = |row: tokio_postgres::Row| {
         let (session, key): (Option<String>, Option<String>) = (row.get(0), row.get(1));
         json!({"session": session, "key": key, "active": row.get::<_, bool>(2), "primary": row.get::<_, bool>(3)})
     };
-    stage.sql.query(rows, &[&organization]).await.unwrap().into_iter().map(read).collect()
+    app.sql.query(rows, &[&organization]).await.unwrap().into_iter().map(read).collect()
 }

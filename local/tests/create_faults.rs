@@ -3,28 +3,28 @@
 use serde_json::{Value, json};
 
 use local::events::Event;
-use local::gate::{Fault, Point};
+use local::fault_injector::{Fault, Point};
 use local::lambda::{Answer, Options};
 use local::platform::RepeatedCreate;
-use local::stage::{Stage, until};
+use local::test_app::{TestApp, until};
 
-async fn create(stage: &Stage) -> Answer {
-    stage.post("wpp-create", json!({})).await
+async fn create(app: &TestApp) -> Answer {
+    app.post("wpp-create", json!({})).await
 }
 
-async fn add(stage: &Stage, key: &str) -> Answer {
-    let event = Event::post("wpp-create").bearer(&stage.school.token).header("Idempotency-Key", key);
-    stage.invoke("wpp-create", event.json(&json!({"add_new": true})).v2()).await
+async fn add(app: &TestApp, key: &str) -> Answer {
+    let event = Event::post("wpp-create").bearer(&app.school.token).header("Idempotency-Key", key);
+    app.invoke("wpp-create", event.json(&json!({"add_new": true})).v2()).await
 }
 
 /// Two requests that have both begun before the platform answers the first.
 async fn at_once(
-    stage: &Stage,
+    app: &TestApp,
     one: impl Future<Output = Answer>,
     two: impl Future<Output = Answer>,
 ) -> [Answer; 2] {
-    let hold = stage.world.platform.gate.hold("create", Point::Before);
-    let begun = || stage.world.supabase.gate.count("rpc/wpp_begin_creation");
+    let hold = app.stack.platform.faults.hold("create", Point::Before);
+    let begun = || app.stack.supabase.faults.count("rpc/wpp_begin_creation");
     let (one, two, ()) = tokio::join!(one, two, async {
         until(async || begun() >= 2).await;
         hold.release();
@@ -39,81 +39,81 @@ fn primaries(numbers: &[Value]) -> usize {
 /// The original made two clients and two primary rows, of which none could be used.
 #[tokio::test]
 async fn two_first_creations_at_once_make_one_number() {
-    let stage = Stage::start_with(&[], Options { concurrency: 2, ..Options::default() }).await;
-    let [one, two] = at_once(&stage, create(&stage), create(&stage)).await;
+    let app = TestApp::start_with(&[], Options { concurrency: 2, ..Options::default() }).await;
+    let [one, two] = at_once(&app, create(&app), create(&app)).await;
     assert_eq!((one.status, two.status), (200, 200), "{one:?} {two:?}");
     assert_eq!(one.json["session"], two.json["session"]);
-    let numbers = stage.numbers().await;
+    let numbers = app.numbers().await;
     assert_eq!((numbers.len(), primaries(&numbers)), (1, 1));
-    assert_eq!((stage.world.platform.clients(), stage.world.platform.create_calls()), (1, 1));
+    assert_eq!((app.stack.platform.clients(), app.stack.platform.create_calls()), (1, 1));
     let session = one.json["session"].as_str().unwrap();
-    assert_eq!(stage.poll_qr(session).await.status, 200);
+    assert_eq!(app.poll_qr(session).await.status, 200);
 }
 
 /// The original made both of them primary.
 #[tokio::test]
 async fn two_further_numbers_at_once_are_two_with_one_primary_between_them() {
-    let stage = Stage::start_with(&[], Options { concurrency: 2, ..Options::default() }).await;
-    let [one, two] = at_once(&stage, add(&stage, "one"), add(&stage, "two")).await;
+    let app = TestApp::start_with(&[], Options { concurrency: 2, ..Options::default() }).await;
+    let [one, two] = at_once(&app, add(&app, "one"), add(&app, "two")).await;
     assert_eq!((one.status, two.status), (200, 200), "{one:?} {two:?}");
     assert_ne!(one.json["session"], two.json["session"]);
-    let numbers = stage.numbers().await;
+    let numbers = app.numbers().await;
     assert_eq!((numbers.len(), primaries(&numbers)), (2, 1));
 }
 
 /// The original was left with a dead key.
 #[tokio::test]
 async fn a_recreation_that_could_not_be_saved_is_finished_by_repeating_it() {
-    let stage = Stage::start().await;
-    let line = stage.number().await;
-    stage.world.platform.behave(|manners| manners.repeated_create = RepeatedCreate::NewKey);
-    stage.world.supabase.gate.inject_times("rpc/wpp_save_credentials", 1, Fault::status(500));
-    let recreate = async || stage.post("wpp-create", json!({"force_recreate": true})).await;
+    let app = TestApp::start().await;
+    let number = app.number().await;
+    app.stack.platform.behave(|behavior| behavior.repeated_create = RepeatedCreate::NewKey);
+    app.stack.supabase.faults.inject_times("rpc/wpp_save_credentials", 1, Fault::status(500));
+    let recreate = async || app.post("wpp-create", json!({"force_recreate": true})).await;
     assert_eq!(recreate().await.status, 503);
     let answer = recreate().await;
     assert_eq!(answer.json["status"], "qr_issued", "{answer:?}");
-    let settings = stage.settings(&line).await;
-    let key = stage.world.platform.key_of(settings["wppSubOrgId"].as_str().unwrap());
+    let settings = app.settings(&number).await;
+    let key = app.stack.platform.key_of(settings["wppSubOrgId"].as_str().unwrap());
     assert_eq!(settings["wppApiKey"], json!(key));
-    assert_eq!(stage.numbers().await.len(), 1);
+    assert_eq!(app.numbers().await.len(), 1);
 }
 
 /// The original took the failure for "there is none", and made a second client and a second primary row.
 #[tokio::test]
 async fn a_database_that_does_not_answer_is_an_error_and_the_platform_is_not_asked() {
-    let stage = Stage::start().await;
-    stage.number().await;
-    let before = stage.numbers().await;
-    stage.world.supabase.gate.inject("*", Fault::status(503));
-    let answer = create(&stage).await;
+    let app = TestApp::start().await;
+    app.number().await;
+    let before = app.numbers().await;
+    app.stack.supabase.faults.inject("*", Fault::status(503));
+    let answer = create(&app).await;
     assert_eq!((answer.status, &answer.json["code"]), (503, &json!("database_unavailable")), "{answer:?}");
-    assert_eq!(stage.calls(), json!({"rpc/wpp_begin_creation": 3}));
-    assert_eq!(stage.numbers().await, before);
+    assert_eq!(app.calls(), json!({"rpc/wpp_begin_creation": 3}));
+    assert_eq!(app.numbers().await, before);
 }
 
 /// The original, or the runtime below it, sent the request again and got a second row or client.
 #[tokio::test]
 async fn an_answer_lost_on_its_way_makes_nothing_twice() {
     for endpoint in ["rpc/wpp_begin_creation", "rpc/wpp_save_credentials", "create"] {
-        let stage = Stage::start().await;
-        stage.world.supabase.gate.inject_times(endpoint, 1, Fault::LostAnswer);
-        stage.world.platform.gate.inject_times(endpoint, 1, Fault::LostAnswer);
-        let answer = create(&stage).await;
+        let app = TestApp::start().await;
+        app.stack.supabase.faults.inject_times(endpoint, 1, Fault::LostAnswer);
+        app.stack.platform.faults.inject_times(endpoint, 1, Fault::LostAnswer);
+        let answer = create(&app).await;
         assert_eq!(answer.json["status"], "qr_issued", "{endpoint}: {answer:?}");
-        assert_eq!(stage.calls()[endpoint], 2, "{endpoint}");
-        assert_eq!((stage.numbers().await.len(), stage.world.platform.clients()), (1, 1), "{endpoint}");
+        assert_eq!(app.calls()[endpoint], 2, "{endpoint}");
+        assert_eq!((app.numbers().await.len(), app.stack.platform.clients()), (1, 1), "{endpoint}");
     }
 }
 
 /// The original waited without an end.
 #[tokio::test]
 async fn a_platform_that_hangs_is_a_timeout_and_the_number_is_finished_by_repeating_the_request() {
-    let stage = Stage::start_with(&[("UPSTREAM_TIMEOUT_MS", "1000")], Options::default()).await;
-    stage.world.platform.gate.inject_times("create", 1, Fault::SlowHeaders);
-    let answer = create(&stage).await;
+    let app = TestApp::start_with(&[("UPSTREAM_TIMEOUT_MS", "1000")], Options::default()).await;
+    app.stack.platform.faults.inject_times("create", 1, Fault::SlowHeaders);
+    let answer = create(&app).await;
     assert_eq!((answer.status, &answer.json["code"]), (504, &json!("platform_timeout")), "{answer:?}");
-    assert_eq!(stage.calls()["create"], 1);
-    let answer = create(&stage).await;
+    assert_eq!(app.calls()["create"], 1);
+    let answer = create(&app).await;
     assert_eq!(answer.json["status"], "qr_issued", "{answer:?}");
-    assert_eq!((stage.numbers().await.len(), stage.world.platform.clients()), (1, 1));
+    assert_eq!((app.numbers().await.len(), app.stack.platform.clients()), (1, 1));
 }

@@ -9,21 +9,21 @@ use serde_json::{Value, json};
 
 use local::clock::unix_ms;
 use local::events::Event;
-use local::gate::Fault;
-use local::gate::Point::{After, Before};
+use local::fault_injector::Fault;
+use local::fault_injector::Point::{After, Before};
 use local::lambda::{Answer, Sandbox};
-use local::stage::{Stage, until};
-use local::world::Organisation;
+use local::stack::Organisation;
+use local::test_app::{TestApp, until};
 
 const CROWD: usize = 20;
 
-async fn crowd(stage: &Stage) -> Vec<Sandbox> {
-    join_all((0..CROWD).map(|_| stage.process("wpp-create"))).await
+async fn crowd(app: &TestApp) -> Vec<Sandbox> {
+    join_all((0..CROWD).map(|_| app.process("wpp-create"))).await
 }
 
 /// All of them at once, each with the idempotency key that `key` gives it.
-async fn add_new(stage: &Stage, crowd: &[Sandbox], key: impl Fn(usize) -> String) -> Vec<Answer> {
-    let event = |n| keyed(&stage.school, &key(n), json!({"add_new": true}));
+async fn add_new(app: &TestApp, crowd: &[Sandbox], key: impl Fn(usize) -> String) -> Vec<Answer> {
+    let event = |n| keyed(&app.school, &key(n), json!({"add_new": true}));
     let answers = crowd.iter().enumerate().map(|(n, sandbox)| sandbox.invoke(event(n)));
     join_all(answers).await.into_iter().map(|ended| ended.answered().unwrap()).collect()
 }
@@ -37,23 +37,23 @@ fn sessions(answers: &[Answer]) -> BTreeSet<String> {
 }
 
 /// Rows of the organisation: all, active ones, primary ones.
-async fn rows(stage: &Stage, organisation: &Organisation) -> (i64, i64, i64) {
+async fn rows(app: &TestApp, organisation: &Organisation) -> (i64, i64, i64) {
     let rows = "select count(*), count(*) filter (where is_active), count(*) filter (where is_primary)
         from messenger_integrations where organization_id = $1";
-    let row = stage.sql.query_one(rows, &[&organisation.id]).await.unwrap();
+    let row = app.sql.query_one(rows, &[&organisation.id]).await.unwrap();
     (row.get(0), row.get(1), row.get(2))
 }
 
 #[tokio::test]
 async fn twenty_processes_that_create_at_once_make_one_number_and_answer_alike() {
-    let stage = Stage::start().await;
-    let crowd = crowd(&stage).await;
-    let hold = stage.world.platform.gate.hold("create", Before);
-    let event = Event::post("wpp-create").bearer(&stage.school.token).json(&json!({})).v2();
+    let app = TestApp::start().await;
+    let crowd = crowd(&app).await;
+    let hold = app.stack.platform.faults.hold("create", Before);
+    let event = Event::post("wpp-create").bearer(&app.school.token).json(&json!({})).v2();
     let answers = join_all(crowd.iter().map(|sandbox| sandbox.invoke(event.clone())));
     let all_wait = async {
         // The first is held at the platform until every other has found it there.
-        let supabase = &stage.world.supabase.gate;
+        let supabase = &app.stack.supabase.faults;
         until(async || supabase.count("rpc/wpp_begin_creation") >= CROWD as u64).await;
         hold.release();
     };
@@ -63,50 +63,50 @@ async fn twenty_processes_that_create_at_once_make_one_number_and_answer_alike()
     assert_eq!(sessions(&answers).len(), 1, "{answers:?}");
     let keys: BTreeSet<_> = answers.iter().map(|answer| answer.json["apiKey"].to_string()).collect();
     assert_eq!(keys.len(), 1, "{answers:?}");
-    assert_eq!(stage.world.platform.create_calls(), 1);
-    assert_eq!(rows(&stage, &stage.school).await, (1, 1, 1));
+    assert_eq!(app.stack.platform.create_calls(), 1);
+    assert_eq!(rows(&app, &app.school).await, (1, 1, 1));
 }
 
 #[tokio::test]
 async fn twenty_with_one_idempotency_key_add_one_number_and_twenty_keys_add_twenty() {
-    let stage = Stage::start().await;
-    let crowd = crowd(&stage).await;
-    let together = add_new(&stage, &crowd, |_| "one".to_owned()).await;
+    let app = TestApp::start().await;
+    let crowd = crowd(&app).await;
+    let together = add_new(&app, &crowd, |_| "one".to_owned()).await;
     assert!(together.iter().all(|answer| answer.status == 200), "{together:?}");
     assert_eq!(sessions(&together).len(), 1, "{together:?}");
-    assert_eq!(stage.world.platform.create_calls(), 1);
-    assert_eq!(rows(&stage, &stage.school).await, (1, 1, 1));
+    assert_eq!(app.stack.platform.create_calls(), 1);
+    assert_eq!(rows(&app, &app.school).await, (1, 1, 1));
 
-    let apart = add_new(&stage, &crowd, |n| format!("key {n}")).await;
+    let apart = add_new(&app, &crowd, |n| format!("key {n}")).await;
     assert!(apart.iter().all(|answer| answer.status == 200), "{apart:?}");
     assert_eq!(sessions(&apart).len(), CROWD, "{apart:?}");
-    assert_eq!(stage.world.platform.clients(), 1 + CROWD);
-    assert_eq!(rows(&stage, &stage.school).await, (21, 21, 1));
+    assert_eq!(app.stack.platform.clients(), 1 + CROWD);
+    assert_eq!(rows(&app, &app.school).await, (21, 21, 1));
 }
 
 #[tokio::test]
 async fn two_that_recreate_at_once_where_there_is_no_number_share_one_creation() {
-    let stage = Stage::start().await;
-    let hold = stage.world.platform.gate.hold("create", Before);
-    let other = stage.process("wpp-create").await;
-    let event = Event::post("wpp-create").bearer(&stage.school.token).json(&json!({"force_recreate": true}));
+    let app = TestApp::start().await;
+    let hold = app.stack.platform.faults.hold("create", Before);
+    let other = app.process("wpp-create").await;
+    let event = Event::post("wpp-create").bearer(&app.school.token).json(&json!({"force_recreate": true}));
     let both_wait = async {
         // Three: one has begun, and the other has come again after it was told to wait.
-        until(async || stage.world.supabase.gate.count("rpc/wpp_begin_creation") >= 3).await;
+        until(async || app.stack.supabase.faults.count("rpc/wpp_begin_creation") >= 3).await;
         hold.release();
     };
     let (one, other, ()) =
-        tokio::join!(stage.invoke("wpp-create", event.clone().v2()), other.invoke(event.v2()), both_wait);
+        tokio::join!(app.invoke("wpp-create", event.clone().v2()), other.invoke(event.v2()), both_wait);
     assert_eq!(one.json["session"], other.answered().unwrap().json["session"]);
-    assert_eq!(stage.world.platform.create_calls(), 1);
-    assert_eq!(rows(&stage, &stage.school).await, (1, 1, 1));
+    assert_eq!(app.stack.platform.create_calls(), 1);
+    assert_eq!(rows(&app, &app.school).await, (1, 1, 1));
 }
 
 #[tokio::test]
 async fn a_caller_behind_one_that_died_gets_through_by_itself() {
-    let stage = Stage::start().await;
-    let event = Event::post("wpp-create").bearer(&stage.school.token).json(&json!({})).v2();
-    let (doomed, hold) = (stage.process("wpp-create").await, stage.world.platform.gate.hold("create", After));
+    let app = TestApp::start().await;
+    let event = Event::post("wpp-create").bearer(&app.school.token).json(&json!({})).v2();
+    let (doomed, hold) = (app.process("wpp-create").await, app.stack.platform.faults.hold("create", After));
     tokio::select! {
         () = hold.reached(1) => {}
         ended = doomed.invoke(event.clone()) => panic!("{ended:?}"),
@@ -114,20 +114,20 @@ async fn a_caller_behind_one_that_died_gets_through_by_itself() {
     doomed.kill().await.unwrap();
     hold.release();
     // The lease of the dead one is waited for in full: ten seconds.
-    let answer = stage.invoke("wpp-create", event).await;
+    let answer = app.invoke("wpp-create", event).await;
     assert_eq!(answer.json["status"], "qr_issued", "{answer:?}");
-    assert_eq!(stage.world.platform.clients(), 1);
-    assert_eq!(rows(&stage, &stage.school).await, (1, 1, 1));
+    assert_eq!(app.stack.platform.clients(), 1);
+    assert_eq!(rows(&app, &app.school).await, (1, 1, 1));
 }
 
 #[tokio::test]
 async fn a_caller_whose_time_ends_behind_another_is_told_to_come_again() {
-    let stage = Stage::start().await;
-    let (first, hold) = (stage.process("wpp-create").await, stage.world.platform.gate.hold("create", Before));
-    let event = Event::post("wpp-create").bearer(&stage.school.token).json(&json!({})).v2();
+    let app = TestApp::start().await;
+    let (first, hold) = (app.process("wpp-create").await, app.stack.platform.faults.hold("create", Before));
+    let event = Event::post("wpp-create").bearer(&app.school.token).json(&json!({})).v2();
     let behind = async {
         hold.reached(1).await;
-        let answer = stage.sandbox("wpp-create").invoke_by(event.clone(), unix_ms() + 3_000).await;
+        let answer = app.sandbox("wpp-create").invoke_by(event.clone(), unix_ms() + 3_000).await;
         hold.release();
         answer.answered().unwrap()
     };
@@ -135,132 +135,132 @@ async fn a_caller_whose_time_ends_behind_another_is_told_to_come_again() {
     assert_eq!((behind.status, &behind.json["code"]), (503, &json!("creation_in_progress")), "{behind:?}");
     assert_eq!((&behind.json["retryable"], &*behind.headers["retry-after"]), (&json!(true), "2"));
     assert_eq!(first.answered().unwrap().json["status"], "qr_issued");
-    assert_eq!(stage.world.platform.create_calls(), 1);
+    assert_eq!(app.stack.platform.create_calls(), 1);
 }
 
 #[tokio::test]
 async fn an_idempotency_key_stands_for_one_request_of_one_organisation_for_a_day() {
-    let stage = Stage::start().await;
-    let neighbour = stage.world.organisation("neighbour").await.unwrap();
-    let ask = async |caller, body| stage.invoke("wpp-create", keyed(caller, "k", body)).await;
-    let number = ask(&stage.school, json!({"add_new": true})).await;
+    let app = TestApp::start().await;
+    let neighbour = app.stack.organisation("neighbour").await.unwrap();
+    let ask = async |caller, body| app.invoke("wpp-create", keyed(caller, "k", body)).await;
+    let number = ask(&app.school, json!({"add_new": true})).await;
     assert_eq!(number.json["status"], "qr_issued", "{number:?}");
 
-    stage.forget_calls();
-    let other = ask(&stage.school, json!({"force_recreate": true})).await;
+    app.forget_calls();
+    let other = ask(&app.school, json!({"force_recreate": true})).await;
     assert_eq!((other.status, &other.json["code"]), (422, &json!("idempotency_mismatch")), "{other:?}");
-    assert_eq!(stage.calls(), json!({"rpc/wpp_begin_creation": 1}));
+    assert_eq!(app.calls(), json!({"rpc/wpp_begin_creation": 1}));
 
     let theirs = ask(&neighbour, json!({"add_new": true})).await;
     assert_eq!(theirs.json["status"], "qr_issued", "{theirs:?}");
     assert_ne!(theirs.json["session"], number.json["session"]);
 
     let age = "update wpp_idempotency_keys set created_at = now() - $1 * interval '1 hour' where organization_id = $2";
-    stage.sql.execute(age, &[&23.9, &stage.school.id]).await.unwrap();
-    assert_eq!(ask(&stage.school, json!({"add_new": true})).await.json["session"], number.json["session"]);
-    stage.sql.execute(age, &[&24.1, &stage.school.id]).await.unwrap();
-    let next = ask(&stage.school, json!({"add_new": true})).await;
+    app.sql.execute(age, &[&23.9, &app.school.id]).await.unwrap();
+    assert_eq!(ask(&app.school, json!({"add_new": true})).await.json["session"], number.json["session"]);
+    app.sql.execute(age, &[&24.1, &app.school.id]).await.unwrap();
+    let next = ask(&app.school, json!({"add_new": true})).await;
     assert_eq!(next.json["status"], "qr_issued", "{next:?}");
     assert_ne!(next.json["session"], number.json["session"]);
-    assert_eq!(rows(&stage, &stage.school).await, (2, 2, 1));
+    assert_eq!(rows(&app, &app.school).await, (2, 2, 1));
 }
 
 #[tokio::test]
 async fn without_a_key_another_number_is_begun_only_when_the_last_one_is_linked() {
-    let stage = Stage::start().await;
-    let add_new = async || stage.post("wpp-create", json!({"add_new": true})).await.json;
+    let app = TestApp::start().await;
+    let add_new = async || app.post("wpp-create", json!({"add_new": true})).await.json;
     let first = add_new().await;
     assert_eq!(add_new().await["session"], first["session"]);
 
-    stage.world.platform.scan(first["session"].as_str().unwrap()).unwrap();
+    app.stack.platform.scan(first["session"].as_str().unwrap()).unwrap();
     let second = add_new().await;
     assert_eq!(second["status"], "qr_issued", "{second}");
     assert_ne!(second["session"], first["session"]);
 
     // The sibling that takes the platform's reports has seen the link before we have.
     let link = "update whatsapp_sessions set status = 'connected' where session_name = 'wpp_' || $1";
-    stage.sql.execute(link, &[&second["session"].as_str().unwrap()]).await.unwrap();
+    app.sql.execute(link, &[&second["session"].as_str().unwrap()]).await.unwrap();
     let third = add_new().await;
     assert_ne!(third["session"], second["session"]);
 
     let disconnect =
         "update messenger_integrations set is_active = false where settings->>'wppAccountNumber' = $1";
-    stage.sql.execute(disconnect, &[&third["session"].as_str().unwrap()]).await.unwrap();
+    app.sql.execute(disconnect, &[&third["session"].as_str().unwrap()]).await.unwrap();
     assert_ne!(add_new().await["session"], third["session"]);
-    assert_eq!(rows(&stage, &stage.school).await, (4, 3, 1));
+    assert_eq!(rows(&app, &app.school).await, (4, 3, 1));
 }
 
 #[tokio::test]
 async fn a_number_is_no_row_until_the_platform_has_given_its_credentials() {
-    let stage = Stage::start().await;
-    let (doomed, hold) = (stage.process("wpp-create").await, stage.world.platform.gate.hold("create", After));
-    let event = Event::post("wpp-create").bearer(&stage.school.token).json(&json!({"add_new": true})).v2();
+    let app = TestApp::start().await;
+    let (doomed, hold) = (app.process("wpp-create").await, app.stack.platform.faults.hold("create", After));
+    let event = Event::post("wpp-create").bearer(&app.school.token).json(&json!({"add_new": true})).v2();
     tokio::select! {
         () = hold.reached(1) => {}
         ended = doomed.invoke(event) => panic!("{ended:?}"),
     }
     doomed.kill().await.unwrap();
-    assert_eq!(rows(&stage, &stage.school).await, (0, 0, 0));
+    assert_eq!(rows(&app, &app.school).await, (0, 0, 0));
     let platform_id = "select platform_id from wpp_creations";
-    let platform_id: String = stage.sql.query_one(platform_id, &[]).await.unwrap().get(0);
-    let session = stage.world.platform.session_of(&platform_id).unwrap();
-    assert_eq!(stage.poll_qr(&session).await.status, 404);
-    assert_eq!(stage.post("wpp-status", json!({})).await.json["status"], "disconnected");
+    let platform_id: String = app.sql.query_one(platform_id, &[]).await.unwrap().get(0);
+    let session = app.stack.platform.session_of(&platform_id).unwrap();
+    assert_eq!(app.poll_qr(&session).await.status, 404);
+    assert_eq!(app.post("wpp-status", json!({})).await.json["status"], "disconnected");
 }
 
 #[tokio::test]
 async fn repeated_attempts_while_the_platform_is_down_leave_one_intention_and_no_row() {
-    let stage = Stage::start().await;
-    stage.world.platform.gate.inject("create", Fault::status(500));
+    let app = TestApp::start().await;
+    app.stack.platform.faults.inject("create", Fault::status(500));
     for _ in 0..5 {
-        assert_eq!(stage.post("wpp-create", json!({"add_new": true})).await.status, 502);
+        assert_eq!(app.post("wpp-create", json!({"add_new": true})).await.status, 502);
     }
     let intentions = "select count(*) from wpp_creations";
-    assert_eq!(stage.sql.query_one(intentions, &[]).await.unwrap().get::<_, i64>(0), 1);
-    assert_eq!(rows(&stage, &stage.school).await, (0, 0, 0));
+    assert_eq!(app.sql.query_one(intentions, &[]).await.unwrap().get::<_, i64>(0), 1);
+    assert_eq!(rows(&app, &app.school).await, (0, 0, 0));
 }
 
 #[tokio::test]
 async fn the_first_number_is_not_the_unfinished_additional_one_which_waits_for_its_turn() {
-    let stage = Stage::start().await;
-    stage.world.platform.gate.inject("create", Fault::status(500));
-    let failed = stage.post("wpp-create", json!({"add_new": true})).await;
+    let app = TestApp::start().await;
+    app.stack.platform.faults.inject("create", Fault::status(500));
+    let failed = app.post("wpp-create", json!({"add_new": true})).await;
     assert_eq!((failed.status, &failed.json["code"]), (502, &json!("platform_unavailable")), "{failed:?}");
-    stage.world.platform.gate.clear();
+    app.stack.platform.faults.clear();
     let waiting = "select platform_id from wpp_creations";
-    let waiting: String = stage.sql.query_one(waiting, &[]).await.unwrap().get(0);
+    let waiting: String = app.sql.query_one(waiting, &[]).await.unwrap().get(0);
 
-    let first = stage.post("wpp-create", json!({})).await.json;
-    assert_eq!(first["session"], json!(stage.world.platform.session_of(&stage.school.id.to_string())));
-    stage.world.platform.scan(first["session"].as_str().unwrap()).unwrap();
-    assert_eq!(stage.post("wpp-status", json!({"force": true})).await.json["status"], "connected");
-    let second = stage.post("wpp-create", json!({"add_new": true})).await.json;
-    assert_eq!(second["session"], json!(stage.world.platform.session_of(&waiting)));
+    let first = app.post("wpp-create", json!({})).await.json;
+    assert_eq!(first["session"], json!(app.stack.platform.session_of(&app.school.id.to_string())));
+    app.stack.platform.scan(first["session"].as_str().unwrap()).unwrap();
+    assert_eq!(app.post("wpp-status", json!({"force": true})).await.json["status"], "connected");
+    let second = app.post("wpp-create", json!({"add_new": true})).await.json;
+    assert_eq!(second["session"], json!(app.stack.platform.session_of(&waiting)));
     for session in [&first["session"], &second["session"]] {
-        assert_eq!(stage.poll_qr(session.as_str().unwrap()).await.status, 200);
+        assert_eq!(app.poll_qr(session.as_str().unwrap()).await.status, 200);
     }
-    assert_eq!(rows(&stage, &stage.school).await, (2, 2, 1));
+    assert_eq!(rows(&app, &app.school).await, (2, 2, 1));
 }
 
 #[tokio::test]
 async fn a_disconnected_number_is_taken_up_again_and_not_doubled() {
-    let stage = Stage::start().await;
+    let app = TestApp::start().await;
     for body in [json!({}), json!({"add_new": true})] {
-        let school = stage.world.organisation("disconnected").await.unwrap();
-        let number = stage.post_as(&school, "wpp-create", body).await;
+        let school = app.stack.organisation("disconnected").await.unwrap();
+        let number = app.post_as(&school, "wpp-create", body).await;
         let disconnect = "update messenger_integrations set is_active = false where organization_id = $1";
-        stage.sql.execute(disconnect, &[&school.id]).await.unwrap();
-        let again = stage.post_as(&school, "wpp-create", json!({})).await;
+        app.sql.execute(disconnect, &[&school.id]).await.unwrap();
+        let again = app.post_as(&school, "wpp-create", json!({})).await;
         assert_eq!(again.json["status"], "qr_issued", "{again:?}");
         assert_eq!(again.json["session"], number.json["session"]);
-        assert_eq!(rows(&stage, &school).await, (1, 1, 1));
+        assert_eq!(rows(&app, &school).await, (1, 1, 1));
     }
-    assert_eq!(stage.world.platform.clients(), 2);
+    assert_eq!(app.stack.platform.clients(), 2);
 }
 
 #[tokio::test]
 async fn a_database_that_cannot_say_is_never_taken_for_one_without_a_number() {
-    let stage = Stage::start().await;
+    let app = TestApp::start().await;
     let refused = |status, body: &str| Fault::Status { status, body: body.to_owned(), retry_after_s: None };
     for fault in [
         refused(503, r#"{"code":"PGRST002"}"#),
@@ -273,28 +273,28 @@ async fn a_database_that_cannot_say_is_never_taken_for_one_without_a_number() {
         Fault::Truncated,
         Fault::Drop,
     ] {
-        stage.world.supabase.gate.inject("rpc/wpp_begin_creation", fault.clone());
+        app.stack.supabase.faults.inject("rpc/wpp_begin_creation", fault.clone());
         for body in [json!({}), json!({"add_new": true}), json!({"force_recreate": true})] {
-            let answer = stage.post("wpp-create", body).await;
+            let answer = app.post("wpp-create", body).await;
             assert!(matches!(answer.status, 500 | 503), "{fault:?} {answer:?}");
             let is_passing = answer.json["code"] != "database_not_migrated";
             assert_eq!(answer.json["retryable"], is_passing, "{fault:?} {answer:?}");
         }
     }
-    assert_eq!(stage.world.platform.gate.count("*"), 0);
+    assert_eq!(app.stack.platform.faults.count("*"), 0);
 }
 
 #[tokio::test]
 async fn a_second_primary_of_a_siblings_is_taken_and_the_oldest_is_the_one_that_is_meant() {
-    let stage = Stage::start().await;
-    let first = stage.number().await;
-    let second = stage.number().await;
-    stage.sql.execute("update messenger_integrations set is_primary = true", &[]).await.unwrap();
-    assert_eq!(rows(&stage, &stage.school).await, (2, 2, 2));
-    let meant = async || stage.post("wpp-status", json!({})).await.json["account_number"].clone();
+    let app = TestApp::start().await;
+    let first = app.number().await;
+    let second = app.number().await;
+    app.sql.execute("update messenger_integrations set is_primary = true", &[]).await.unwrap();
+    assert_eq!(rows(&app, &app.school).await, (2, 2, 2));
+    let meant = async || app.post("wpp-status", json!({})).await.json["account_number"].clone();
     assert_eq!(meant().await, json!(first.session));
     let younger =
         "update messenger_integrations set created_at = created_at + interval '1 hour' where id = $1";
-    stage.sql.execute(younger, &[&first.id]).await.unwrap();
+    app.sql.execute(younger, &[&first.id]).await.unwrap();
     assert_eq!(meant().await, json!(second.session));
 }

@@ -116,7 +116,7 @@ impl Database {
         at_ms: i64,
         qr: Option<&str>,
     ) -> Value {
-        let remember = "wpp_remember_session($1, $2, $3, $4, $5)";
+        let remember = "wpp_save_snapshot($1, $2, $3, $4, $5)";
         self.value(remember, &[&organisation, &session, &status, &at_ms, &qr]).await
     }
 
@@ -294,7 +294,7 @@ async fn credentials_are_saved_by_the_holder_for_its_own_organisation_and_never_
         let late = database.save_in(organisation, creation, holder, "stolen", "9").await;
         assert_eq!(late["outcome"], "superseded");
     }
-    for function in ["wpp_move_creation", "wpp_leave_creation"] {
+    for function in ["wpp_assign_platform_id", "wpp_release_creation"] {
         for (organisation, holder) in [(database.organisation, OTHER), (foreign, ME)] {
             let call = format!("select {function}($1, $2, $3)");
             database.sql.query(&call, &[&organisation, &id(creation), &holder]).await.unwrap();

@@ -4,18 +4,18 @@
 
 use local::clock::unix_ms;
 use local::events::Event;
-use local::gate::{Fault, Gate, Point};
+use local::fault_injector::{Fault, FaultInjector, Point};
 use local::lambda::{Answer, Options};
-use local::stage::{Line, Stage};
+use local::test_app::{Number, TestApp};
 use serde_json::{Value, json};
 
-fn poll(stage: &Stage, line: &Line) -> Value {
-    Event::get("wpp-qr").bearer(&stage.school.token).query("session", &line.session).v2()
+fn poll(app: &TestApp, number: &Number) -> Value {
+    Event::get("wpp-qr").bearer(&app.school.token).query("session", &number.session).v2()
 }
 
-async fn poll_by(stage: &Stage, line: &Line, deadline_unix_ms: i64) -> Answer {
-    let event = poll(stage, line);
-    stage.sandbox("wpp-qr").invoke_by(event, deadline_unix_ms).await.answered().unwrap()
+async fn poll_by(app: &TestApp, number: &Number, deadline_unix_ms: i64) -> Answer {
+    let event = poll(app, number);
+    app.sandbox("wpp-qr").invoke_by(event, deadline_unix_ms).await.answered().unwrap()
 }
 
 /// The most memory that the process ever held, in bytes.
@@ -27,15 +27,15 @@ fn peak_memory(pid: u32) -> u64 {
 
 #[tokio::test]
 async fn the_invocations_deadline_ends_a_call_that_its_own_timeout_would_not() {
-    let stage = Stage::start().await;
-    let line = stage.number().await;
-    let endpoints: [(&Gate, &str); 2] =
-        [(&stage.world.platform.gate, "qr"), (&stage.world.supabase.gate, "rpc/wpp_find_number")];
-    for (gate, endpoint) in endpoints {
+    let app = TestApp::start().await;
+    let number = app.number().await;
+    let endpoints: [(&FaultInjector, &str); 2] =
+        [(&app.stack.platform.faults, "qr"), (&app.stack.supabase.faults, "rpc/wpp_find_number")];
+    for (faults, endpoint) in endpoints {
         for fault in [Fault::SlowHeaders, Fault::SlowBody] {
-            gate.inject(endpoint, fault);
-            let answer = poll_by(&stage, &line, unix_ms() + 900).await;
-            gate.clear();
+            faults.inject(endpoint, fault);
+            let answer = poll_by(&app, &number, unix_ms() + 900).await;
+            faults.clear();
             assert_eq!(
                 (answer.status, &answer.json["retryable"]),
                 (504, &json!(true)),
@@ -43,64 +43,64 @@ async fn the_invocations_deadline_ends_a_call_that_its_own_timeout_would_not() {
             );
         }
     }
-    assert_eq!(stage.poll_qr(&line.session).await.status, 200);
+    assert_eq!(app.poll_qr(&number.session).await.status, 200);
 }
 
 #[tokio::test]
 async fn an_invocation_that_has_no_time_left_is_answered_all_the_same() {
-    let stage = Stage::start().await;
-    let line = stage.number().await;
-    let hold = stage.world.supabase.gate.hold("rpc/wpp_find_number", Point::Before);
-    let answer = poll_by(&stage, &line, unix_ms() + 400).await;
+    let app = TestApp::start().await;
+    let number = app.number().await;
+    let hold = app.stack.supabase.faults.hold("rpc/wpp_find_number", Point::Before);
+    let answer = poll_by(&app, &number, unix_ms() + 400).await;
     assert_eq!((answer.status, &answer.json["retryable"]), (504, &json!(true)), "{answer:?}");
     hold.release();
 }
 
 #[tokio::test]
 async fn a_deadline_in_the_past_means_that_it_is_not_known() {
-    let stage = Stage::start().await;
-    let line = stage.number().await;
+    let app = TestApp::start().await;
+    let number = app.number().await;
     // What `cargo lambda watch` sends: ten minutes after 1970.
     for deadline in [600_000, 0, unix_ms() - 1000] {
-        assert_eq!(poll_by(&stage, &line, deadline).await.status, 200, "{deadline}");
+        assert_eq!(poll_by(&app, &number, deadline).await.status, 200, "{deadline}");
     }
 }
 
 #[tokio::test]
 async fn many_slow_calls_share_the_budget_of_one_request() {
-    let stage = Stage::start_with(&[("REQUEST_BUDGET_MS", "3000")], Options::default()).await;
-    let line = stage.number().await;
-    stage.world.platform.gate.inject("*", Fault::Delay { ms: 2000 });
-    stage.world.platform.forget_tokens();
+    let app = TestApp::start_with(&[("REQUEST_BUDGET_MS", "3000")], Options::default()).await;
+    let number = app.number().await;
+    app.stack.platform.faults.inject("*", Fault::Delay { ms: 2000 });
+    app.stack.platform.forget_tokens();
     // The refused call, the token and the call once more: none is too slow by itself.
-    let answer = stage.poll_qr(&line.session).await;
+    let answer = app.poll_qr(&number.session).await;
     assert_eq!(answer.status, 504, "{answer:?}");
-    assert_eq!(stage.world.platform.gate.count("*"), 2);
+    assert_eq!(app.stack.platform.faults.count("*"), 2);
 }
 
 #[tokio::test]
 async fn a_call_that_timed_out_is_not_made_again() {
-    let stage = Stage::start_with(&[("UPSTREAM_TIMEOUT_MS", "1500")], Options::default()).await;
-    let line = stage.number().await;
+    let app = TestApp::start_with(&[("UPSTREAM_TIMEOUT_MS", "1500")], Options::default()).await;
+    let number = app.number().await;
     for fault in [Fault::SlowHeaders, Fault::SlowBody] {
-        stage.forget_calls();
-        stage.world.platform.gate.inject("qr", fault);
-        assert_eq!(stage.poll_qr(&line.session).await.json["code"], "platform_timeout");
-        assert_eq!(stage.calls(), json!({"rpc/wpp_find_number": 1, "qr": 1}));
+        app.forget_calls();
+        app.stack.platform.faults.inject("qr", fault);
+        assert_eq!(app.poll_qr(&number.session).await.json["code"], "platform_timeout");
+        assert_eq!(app.calls(), json!({"rpc/wpp_find_number": 1, "qr": 1}));
     }
 }
 
 #[tokio::test]
 async fn an_endless_answer_is_cut_off_and_not_kept() {
-    let stage = Stage::start().await;
-    let line = stage.number().await;
-    let pid = stage.sandbox("wpp-qr").pid();
-    assert_eq!(stage.poll_qr(&line.session).await.status, 200);
+    let app = TestApp::start().await;
+    let number = app.number().await;
+    let pid = app.sandbox("wpp-qr").pid();
+    assert_eq!(app.poll_qr(&number.session).await.status, 200);
     let before = peak_memory(pid);
-    stage.world.platform.gate.inject("qr", Fault::Huge { bytes: 50 << 20 });
-    stage.world.supabase.gate.inject_times("rpc/wpp_find_number", 1, Fault::Huge { bytes: 50 << 20 });
+    app.stack.platform.faults.inject("qr", Fault::Huge { bytes: 50 << 20 });
+    app.stack.supabase.faults.inject_times("rpc/wpp_find_number", 1, Fault::Huge { bytes: 50 << 20 });
     for code in ["database_error", "platform_bad_answer", "platform_bad_answer"] {
-        assert_eq!(stage.poll_qr(&line.session).await.json["code"], code);
+        assert_eq!(app.poll_qr(&number.session).await.json["code"], code);
     }
     let growth = peak_memory(pid) - before;
     assert!(growth < 8 << 20, "{growth} bytes more");
@@ -108,35 +108,35 @@ async fn an_endless_answer_is_cut_off_and_not_kept() {
 
 #[tokio::test]
 async fn a_redirect_is_not_followed_not_even_to_the_right_place() {
-    let stage = Stage::start().await;
-    let line = stage.number().await;
-    let itself = format!("{}/api/accounts/{}/qr", stage.world.platform.url(), line.session);
-    stage.world.platform.gate.inject_times("qr", 1, Fault::Redirect(itself));
-    assert_eq!(stage.poll_qr(&line.session).await.json["code"], "platform_bad_answer");
-    assert_eq!(stage.calls(), json!({"rpc/wpp_find_number": 1, "qr": 1}));
+    let app = TestApp::start().await;
+    let number = app.number().await;
+    let itself = format!("{}/api/accounts/{}/qr", app.stack.platform.url(), number.session);
+    app.stack.platform.faults.inject_times("qr", 1, Fault::Redirect(itself));
+    assert_eq!(app.poll_qr(&number.session).await.json["code"], "platform_bad_answer");
+    assert_eq!(app.calls(), json!({"rpc/wpp_find_number": 1, "qr": 1}));
 }
 
 #[tokio::test]
 async fn a_thawed_sandbox_never_shows_its_dead_connections() {
-    let stage = Stage::start_with(&[], Options { freeze: true, ..Options::default() }).await;
-    let line = stage.number().await;
+    let app = TestApp::start_with(&[], Options { freeze: true, ..Options::default() }).await;
+    let number = app.number().await;
     for _ in 0..5 {
-        assert_eq!(stage.poll_qr(&line.session).await.status, 200);
-        let both = stage.post("wpp-status", json!({"force": true})).await;
+        assert_eq!(app.poll_qr(&number.session).await.status, 200);
+        let both = app.post("wpp-status", json!({"force": true})).await;
         assert_eq!(both.status, 200, "{both:?}");
-        stage.world.platform.server.disconnect();
-        stage.world.supabase.server.disconnect();
+        app.stack.platform.server.disconnect();
+        app.stack.supabase.server.disconnect();
     }
-    stage.forget_calls();
-    let created = stage.post("wpp-create", json!({"force_recreate": true})).await;
+    app.forget_calls();
+    let created = app.post("wpp-create", json!({"force_recreate": true})).await;
     assert_eq!(created.status, 200, "{created:?}");
-    assert_eq!(stage.world.platform.gate.count("create"), 1);
+    assert_eq!(app.stack.platform.faults.count("create"), 1);
 }
 
 #[tokio::test]
 async fn a_moment_of_trouble_is_bridged_and_a_refusal_is_taken_at_its_word() {
-    let stage = Stage::start().await;
-    let line = stage.number().await;
+    let app = TestApp::start().await;
+    let number = app.number().await;
     for fault in [
         Fault::status(502),
         Fault::status(503),
@@ -145,19 +145,19 @@ async fn a_moment_of_trouble_is_bridged_and_a_refusal_is_taken_at_its_word() {
         Fault::LostAnswer,
         Fault::Truncated,
     ] {
-        for (gate, endpoint) in
-            [(&stage.world.platform.gate, "qr"), (&stage.world.supabase.gate, "rpc/wpp_find_number")]
+        for (faults, endpoint) in
+            [(&app.stack.platform.faults, "qr"), (&app.stack.supabase.faults, "rpc/wpp_find_number")]
         {
-            stage.forget_calls();
-            gate.inject_times(endpoint, 2, fault.clone());
-            assert_eq!(stage.poll_qr(&line.session).await.status, 200, "{endpoint} {fault:?}");
-            assert_eq!(gate.count(endpoint), 3, "{endpoint} {fault:?}");
+            app.forget_calls();
+            faults.inject_times(endpoint, 2, fault.clone());
+            assert_eq!(app.poll_qr(&number.session).await.status, 200, "{endpoint} {fault:?}");
+            assert_eq!(faults.count(endpoint), 3, "{endpoint} {fault:?}");
         }
     }
     for refusal in [400, 403, 409, 429, 500] {
-        stage.forget_calls();
-        stage.world.platform.gate.inject_times("qr", 1, Fault::status(refusal));
-        assert!(stage.poll_qr(&line.session).await.status > 500);
-        assert_eq!(stage.calls(), json!({"rpc/wpp_find_number": 1, "qr": 1}), "{refusal}");
+        app.forget_calls();
+        app.stack.platform.faults.inject_times("qr", 1, Fault::status(refusal));
+        assert!(app.poll_qr(&number.session).await.status > 500);
+        assert_eq!(app.calls(), json!({"rpc/wpp_find_number": 1, "qr": 1}), "{refusal}");
     }
 }

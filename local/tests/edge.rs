@@ -4,33 +4,33 @@
 
 use local::events::Event;
 use local::lambda::Answer;
-use local::stage::Stage;
+use local::test_app::TestApp;
 use serde_json::{Value, json};
 use uuid::Uuid;
 
 const FUNCTIONS: [&str; 3] = ["wpp-create", "wpp-qr", "wpp-status"];
 
 /// A refusal with this status and code, for which nobody was asked anything.
-fn assert_refused(stage: &Stage, answer: &Answer, status: u16, code: &str, case: &str) {
+fn assert_refused(app: &TestApp, answer: &Answer, status: u16, code: &str, case: &str) {
     assert_eq!((answer.status, answer.json["code"].as_str()), (status, Some(code)), "{case}: {answer:?}");
     assert_eq!(answer.json["success"], false, "{case}");
     assert_eq!(answer.json["retryable"], false, "{case}");
     assert_eq!(answer.json["request_id"], json!(answer.headers["x-request-id"]), "{case}");
-    assert_eq!(stage.calls(), json!({}), "{case}");
+    assert_eq!(app.calls(), json!({}), "{case}");
 }
 
 #[tokio::test]
 async fn a_method_that_is_not_taken_is_refused_with_those_that_are() {
-    let stage = Stage::start().await;
+    let app = TestApp::start().await;
     let taken = [("wpp-create", "POST"), ("wpp-qr", "GET, POST"), ("wpp-status", "GET, POST")];
     for (name, methods) in taken {
         for method in ["GET", "HEAD", "PUT", "PATCH", "DELETE", "TRACE", "post"] {
             if methods.split(", ").any(|taken| taken == method) {
                 continue;
             }
-            let event = Event::new(method, name).bearer(&stage.school.token).json(&json!({}));
-            let answer = stage.invoke(name, event.v2()).await;
-            assert_refused(&stage, &answer, 405, "method_not_allowed", &format!("{method} {name}"));
+            let event = Event::new(method, name).bearer(&app.school.token).json(&json!({}));
+            let answer = app.invoke(name, event.v2()).await;
+            assert_refused(&app, &answer, 405, "method_not_allowed", &format!("{method} {name}"));
             assert_eq!(answer.headers["allow"], format!("{methods}, OPTIONS"));
         }
     }
@@ -38,16 +38,16 @@ async fn a_method_that_is_not_taken_is_refused_with_those_that_are() {
 
 #[tokio::test]
 async fn a_body_must_be_called_json_or_nothing_at_all() {
-    let stage = Stage::start().await;
+    let app = TestApp::start().await;
     let post = |types: &[&str]| {
-        let event = Event::post("wpp-status").bearer(&stage.school.token).body("{}");
+        let event = Event::post("wpp-status").bearer(&app.school.token).body("{}");
         types.iter().fold(event, |event, value| event.header("Content-Type", value)).v1()
     };
     for refused in
         ["text/html", "application/x-www-form-urlencoded", "multipart/form-data; boundary=x", "json", ""]
     {
-        let answer = stage.invoke("wpp-status", post(&[refused])).await;
-        assert_refused(&stage, &answer, 415, "unsupported_media_type", refused);
+        let answer = app.invoke("wpp-status", post(&[refused])).await;
+        assert_refused(&app, &answer, 415, "unsupported_media_type", refused);
         let said = answer.json["error"].as_str().unwrap();
         assert!(said.starts_with("The request cannot be read: its body must be sent as JSON."), "{said}");
     }
@@ -58,26 +58,26 @@ async fn a_body_must_be_called_json_or_nothing_at_all() {
         &["application/vnd.api+json"],
         &[],
     ] {
-        assert_eq!(stage.invoke("wpp-status", post(taken)).await.status, 200, "{taken:?}");
+        assert_eq!(app.invoke("wpp-status", post(taken)).await.status, 200, "{taken:?}");
     }
 }
 
 #[tokio::test]
 async fn a_body_over_16_kib_is_refused_whatever_is_in_it() {
-    let stage = Stage::start().await;
+    let app = TestApp::start().await;
     let (most, more) = (16 * 1024, 16 * 1024 + 1);
-    let post = || Event::post("wpp-status").bearer(&stage.school.token);
+    let post = || Event::post("wpp-status").bearer(&app.school.token);
     for event in [post().body(&" ".repeat(more)), post().base64_body(&vec![b'{'; more])] {
-        let answer = stage.invoke("wpp-status", event.v2()).await;
-        assert_refused(&stage, &answer, 413, "body_too_large", "one byte too many");
+        let answer = app.invoke("wpp-status", event.v2()).await;
+        assert_refused(&app, &answer, 413, "body_too_large", "one byte too many");
     }
     let full = format!("{{}}{}", " ".repeat(most - 2));
-    assert_eq!(stage.invoke("wpp-status", post().body(&full).v2()).await.status, 200);
+    assert_eq!(app.invoke("wpp-status", post().body(&full).v2()).await.status, 200);
 }
 
 #[tokio::test]
 async fn a_body_that_is_no_json_object_is_refused() {
-    let stage = Stage::start().await;
+    let app = TestApp::start().await;
     for name in FUNCTIONS {
         for (body, code) in [
             ("{", "invalid_json"),
@@ -89,25 +89,19 @@ async fn a_body_that_is_no_json_object_is_refused() {
             (r#""{}""#, "invalid_request"),
             ("true", "invalid_request"),
         ] {
-            let event = Event::post(name).bearer(&stage.school.token).body(body);
-            assert_refused(
-                &stage,
-                &stage.invoke(name, event.v2()).await,
-                400,
-                code,
-                &format!("{name} {body}"),
-            );
+            let event = Event::post(name).bearer(&app.school.token).body(body);
+            assert_refused(&app, &app.invoke(name, event.v2()).await, 400, code, &format!("{name} {body}"));
         }
-        let deep = Event::post(name).bearer(&stage.school.token).body(&"[".repeat(8000));
-        assert_refused(&stage, &stage.invoke(name, deep.v2()).await, 400, "invalid_json", "a deep body");
-        let bytes = Event::post(name).bearer(&stage.school.token).base64_body(&[b'{', 0xff, b'}']);
-        assert_refused(&stage, &stage.invoke(name, bytes.v2()).await, 400, "invalid_json", "no UTF-8");
+        let deep = Event::post(name).bearer(&app.school.token).body(&"[".repeat(8000));
+        assert_refused(&app, &app.invoke(name, deep.v2()).await, 400, "invalid_json", "a deep body");
+        let bytes = Event::post(name).bearer(&app.school.token).base64_body(&[b'{', 0xff, b'}']);
+        assert_refused(&app, &app.invoke(name, bytes.v2()).await, 400, "invalid_json", "no UTF-8");
     }
 }
 
 #[tokio::test]
 async fn a_field_of_a_wrong_type_is_named_and_its_value_is_not_repeated() {
-    let stage = Stage::start().await;
+    let app = TestApp::start().await;
     let cases = [
         ("wpp-create", "add_new", json!("hunter2"), "true or false"),
         ("wpp-create", "force_recreate", json!(["hunter2"]), "true or false"),
@@ -120,8 +114,8 @@ async fn a_field_of_a_wrong_type_is_named_and_its_value_is_not_repeated() {
         ("wpp-status", "force", json!("hunter2, expected nothing"), "true or false"),
     ];
     for (name, field, value, expected) in cases {
-        let answer = stage.post(name, json!({"other": {"is": "ignored"}, field: value})).await;
-        assert_refused(&stage, &answer, 400, "invalid_request", field);
+        let answer = app.post(name, json!({"other": {"is": "ignored"}, field: value})).await;
+        assert_refused(&app, &answer, 400, "invalid_request", field);
         let said = format!("The field \"{field}\" must be {expected}. Please reload the page");
         assert!(answer.json["error"].as_str().unwrap().starts_with(&said), "{answer:?}");
     }
@@ -129,7 +123,7 @@ async fn a_field_of_a_wrong_type_is_named_and_its_value_is_not_repeated() {
 
 #[tokio::test]
 async fn a_session_has_128_characters_of_a_few_kinds_at_most() {
-    let stage = Stage::start().await;
+    let app = TestApp::start().await;
     let refused = [
         "x".repeat(129),
         "a b".into(),
@@ -146,20 +140,20 @@ async fn a_session_has_128_characters_of_a_few_kinds_at_most() {
         for (name, field) in
             [("wpp-qr", "session"), ("wpp-status", "session"), ("wpp-status", "session_name")]
         {
-            let answer = stage.post(name, json!({field: session})).await;
-            assert_refused(&stage, &answer, 400, "invalid_request", &format!("{name} {session:?}"));
+            let answer = app.post(name, json!({field: session})).await;
+            assert_refused(&app, &answer, 400, "invalid_request", &format!("{name} {session:?}"));
         }
-        let get = Event::get("wpp-qr").bearer(&stage.school.token).query("session", session).v2();
-        assert_refused(&stage, &stage.invoke("wpp-qr", get).await, 400, "invalid_request", session);
+        let get = Event::get("wpp-qr").bearer(&app.school.token).query("session", session).v2();
+        assert_refused(&app, &app.invoke("wpp-qr", get).await, 400, "invalid_request", session);
     }
     for missing in [json!({}), json!({"session": ""}), json!({"session": null})] {
-        let answer = stage.post("wpp-qr", missing.clone()).await;
-        assert_refused(&stage, &answer, 400, "invalid_request", &missing.to_string());
+        let answer = app.post("wpp-qr", missing.clone()).await;
+        assert_refused(&app, &answer, 400, "invalid_request", &missing.to_string());
     }
     for session in
         ["x".repeat(128), "0000000000004".into(), "4915112345678@c.us".into(), "a-b_c.d:e+1".into()]
     {
-        let answer = stage.post("wpp-qr", json!({"session": session})).await;
+        let answer = app.post("wpp-qr", json!({"session": session})).await;
         assert_eq!(
             (answer.status, answer.json["code"].as_str()),
             (404, Some("number_not_found")),
@@ -170,65 +164,65 @@ async fn a_session_has_128_characters_of_a_few_kinds_at_most() {
 
 #[tokio::test]
 async fn an_integration_id_is_a_uuid() {
-    let stage = Stage::start().await;
+    let app = TestApp::start().await;
     for id in ["7", "x' or 1=1", &"a".repeat(5000), "00000000-0000-0000-0000-00000000000g"] {
-        let answer = stage.post("wpp-status", json!({"integration_id": id})).await;
-        assert_refused(&stage, &answer, 400, "invalid_request", id);
+        let answer = app.post("wpp-status", json!({"integration_id": id})).await;
+        assert_refused(&app, &answer, 400, "invalid_request", id);
     }
-    let unknown = stage.post("wpp-status", json!({"integration_id": Uuid::new_v4()})).await;
+    let unknown = app.post("wpp-status", json!({"integration_id": Uuid::new_v4()})).await;
     assert_eq!(unknown.status, 404);
 }
 
 #[tokio::test]
 async fn an_idempotency_key_has_1_to_255_visible_characters() {
-    let stage = Stage::start().await;
+    let app = TestApp::start().await;
     let create = |key: &str| {
-        let event = Event::post("wpp-create").bearer(&stage.school.token);
+        let event = Event::post("wpp-create").bearer(&app.school.token);
         event.header("Idempotency-Key", key).json(&json!({})).v2()
     };
     for key in ["", " ", &"k".repeat(256), "k\u{e9}"] {
-        let answer = stage.invoke("wpp-create", create(key)).await;
-        assert_refused(&stage, &answer, 400, "invalid_request", key);
+        let answer = app.invoke("wpp-create", create(key)).await;
+        assert_refused(&app, &answer, 400, "invalid_request", key);
     }
     let longest = "k".repeat(255);
-    assert_eq!(stage.invoke("wpp-create", create(&longest)).await.status, 200);
+    assert_eq!(app.invoke("wpp-create", create(&longest)).await.status, 200);
 }
 
 #[tokio::test]
 async fn whoever_has_no_token_learns_nothing_but_that() {
-    let stage = Stage::start().await;
+    let app = TestApp::start().await;
     for name in FUNCTIONS {
-        let none = stage.invoke(name, Event::post(name).body("{").v2()).await;
-        assert_refused(&stage, &none, 401, "unauthorized", name);
-        for authorization in ["Basic dTpw", "Bearer", "Bearer a b", &stage.school.token, "Bearer \u{e9}"] {
+        let none = app.invoke(name, Event::post(name).body("{").v2()).await;
+        assert_refused(&app, &none, 401, "unauthorized", name);
+        for authorization in ["Basic dTpw", "Bearer", "Bearer a b", &app.school.token, "Bearer \u{e9}"] {
             let event = Event::post(name).header("Authorization", authorization).json(&json!({}));
-            let answer = stage.invoke(name, event.v2()).await;
-            assert_refused(&stage, &answer, 401, "unauthorized", authorization);
+            let answer = app.invoke(name, event.v2()).await;
+            assert_refused(&app, &answer, 401, "unauthorized", authorization);
         }
-        let ended = stage.world.keys.user_token_for(stage.school.user, -60);
-        let answer = stage.invoke(name, Event::post(name).bearer(&ended).json(&json!({})).v2()).await;
-        assert_refused(&stage, &answer, 401, "session_expired", name);
+        let ended = app.stack.keys.user_token_for(app.school.user, -60);
+        let answer = app.invoke(name, Event::post(name).bearer(&ended).json(&json!({})).v2()).await;
+        assert_refused(&app, &answer, 401, "session_expired", name);
     }
 }
 
 #[tokio::test]
 async fn every_shape_of_event_gets_the_same_answer() {
-    let stage = Stage::start().await;
-    let line = stage.number().await;
-    let qr = json!(stage.world.platform.qr_of(&line.session).unwrap());
-    let body = json!({"session": line.session});
+    let app = TestApp::start().await;
+    let number = app.number().await;
+    let qr = json!(app.stack.platform.qr_of(&number.session).unwrap());
+    let body = json!({"session": number.session});
     let (get, post) = (Event::get("wpp-qr"), Event::post("wpp-qr"));
     let events = [
-        get.clone().query("session", &line.session),
-        get.query("session", &line.session).query("session", "another").query("x", "é &=?"),
+        get.clone().query("session", &number.session),
+        get.query("session", &number.session).query("session", "another").query("x", "é &=?"),
         post.clone().json(&body),
         post.clone().header("Content-Type", "application/json").base64_body(body.to_string().as_bytes()),
-        post.query("session", &line.session).body("null"),
+        post.query("session", &number.session).body("null"),
     ];
     for event in events {
-        let event = event.header("aUTHORIZATION", &format!("bEARER    {}  ", stage.school.token));
+        let event = event.header("aUTHORIZATION", &format!("bEARER    {}  ", app.school.token));
         for shape in [event.clone().v1(), event.clone().v2(), event.function_url()] {
-            let answer = stage.invoke("wpp-qr", shape.clone()).await;
+            let answer = app.invoke("wpp-qr", shape.clone()).await;
             assert_eq!((answer.status, &answer.json["qr"]), (200, &qr), "{shape}: {answer:?}");
         }
     }
@@ -237,10 +231,10 @@ async fn every_shape_of_event_gets_the_same_answer() {
 /// What a body may say, a `GET` says in its query.
 #[tokio::test]
 async fn a_number_is_named_in_a_body_or_in_a_query_by_the_same_names() {
-    let stage = Stage::start().await;
-    let (_primary, line) = (stage.number().await, stage.number().await);
-    let (session, id) = (line.session.as_str(), line.id.to_string());
-    let qr = json!(stage.world.platform.qr_of(session).unwrap());
+    let app = TestApp::start().await;
+    let (_primary, number) = (app.number().await, app.number().await);
+    let (session, id) = (number.session.as_str(), number.id.to_string());
+    let qr = json!(app.stack.platform.qr_of(session).unwrap());
     for (function, field, value) in [
         ("wpp-qr", "session", session),
         ("wpp-qr", "session_name", session),
@@ -248,31 +242,31 @@ async fn a_number_is_named_in_a_body_or_in_a_query_by_the_same_names() {
         ("wpp-status", "session_name", session),
         ("wpp-status", "integration_id", &id),
     ] {
-        let get = Event::get(function).bearer(&stage.school.token).query(field, value);
-        let post = Event::post(function).bearer(&stage.school.token).json(&json!({field: value}));
+        let get = Event::get(function).bearer(&app.school.token).query(field, value);
+        let post = Event::post(function).bearer(&app.school.token).json(&json!({field: value}));
         for event in [get.clone().v1(), get.v2(), post.v2()] {
-            let answer = stage.invoke(function, event).await;
+            let answer = app.invoke(function, event).await;
             let shown = if function == "wpp-qr" { &answer.json["qr"] } else { &answer.json["qrcode"] };
             assert_eq!((answer.status, shown), (200, &qr), "{function} {field}: {answer:?}");
         }
     }
-    let get = |force: &str| Event::get("wpp-status").bearer(&stage.school.token).query("force", force).v2();
+    let get = |force: &str| Event::get("wpp-status").bearer(&app.school.token).query("force", force).v2();
     for (force, looks) in [("true", 1), ("1", 1), ("false", 0), ("", 0)] {
-        stage.forget_calls();
-        let answer = stage.invoke("wpp-status", get(force)).await;
+        app.forget_calls();
+        let answer = app.invoke("wpp-status", get(force)).await;
         assert_eq!((answer.status, &answer.json["status"]), (200, &json!("qr_issued")), "{answer:?}");
-        assert_eq!(stage.calls().get("status").cloned().unwrap_or(json!(0)), json!(looks), "force={force}");
+        assert_eq!(app.calls().get("status").cloned().unwrap_or(json!(0)), json!(looks), "force={force}");
     }
-    stage.forget_calls();
-    let answer = stage.invoke("wpp-status", get("yes")).await;
-    assert_refused(&stage, &answer, 400, "invalid_request", "force=yes");
+    app.forget_calls();
+    let answer = app.invoke("wpp-status", get("yes")).await;
+    assert_refused(&app, &answer, 400, "invalid_request", "force=yes");
 }
 
 #[tokio::test]
 async fn a_person_is_spoken_to_in_their_language() {
-    let stage = Stage::start().await;
-    let line = stage.number().await;
-    stage.world.platform.forget_session(&line.session);
+    let app = TestApp::start().await;
+    let number = app.number().await;
+    app.stack.platform.forget_session(&number.session);
     let russian = (
         "ru",
         "Этот номер больше не подключён к WhatsApp.",
@@ -290,14 +284,14 @@ async fn a_person_is_spoken_to_in_their_language() {
     ] {
         let whole = json!(format!("{what} {way_on}"));
         for (function, body) in [
-            ("wpp-qr", json!({"session": line.session})),
+            ("wpp-qr", json!({"session": number.session})),
             ("wpp-create", json!({})),
             ("wpp-status", json!({"force": true})),
         ] {
-            let post = Event::post(function).bearer(&stage.school.token).json(&body);
+            let post = Event::post(function).bearer(&app.school.token).json(&body);
             let post = asked.into_iter().fold(post, |post, asked| post.header("Accept-Language", asked));
             for event in [post.clone().v1(), post.v2()] {
-                let answer = stage.invoke(function, event).await;
+                let answer = app.invoke(function, event).await;
                 assert_eq!(answer.json["code"], "session_lost", "{function} {asked:?}: {answer:?}");
                 assert_eq!(answer.json["hint"], way_on, "{function} {asked:?}");
                 let told = if answer.status == 200 { &answer.json["message"] } else { &answer.json["error"] };
@@ -311,15 +305,15 @@ async fn a_person_is_spoken_to_in_their_language() {
 
 #[tokio::test]
 async fn an_event_as_a_rude_client_causes_it_is_answered_too() {
-    let stage = Stage::start().await;
-    let line = stage.number().await;
-    let get = || Event::get("wpp-qr").bearer(&stage.school.token).query("session", &line.session).v2();
+    let app = TestApp::start().await;
+    let number = app.number().await;
+    let get = || Event::get("wpp-qr").bearer(&app.school.token).query("session", &number.session).v2();
     let with = |change: &dyn Fn(&mut Value)| {
         let mut event = get();
         change(&mut event);
         event
     };
-    let session = &line.session;
+    let session = &number.session;
     let encoded: String = session.bytes().map(|byte| format!("%{byte:02x}")).collect();
     let rude = [
         with(&|event| event["rawQueryString"] = json!(format!("session={encoded}"))),
@@ -337,7 +331,7 @@ async fn an_event_as_a_rude_client_causes_it_is_answered_too() {
         with(&|event| (event["isBase64Encoded"], event["body"]) = (json!(true), json!("no base64!"))),
     ];
     for event in rude {
-        let ended = stage.sandbox("wpp-qr").invoke(event.clone()).await.answered();
+        let ended = app.sandbox("wpp-qr").invoke(event.clone()).await.answered();
         assert_eq!(ended.map(|answer| answer.status).ok(), Some(200), "{event:#}");
     }
 }
@@ -345,20 +339,19 @@ async fn an_event_as_a_rude_client_causes_it_is_answered_too() {
 /// Lambda's own answer to these would be a bare 502, which a page cannot even read.
 #[tokio::test]
 async fn an_event_that_is_no_request_is_refused_in_our_own_words() {
-    let stage = Stage::start().await;
+    let app = TestApp::start().await;
     for event in
         [json!(null), json!({}), json!([1]), json!("x"), json!({"Records": [{"eventSource": "aws:sqs"}]})]
     {
         for name in FUNCTIONS {
-            let answer = stage.invoke(name, event.clone()).await;
-            assert_refused(&stage, &answer, 400, "invalid_request", &event.to_string());
+            let answer = app.invoke(name, event.clone()).await;
+            assert_refused(&app, &answer, 400, "invalid_request", &event.to_string());
             assert_eq!(answer.headers["access-control-allow-origin"], "*");
         }
     }
-    let post =
-        Event::post("wpp-status").bearer(&stage.school.token).header("Content-Type", "application/json");
+    let post = Event::post("wpp-status").bearer(&app.school.token).header("Content-Type", "application/json");
     let mut broken = post.body("{").v2();
     broken["isBase64Encoded"] = json!(true);
-    let answer = stage.invoke("wpp-status", broken).await;
-    assert_refused(&stage, &answer, 400, "invalid_json", "broken base64");
+    let answer = app.invoke("wpp-status", broken).await;
+    assert_refused(&app, &answer, 400, "invalid_json", "broken base64");
 }

@@ -4,12 +4,12 @@
 
 #![allow(clippy::unwrap_used, reason = "a test fails where it stands")]
 
-mod scenes;
+mod fault_cases;
 
+use fault_cases::{DATABASE, FAULTS, FaultCase, PLATFORM};
 use futures_util::future::join_all;
 use local::lambda::{Answer, Options};
-use local::stage::Stage;
-use scenes::{DATABASE, FAULTS, PLATFORM, Scene};
+use local::test_app::TestApp;
 
 /// What is expected, fault by fault and endpoint by endpoint.
 const TABLE: &str = include_str!("faults/table.md");
@@ -26,10 +26,10 @@ struct Cell {
 
 /// Meets an endpoint with a fault, then once more without. No answer may need the whole budget of a request: that would
 /// be a `deadline_exceeded`, which the table does not have.
-async fn cell(stage: &Stage, endpoint: &'static str, name: &str) -> Cell {
-    let scene = Scene::set(stage, endpoint).await;
+async fn cell(app: &TestApp, endpoint: &'static str, name: &str) -> Cell {
+    let scene = FaultCase::set(app, endpoint).await;
     let answer = scene.meet(name, "an upstream's own words").await;
-    let redirected = stage.world.platform.gate.count("unknown");
+    let redirected = app.stack.platform.faults.count("unknown");
     assert_eq!(redirected, 0, "{endpoint}, {name}: a redirect was followed");
     let cell = Cell { told: told(&answer), state: scene.state().await };
 
@@ -53,14 +53,14 @@ fn told(answer: &Answer) -> String {
     told
 }
 
-/// Some endpoints' cells, in a world of their own: faults are planned by endpoint, so no two may be under way at once.
+/// Some endpoints' cells, in a stack of their own: faults are planned by endpoint, so no two may be under way at once.
 async fn columns(endpoints: &[&'static str]) -> Vec<Vec<Cell>> {
-    let stage = Stage::start_with(&[IMPATIENT], Options::default()).await;
+    let app = TestApp::start_with(&[IMPATIENT], Options::default()).await;
     let mut columns = Vec::new();
     for endpoint in endpoints {
         let mut cells = Vec::new();
         for name in FAULTS {
-            cells.push(cell(&stage, endpoint, name).await);
+            cells.push(cell(&app, endpoint, name).await);
         }
         columns.push(cells);
     }

@@ -5,9 +5,9 @@
 use futures_util::future::join_all;
 use local::clock;
 use local::events::Event;
-use local::gate::Point;
+use local::fault_injector::Point;
 use local::lambda::{Answer, Ended, Options, Sandbox, binary};
-use local::stage::{Line, Stage, environment};
+use local::test_app::{Number, TestApp, environment};
 use serde_json::{Value, json};
 use tokio::sync::{Mutex, MutexGuard};
 
@@ -22,8 +22,8 @@ static MACHINE: Mutex<()> = Mutex::const_new(());
 
 struct Fleet {
     _machine: MutexGuard<'static, ()>,
-    stage: Stage,
-    line: Line,
+    app: TestApp,
+    number: Number,
     sandboxes: Vec<(&'static str, Sandbox)>,
 }
 
@@ -31,12 +31,12 @@ impl Fleet {
     /// Eight processes of these functions in turn, and a number whose token ended an hour ago.
     async fn start(functions: &[&'static str]) -> Self {
         let machine = MACHINE.lock().await;
-        let stage = Stage::start().await;
-        let line = stage.number().await;
-        stage.set_token_end(&line, -3600).await;
-        stage.end_waits(&line).await;
+        let app = TestApp::start().await;
+        let number = app.number().await;
+        app.set_token_end(&number, -3600).await;
+        app.end_waits(&number).await;
         let env = [("REQUEST_BUDGET_MS", "60000"), ("UPSTREAM_TIMEOUT_MS", "60000")];
-        let env = environment(&stage.world, &env);
+        let env = environment(&app.stack, &env);
         let options = Options { concurrency: REQUESTS, ..Options::default() };
         let start = async |name: &&'static str| {
             let sandbox = Sandbox::start_with(&binary(name).unwrap(), &env, options).await.unwrap();
@@ -44,15 +44,15 @@ impl Fleet {
             (*name, sandbox)
         };
         let sandboxes = join_all(functions.iter().cycle().take(PROCESSES).map(start)).await;
-        Self { _machine: machine, stage, line, sandboxes }
+        Self { _machine: machine, app, number, sandboxes }
     }
 
     async fn ask(&self, (name, sandbox): &(&'static str, Sandbox)) -> Ended {
         let event = match *name {
-            "wpp-qr" => Event::get(name).query("session", &self.line.session),
-            _ => Event::post(name).json(&json!({"session": self.line.session, "force": true})),
+            "wpp-qr" => Event::get(name).query("session", &self.number.session),
+            _ => Event::post(name).json(&json!({"session": self.number.session, "force": true})),
         };
-        let event = event.bearer(&self.stage.school.token).v2();
+        let event = event.bearer(&self.app.school.token).v2();
         sandbox.invoke_by(event, clock::unix_ms() + PATIENCE_MS).await
     }
 
@@ -62,7 +62,7 @@ impl Fleet {
     }
 
     fn assert_served(&self, answers: &[Answer]) {
-        let qr = json!(self.stage.world.platform.qr_of(&self.line.session));
+        let qr = json!(self.app.stack.platform.qr_of(&self.number.session));
         for answer in answers {
             let field = if answer.json["status"].is_null() { "qr" } else { "qrcode" };
             assert_eq!((answer.status, &answer.json[field]), (200, &qr), "{answer:?}");
@@ -71,14 +71,14 @@ impl Fleet {
 
     /// All have read the row before anybody goes on.
     async fn refreshes_once(&self) {
-        let hold = self.stage.world.supabase.gate.hold("rpc/wpp_find_number", Point::After);
+        let hold = self.app.stack.supabase.faults.hold("rpc/wpp_find_number", Point::After);
         let together = async {
             hold.reached(PROCESSES * REQUESTS).await;
             hold.release();
         };
         let (answers, ()) = tokio::join!(self.crowd(&self.sandboxes), together);
         self.assert_served(&answers);
-        let calls = self.stage.calls();
+        let calls = self.app.calls();
         println!("{} requests of {PROCESSES} processes: {calls}", answers.len());
         assert_eq!((&calls["token"], &calls["rpc/wpp_save_token"]), (&json!(1), &json!(1)));
         // It is sandboxes that ask for the right to refresh, and not each of their requests.
@@ -89,7 +89,7 @@ impl Fleet {
     /// The first process has the right to refresh when it is killed: its lease is left to end by itself.
     async fn survives_its_holder(&self, point: Point) {
         let (holder, survivors) = self.sandboxes.split_first().unwrap();
-        let hold = self.stage.world.platform.gate.hold_one("token", point);
+        let hold = self.app.stack.platform.faults.hold_one("token", point);
         let rest = async {
             hold.reached(1).await;
             holder.1.kill().await.unwrap();
@@ -99,15 +99,15 @@ impl Fleet {
         let (victim, answers) = tokio::join!(self.ask(holder), rest);
         assert_eq!(victim, Ended::Died);
         self.assert_served(&answers);
-        let calls = self.stage.calls();
+        let calls = self.app.calls();
         println!("{} requests of {} survivors: {calls}", answers.len(), survivors.len());
         assert_eq!((&calls["token"], &calls["rpc/wpp_save_token"]), (&json!(2), &json!(1)));
         self.assert_stored_token_is_good().await;
     }
 
     async fn assert_stored_token_is_good(&self) {
-        let stored: Value = self.stage.settings(&self.line).await["wppJwtToken"].clone();
-        let good = self.stage.world.platform.tokens_of(&self.line.session);
+        let stored: Value = self.app.settings(&self.number).await["wppJwtToken"].clone();
+        let good = self.app.stack.platform.tokens_of(&self.number.session);
         assert_eq!(good.last().map(|token| json!(token)), Some(stored));
     }
 }

@@ -3,19 +3,19 @@
 #![allow(clippy::unwrap_used, reason = "a test fails where it stands")]
 
 use local::events::Event;
-use local::gate::Fault;
+use local::fault_injector::Fault;
 use local::lambda::{Sandbox, binary};
-use local::stage::environment;
+use local::stack::Stack;
+use local::test_app::environment;
 use local::users::{Issuer, Signing, anonymous_claims, user_claims};
-use local::world::World;
 use serde_json::{Value, json};
 use uuid::Uuid;
 
 const ISSUER: &str = "SUPABASE_JWT_ISSUER";
 const SERVICE_KEY: &str = "SUPABASE_SERVICE_ROLE_KEY";
 
-async fn function(world: &World, more: &[(&str, &str)]) -> Sandbox {
-    Sandbox::start(&binary("wpp-status").unwrap(), &environment(world, more)).await.unwrap()
+async fn function(stack: &Stack, more: &[(&str, &str)]) -> Sandbox {
+    Sandbox::start(&binary("wpp-status").unwrap(), &environment(stack, more)).await.unwrap()
 }
 
 /// The status of an answer to this token, and its code.
@@ -27,15 +27,15 @@ async fn outcome(function: &Sandbox, token: &str) -> (u16, Value) {
 
 #[tokio::test]
 async fn every_user_gets_in_wherever_the_project_runs() {
-    let world = World::start().await.unwrap();
-    let school = world.organisation("school").await.unwrap();
-    let function = function(&world, &[]).await;
+    let stack = Stack::start().await.unwrap();
+    let school = stack.organisation("school").await.unwrap();
+    let function = function(&stack, &[]).await;
     for signing in [Signing::Hs256, Signing::Es256] {
         for issuer in Issuer::ALL {
-            let token = world.keys.token(&user_claims(school.user, issuer), signing);
+            let token = stack.keys.token(&user_claims(school.user, issuer), signing);
             assert_eq!(outcome(&function, &token).await, (200, Value::Null), "{issuer:?} {signing:?}");
         }
-        let visitor = world.keys.token(&anonymous_claims(Uuid::new_v4()), signing);
+        let visitor = stack.keys.token(&anonymous_claims(Uuid::new_v4()), signing);
         let without_profile = (404, json!("organization_not_found"));
         assert_eq!(outcome(&function, &visitor).await, without_profile, "{signing:?}");
     }
@@ -43,8 +43,8 @@ async fn every_user_gets_in_wherever_the_project_runs() {
 
 #[tokio::test]
 async fn a_project_that_names_its_issuers_lets_in_no_others() {
-    let world = World::start().await.unwrap();
-    let school = world.organisation("school").await.unwrap();
+    let stack = Stack::start().await.unwrap();
+    let school = stack.organisation("school").await.unwrap();
     let (hosted, configured) = (Issuer::Hosted.claim().unwrap(), Issuer::Configured.claim().unwrap());
     let both = format!("{hosted}, {configured}");
     for (named, admitted) in [
@@ -52,9 +52,9 @@ async fn a_project_that_names_its_issuers_lets_in_no_others() {
         (hosted, &[Issuer::Hosted]),
         (both.as_str(), &[Issuer::Hosted, Issuer::Configured]),
     ] {
-        let function = function(&world, &[(ISSUER, named)]).await;
+        let function = function(&stack, &[(ISSUER, named)]).await;
         for issuer in Issuer::ALL {
-            let token = world.keys.token(&user_claims(school.user, issuer), Signing::Hs256);
+            let token = stack.keys.token(&user_claims(school.user, issuer), Signing::Hs256);
             let expected = if admitted.contains(&issuer) { 200 } else { 401 };
             assert_eq!(outcome(&function, &token).await.0, expected, "{issuer:?} where {named:?} is named");
         }
@@ -64,14 +64,14 @@ async fn a_project_that_names_its_issuers_lets_in_no_others() {
 /// The caller hears one sentence, the operator which of the checks it was.
 #[tokio::test]
 async fn the_log_says_which_check_a_sign_in_has_failed() {
-    let world = World::start().await.unwrap();
-    let school = world.organisation("school").await.unwrap();
+    let stack = Stack::start().await.unwrap();
+    let school = stack.organisation("school").await.unwrap();
     let issuer = Issuer::Hosted;
-    let function = function(&world, &[(ISSUER, issuer.claim().unwrap())]).await;
+    let function = function(&stack, &[(ISSUER, issuer.claim().unwrap())]).await;
     let token = |changes: Value| {
         let mut claims = user_claims(school.user, issuer);
         claims.as_object_mut().unwrap().extend(changes.as_object().unwrap().clone());
-        world.keys.token(&claims, Signing::Hs256)
+        stack.keys.token(&claims, Signing::Hs256)
     };
     let now = local::clock::unix_ms() / 1000;
     let good = token(json!({}));
@@ -82,7 +82,7 @@ async fn the_log_says_which_check_a_sign_in_has_failed() {
         (&format!("{signed}.c2lnbmF0dXJl"), "unauthorized", "signature"),
         (&other.token(&user_claims(school.user, issuer), Signing::Es256), "unauthorized", "unknown key"),
         (&other.token(&user_claims(school.user, issuer), Signing::Hs256), "unauthorized", "signature"),
-        (&world.keys.anon_key(), "unauthorized", "audience"),
+        (&stack.keys.anon_key(), "unauthorized", "audience"),
         (&token(json!({"aud": "somebody"})), "unauthorized", "audience"),
         (&token(json!({"iss": "somebody"})), "unauthorized", "issuer"),
         (&token(json!({"role": "anon"})), "unauthorized", "role"),
@@ -100,11 +100,11 @@ async fn the_log_says_which_check_a_sign_in_has_failed() {
 
 #[tokio::test]
 async fn a_service_key_of_either_generation_opens_the_database_and_the_key_set() {
-    let world = World::start().await.unwrap();
-    let school = world.organisation("school").await.unwrap();
-    let by_key_set = world.keys.token(&user_claims(school.user, Issuer::Absent), Signing::Es256);
-    for key in [world.keys.service_role_key(), world.keys.secret_key().to_owned()] {
-        let function = function(&world, &[(SERVICE_KEY, &key)]).await;
+    let stack = Stack::start().await.unwrap();
+    let school = stack.organisation("school").await.unwrap();
+    let by_key_set = stack.keys.token(&user_claims(school.user, Issuer::Absent), Signing::Es256);
+    for key in [stack.keys.service_role_key(), stack.keys.secret_key().to_owned()] {
+        let function = function(&stack, &[(SERVICE_KEY, &key)]).await;
         for token in [&school.token, &by_key_set] {
             let event = Event::post("wpp-status").bearer(token).json(&json!({})).v2();
             let answer = function.invoke(event).await.answered().unwrap();
@@ -115,11 +115,11 @@ async fn a_service_key_of_either_generation_opens_the_database_and_the_key_set()
 
 #[tokio::test]
 async fn a_key_that_the_project_does_not_know_is_our_trouble_and_not_the_callers() {
-    let world = World::start().await.unwrap();
-    let school = world.organisation("school").await.unwrap();
-    let function = function(&world, &[(SERVICE_KEY, "sb_secret_of_another_project")]).await;
+    let stack = Stack::start().await.unwrap();
+    let school = stack.organisation("school").await.unwrap();
+    let function = function(&stack, &[(SERVICE_KEY, "sb_secret_of_another_project")]).await;
     assert_eq!(outcome(&function, &school.token).await, (500, json!("database_key_rejected")));
-    let by_key_set = world.keys.token(&user_claims(school.user, Issuer::Absent), Signing::Es256);
+    let by_key_set = stack.keys.token(&user_claims(school.user, Issuer::Absent), Signing::Es256);
     assert_eq!(outcome(&function, &by_key_set).await, (503, json!("auth_unavailable")));
     let logs = function.logs().await;
     assert!(
@@ -130,39 +130,39 @@ async fn a_key_that_the_project_does_not_know_is_our_trouble_and_not_the_callers
 
 #[tokio::test]
 async fn users_of_a_project_with_signing_keys_need_no_shared_secret() {
-    let world = World::start().await.unwrap();
-    let school = world.organisation("school").await.unwrap();
+    let stack = Stack::start().await.unwrap();
+    let school = stack.organisation("school").await.unwrap();
     let claims = |expires_s: i64| {
         let mut claims = user_claims(school.user, Issuer::Absent);
         claims["exp"] = json!(local::clock::unix_ms() / 1000 + expires_s);
         claims
     };
-    let function = function(&world, &[("SUPABASE_JWT_SECRET", "")]).await;
-    let good = world.keys.token(&claims(3600), Signing::Es256);
+    let function = function(&stack, &[("SUPABASE_JWT_SECRET", "")]).await;
+    let good = stack.keys.token(&claims(3600), Signing::Es256);
     assert_eq!(outcome(&function, &good).await.0, 200);
     for (refused, code) in [
-        (world.keys.token(&claims(-60), Signing::Es256), "session_expired"),
-        (world.keys.token(&claims(3600), Signing::None), "unauthorized"),
+        (stack.keys.token(&claims(-60), Signing::Es256), "session_expired"),
+        (stack.keys.token(&claims(3600), Signing::None), "unauthorized"),
         (school.token.clone(), "unauthorized"),
-        (world.keys.service_role_key(), "unauthorized"),
-        (world.keys.anon_key(), "unauthorized"),
-        (world.keys.secret_key().to_owned(), "unauthorized"),
+        (stack.keys.service_role_key(), "unauthorized"),
+        (stack.keys.anon_key(), "unauthorized"),
+        (stack.keys.secret_key().to_owned(), "unauthorized"),
     ] {
         assert_eq!(outcome(&function, &refused).await, (401, json!(code)), "{refused}");
     }
     // The set is kept: no call for a known key, nor for one that is made up again and again.
-    assert_eq!(world.supabase.gate.count("jwks"), 1);
-    world.supabase.gate.inject("jwks", Fault::Drop);
+    assert_eq!(stack.supabase.faults.count("jwks"), 1);
+    stack.supabase.faults.inject("jwks", Fault::Drop);
     assert_eq!(outcome(&function, &good).await.0, 200);
 }
 
 #[tokio::test]
 async fn a_project_whose_keys_cannot_be_had_is_no_fault_of_the_token() {
-    let world = World::start().await.unwrap();
-    let school = world.organisation("school").await.unwrap();
-    let token = world.keys.token(&json!({"sub": school.user}), Signing::Es256);
-    let function = function(&world, &[]).await;
-    world.supabase.gate.inject("jwks", Fault::status(500));
+    let stack = Stack::start().await.unwrap();
+    let school = stack.organisation("school").await.unwrap();
+    let token = stack.keys.token(&json!({"sub": school.user}), Signing::Es256);
+    let function = function(&stack, &[]).await;
+    stack.supabase.faults.inject("jwks", Fault::status(500));
     let event = Event::post("wpp-status").bearer(&token).json(&json!({})).v2();
     let answer = function.invoke(event).await.answered().unwrap();
     assert_eq!((answer.status, &answer.json["code"]), (503, &json!("auth_unavailable")), "{answer:?}");
@@ -171,12 +171,12 @@ async fn a_project_whose_keys_cannot_be_had_is_no_fault_of_the_token() {
 
 #[tokio::test]
 async fn a_browsers_key_is_refused_at_the_start() {
-    let world = World::start().await.unwrap();
+    let stack = Stack::start().await.unwrap();
     for (key, problem) in [
-        (world.keys.anon_key(), "is a key of another role than service_role"),
-        (world.keys.publishable_key().to_owned(), "is a publishable key; the service role's is needed"),
+        (stack.keys.anon_key(), "is a key of another role than service_role"),
+        (stack.keys.publishable_key().to_owned(), "is a publishable key; the service role's is needed"),
     ] {
-        let exit = function(&world, &[(SERVICE_KEY, &key)]).await.exit().await;
+        let exit = function(&stack, &[(SERVICE_KEY, &key)]).await.exit().await;
         let lines: Vec<_> = exit.logs.trim().lines().collect();
         assert_eq!((exit.code, lines.len()), (Some(1), 1), "{exit:?}");
         assert!(lines[0].contains(&format!("{SERVICE_KEY} {problem}")), "{exit:?}");

@@ -9,9 +9,9 @@ use serde_json::{Value, json};
 use tokio_postgres::Client;
 use tokio_postgres::types::Json;
 
-use local::gate::Fault;
+use local::fault_injector::Fault;
 use local::postgres::{Postgres, Privileges, Storage, migrations};
-use local::stage::Stage;
+use local::test_app::TestApp;
 
 const DEPLOYED: &str = include_str!("deployed.sql");
 const DUMP: &str = include_str!("dump.sql");
@@ -29,12 +29,12 @@ async fn deployed() -> (Postgres, Client) {
     (postgres, sql)
 }
 
-/// A stage whose functions work on such a database.
-async fn deployed_stage() -> Stage {
-    let stage = Stage::start().await;
-    stage.world.deploy(Privileges::Granted, DEPLOYED).await.unwrap();
-    stage.world.seed(stage.school.id, stage.school.user, "school").await.unwrap();
-    stage
+/// An app whose functions work on such a database.
+async fn deployed_stage() -> TestApp {
+    let app = TestApp::start().await;
+    app.stack.deploy(Privileges::Granted, DEPLOYED).await.unwrap();
+    app.stack.seed(app.school.id, app.school.user, "school").await.unwrap();
+    app
 }
 
 /// The names of the files, release by release, as `SHA256SUMS` lists them: a comment begins a release.
@@ -113,44 +113,43 @@ async fn a_deployed_database_keeps_all_it_has() {
 
 #[tokio::test]
 async fn applying_the_migrations_again_to_a_database_in_use_changes_nothing() {
-    let stage = Stage::start().await;
-    stage.number().await;
-    let sql = &stage.sql;
+    let app = TestApp::start().await;
+    app.number().await;
+    let sql = &app.sql;
     let all = tables(sql).await;
     let before = (rows(sql, &all).await, value(sql, DUMP).await);
-    stage.world.postgres.migrate(&migrations()).await.unwrap();
+    app.stack.postgres.migrate(&migrations()).await.unwrap();
     assert!((rows(sql, &all).await, value(sql, DUMP).await) == before);
 }
 
 #[tokio::test]
 async fn on_a_deployed_database_a_number_is_made_linked_and_seen() {
-    let stage = deployed_stage().await;
-    let line = stage.number().await;
+    let app = deployed_stage().await;
+    let number = app.number().await;
     assert_eq!(
-        stage.poll_qr(&line.session).await.json["qr"],
-        stage.mirror(&line.session).await["last_qr_b64"]
+        app.poll_qr(&number.session).await.json["qr"],
+        app.mirror(&number.session).await["last_qr_b64"]
     );
-    stage.world.platform.scan(&line.session).unwrap();
-    let answer = stage.post("wpp-status", json!({"force": true})).await;
+    app.stack.platform.scan(&number.session).unwrap();
+    let answer = app.post("wpp-status", json!({"force": true})).await;
     assert_eq!(answer.json["status"], "connected", "{answer:?}");
-    assert_eq!(stage.mirror(&line.session).await["status"], "connected");
+    assert_eq!(app.mirror(&number.session).await["status"], "connected");
 }
 
 #[tokio::test]
 async fn columns_without_a_value_are_neither_an_error_nor_a_memory_nor_a_mark() {
-    let stage = deployed_stage().await;
-    let [first, second, third] = [stage.number().await, stage.number().await, stage.number().await];
-    stage
-        .sql
+    let app = deployed_stage().await;
+    let [first, second, third] = [app.number().await, app.number().await, app.number().await];
+    app.sql
         .batch_execute("update whatsapp_sessions set status = null, last_qr_at = null, updated_at = null")
         .await
         .unwrap();
-    for (column, line) in [("is_primary", &second), ("is_active", &third)] {
+    for (column, number) in [("is_primary", &second), ("is_active", &third)] {
         let unmarked = format!("update messenger_integrations set {column} = null where id = $1");
-        stage.sql.execute(&unmarked, &[&line.id]).await.unwrap();
+        app.sql.execute(&unmarked, &[&number.id]).await.unwrap();
     }
     for name in ["wpp-status", "wpp-create"] {
-        let answer = stage.post(name, json!({})).await;
+        let answer = app.post(name, json!({})).await;
         assert_eq!(answer.json["status"], "qr_issued", "{name}: {answer:?}");
         let session = answer.json.get("account_number").or(answer.json.get("session"));
         assert_eq!(session, Some(&json!(first.session)), "{name}");
@@ -159,56 +158,56 @@ async fn columns_without_a_value_are_neither_an_error_nor_a_memory_nor_a_mark() 
 
 #[tokio::test]
 async fn a_row_whose_settings_are_no_object_gets_its_credentials_like_an_empty_one() {
-    let stage = Stage::start().await;
+    let app = TestApp::start().await;
     for settings in ["null", "[1]", "\"x\"", "7"] {
-        let line = stage.number().await;
+        let number = app.number().await;
         let spoil = format!("update messenger_integrations set settings = '{settings}'");
-        stage.sql.execute(&spoil, &[]).await.unwrap();
-        let status = stage.post("wpp-status", json!({})).await;
+        app.sql.execute(&spoil, &[]).await.unwrap();
+        let status = app.post("wpp-status", json!({})).await;
         assert_eq!(status.json["status"], "disconnected", "{settings}: {status:?}");
-        let created = stage.post("wpp-create", json!({})).await;
+        let created = app.post("wpp-create", json!({})).await;
         assert_eq!(created.json["status"], "qr_issued", "{settings}: {created:?}");
-        assert_eq!(stage.settings(&line).await["wppAccountNumber"], created.json["session"], "{settings}");
-        stage.sql.execute("delete from messenger_integrations", &[]).await.unwrap();
+        assert_eq!(app.settings(&number).await["wppAccountNumber"], created.json["session"], "{settings}");
+        app.sql.execute("delete from messenger_integrations", &[]).await.unwrap();
     }
 }
 
 #[tokio::test]
 async fn two_numbers_work_where_the_mirror_has_one_row_for_an_organisation() {
-    let stage = deployed_stage().await;
-    let lines = [stage.number().await, stage.number().await];
+    let app = deployed_stage().await;
+    let numbers = [app.number().await, app.number().await];
     for _ in 0..2 {
-        for line in &lines {
-            let answer = stage.post("wpp-status", json!({"session": line.session})).await;
-            assert_eq!(answer.json["qrcode"], json!(stage.world.platform.qr_of(&line.session)), "{answer:?}");
+        for number in &numbers {
+            let answer = app.post("wpp-status", json!({"session": number.session})).await;
+            assert_eq!(answer.json["qrcode"], json!(app.stack.platform.qr_of(&number.session)), "{answer:?}");
         }
     }
-    assert!(stage.mirror(&lines[0].session).await.is_object());
-    assert!(stage.mirror(&lines[1].session).await.is_null());
+    assert!(app.mirror(&numbers[0].session).await.is_object());
+    assert!(app.mirror(&numbers[1].session).await.is_null());
 }
 
 #[tokio::test]
 async fn a_session_that_takes_anothers_place_takes_its_only_row_of_the_mirror_over() {
-    let stage = deployed_stage().await;
-    let line = stage.number().await;
-    let row = stage.mirror(&line.session).await;
-    stage.settle_keys().await;
+    let app = deployed_stage().await;
+    let number = app.number().await;
+    let row = app.mirror(&number.session).await;
+    app.settle_keys().await;
     // A platform that gives the dead key again makes the number move to another id, and so to another session.
-    stage.world.platform.revoke_key(&line.key);
-    let same = json!({"apiKey": line.key, "session": line.session}).to_string();
-    stage.world.platform.gate.inject_times("create", 1, Fault::Body(same));
-    let answer = stage.post("wpp-create", json!({"force_recreate": true})).await;
+    app.stack.platform.revoke_key(&number.key);
+    let same = json!({"apiKey": number.key, "session": number.session}).to_string();
+    app.stack.platform.faults.inject_times("create", 1, Fault::Body(same));
+    let answer = app.post("wpp-create", json!({"force_recreate": true})).await;
     let session = answer.json["session"].as_str().unwrap();
-    assert_ne!(session, line.session, "{answer:?}");
-    let moved = stage.mirror(session).await;
+    assert_ne!(session, number.session, "{answer:?}");
+    let moved = app.mirror(session).await;
     assert_eq!(moved["id"], row["id"]);
     assert_eq!(moved["last_qr_b64"], answer.json["qrcode"]);
-    assert!(stage.mirror(&line.session).await.is_null());
+    assert!(app.mirror(&number.session).await.is_null());
 }
 
 /// Asks PostgREST as somebody; answers the status.
-async fn asked(stage: &Stage, path: &str, body: Option<&Value>, key: &str, bearer: &str) -> u16 {
-    let url = format!("{}/rest/v1/{path}", stage.world.supabase.url());
+async fn asked(app: &TestApp, path: &str, body: Option<&Value>, key: &str, bearer: &str) -> u16 {
+    let url = format!("{}/rest/v1/{path}", app.stack.supabase.url());
     let client = local::http::client().unwrap();
     let request = match body {
         Some(body) => client.post(url).header("content-type", "application/json").body(body.to_string()),
@@ -219,16 +218,16 @@ async fn asked(stage: &Stage, path: &str, body: Option<&Value>, key: &str, beare
 
 #[tokio::test]
 async fn what_is_ours_is_for_the_service_role_alone() {
-    let stage = Stage::start().await;
-    let line = stage.number().await;
-    let find = json!({"p_user_id": stage.school.user.to_string(), "p_session": line.session});
-    let (anon, service) = (stage.world.keys.anon_key(), stage.world.keys.service_role_key());
+    let app = TestApp::start().await;
+    let number = app.number().await;
+    let find = json!({"p_user_id": app.school.user.to_string(), "p_session": number.session});
+    let (anon, service) = (app.stack.keys.anon_key(), app.stack.keys.service_role_key());
     for (path, body) in
         [("rpc/wpp_find_number", Some(&find)), ("wpp_token_leases", None), ("wpp_creations", None)]
     {
-        assert_eq!(asked(&stage, path, body, &service, &service).await, 200, "{path}");
-        for bearer in [&anon, &stage.school.token] {
-            let status = asked(&stage, path, body, &anon, bearer).await;
+        assert_eq!(asked(&app, path, body, &service, &service).await, 200, "{path}");
+        for bearer in [&anon, &app.school.token] {
+            let status = asked(&app, path, body, &anon, bearer).await;
             assert!([401, 403].contains(&status), "{path}: {status}");
         }
     }
@@ -344,19 +343,19 @@ async fn every_table_of_a_new_database_has_row_level_security() {
 
 #[tokio::test]
 async fn the_optional_migration_hides_the_settings_and_nothing_else() {
-    let stage = deployed_stage().await;
-    let line = stage.number().await;
-    let anon = stage.world.keys.anon_key();
+    let app = deployed_stage().await;
+    let number = app.number().await;
+    let anon = app.stack.keys.anon_key();
     let read = async |columns: &str| {
         let path = format!("messenger_integrations?select={columns}&limit=1");
-        asked(&stage, &path, None, &anon, &stage.school.token).await
+        asked(&app, &path, None, &anon, &app.school.token).await
     };
     assert_eq!(read("id,settings").await, 200);
     let hide = optional("hide_settings_from_browsers.sql");
-    stage.sql.batch_execute(&hide).await.unwrap();
-    let once = value(&stage.sql, DUMP).await;
-    stage.sql.batch_execute(&hide).await.unwrap();
-    assert!(value(&stage.sql, DUMP).await == once);
+    app.sql.batch_execute(&hide).await.unwrap();
+    let once = value(&app.sql, DUMP).await;
+    app.sql.batch_execute(&hide).await.unwrap();
+    assert!(value(&app.sql, DUMP).await == once);
 
     assert_eq!(read("id,name,is_active,is_primary,colour,created_at").await, 200);
     for columns in ["settings", "id,settings", "*"] {
@@ -368,11 +367,11 @@ async fn the_optional_migration_hides_the_settings_and_nothing_else() {
         from information_schema.columns, unnest(array['anon', 'authenticated']) r (role),
             unnest(array['select', 'insert', 'update']) rights (name)
         where table_name = 'messenger_integrations'";
-    for row in stage.sql.query(rights, &[]).await.unwrap() {
+    for row in app.sql.query(rights, &[]).await.unwrap() {
         let (column, role, right, may): (String, String, String, bool) =
             (row.get(0), row.get(1), row.get(2), row.get(3));
         assert_eq!(may, column != "settings", "{role}: {right} {column}");
     }
-    let answer = stage.post("wpp-status", json!({"force": true})).await;
-    assert_eq!(answer.json["account_number"], json!(line.session), "{answer:?}");
+    let answer = app.post("wpp-status", json!({"force": true})).await;
+    assert_eq!(answer.json["account_number"], json!(number.session), "{answer:?}");
 }

@@ -9,10 +9,10 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use local::clock::unix_ms;
-use local::gate::Fault;
+use local::fault_injector::Fault;
 use local::lambda::{Answer, Options};
-use local::platform::Said;
-use local::stage::{Line, Stage, until_within};
+use local::platform::FieldValue;
+use local::test_app::{Number, TestApp, until_within};
 use serde_json::{Value, json};
 use tokio::task::JoinSet;
 use tokio_postgres::types::Json;
@@ -39,8 +39,8 @@ const PLATFORM_BESIDE_ITSELF: [(u16, &str); 2] =
 
 /// A school with a number whose token ends every few seconds, and three pages that poll for it all the time.
 struct Load {
-    stage: Arc<Stage>,
-    line: Line,
+    app: Arc<TestApp>,
+    number: Number,
     pages: JoinSet<()>,
     answers: Arc<Mutex<[Vec<Poll>; 3]>>,
 }
@@ -50,14 +50,14 @@ type Poll = (i64, i64, Answer);
 
 impl Load {
     async fn begin() -> Self {
-        let stage = Stage::start_with(&TIMES, Options::default()).await;
+        let app = TestApp::start_with(&TIMES, Options::default()).await;
         // A fifth of such a life is too late, so it is used for 4 s.
-        stage.world.platform.behave(|manners| manners.expires_in = Said::This(json!(5)));
-        let line = stage.number().await;
-        stage.settle_keys().await;
-        let (stage, answers) = (Arc::new(stage), Arc::new(Mutex::default()));
-        let mut load = Self { stage, line, pages: JoinSet::new(), answers };
-        let session = load.line.session.clone();
+        app.stack.platform.behave(|behavior| behavior.expires_in = FieldValue::This(json!(5)));
+        let number = app.number().await;
+        app.settle_keys().await;
+        let (app, answers) = (Arc::new(app), Arc::new(Mutex::default()));
+        let mut load = Self { app, number, pages: JoinSet::new(), answers };
+        let session = load.number.session.clone();
         load.open(0, "wpp-qr", json!({"session": session}));
         load.open(1, "wpp-status", json!({"session": session, "force": true}));
         load.open(2, "wpp-create", json!({}));
@@ -65,11 +65,11 @@ impl Load {
     }
 
     fn open(&mut self, page: usize, name: &'static str, body: Value) {
-        let (stage, answers) = (self.stage.clone(), self.answers.clone());
+        let (app, answers) = (self.app.clone(), self.answers.clone());
         self.pages.spawn(async move {
             loop {
                 let asked_at = unix_ms();
-                let answer = stage.post(name, body.clone()).await;
+                let answer = app.post(name, body.clone()).await;
                 let answered = (asked_at, unix_ms(), answer);
                 answers.lock().unwrap_or_else(std::sync::PoisonError::into_inner)[page].push(answered);
             }
@@ -89,17 +89,17 @@ impl Load {
     /// own API answers well again, and for `grace_ms` more, a poll may fail with one of these errors; before and after, none does.
     async fn survives(
         &self,
-        leave: impl AsyncFnOnce(&Stage),
-        return_: impl AsyncFnOnce(&Stage),
+        leave: impl AsyncFnOnce(&TestApp),
+        return_: impl AsyncFnOnce(&TestApp),
         errors: &[(u16, &str)],
         grace_ms: i64,
     ) {
         self.answers_since(0).await;
         let left_at = unix_ms();
-        leave(&self.stage).await;
+        leave(&self.app).await;
         tokio::time::sleep(outage()).await;
-        return_(&self.stage).await;
-        until_within(PATIENCE, async || database_answers(&self.stage).await).await;
+        return_(&self.app).await;
+        until_within(PATIENCE, async || database_answers(&self.app).await).await;
         let back_at = unix_ms() + grace_ms;
         self.answers_since(back_at).await;
 
@@ -119,12 +119,12 @@ impl Load {
 
     async fn end(mut self, before: &Value) {
         self.pages.shutdown().await;
-        assert_eq!(rows(&self.stage).await, *before);
+        assert_eq!(rows(&self.app).await, *before);
         // Whoever was caught holding a lease, the number goes on.
         let end = "update wpp_token_leases set held_until = now(), retry_at = now();
             update messenger_integrations set settings = settings || '{\"wppJwtExpiresAt\": 1000}'";
-        self.stage.world.sql().await.unwrap().batch_execute(end).await.unwrap();
-        let answer = self.stage.poll_qr(&self.line.session).await;
+        self.app.stack.sql().await.unwrap().batch_execute(end).await.unwrap();
+        let answer = self.app.poll_qr(&self.number.session).await;
         assert_eq!(answer.status, 200, "{answer:?}");
     }
 }
@@ -140,10 +140,10 @@ fn assert_repeatable(answer: &Answer, errors: &[(u16, &str)]) {
 }
 
 /// Whether the project's REST API reads a row, asked as the functions ask it: it may need longer to come back than the database.
-async fn database_answers(stage: &Stage) -> bool {
-    let world = &stage.world;
-    let url = format!("{}/rest/v1/messenger_integrations?select=id&limit=1", world.supabase.url());
-    let request = local::http::client().unwrap().get(url).header("apikey", world.keys.secret_key());
+async fn database_answers(app: &TestApp) -> bool {
+    let stack = &app.stack;
+    let url = format!("{}/rest/v1/messenger_integrations?select=id&limit=1", stack.supabase.url());
+    let request = local::http::client().unwrap().get(url).header("apikey", stack.keys.secret_key());
     request.send().await.is_ok_and(|response| response.status().is_success())
 }
 
@@ -153,8 +153,8 @@ fn outage() -> Duration {
 }
 
 /// What must be as it was: all but tokens and the times at which a mirror was written.
-async fn rows(stage: &Stage) -> Value {
-    let sql = stage.world.sql().await.unwrap();
+async fn rows(app: &TestApp) -> Value {
+    let sql = app.stack.sql().await.unwrap();
     let rows = "select jsonb_build_object(
         'numbers', (select jsonb_agg((to_jsonb(i) #- '{settings,wppJwtToken}' #- '{settings,wppJwtExpiresAt}') - 'updated_at'
             order by id) from messenger_integrations i),
@@ -170,10 +170,10 @@ async fn rows(stage: &Stage) -> Value {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_stopped_database_costs_errors_only_until_it_answers_again() {
     let load = Load::begin().await;
-    let before = rows(&load.stage).await;
+    let before = rows(&load.app).await;
     load.survives(
-        async |stage| stage.world.postgres.stop().await.unwrap(),
-        async |stage| stage.world.postgres.restart().await.unwrap(),
+        async |app| app.stack.postgres.stop().await.unwrap(),
+        async |app| app.stack.postgres.restart().await.unwrap(),
         &DATABASE_AWAY,
         0,
     )
@@ -184,10 +184,10 @@ async fn a_stopped_database_costs_errors_only_until_it_answers_again() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_restarted_postgrest_costs_errors_only_until_it_answers_again() {
     let load = Load::begin().await;
-    let before = rows(&load.stage).await;
+    let before = rows(&load.app).await;
     load.survives(
-        async |stage| stage.world.postgrest.stop().await.unwrap(),
-        async |stage| stage.world.postgrest.restart().await.unwrap(),
+        async |app| app.stack.postgrest.stop().await.unwrap(),
+        async |app| app.stack.postgrest.restart().await.unwrap(),
         &DATABASE_AWAY,
         0,
     )
@@ -199,13 +199,13 @@ async fn a_restarted_postgrest_costs_errors_only_until_it_answers_again() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_schema_that_postgrest_has_not_read_yet_costs_errors_only_until_it_has() {
     let load = Load::begin().await;
-    let before = rows(&load.stage).await;
+    let before = rows(&load.app).await;
     let body = json!({"code": "PGRST002", "details": null, "hint": null,
         "message": "Could not query the database for the schema cache. Retrying."});
     let not_yet = Fault::Status { status: 503, body: body.to_string(), retry_after_s: Some(0) };
     load.survives(
-        async |stage| stage.world.supabase.gate.inject("*", not_yet),
-        async |stage| stage.world.supabase.gate.clear(),
+        async |app| app.stack.supabase.faults.inject("*", not_yet),
+        async |app| app.stack.supabase.faults.clear(),
         &DATABASE_AWAY,
         0,
     )
@@ -216,10 +216,10 @@ async fn a_schema_that_postgrest_has_not_read_yet_costs_errors_only_until_it_has
 #[tokio::test(flavor = "multi_thread")]
 async fn a_platform_that_is_down_costs_errors_only_while_it_is_down() {
     let load = Load::begin().await;
-    let before = rows(&load.stage).await;
+    let before = rows(&load.app).await;
     load.survives(
-        async |stage| stage.world.platform.server.refuse().await.unwrap(),
-        async |stage| stage.world.platform.server.accept().await.unwrap(),
+        async |app| app.stack.platform.server.refuse().await.unwrap(),
+        async |app| app.stack.platform.server.accept().await.unwrap(),
         &PLATFORM_AWAY,
         COOL_DOWN_MS,
     )
@@ -230,15 +230,15 @@ async fn a_platform_that_is_down_costs_errors_only_while_it_is_down() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_platform_that_answers_with_nonsense_costs_errors_only_while_it_does() {
     let load = Load::begin().await;
-    let before = rows(&load.stage).await;
+    let before = rows(&load.app).await;
     let nonsense = [Fault::Html, Fault::status(503), Fault::Drop, Fault::Truncated];
     load.survives(
-        async |stage| {
+        async |app| {
             for (endpoint, fault) in ["token", "status", "qr", "start"].into_iter().zip(nonsense) {
-                stage.world.platform.gate.inject(endpoint, fault);
+                app.stack.platform.faults.inject(endpoint, fault);
             }
         },
-        async |stage| stage.world.platform.gate.clear(),
+        async |app| app.stack.platform.faults.clear(),
         &PLATFORM_BESIDE_ITSELF,
         COOL_DOWN_MS,
     )
@@ -248,12 +248,12 @@ async fn a_platform_that_answers_with_nonsense_costs_errors_only_while_it_does()
 
 #[tokio::test]
 async fn a_platform_that_has_forgotten_every_token_costs_one_refresh() {
-    let stage = Stage::start().await;
-    let line = stage.number().await;
-    stage.world.platform.forget_tokens();
+    let app = TestApp::start().await;
+    let number = app.number().await;
+    app.stack.platform.forget_tokens();
     for _ in 0..3 {
-        assert_eq!(stage.poll_qr(&line.session).await.status, 200);
-        assert_eq!(stage.post("wpp-status", json!({"force": true})).await.status, 200);
+        assert_eq!(app.poll_qr(&number.session).await.status, 200);
+        assert_eq!(app.post("wpp-status", json!({"force": true})).await.status, 200);
     }
-    assert_eq!(stage.world.platform.gate.count("token"), 1);
+    assert_eq!(app.stack.platform.faults.count("token"), 1);
 }

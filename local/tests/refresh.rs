@@ -5,72 +5,72 @@
 use std::collections::BTreeMap;
 
 use local::clock;
-use local::gate::{Fault, Point};
+use local::fault_injector::{Fault, Point};
 use local::lambda::Options;
-use local::platform::Said;
-use local::stage::{Line, Stage};
+use local::platform::FieldValue;
+use local::test_app::{Number, TestApp};
 use serde_json::{Value, json};
 
 /// A number whose key is old and whose refreshes have nothing to wait for. Its tokens are opaque, so that their life
 /// is the usual hour, wherever a test puts their end.
-async fn number(stage: &Stage) -> Line {
-    stage.world.platform.behave(|manners| manners.opaque_tokens = true);
-    let line = stage.number().await;
-    settle(stage, &line).await;
-    line
+async fn number(app: &TestApp) -> Number {
+    app.stack.platform.behave(|behavior| behavior.opaque_tokens = true);
+    let number = app.number().await;
+    settle(app, &number).await;
+    number
 }
 
-async fn settle(stage: &Stage, line: &Line) {
+async fn settle(app: &TestApp, number: &Number) {
     let old = "update wpp_numbers set credentials_saved_at = credentials_saved_at - interval '1 hour' where integration_id = $1";
-    stage.sql.execute(old, &[&line.id]).await.unwrap();
-    stage.end_waits(line).await;
-    stage.forget_calls();
+    app.sql.execute(old, &[&number.id]).await.unwrap();
+    app.end_waits(number).await;
+    app.forget_calls();
 }
 
 /// A poll, with the `/auth/token` calls that it made.
-async fn poll(stage: &Stage, line: &Line) -> (u16, Value, u64) {
-    stage.forget_calls();
-    let answer = stage.poll_qr(&line.session).await;
-    (answer.status, answer.json, stage.world.platform.gate.count("token"))
+async fn poll(app: &TestApp, number: &Number) -> (u16, Value, u64) {
+    app.forget_calls();
+    let answer = app.poll_qr(&number.session).await;
+    (answer.status, answer.json, app.stack.platform.faults.count("token"))
 }
 
 /// A poll that must bring the QR.
-async fn served(stage: &Stage, line: &Line) -> u64 {
-    let (status, body, tokens) = poll(stage, line).await;
-    let qr = stage.world.platform.qr_of(&line.session);
+async fn served(app: &TestApp, number: &Number) -> u64 {
+    let (status, body, tokens) = poll(app, number).await;
+    let qr = app.stack.platform.qr_of(&number.session);
     assert_eq!((status, &body["qr"]), (200, &json!(qr)), "{body}");
     tokens
 }
 
 /// A poll that must fail with this code.
-async fn refused(stage: &Stage, line: &Line, status: u16, code: &str) -> u64 {
-    let (given, body, tokens) = poll(stage, line).await;
+async fn refused(app: &TestApp, number: &Number, status: u16, code: &str) -> u64 {
+    let (given, body, tokens) = poll(app, number).await;
     assert_eq!((given, &body["code"]), (status, &json!(code)), "{body}");
     tokens
 }
 
 #[tokio::test]
 async fn a_token_that_is_due_is_replaced_before_the_call() {
-    let stage = Stage::start().await;
-    let line = number(&stage).await;
-    stage.set_token_end(&line, 30).await;
-    let old = stage.settings(&line).await["wppJwtToken"].clone();
-    assert_eq!(served(&stage, &line).await, 1);
-    let requests = stage.world.platform.requests();
+    let app = TestApp::start().await;
+    let number = number(&app).await;
+    app.set_token_end(&number, 30).await;
+    let old = app.settings(&number).await["wppJwtToken"].clone();
+    assert_eq!(served(&app, &number).await, 1);
+    let requests = app.stack.platform.requests();
     let [.., token, qr] = requests.as_slice() else { panic!("{requests:?}") };
-    let new = stage.settings(&line).await["wppJwtToken"].clone();
+    let new = app.settings(&number).await["wppJwtToken"].clone();
     assert_eq!((token.endpoint, qr.endpoint, json!(qr.bearer)), ("token", "qr", new.clone()));
     assert_ne!(new, old);
-    assert_eq!(served(&stage, &line).await, 0);
+    assert_eq!(served(&app, &number).await, 0);
 }
 
 /// The token still has half a minute: whatever is wrong, it serves.
 #[tokio::test]
 async fn a_token_that_is_due_serves_whatever_becomes_of_its_refresh() {
-    let stage = Stage::start().await;
-    let line = number(&stage).await;
-    stage.set_token_end(&line, 30).await;
-    let old = stage.settings(&line).await["wppJwtToken"].clone();
+    let app = TestApp::start().await;
+    let number = number(&app).await;
+    app.set_token_end(&number, 30).await;
+    let old = app.settings(&number).await["wppJwtToken"].clone();
     for fault in [
         Fault::status(429),
         Fault::status(500),
@@ -83,14 +83,14 @@ async fn a_token_that_is_due_serves_whatever_becomes_of_its_refresh() {
         Fault::Drop,
     ] {
         for endpoint in ["token", "rpc/wpp_claim_refresh"] {
-            stage.end_waits(&line).await;
-            let world = &stage.world;
-            let gate = if endpoint == "token" { &world.platform.gate } else { &world.supabase.gate };
-            gate.inject(endpoint, fault.clone());
-            served(&stage, &line).await;
-            assert_eq!(world.platform.requests().last().map(|call| json!(call.bearer)), Some(old.clone()));
-            assert!(stage.calls()[endpoint].as_u64() >= Some(1), "{endpoint}: {fault:?}");
-            gate.clear();
+            app.end_waits(&number).await;
+            let stack = &app.stack;
+            let faults = if endpoint == "token" { &stack.platform.faults } else { &stack.supabase.faults };
+            faults.inject(endpoint, fault.clone());
+            served(&app, &number).await;
+            assert_eq!(stack.platform.requests().last().map(|call| json!(call.bearer)), Some(old.clone()));
+            assert!(app.calls()[endpoint].as_u64() >= Some(1), "{endpoint}: {fault:?}");
+            faults.clear();
         }
     }
 }
@@ -98,162 +98,162 @@ async fn a_token_that_is_due_serves_whatever_becomes_of_its_refresh() {
 /// The right, the token and the saving, before the first call to the platform or after one that was rejected.
 #[tokio::test]
 async fn a_refresh_costs_three_calls_and_a_rejected_token_its_own() {
-    let stage = Stage::start().await;
-    let line = number(&stage).await;
+    let app = TestApp::start().await;
+    let number = number(&app).await;
     let refresh = ["rpc/wpp_find_number", "rpc/wpp_claim_refresh", "rpc/wpp_save_token", "token"];
     for (function, calls) in [("wpp-qr", &["qr"][..]), ("wpp-status", &["status", "qr"])] {
         for rejected in [false, true] {
             if rejected {
-                stage.world.platform.forget_tokens();
+                app.stack.platform.forget_tokens();
             } else {
-                stage.set_token_end(&line, -1).await;
+                app.set_token_end(&number, -1).await;
             }
-            stage.forget_calls();
-            let body = json!({"session": line.session, "force": true});
-            assert_eq!(stage.post(function, body).await.status, 200);
+            app.forget_calls();
+            let body = json!({"session": number.session, "force": true});
+            assert_eq!(app.post(function, body).await.status, 200);
             let mut expected = json!(BTreeMap::from(refresh.map(|endpoint| (endpoint, 1))));
             calls.iter().for_each(|endpoint| expected[*endpoint] = json!(1 + u8::from(rejected)));
-            assert_eq!(stage.calls(), expected, "{function}, rejected: {rejected}");
+            assert_eq!(app.calls(), expected, "{function}, rejected: {rejected}");
         }
     }
 }
 
 #[tokio::test]
 async fn a_rejected_token_is_replaced_once_and_then_the_answer_is_an_error() {
-    let stage = Stage::start().await;
-    let line = number(&stage).await;
-    stage.world.platform.forget_tokens();
-    assert_eq!(served(&stage, &line).await, 1);
+    let app = TestApp::start().await;
+    let number = number(&app).await;
+    app.stack.platform.forget_tokens();
+    assert_eq!(served(&app, &number).await, 1);
     let expected = json!({"rpc/wpp_find_number": 1, "rpc/wpp_claim_refresh": 1, "rpc/wpp_save_token": 1, "token": 1, "qr": 2});
-    assert_eq!(stage.calls(), expected);
+    assert_eq!(app.calls(), expected);
 
-    stage.world.platform.gate.inject("qr", Fault::status(401));
-    assert_eq!(refused(&stage, &line, 502, "token_rejected").await, 1);
-    assert_eq!(stage.calls(), expected);
+    app.stack.platform.faults.inject("qr", Fault::status(401));
+    assert_eq!(refused(&app, &number, 502, "token_rejected").await, 1);
+    assert_eq!(app.calls(), expected);
 }
 
 /// Another sandbox was faster: the row's newer token is taken.
 #[tokio::test]
 async fn a_rejected_token_that_somebody_has_replaced_costs_no_refresh() {
-    let stage = Stage::start().await;
-    let line = number(&stage).await;
-    stage.world.platform.forget_tokens();
-    let hold = stage.world.platform.gate.hold_one("qr", Point::After);
+    let app = TestApp::start().await;
+    let number = number(&app).await;
+    app.stack.platform.forget_tokens();
+    let hold = app.stack.platform.faults.hold_one("qr", Point::After);
     let slow = async {
-        let answer = stage.poll_qr(&line.session).await;
-        assert_eq!(answer.json["qr"], json!(stage.world.platform.qr_of(&line.session)), "{answer:?}");
+        let answer = app.poll_qr(&number.session).await;
+        assert_eq!(answer.json["qr"], json!(app.stack.platform.qr_of(&number.session)), "{answer:?}");
     };
     let fast = async {
         hold.reached(1).await;
-        let answer = stage.post("wpp-status", json!({"force": true})).await;
+        let answer = app.post("wpp-status", json!({"force": true})).await;
         assert_eq!(answer.json["status"], "qr_issued", "{answer:?}");
         hold.release();
     };
     tokio::join!(slow, fast);
-    let calls = stage.calls();
+    let calls = app.calls();
     assert_eq!((&calls["token"], &calls["rpc/wpp_claim_refresh"]), (&json!(1), &json!(2)), "{calls}");
 }
 
 #[tokio::test]
 async fn a_dead_key_is_told_with_advice_and_left_alone_until_it_has_cooled_down() {
-    let stage = Stage::start().await;
-    let line = number(&stage).await;
-    stage.world.platform.revoke_key(&line.key);
-    stage.set_token_end(&line, -1).await;
-    assert_eq!(refused(&stage, &line, 409, "api_key_rejected").await, 1);
-    let (_, body, tokens) = poll(&stage, &line).await;
+    let app = TestApp::start().await;
+    let number = number(&app).await;
+    app.stack.platform.revoke_key(&number.key);
+    app.set_token_end(&number, -1).await;
+    assert_eq!(refused(&app, &number, 409, "api_key_rejected").await, 1);
+    let (_, body, tokens) = poll(&app, &number).await;
     assert_eq!((&body["code"], tokens), (&json!("api_key_rejected"), 0));
     assert!(body["hint"].as_str().unwrap().contains("connect it again"), "{body}");
     assert_eq!(body["retryable"], false);
-    stage.end_waits(&line).await;
-    assert_eq!(refused(&stage, &line, 409, "api_key_rejected").await, 1);
+    app.end_waits(&number).await;
+    assert_eq!(refused(&app, &number, 409, "api_key_rejected").await, 1);
 }
 
 /// Within the first minute a refused key may be one that is not active yet; later it is dead.
 #[tokio::test]
 async fn a_key_that_was_just_created_is_not_called_dead() {
-    let stage = Stage::start_with(&[("QR_WAIT_MS", "300")], Options::default()).await;
-    stage.world.platform.behave(|manners| manners.activate_after = 3);
-    let created = stage.post("wpp-create", json!({})).await;
+    let app = TestApp::start_with(&[("QR_WAIT_MS", "300")], Options::default()).await;
+    app.stack.platform.behave(|behavior| behavior.activate_after = 3);
+    let created = app.post("wpp-create", json!({})).await;
     assert_eq!(created.json["status"], "starting", "{created:?}");
     let id = "select integration_id from wpp_creations";
-    let line = Line {
-        id: stage.sql.query_one(id, &[]).await.unwrap().get(0),
+    let number = Number {
+        id: app.sql.query_one(id, &[]).await.unwrap().get(0),
         session: created.json["session"].as_str().unwrap().to_owned(),
         key: String::new(),
     };
-    stage.end_waits(&line).await;
-    let answer = stage.poll_qr(&line.session).await;
+    app.end_waits(&number).await;
+    let answer = app.poll_qr(&number.session).await;
     assert_eq!((answer.status, &answer.json["code"]), (503, &json!("api_key_not_active")), "{answer:?}");
     assert_eq!(answer.headers["retry-after"], "2");
-    settle(&stage, &line).await;
-    assert_eq!(refused(&stage, &line, 409, "api_key_rejected").await, 1);
-    settle(&stage, &line).await;
-    let (status, body, _) = poll(&stage, &line).await;
+    settle(&app, &number).await;
+    assert_eq!(refused(&app, &number, 409, "api_key_rejected").await, 1);
+    settle(&app, &number).await;
+    let (status, body, _) = poll(&app, &number).await;
     assert_eq!(status, 200, "{body}");
 }
 
 #[tokio::test]
 async fn a_token_that_cannot_be_saved_serves_and_the_next_request_saves_another() {
-    let stage = Stage::start().await;
-    let line = number(&stage).await;
-    stage.set_token_end(&line, -1).await;
-    let before = stage.settings(&line).await;
-    stage.world.supabase.gate.inject("rpc/wpp_save_token", Fault::status(500));
-    assert_eq!(served(&stage, &line).await, 1);
-    assert_eq!(stage.settings(&line).await, before);
-    let logs = stage.sandbox("wpp-qr").logs().await;
+    let app = TestApp::start().await;
+    let number = number(&app).await;
+    app.set_token_end(&number, -1).await;
+    let before = app.settings(&number).await;
+    app.stack.supabase.faults.inject("rpc/wpp_save_token", Fault::status(500));
+    assert_eq!(served(&app, &number).await, 1);
+    assert_eq!(app.settings(&number).await, before);
+    let logs = app.sandbox("wpp-qr").logs().await;
     assert_eq!(logs.matches("SaveFailed").count(), 1, "{logs}");
 
-    stage.world.supabase.gate.clear();
-    assert_eq!(served(&stage, &line).await, 1);
-    assert_eq!(served(&stage, &line).await, 0);
+    app.stack.supabase.faults.clear();
+    assert_eq!(served(&app, &number).await, 1);
+    assert_eq!(served(&app, &number).await, 0);
 }
 
 /// The work was done and nobody heard of it: repeating it must not do it twice, nor take it for a failure.
 #[tokio::test]
 async fn a_lost_answer_costs_a_repetition_and_nothing_else() {
-    let stage = Stage::start().await;
-    let line = number(&stage).await;
+    let app = TestApp::start().await;
+    let number = number(&app).await;
     for (endpoint, tokens) in [("rpc/wpp_claim_refresh", 1), ("rpc/wpp_save_token", 1), ("token", 2)] {
-        stage.set_token_end(&line, -1).await;
-        let world = &stage.world;
-        let gate = if endpoint == "token" { &world.platform.gate } else { &world.supabase.gate };
-        gate.inject_times(endpoint, 1, Fault::LostAnswer);
-        assert_eq!(served(&stage, &line).await, tokens, "{endpoint}");
-        assert_eq!(stage.calls()[endpoint], 2, "{endpoint}");
-        let stored = stage.settings(&line).await["wppJwtToken"].clone();
+        app.set_token_end(&number, -1).await;
+        let stack = &app.stack;
+        let faults = if endpoint == "token" { &stack.platform.faults } else { &stack.supabase.faults };
+        faults.inject_times(endpoint, 1, Fault::LostAnswer);
+        assert_eq!(served(&app, &number).await, tokens, "{endpoint}");
+        assert_eq!(app.calls()[endpoint], 2, "{endpoint}");
+        let stored = app.settings(&number).await["wppJwtToken"].clone();
         assert_eq!(
-            stage.world.platform.tokens_of(&line.session).last().map(|token| json!(token)),
+            app.stack.platform.tokens_of(&number.session).last().map(|token| json!(token)),
             Some(stored)
         );
     }
-    assert_eq!(stage.sandbox("wpp-qr").logs().await.matches("WARN").count(), 0);
+    assert_eq!(app.sandbox("wpp-qr").logs().await.matches("WARN").count(), 0);
 }
 
 /// Others write here too: what cannot be a token is none, and is replaced at once.
 #[tokio::test]
 async fn a_stored_token_that_makes_no_sense_is_replaced_at_once() {
-    let stage = Stage::start().await;
-    let line = number(&stage).await;
+    let app = TestApp::start().await;
+    let number = number(&app).await;
     for nonsense in [json!(7), json!(""), json!(null), json!({"a": 1}), json!(["t"]), json!("with\nbreak")] {
-        stage.merge(&line, json!({"wppJwtToken": nonsense})).await;
-        assert_eq!(served(&stage, &line).await, 1, "{nonsense}");
-        assert_eq!(stage.calls()["rpc/wpp_claim_refresh"], 1, "{nonsense}");
-        assert_eq!(served(&stage, &line).await, 0, "{nonsense}");
+        app.merge(&number, json!({"wppJwtToken": nonsense})).await;
+        assert_eq!(served(&app, &number).await, 1, "{nonsense}");
+        assert_eq!(app.calls()["rpc/wpp_claim_refresh"], 1, "{nonsense}");
+        assert_eq!(served(&app, &number).await, 0, "{nonsense}");
     }
 }
 
 /// What `expiresIn` and, where it can be read, `exp` say; and the life in seconds that is stored.
 #[tokio::test]
 async fn the_stored_expiry_is_bounded_whatever_the_platform_says() {
-    let stage = Stage::start().await;
-    let line = number(&stage).await;
-    let said = |value: Value| Said::This(value);
+    let app = TestApp::start().await;
+    let number = number(&app).await;
+    let said = |value: Value| FieldValue::This(value);
     let cases = [
-        (Said::Truth, Some(3600), 3600),
-        (Said::Nothing, Some(1800), 1800),
-        (Said::Nothing, None, 3600),
+        (FieldValue::Truth, Some(3600), 3600),
+        (FieldValue::Nothing, Some(1800), 1800),
+        (FieldValue::Nothing, None, 3600),
         (said(json!(7200)), Some(3600), 3600),
         (said(json!(600)), Some(3600), 600),
         (said(json!("600")), None, 600),
@@ -268,16 +268,16 @@ async fn the_stored_expiry_is_bounded_whatever_the_platform_says() {
     ];
     for (expires_in, exp, life) in cases {
         let case = format!("{expires_in:?}, {exp:?}");
-        stage.world.platform.behave(|manners| {
-            manners.opaque_tokens = exp.is_none();
-            manners.token_lifetime_s = exp.unwrap_or(3600);
-            manners.expires_in = expires_in;
+        app.stack.platform.behave(|behavior| {
+            behavior.opaque_tokens = exp.is_none();
+            behavior.token_lifetime_s = exp.unwrap_or(3600);
+            behavior.expires_in = expires_in;
         });
-        stage.merge(&line, json!({"wppJwtToken": null})).await;
+        app.merge(&number, json!({"wppJwtToken": null})).await;
         let before = clock::unix_ms();
-        served(&stage, &line).await;
+        served(&app, &number).await;
         let after = clock::unix_ms();
-        let end = stage.settings(&line).await["wppJwtExpiresAt"].as_i64().unwrap();
+        let end = app.settings(&number).await["wppJwtExpiresAt"].as_i64().unwrap();
         // `exp` is in whole seconds.
         let possible = before + life * 1000 - 1000..=after + life * 1000;
         assert!(possible.contains(&end), "{case}: {end} is not in {possible:?}");
@@ -286,45 +286,45 @@ async fn the_stored_expiry_is_bounded_whatever_the_platform_says() {
 
 #[tokio::test]
 async fn a_short_lived_token_serves_more_than_one_request() {
-    let stage = Stage::start().await;
-    let line = stage.number().await;
-    stage.world.platform.behave(|manners| manners.expires_in = Said::This(json!(50)));
-    stage.set_token_end(&line, -1).await;
-    assert_eq!(served(&stage, &line).await, 1);
-    assert_eq!(served(&stage, &line).await, 0);
+    let app = TestApp::start().await;
+    let number = app.number().await;
+    app.stack.platform.behave(|behavior| behavior.expires_in = FieldValue::This(json!(50)));
+    app.set_token_end(&number, -1).await;
+    assert_eq!(served(&app, &number).await, 1);
+    assert_eq!(served(&app, &number).await, 0);
 }
 
 /// The database's clock is the one that counts: here it is ten minutes ahead of the functions' and of the platform's.
 #[tokio::test]
 async fn a_clock_that_is_minutes_off_costs_one_refresh_at_most() {
-    let stage = Stage::start().await;
-    let line = number(&stage).await;
+    let app = TestApp::start().await;
+    let number = number(&app).await;
     let ahead = "create or replace function public.wpp_unix_ms(at timestamptz) returns bigint
         language sql immutable set search_path = '' as
         $$ select floor(extract(epoch from at) * 1000)::bigint + 600000 $$;
         create or replace function public.wpp_now_ms() returns bigint
         language sql volatile set search_path = '' as $$ select public.wpp_unix_ms(clock_timestamp()) $$;";
-    stage.sql.batch_execute(ahead).await.unwrap();
+    app.sql.batch_execute(ahead).await.unwrap();
     // Ended by the database's clock alone.
-    stage.set_token_end(&line, 300).await;
-    assert_eq!(served(&stage, &line).await, 1);
-    let end = stage.settings(&line).await["wppJwtExpiresAt"].as_i64().unwrap();
+    app.set_token_end(&number, 300).await;
+    assert_eq!(served(&app, &number).await, 1);
+    let end = app.settings(&number).await["wppJwtExpiresAt"].as_i64().unwrap();
     assert!(end > clock::unix_ms() + 4_000_000, "counted from another clock: {end}");
-    assert_eq!(served(&stage, &line).await, 0);
+    assert_eq!(served(&app, &number).await, 0);
 }
 
 /// A platform may hand out the token that it gave before, as long as that is good.
 #[tokio::test]
 async fn the_same_token_given_again_has_its_end_corrected() {
-    let stage = Stage::start().await;
-    let line = number(&stage).await;
-    stage.set_token_end(&line, -1).await;
-    let token = stage.settings(&line).await["wppJwtToken"].clone();
+    let app = TestApp::start().await;
+    let number = number(&app).await;
+    app.set_token_end(&number, -1).await;
+    let token = app.settings(&number).await["wppJwtToken"].clone();
     let again = json!({"token": token, "expiresIn": 3600}).to_string();
-    stage.world.platform.gate.inject("token", Fault::Body(again));
-    assert_eq!(served(&stage, &line).await, 1);
-    assert_eq!(served(&stage, &line).await, 0);
-    let settings = stage.settings(&line).await;
+    app.stack.platform.faults.inject("token", Fault::Body(again));
+    assert_eq!(served(&app, &number).await, 1);
+    assert_eq!(served(&app, &number).await, 0);
+    let settings = app.settings(&number).await;
     assert_eq!(settings["wppJwtToken"], token);
     assert!(settings["wppJwtExpiresAt"].as_i64().unwrap() > clock::unix_ms() + 3_000_000, "{settings}");
 }

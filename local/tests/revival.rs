@@ -5,14 +5,14 @@
 use serde_json::{Value, json};
 
 use local::events::Event;
-use local::gate::Fault;
-use local::gate::Point::{After, Before};
+use local::fault_injector::Fault;
+use local::fault_injector::Point::{After, Before};
 use local::lambda::{Answer, Options};
 use local::platform::RepeatedCreate;
-use local::stage::{Line, Stage};
+use local::test_app::{Number, TestApp};
 
-async fn create(stage: &Stage, body: Value) -> Answer {
-    stage.post("wpp-create", body).await
+async fn create(app: &TestApp, body: Value) -> Answer {
+    app.post("wpp-create", body).await
 }
 
 /// What the platform says of a key that it does not take.
@@ -21,28 +21,28 @@ fn refusal() -> Fault {
 }
 
 /// The key is dead on the platform, old enough for that to mean something, and there is no token left.
-async fn kill(stage: &Stage, line: &Line) {
-    stage.settle_keys().await;
-    stage.world.platform.revoke_key(&line.key);
-    stage.merge(line, json!({"wppJwtToken": null})).await;
-    stage.end_waits(line).await;
+async fn kill(app: &TestApp, number: &Number) {
+    app.settle_keys().await;
+    app.stack.platform.revoke_key(&number.key);
+    app.merge(number, json!({"wppJwtToken": null})).await;
+    app.end_waits(number).await;
 }
 
 /// A request whose sandbox dies when the platform has made the client; its lease is over.
-async fn die_with_the_platforms_answer(stage: &Stage, body: Value) {
-    let (doomed, hold) = (stage.process("wpp-create").await, stage.world.platform.gate.hold("create", After));
-    let event = Event::post("wpp-create").bearer(&stage.school.token).json(&body);
+async fn die_with_the_platforms_answer(app: &TestApp, body: Value) {
+    let (doomed, hold) = (app.process("wpp-create").await, app.stack.platform.faults.hold("create", After));
+    let event = Event::post("wpp-create").bearer(&app.school.token).json(&body);
     tokio::select! {
         () = hold.reached(1) => doomed.kill().await.unwrap(),
         ended = doomed.invoke(event.v2()) => panic!("{ended:?}"),
     }
     hold.release();
-    stage.sql.batch_execute("update wpp_creations set held_until = null").await.unwrap();
+    app.sql.batch_execute("update wpp_creations set held_until = null").await.unwrap();
 }
 
-async fn link(stage: &Stage, line: &Line) {
-    stage.world.platform.scan(&line.session).unwrap();
-    let answer = stage.post("wpp-status", json!({"session": line.session, "force": true})).await;
+async fn link(app: &TestApp, number: &Number) {
+    app.stack.platform.scan(&number.session).unwrap();
+    let answer = app.post("wpp-status", json!({"session": number.session, "force": true})).await;
     assert_eq!(answer.json["status"], "connected", "{answer:?}");
 }
 
@@ -50,51 +50,51 @@ async fn link(stage: &Stage, line: &Line) {
 #[tokio::test]
 async fn new_credentials_are_for_the_number_that_is_named() {
     for manner in [RepeatedCreate::SameKey, RepeatedCreate::NewKey] {
-        let stage = Stage::start().await;
-        let (primary, second) = (stage.number().await, stage.number().await);
-        link(&stage, &primary).await;
-        link(&stage, &second).await;
-        kill(&stage, &second).await;
-        stage.world.platform.behave(|manners| manners.repeated_create = manner);
-        let refused = stage.poll_qr(&second.session).await;
+        let app = TestApp::start().await;
+        let (primary, second) = (app.number().await, app.number().await);
+        link(&app, &primary).await;
+        link(&app, &second).await;
+        kill(&app, &second).await;
+        app.stack.platform.behave(|behavior| behavior.repeated_create = manner);
+        let refused = app.poll_qr(&second.session).await;
         assert_eq!((refused.status, &refused.json["code"]), (409, &json!("api_key_rejected")), "{refused:?}");
         for text in [&refused.json["error"], &refused.json["hint"]] {
             assert!(text.as_str().unwrap().contains("delete the number in the list"), "{refused:?}");
         }
 
-        let untouched = stage.settings(&primary).await;
-        let answer = create(&stage, json!({"force_recreate": true, "session": second.session})).await;
+        let untouched = app.settings(&primary).await;
+        let answer = create(&app, json!({"force_recreate": true, "session": second.session})).await;
         assert_eq!(answer.json["status"], "connected", "{manner:?}: the session is still linked: {answer:?}");
         let session = answer.json["session"].as_str().unwrap();
-        assert_eq!(stage.settings(&second).await["wppAccountNumber"], answer.json["session"]);
-        assert_eq!(stage.poll_qr(session).await.status, 200);
-        assert_eq!(stage.settings(&primary).await, untouched);
-        assert_eq!(stage.numbers().await.len(), 2);
+        assert_eq!(app.settings(&second).await["wppAccountNumber"], answer.json["session"]);
+        assert_eq!(app.poll_qr(session).await.status, 200);
+        assert_eq!(app.settings(&primary).await, untouched);
+        assert_eq!(app.numbers().await.len(), 2);
     }
 }
 
 #[tokio::test]
 async fn a_number_is_named_in_three_ways_and_only_one_of_the_organisations_own() {
-    let stage = Stage::start().await;
-    let (_primary, second) = (stage.number().await, stage.number().await);
+    let app = TestApp::start().await;
+    let (_primary, second) = (app.number().await, app.number().await);
     for name in [
         json!({"session": second.session}),
         json!({"session_name": format!("wpp_{}", second.session)}),
         json!({"integration_id": second.id}),
     ] {
-        let answer = create(&stage, name.clone()).await;
+        let answer = create(&app, name.clone()).await;
         assert_eq!(
             (answer.status, &answer.json["session"]),
             (200, &json!(second.session)),
             "{name}: {answer:?}"
         );
     }
-    let neighbour = stage.world.organisation("neighbour").await.unwrap();
+    let neighbour = app.stack.organisation("neighbour").await.unwrap();
     for name in [json!({"session": second.session}), json!({"integration_id": second.id})] {
         for force_recreate in [true, false] {
             let mut body = name.clone();
             body["force_recreate"] = json!(force_recreate);
-            let answer = stage.post_as(&neighbour, "wpp-create", body).await;
+            let answer = app.post_as(&neighbour, "wpp-create", body).await;
             assert_eq!(
                 (answer.status, &answer.json["code"]),
                 (404, &json!("number_not_found")),
@@ -102,135 +102,132 @@ async fn a_number_is_named_in_three_ways_and_only_one_of_the_organisations_own()
             );
         }
     }
-    let wrong = create(&stage, json!({"add_new": true, "session": second.session})).await;
+    let wrong = create(&app, json!({"add_new": true, "session": second.session})).await;
     assert_eq!((wrong.status, &wrong.json["code"]), (400, &json!("invalid_request")), "{wrong:?}");
-    assert_eq!(stage.world.platform.clients(), 2);
+    assert_eq!(app.stack.platform.clients(), 2);
 }
 
 /// The platform gave two keys, and the one that was saved is the dead one: a create that was given up came through late.
 #[tokio::test]
 async fn a_number_that_was_never_linked_gets_another_key_by_itself() {
     for body in [json!({}), json!({"add_new": true})] {
-        let stage = Stage::start().await;
-        stage.world.platform.behave(|manners| manners.repeated_create = RepeatedCreate::NewKey);
-        let first = create(&stage, body.clone()).await;
+        let app = TestApp::start().await;
+        app.stack.platform.behave(|behavior| behavior.repeated_create = RepeatedCreate::NewKey);
+        let first = create(&app, body.clone()).await;
         assert_eq!(first.json["status"], "qr_issued", "{first:?}");
-        let [row] = &stage.numbers().await[..] else { panic!("not one row") };
-        let line = Line {
+        let [row] = &app.numbers().await[..] else { panic!("not one row") };
+        let number = Number {
             id: row["id"].as_str().unwrap().parse().unwrap(),
             session: first.json["session"].as_str().unwrap().to_owned(),
             key: row["settings"]["wppApiKey"].as_str().unwrap().to_owned(),
         };
-        kill(&stage, &line).await;
-        let healed = create(&stage, body.clone()).await;
+        kill(&app, &number).await;
+        let healed = create(&app, body.clone()).await;
         assert_eq!(healed.json["status"], "qr_issued", "{body}: {healed:?}");
         assert_eq!(healed.json["session"], first.json["session"], "{body}");
-        assert_eq!((stage.numbers().await.len(), stage.world.platform.clients()), (1, 1), "{body}");
-        assert_eq!(stage.poll_qr(&line.session).await.status, 200);
+        assert_eq!((app.numbers().await.len(), app.stack.platform.clients()), (1, 1), "{body}");
+        assert_eq!(app.poll_qr(&number.session).await.status, 200);
     }
 }
 
 /// Whoever finds the key dead at once with others finds the new one with them: one replacement.
 #[tokio::test]
 async fn many_who_find_the_key_dead_at_once_replace_it_once() {
-    let stage = Stage::start_with(&[], Options { concurrency: 5, ..Options::default() }).await;
-    let line = stage.number().await;
-    stage.world.platform.behave(|manners| manners.repeated_create = RepeatedCreate::NewKey);
-    kill(&stage, &line).await;
-    let before = stage.world.platform.create_calls();
-    let hold = stage.world.platform.gate.hold("create", Before);
-    let asked = (0..5).map(|_| create(&stage, json!({})));
+    let app = TestApp::start_with(&[], Options { concurrency: 5, ..Options::default() }).await;
+    let number = app.number().await;
+    app.stack.platform.behave(|behavior| behavior.repeated_create = RepeatedCreate::NewKey);
+    kill(&app, &number).await;
+    let before = app.stack.platform.create_calls();
+    let hold = app.stack.platform.faults.hold("create", Before);
+    let asked = (0..5).map(|_| create(&app, json!({})));
     let together = async {
         hold.reached(1).await;
         hold.release();
     };
     let (answers, ()) = tokio::join!(futures_util::future::join_all(asked), together);
     assert!(answers.iter().all(|answer| answer.json["status"] == "qr_issued"), "{answers:?}");
-    assert_eq!(stage.world.platform.create_calls(), before + 1);
+    assert_eq!(app.stack.platform.create_calls(), before + 1);
 }
 
 /// A phone is linked with it: a new session would lose that, so it is for a person to say.
 #[tokio::test]
 async fn a_number_that_was_linked_once_is_replaced_only_when_somebody_asks_for_it() {
-    let stage = Stage::start().await;
-    let line = stage.number().await;
-    link(&stage, &line).await;
-    kill(&stage, &line).await;
-    let before = (stage.settings(&line).await, stage.world.platform.create_calls());
+    let app = TestApp::start().await;
+    let number = app.number().await;
+    link(&app, &number).await;
+    kill(&app, &number).await;
+    let before = (app.settings(&number).await, app.stack.platform.create_calls());
     for _ in 0..2 {
-        let answer = create(&stage, json!({})).await;
+        let answer = create(&app, json!({})).await;
         assert_eq!((answer.status, &answer.json["code"]), (409, &json!("api_key_rejected")), "{answer:?}");
     }
-    assert_eq!((stage.settings(&line).await, stage.world.platform.create_calls()), before);
-    let answer = create(&stage, json!({"force_recreate": true})).await;
+    assert_eq!((app.settings(&number).await, app.stack.platform.create_calls()), before);
+    let answer = create(&app, json!({"force_recreate": true})).await;
     assert_eq!(answer.json["status"], "connected", "{answer:?}");
-    assert_eq!(stage.poll_qr(&line.session).await.status, 200);
+    assert_eq!(app.poll_qr(&number.session).await.status, 200);
 }
 
 /// The sibling that takes the platform's reports has seen the link, and nobody else.
 #[tokio::test]
 async fn a_link_that_only_the_mirror_knows_of_counts_as_well() {
-    let stage = Stage::start().await;
-    let line = stage.number().await;
-    stage.sql.batch_execute("update whatsapp_sessions set status = 'connected'").await.unwrap();
-    kill(&stage, &line).await;
-    let before = stage.settings(&line).await;
-    let answer = create(&stage, json!({})).await;
+    let app = TestApp::start().await;
+    let number = app.number().await;
+    app.sql.batch_execute("update whatsapp_sessions set status = 'connected'").await.unwrap();
+    kill(&app, &number).await;
+    let before = app.settings(&number).await;
+    let answer = create(&app, json!({})).await;
     assert_eq!((answer.status, &answer.json["code"]), (409, &json!("api_key_rejected")), "{answer:?}");
-    assert_eq!(stage.settings(&line).await, before);
+    assert_eq!(app.settings(&number).await, before);
 }
 
 /// The platform gives the same key again, and takes it now: that is no dead key.
 #[tokio::test]
 async fn a_key_that_the_platform_takes_after_all_is_not_called_dead() {
-    let stage = Stage::start().await;
-    let line = stage.number().await;
-    stage.settle_keys().await;
-    stage.set_token_end(&line, -1).await;
-    stage.end_waits(&line).await;
-    stage.world.platform.gate.inject_times("token", 1, refusal());
-    let answer = create(&stage, json!({})).await;
-    assert_eq!((answer.status, &answer.json["session"]), (200, &json!(line.session)), "{answer:?}");
+    let app = TestApp::start().await;
+    let number = app.number().await;
+    app.settle_keys().await;
+    app.set_token_end(&number, -1).await;
+    app.end_waits(&number).await;
+    app.stack.platform.faults.inject_times("token", 1, refusal());
+    let answer = create(&app, json!({})).await;
+    assert_eq!((answer.status, &answer.json["session"]), (200, &json!(number.session)), "{answer:?}");
     assert_eq!(answer.json["status"], "qr_issued", "{answer:?}");
 }
 
 /// Somebody switches the number off while its key is found dead.
 #[tokio::test]
 async fn a_number_that_is_switched_off_meanwhile_stays_off() {
-    let stage = Stage::start().await;
-    let line = stage.number().await;
-    kill(&stage, &line).await;
-    let before = stage.settings(&line).await;
-    let hold = stage.world.platform.gate.hold_one("token", Before);
+    let app = TestApp::start().await;
+    let number = app.number().await;
+    kill(&app, &number).await;
+    let before = app.settings(&number).await;
+    let hold = app.stack.platform.faults.hold_one("token", Before);
     let disconnect = async {
         hold.reached(1).await;
-        stage.sql.batch_execute("update messenger_integrations set is_active = false").await.unwrap();
+        app.sql.batch_execute("update messenger_integrations set is_active = false").await.unwrap();
         hold.release();
     };
-    let (answer, ()) = tokio::join!(create(&stage, json!({})), disconnect);
+    let (answer, ()) = tokio::join!(create(&app, json!({})), disconnect);
     assert_eq!(answer.status, 409, "{answer:?}");
-    assert_eq!(
-        (&stage.numbers().await[0]["is_active"], stage.settings(&line).await),
-        (&json!(false), before)
-    );
+    assert_eq!((&app.numbers().await[0]["is_active"], app.settings(&number).await), (&json!(false), before));
 }
 
 /// A number that somebody has disconnected is not what adding one brings back, though bringing it back was tried once.
 #[tokio::test]
 async fn a_disconnected_number_is_not_taken_up_by_adding_one() {
-    let stage = Stage::start().await;
-    let (first, off) = (stage.number().await, stage.number().await);
-    link(&stage, &first).await;
-    link(&stage, &off).await;
+    let app = TestApp::start().await;
+    let (first, off) = (app.number().await, app.number().await);
+    link(&app, &first).await;
+    link(&app, &off).await;
     let disconnect = "update messenger_integrations set is_active = false where id = $1";
-    stage.sql.execute(disconnect, &[&off.id]).await.unwrap();
-    stage.world.platform.gate.inject("create", Fault::Html);
-    assert_eq!(create(&stage, json!({"session": off.session})).await.status, 502);
-    stage.world.platform.gate.clear();
-    let added = create(&stage, json!({"add_new": true})).await;
+    app.sql.execute(disconnect, &[&off.id]).await.unwrap();
+    app.stack.platform.faults.inject("create", Fault::Html);
+    assert_eq!(create(&app, json!({"session": off.session})).await.status, 502);
+    app.stack.platform.faults.clear();
+    let added = create(&app, json!({"add_new": true})).await;
     assert_eq!(added.json["status"], "qr_issued", "{added:?}");
     assert_ne!(added.json["session"], json!(off.session));
-    let numbers = stage.numbers().await;
+    let numbers = app.numbers().await;
     assert_eq!((numbers.len(), &numbers[1]["is_active"]), (3, &json!(false)));
 }
 
@@ -238,92 +235,92 @@ async fn a_disconnected_number_is_not_taken_up_by_adding_one() {
 /// record, so that the next ordinary request finishes it.
 #[tokio::test]
 async fn a_recreation_that_died_is_finished_by_a_request_of_another_kind() {
-    let stage = Stage::start().await;
-    let line = stage.number().await;
-    link(&stage, &line).await;
-    stage.world.platform.behave(|manners| manners.repeated_create = RepeatedCreate::NewKey);
-    die_with_the_platforms_answer(&stage, json!({"force_recreate": true})).await;
+    let app = TestApp::start().await;
+    let number = app.number().await;
+    link(&app, &number).await;
+    app.stack.platform.behave(|behavior| behavior.repeated_create = RepeatedCreate::NewKey);
+    die_with_the_platforms_answer(&app, json!({"force_recreate": true})).await;
 
     // The old token serves for as long as the platform takes it.
-    assert_eq!(create(&stage, json!({})).await.json["status"], "connected");
-    kill(&stage, &line).await;
-    let answer = create(&stage, json!({})).await;
+    assert_eq!(create(&app, json!({})).await.json["status"], "connected");
+    kill(&app, &number).await;
+    let answer = create(&app, json!({})).await;
     assert_eq!(answer.status, 200, "{answer:?}");
-    let id = stage.settings(&line).await["wppSubOrgId"].as_str().unwrap().to_owned();
-    assert_eq!(stage.settings(&line).await["wppApiKey"], json!(stage.world.platform.key_of(&id)));
-    assert_eq!(stage.poll_qr(&line.session).await.status, 200);
+    let id = app.settings(&number).await["wppSubOrgId"].as_str().unwrap().to_owned();
+    assert_eq!(app.settings(&number).await["wppApiKey"], json!(app.stack.platform.key_of(&id)));
+    assert_eq!(app.poll_qr(&number.session).await.status, 200);
 }
 
 /// A first number whose creation died waits for its credentials: that comes before one more.
 #[tokio::test]
 async fn a_first_number_that_was_never_finished_is_finished_by_adding_one() {
-    let stage = Stage::start().await;
-    die_with_the_platforms_answer(&stage, json!({})).await;
-    let added = create(&stage, json!({"add_new": true})).await;
+    let app = TestApp::start().await;
+    die_with_the_platforms_answer(&app, json!({})).await;
+    let added = create(&app, json!({"add_new": true})).await;
     assert_eq!(added.json["status"], "qr_issued", "{added:?}");
-    let [row] = &stage.numbers().await[..] else { panic!("not one row") };
+    let [row] = &app.numbers().await[..] else { panic!("not one row") };
     assert_eq!((&row["is_primary"], &row["is_active"]), (&json!(true), &json!(true)));
-    assert_eq!(stage.world.platform.clients(), 1);
+    assert_eq!(app.stack.platform.clients(), 1);
 }
 
 /// The frontend repeats what failed with a 5xx: the new credentials are not replaced again by that.
 #[tokio::test]
 async fn a_recreation_that_failed_after_its_key_was_saved_goes_on_with_that_key() {
-    let stage = Stage::start().await;
-    stage.number().await;
-    stage.settle_keys().await;
-    stage.world.platform.behave(|manners| manners.repeated_create = RepeatedCreate::NewKey);
-    let before = stage.world.platform.create_calls();
-    stage.world.platform.gate.inject("start", Fault::Html);
-    let recreate = async || create(&stage, json!({"force_recreate": true})).await;
+    let app = TestApp::start().await;
+    app.number().await;
+    app.settle_keys().await;
+    app.stack.platform.behave(|behavior| behavior.repeated_create = RepeatedCreate::NewKey);
+    let before = app.stack.platform.create_calls();
+    app.stack.platform.faults.inject("start", Fault::Html);
+    let recreate = async || create(&app, json!({"force_recreate": true})).await;
     for _ in 0..2 {
         assert_eq!(recreate().await.status, 502);
     }
-    stage.world.platform.gate.clear();
+    app.stack.platform.faults.clear();
     assert_eq!(recreate().await.json["status"], "qr_issued");
-    assert_eq!(stage.world.platform.create_calls(), before + 1);
+    assert_eq!(app.stack.platform.create_calls(), before + 1);
 
     // Later, it is another wish.
-    stage.settle_keys().await;
+    app.settle_keys().await;
     assert_eq!(recreate().await.json["status"], "qr_issued");
-    assert_eq!(stage.world.platform.create_calls(), before + 2);
+    assert_eq!(app.stack.platform.create_calls(), before + 2);
 }
 
 /// Each of two clicks has its own key, and one creation serves them both: repeating either is no new wish.
 #[tokio::test]
 async fn an_idempotency_key_is_kept_with_the_creation_that_it_joined() {
-    let stage = Stage::start().await;
-    let line = stage.number().await;
-    link(&stage, &line).await;
-    stage.world.platform.behave(|manners| manners.repeated_create = RepeatedCreate::NewKey);
+    let app = TestApp::start().await;
+    let number = app.number().await;
+    link(&app, &number).await;
+    app.stack.platform.behave(|behavior| behavior.repeated_create = RepeatedCreate::NewKey);
     let recreate = async |key: &str| {
-        let event = Event::post("wpp-create").bearer(&stage.school.token).header("Idempotency-Key", key);
-        stage.invoke("wpp-create", event.json(&json!({"force_recreate": true})).v2()).await
+        let event = Event::post("wpp-create").bearer(&app.school.token).header("Idempotency-Key", key);
+        app.invoke("wpp-create", event.json(&json!({"force_recreate": true})).v2()).await
     };
-    stage.world.platform.gate.inject("create", Fault::Html);
+    app.stack.platform.faults.inject("create", Fault::Html);
     assert_eq!(recreate("one").await.status, 502);
-    stage.world.platform.gate.clear();
+    app.stack.platform.faults.clear();
     let done = recreate("two").await;
     assert_eq!(done.json["status"], "connected", "{done:?}");
-    stage.settle_keys().await;
-    let before = stage.world.platform.create_calls();
+    app.settle_keys().await;
+    let before = app.stack.platform.create_calls();
     for key in ["one", "two"] {
         assert_eq!(recreate(key).await.json["apiKey"], done.json["apiKey"], "{key}");
     }
-    assert_eq!(stage.world.platform.create_calls(), before);
+    assert_eq!(app.stack.platform.create_calls(), before);
 
     // One that came within the minute after another is bound to what that one brought.
     let recent = "update wpp_creations set finished_at = now() where finished_at is not null";
-    stage.sql.batch_execute(recent).await.unwrap();
+    app.sql.batch_execute(recent).await.unwrap();
     assert_eq!(recreate("soon").await.json["apiKey"], done.json["apiKey"]);
-    stage.settle_keys().await;
+    app.settle_keys().await;
     assert_eq!(recreate("soon").await.json["apiKey"], done.json["apiKey"]);
-    assert_eq!(stage.world.platform.create_calls(), before);
+    assert_eq!(app.stack.platform.create_calls(), before);
 
     // A request with no creation of its own has its key kept all the same.
     let use_it = async |body: Value| {
-        let event = Event::post("wpp-create").bearer(&stage.school.token).header("Idempotency-Key", "three");
-        stage.invoke("wpp-create", event.json(&body).v2()).await
+        let event = Event::post("wpp-create").bearer(&app.school.token).header("Idempotency-Key", "three");
+        app.invoke("wpp-create", event.json(&body).v2()).await
     };
     assert_eq!(use_it(json!({})).await.status, 200);
     assert_eq!(use_it(json!({"add_new": false, "unknown": "\u{0}"})).await.status, 200);
@@ -333,16 +330,16 @@ async fn an_idempotency_key_is_kept_with_the_creation_that_it_joined() {
 /// The refusal of a key says nothing once the platform has given the same key again.
 #[tokio::test]
 async fn a_key_that_was_refused_for_a_moment_serves_at_once_after_a_recreation() {
-    let stage = Stage::start().await;
-    let line = stage.number().await;
-    stage.settle_keys().await;
-    stage.set_token_end(&line, -1).await;
-    stage.world.platform.gate.inject_times("token", 1, refusal());
-    assert_eq!(stage.poll_qr(&line.session).await.status, 409);
-    let answer = create(&stage, json!({"force_recreate": true})).await;
+    let app = TestApp::start().await;
+    let number = app.number().await;
+    app.settle_keys().await;
+    app.set_token_end(&number, -1).await;
+    app.stack.platform.faults.inject_times("token", 1, refusal());
+    assert_eq!(app.poll_qr(&number.session).await.status, 409);
+    let answer = create(&app, json!({"force_recreate": true})).await;
     assert_eq!(
         (answer.json["session"].as_str(), answer.json["status"].as_str()),
-        (Some(&*line.session), Some("qr_issued"))
+        (Some(&*number.session), Some("qr_issued"))
     );
-    assert_eq!(stage.poll_qr(&line.session).await.status, 200);
+    assert_eq!(app.poll_qr(&number.session).await.status, 200);
 }

@@ -2,16 +2,16 @@
 
 #![allow(clippy::unwrap_used, reason = "a test fails where it stands")]
 
-mod scenes;
+mod fault_cases;
 
 use std::collections::BTreeMap;
 
+use fault_cases::{DATABASE, FAULTS, FaultCase, PLATFORM};
 use local::events::Event;
-use local::gate::Fault;
+use local::fault_injector::Fault;
 use local::lambda::{Answer, Options};
-use local::stage::Stage;
+use local::test_app::TestApp;
 use local::users::Signing;
-use scenes::{DATABASE, FAULTS, PLATFORM, Scene};
 use serde_json::{Value, json};
 use tokio_postgres::types::Json;
 
@@ -29,12 +29,12 @@ const CALLER: &str = "canary-of-a-caller";
 struct Secrets(BTreeMap<String, String>);
 
 impl Secrets {
-    fn new(stage: &Stage) -> Self {
+    fn new(app: &TestApp) -> Self {
         let mut secrets = Self::default();
-        secrets.add("WPP_SECRET", stage.world.platform.secret());
-        secrets.add_jwt("service role key", &stage.world.keys.service_role_key());
-        secrets.add("sb_secret key", stage.world.keys.secret_key());
-        secrets.add("SUPABASE_JWT_SECRET", stage.world.keys.jwt_secret());
+        secrets.add("WPP_SECRET", app.stack.platform.secret());
+        secrets.add_jwt("service role key", &app.stack.keys.service_role_key());
+        secrets.add("sb_secret key", app.stack.keys.secret_key());
+        secrets.add("SUPABASE_JWT_SECRET", app.stack.keys.jwt_secret());
         secrets.add("an upstream's words", UPSTREAM);
         secrets.add("another's setting", NEIGHBOUR);
         secrets.add("a caller's input", CALLER);
@@ -50,16 +50,16 @@ impl Secrets {
         jwt.split('.').skip(1).for_each(|part| self.add(what, part));
     }
 
-    /// All that the stage's schools and the platform's clients hold by now; of a key, what masking must hide.
-    async fn learn(&mut self, stage: &Stage) {
-        for row in stage.sql.query("select settings from messenger_integrations", &[]).await.unwrap() {
+    /// All that the app's schools and the platform's clients hold by now; of a key, what masking must hide.
+    async fn learn(&mut self, app: &TestApp) {
+        for row in app.sql.query("select settings from messenger_integrations", &[]).await.unwrap() {
             let Json(settings): Json<Value> = row.get(0);
             let text = |key: &str| settings[key].as_str().unwrap_or_default().to_owned();
             let (key, session) = (text("wppApiKey"), text("wppAccountNumber"));
             if !key.is_empty() {
                 self.add("API key", &key[6..key.len() - 4]);
             }
-            for token in stage.world.platform.tokens_of(&session).into_iter().chain([text("wppJwtToken")]) {
+            for token in app.stack.platform.tokens_of(&session).into_iter().chain([text("wppJwtToken")]) {
                 self.add_jwt("platform token", &token);
             }
         }
@@ -72,9 +72,9 @@ impl Secrets {
     }
 }
 
-/// A stage with all that came out of it.
+/// An app with all that came out of it.
 struct Search {
-    stage: Stage,
+    app: TestApp,
     secrets: Secrets,
     answers: Vec<(String, Answer)>,
     qrs: Vec<String>,
@@ -83,17 +83,17 @@ struct Search {
 impl Search {
     async fn begin(variables: &[(&str, &str)]) -> Self {
         let times = [("UPSTREAM_TIMEOUT_MS", "1500"), ("REQUEST_BUDGET_MS", "9000")];
-        let stage = Stage::start_with(&[&times[..], variables].concat(), Options::default()).await;
-        let secrets = Secrets::new(&stage);
-        Self { stage, secrets, answers: Vec::new(), qrs: Vec::new() }
+        let app = TestApp::start_with(&[&times[..], variables].concat(), Options::default()).await;
+        let secrets = Secrets::new(&app);
+        Self { app, secrets, answers: Vec::new(), qrs: Vec::new() }
     }
 
     /// One endpoint: well, and in each trouble.
     async fn drive(&mut self, endpoint: &'static str) {
         for trouble in FAULTS {
-            let scene = Scene::set(&self.stage, endpoint).await;
+            let scene = FaultCase::set(&self.app, endpoint).await;
             self.secrets.add_jwt("user token", &scene.school.token);
-            self.stage
+            self.app
                 .sql
                 .execute(
                     "update messenger_integrations set settings = settings || $1",
@@ -108,34 +108,34 @@ impl Search {
             assert_eq!(well.status, 200, "{endpoint} after {trouble}: {well:?}");
             self.answers.push((format!("{endpoint} well"), well));
             self.qrs.extend(
-                self.stage
-                    .world
+                self.app
+                    .stack
                     .platform
                     .session_of(&scene.school.id.to_string())
-                    .and_then(|session| self.stage.world.platform.qr_of(&session)),
+                    .and_then(|session| self.app.stack.platform.qr_of(&session)),
             );
         }
     }
 
     /// A project whose keys cannot be had: the one endpoint that needs no number.
     async fn drive_keys(&mut self) {
-        let token = self.stage.world.keys.token(&json!({"sub": self.stage.school.user}), Signing::Es256);
+        let token = self.app.stack.keys.token(&json!({"sub": self.app.school.user}), Signing::Es256);
         self.secrets.add_jwt("user token", &token);
         let refused = Fault::Status { status: 500, body: UPSTREAM.to_owned(), retry_after_s: None };
         let troubles = [refused, Fault::Body(UPSTREAM.to_owned()), Fault::Drop];
         for (name, trouble) in ["wpp-create", "wpp-qr", "wpp-status"].into_iter().zip(troubles) {
-            self.stage.world.supabase.gate.inject("jwks", trouble);
+            self.app.stack.supabase.faults.inject("jwks", trouble);
             let event = Event::post(name).bearer(&token).json(&json!({"session": "1"}));
-            let answer = self.stage.invoke(name, event.v2()).await;
+            let answer = self.app.invoke(name, event.v2()).await;
             assert_eq!(answer.status, 503, "{answer:?}");
             self.answers.push((format!("{name} without keys"), answer));
         }
-        self.stage.world.supabase.gate.clear();
+        self.app.stack.supabase.faults.clear();
     }
 
     /// What a caller sends wrongly must not be quoted either: it may be a password pasted into the wrong field.
     async fn send_wrongly(&mut self) {
-        let token = self.stage.school.token.clone();
+        let token = self.app.school.token.clone();
         let bodies = [
             format!(r#"{{"session": ["{CALLER}"], "force": "{CALLER}", "add_new": "{CALLER}"}}"#),
             format!(r#"{{"session": "{CALLER} ", "integration_id": "{CALLER}", "{CALLER}": 1}}"#),
@@ -147,12 +147,12 @@ impl Search {
         for name in ["wpp-create", "wpp-qr", "wpp-status"] {
             for body in &bodies {
                 let event = Event::post(name).bearer(&token).header("Content-Type", "application/json");
-                let answer = self.stage.invoke(name, event.body(body).v2()).await;
+                let answer = self.app.invoke(name, event.body(body).v2()).await;
                 self.answers.push((format!("{name} of {body}"), answer));
             }
             for bearer in [CALLER.to_owned(), format!("{token}{CALLER}"), format!("a.{CALLER}.b")] {
                 let event = Event::post(name).bearer(&bearer).header("X-Other", CALLER).query(CALLER, CALLER);
-                let answer = self.stage.invoke(name, event.json(&json!({CALLER: CALLER})).v1()).await;
+                let answer = self.app.invoke(name, event.json(&json!({CALLER: CALLER})).v1()).await;
                 assert_eq!(answer.status, 401);
                 self.answers.push((format!("{name} with a wrong bearer"), answer));
             }
@@ -161,8 +161,8 @@ impl Search {
 
     /// Looks through everything that came out.
     async fn end(mut self) {
-        self.secrets.add_jwt("user token", &self.stage.school.token);
-        self.secrets.learn(&self.stage).await;
+        self.secrets.add_jwt("user token", &self.app.school.token);
+        self.secrets.learn(&self.app).await;
         for (place, answer) in &self.answers {
             self.secrets.assert_none_in(place, &answer.raw.to_string());
             let mut rest = answer.json.clone();
@@ -175,7 +175,7 @@ impl Search {
             }
         }
         for name in ["wpp-create", "wpp-qr", "wpp-status"] {
-            let logs = self.stage.sandbox(name).logs().await;
+            let logs = self.app.sandbox(name).logs().await;
             assert!(logs.contains("answered") && logs.contains("refused"), "{name} logs nothing:\n{logs}");
             self.secrets.assert_none_in(&format!("the log of {name}"), &logs);
             assert!(!self.qrs.iter().any(|qr| logs.contains(qr.as_str())), "{name} logs a QR");

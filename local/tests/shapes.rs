@@ -9,8 +9,8 @@ use local::lambda::Answer;
 use local::postgres::{Postgres, Privileges, Storage, migrations};
 use local::shapes::{REFUSED, Refused, WORKING};
 use local::siblings::Siblings;
-use local::stage::Stage;
-use local::world::Organisation;
+use local::stack::Organisation;
+use local::test_app::TestApp;
 use serde_json::{Value, json};
 use tokio_postgres::types::Json;
 use uuid::Uuid;
@@ -19,7 +19,7 @@ const DUMP: &str = include_str!("dump.sql");
 
 /// A school, what it asks for and what it must see.
 struct School<'a> {
-    stage: &'a Stage,
+    app: &'a TestApp,
     siblings: Siblings,
     /// A new one for each shape: the platform remembers the others.
     own: Organisation,
@@ -33,7 +33,7 @@ impl School<'_> {
         let session = made.json["session"].as_str().unwrap().to_owned();
         let polled = self.post("wpp-qr", json!({"session": session})).await;
         assert_eq!((polled.status, &polled.json["qr"]), (200, &made.json["qrcode"]), "{polled:?}");
-        self.stage.world.platform.scan(&session).unwrap();
+        self.app.stack.platform.scan(&session).unwrap();
         self.assert_connected(&session).await;
         session
     }
@@ -51,7 +51,7 @@ impl School<'_> {
     }
 
     async fn post(&self, name: &str, body: Value) -> Answer {
-        self.stage.post_as(&self.own, name, body).await
+        self.app.post_as(&self.own, name, body).await
     }
 
     async fn disconnect(&self, session: &str) {
@@ -63,7 +63,7 @@ impl School<'_> {
 
     async fn row(&self, session: &str) -> Option<Uuid> {
         let row = "select id from messenger_integrations where settings ->> 'wppAccountNumber' = $1";
-        self.stage.sql.query_opt(row, &[&session]).await.unwrap().map(|row| row.get(0))
+        self.app.sql.query_opt(row, &[&session]).await.unwrap().map(|row| row.get(0))
     }
 
     async fn primaries(&self) -> Vec<String> {
@@ -74,24 +74,24 @@ impl School<'_> {
 }
 
 /// All that happens to an organisation's numbers.
-async fn whole_story(stage: &Stage) {
-    let own = stage.world.organisation("school").await.unwrap();
-    let school = School { stage, siblings: Siblings::of(&stage.world), own };
+async fn whole_story(app: &TestApp) {
+    let own = app.stack.organisation("school").await.unwrap();
+    let school = School { app, siblings: Siblings::of(&app.stack), own };
     let first = school.connect(json!({})).await;
     let second = school.connect(json!({"add_new": true})).await;
     assert_ne!(first, second);
     assert_eq!(school.primaries().await, std::slice::from_ref(&first));
     assert_eq!(school.siblings.send(school.own.id).await, Ok(()));
 
-    let before = stage.world.platform.gate.count("token");
+    let before = app.stack.platform.faults.count("token");
     let expire = r#"update messenger_integrations set settings = settings || '{"wppJwtExpiresAt": 1000}'"#;
-    stage.sql.execute(expire, &[]).await.unwrap();
+    app.sql.execute(expire, &[]).await.unwrap();
     for session in [&first, &second] {
         school.assert_connected(session).await;
         let answer = school.status(session, true).await;
         assert_eq!(answer.json["status"], "connected", "{answer:?}");
     }
-    assert_eq!(stage.world.platform.gate.count("token") - before, 2);
+    assert_eq!(app.stack.platform.faults.count("token") - before, 2);
 
     school.disconnect(&first).await;
     let left = school.status(&second, true).await;
@@ -113,14 +113,14 @@ async fn the_whole_story_of_a_number_is_the_same_in_every_shape_that_works() {
         ("as most, before", Privileges::Granted, WORKING[0].sql()),
     ];
     projects.extend(WORKING.iter().map(|shape| (shape.name, new, shape.sql())));
-    let stage = Arc::new(Stage::start().await);
+    let app = Arc::new(TestApp::start().await);
     let mut failed = Vec::new();
     for (name, privileges, tables) in projects {
         // Its own task, so that one failure does not hide the next.
-        let stage = stage.clone();
+        let app = app.clone();
         let story = tokio::spawn(async move {
-            stage.world.deploy(privileges, &tables).await.unwrap();
-            whole_story(&stage).await;
+            app.stack.deploy(privileges, &tables).await.unwrap();
+            whole_story(&app).await;
         });
         if story.await.is_err() {
             failed.push(name);

@@ -12,14 +12,14 @@ use fastrand::Rng;
 use futures_util::future::join_all;
 use local::clock::unix_ms;
 use local::events::Event as Request;
-use local::gate::{Fault, Point};
+use local::fault_injector::{Fault, Point};
 use local::lambda::{Answer, Options};
 use local::platform::RepeatedCreate;
 use local::postgres::Privileges;
 use local::shapes::{BASE, ONE_PRIMARY, TRIGGER_AND_ONE_SESSION_EACH};
 use local::siblings::{Event, Outcome, Siblings};
-use local::stage::Stage;
-use local::world::Organisation;
+use local::stack::Organisation;
+use local::test_app::TestApp;
 use serde_json::{Value, json};
 use uuid::Uuid;
 
@@ -36,46 +36,46 @@ const ACTS: usize = 40;
 const MAY_WAIT: [&str; 3] = ["creation_in_progress", "database_unavailable", "api_key_not_active"];
 const MAY_REFUSE: [&str; 3] = ["number_not_found", "api_key_rejected", "session_lost"];
 
-/// A stage whose tables were there before us.
-async fn stage(tables: &str) -> (Stage, Siblings) {
-    let stage = Stage::start_with(&[], Options { concurrency: CROWD, ..Options::default() }).await;
-    stage.world.deploy(Privileges::default(), tables).await.unwrap();
-    stage.world.seed(stage.school.id, stage.school.user, "school").await.unwrap();
-    let siblings = Siblings::of(&stage.world);
-    (stage, siblings)
+/// An app whose tables were there before us.
+async fn app(tables: &str) -> (TestApp, Siblings) {
+    let app = TestApp::start_with(&[], Options { concurrency: CROWD, ..Options::default() }).await;
+    app.stack.deploy(Privileges::default(), tables).await.unwrap();
+    app.stack.seed(app.school.id, app.school.user, "school").await.unwrap();
+    let siblings = Siblings::of(&app.stack);
+    (app, siblings)
 }
 
 /// A number of the school that waits for its phone: its row and its session.
-async fn number(stage: &Stage, school: &Organisation, request: Value) -> (Uuid, String) {
+async fn number(app: &TestApp, school: &Organisation, request: Value) -> (Uuid, String) {
     // A key of its own makes `add_new` another number, however far the last one is.
     let key = Uuid::new_v4().to_string();
     let event =
         Request::post("wpp-create").bearer(&school.token).json(&request).header("Idempotency-Key", &key);
-    let made = stage.invoke("wpp-create", event.v2()).await;
+    let made = app.invoke("wpp-create", event.v2()).await;
     assert_eq!((made.status, &made.json["status"]), (200, &json!("qr_issued")), "{}", made.body);
     let session = made.json["session"].as_str().unwrap().to_owned();
     let row = "select id from messenger_integrations where settings ->> 'wppAccountNumber' = $1";
-    (stage.sql.query_one(row, &[&session]).await.unwrap().get(0), session)
+    (app.sql.query_one(row, &[&session]).await.unwrap().get(0), session)
 }
 
 /// One that a phone is linked with, as a page has seen.
-async fn linked(stage: &Stage, school: &Organisation, request: Value) -> (Uuid, String) {
-    let number = number(stage, school, request).await;
-    stage.world.platform.scan(&number.1).unwrap();
-    assert_eq!(look(stage, school, &number.1).await, "connected");
+async fn linked(app: &TestApp, school: &Organisation, request: Value) -> (Uuid, String) {
+    let number = number(app, school, request).await;
+    app.stack.platform.scan(&number.1).unwrap();
+    assert_eq!(look(app, school, &number.1).await, "connected");
     number
 }
 
 /// What the platform says of a session, as a page hears it.
-async fn look(stage: &Stage, school: &Organisation, session: &str) -> Value {
-    let answer = stage.post_as(school, "wpp-status", json!({"session_name": session, "force": true})).await;
+async fn look(app: &TestApp, school: &Organisation, session: &str) -> Value {
+    let answer = app.post_as(school, "wpp-status", json!({"session_name": session, "force": true})).await;
     assert_eq!(answer.status, 200, "{}", answer.body);
     answer.json["status"].clone()
 }
 
 /// What was noted of it.
-async fn noted(stage: &Stage, session: &str) -> Value {
-    stage.post("wpp-status", json!({"session_name": session, "force": false})).await.json["status"].clone()
+async fn noted(app: &TestApp, session: &str) -> Value {
+    app.post("wpp-status", json!({"session_name": session, "force": false})).await.json["status"].clone()
 }
 
 async fn primaries(siblings: &Siblings, school: &Organisation) -> Vec<Uuid> {
@@ -89,17 +89,17 @@ fn id(row: &Value) -> Uuid {
 
 #[tokio::test]
 async fn a_second_number_that_works_is_primary_once_the_first_is_disconnected() {
-    let (stage, siblings) = stage(BASE).await;
+    let (app, siblings) = app(BASE).await;
     for next in ["wpp-status", "wpp-create"] {
-        let school = stage.world.organisation(next).await.unwrap();
-        let (first, _) = linked(&stage, &school, json!({})).await;
-        let (second, session) = linked(&stage, &school, json!({"add_new": true})).await;
+        let school = app.stack.organisation(next).await.unwrap();
+        let (first, _) = linked(&app, &school, json!({})).await;
+        let (second, session) = linked(&app, &school, json!({"add_new": true})).await;
         assert_eq!(primaries(&siblings, &school).await, [first]);
         siblings.disconnect(school.id, first).await.unwrap();
         assert_eq!(siblings.send(school.id).await.unwrap_err().status, 400);
         let body =
             if next == "wpp-status" { json!({"session_name": session, "force": true}) } else { json!({}) };
-        let answer = stage.post_as(&school, next, body).await;
+        let answer = app.post_as(&school, next, body).await;
         assert_eq!(answer.json["status"], "connected", "{next}: {}", answer.body);
         assert_eq!(primaries(&siblings, &school).await, [second], "{next}");
         assert_eq!(siblings.send(school.id).await, Ok(()), "{next}");
@@ -108,41 +108,41 @@ async fn a_second_number_that_works_is_primary_once_the_first_is_disconnected() 
 
 #[tokio::test]
 async fn connect_another_one_goes_on_with_the_first_that_no_phone_was_linked_with() {
-    let (stage, siblings) = stage(BASE).await;
-    let first = stage.post("wpp-create", json!({})).await.json;
-    let another = stage.post("wpp-create", json!({"add_new": true})).await.json;
+    let (app, siblings) = app(BASE).await;
+    let first = app.post("wpp-create", json!({})).await.json;
+    let another = app.post("wpp-create", json!({"add_new": true})).await.json;
     assert_eq!((&another["session"], &another["qrcode"]), (&first["session"], &first["qrcode"]));
     let session = first["session"].as_str().unwrap();
-    stage.world.platform.scan(session).unwrap();
-    assert_eq!(look(&stage, &stage.school, session).await, "connected");
-    assert_eq!(siblings.listed(stage.school.id).await.unwrap().len(), 1);
-    assert_eq!(siblings.send(stage.school.id).await, Ok(()));
+    app.stack.platform.scan(session).unwrap();
+    assert_eq!(look(&app, &app.school, session).await, "connected");
+    assert_eq!(siblings.listed(app.school.id).await.unwrap().len(), 1);
+    assert_eq!(siblings.send(app.school.id).await, Ok(()));
 }
 
 /// The list gives the mark to the oldest row that is left: here one that nobody has scanned.
 #[tokio::test]
 async fn a_linked_number_is_primary_where_the_list_marked_one_that_is_not() {
-    let (stage, siblings) = stage(BASE).await;
-    let school = &stage.school;
-    let (first, _) = linked(&stage, school, json!({})).await;
-    let (second, _) = number(&stage, school, json!({"add_new": true})).await;
-    let (third, session) = linked(&stage, school, json!({"add_new": true})).await;
+    let (app, siblings) = app(BASE).await;
+    let school = &app.school;
+    let (first, _) = linked(&app, school, json!({})).await;
+    let (second, _) = number(&app, school, json!({"add_new": true})).await;
+    let (third, session) = linked(&app, school, json!({"add_new": true})).await;
     siblings.delete(school.id, first).await.unwrap();
     assert_eq!(primaries(&siblings, school).await, [second]);
-    assert_eq!(look(&stage, school, &session).await, "connected");
+    assert_eq!(look(&app, school, &session).await, "connected");
     assert_eq!(primaries(&siblings, school).await, [third]);
     assert_eq!(siblings.send(school.id).await, Ok(()));
 }
 
 #[tokio::test]
 async fn a_number_is_not_primary_beside_another_providers_that_is_in_use() {
-    let (stage, siblings) = stage(BASE).await;
-    let school = &stage.school;
+    let (app, siblings) = app(BASE).await;
+    let school = &app.school;
     let other = siblings.add(school.id, "green_api", json!({})).await.unwrap();
-    let (number, session) = linked(&stage, school, json!({})).await;
+    let (number, session) = linked(&app, school, json!({})).await;
     assert_eq!(primaries(&siblings, school).await, [other]);
     siblings.switch(other, false).await.unwrap();
-    assert_eq!(look(&stage, school, &session).await, "connected");
+    assert_eq!(look(&app, school, &session).await, "connected");
     assert_eq!(primaries(&siblings, school).await, [number]);
     assert_eq!(siblings.send(school.id).await, Ok(()));
 }
@@ -150,60 +150,60 @@ async fn a_number_is_not_primary_beside_another_providers_that_is_in_use() {
 #[tokio::test]
 async fn creations_that_fail_leave_no_row_and_the_siblings_first_one_is_primary() {
     const ATTEMPTS: usize = 100;
-    let (stage, siblings) = stage(BASE).await;
-    stage.world.platform.gate.inject("create", Fault::status(503));
+    let (app, siblings) = app(BASE).await;
+    app.stack.platform.faults.inject("create", Fault::status(503));
     for _ in 0..ATTEMPTS / CROWD + 1 {
-        let requests = (0..CROWD).map(|_| stage.post("wpp-create", json!({"add_new": true})));
+        let requests = (0..CROWD).map(|_| app.post("wpp-create", json!({"add_new": true})));
         for answer in join_all(requests).await {
             assert!(answer.status >= 500 && answer.json["retryable"] == true, "{}", answer.body);
         }
-        assert_eq!(siblings.listed(stage.school.id).await.unwrap(), [] as [Value; 0]);
+        assert_eq!(siblings.listed(app.school.id).await.unwrap(), [] as [Value; 0]);
     }
-    let other = siblings.add(stage.school.id, "green_api", json!({})).await.unwrap();
-    assert_eq!(primaries(&siblings, &stage.school).await, [other]);
-    stage.world.platform.gate.clear();
-    linked(&stage, &stage.school, json!({"add_new": true})).await;
-    assert_eq!(siblings.listed(stage.school.id).await.unwrap().len(), 2);
-    assert_eq!(stage.world.platform.clients(), 1);
+    let other = siblings.add(app.school.id, "green_api", json!({})).await.unwrap();
+    assert_eq!(primaries(&siblings, &app.school).await, [other]);
+    app.stack.platform.faults.clear();
+    linked(&app, &app.school, json!({"add_new": true})).await;
+    assert_eq!(siblings.listed(app.school.id).await.unwrap().len(), 2);
+    assert_eq!(app.stack.platform.clients(), 1);
 }
 
 #[tokio::test]
 async fn a_row_of_the_mirror_that_changes_its_session_takes_the_whole_state_with_it() {
-    let (stage, siblings) = stage(&TRIGGER_AND_ONE_SESSION_EACH.sql()).await;
-    let school = &stage.school;
-    let (first, session) = linked(&stage, school, json!({})).await;
+    let (app, siblings) = app(&TRIGGER_AND_ONE_SESSION_EACH.sql()).await;
+    let school = &app.school;
+    let (first, session) = linked(&app, school, json!({})).await;
     // A platform that gives the dead key again makes the number move to another id, and so to another session.
-    stage.settle_keys().await;
-    let key = stage.world.platform.key_of(&school.id.to_string()).unwrap();
-    stage.world.platform.revoke_key(&key);
+    app.settle_keys().await;
+    let key = app.stack.platform.key_of(&school.id.to_string()).unwrap();
+    app.stack.platform.revoke_key(&key);
     let same = json!({"apiKey": key, "session": session}).to_string();
-    stage.world.platform.gate.inject_times("create", 1, Fault::Body(same));
-    let moved = stage.post("wpp-create", json!({"force_recreate": true})).await;
+    app.stack.platform.faults.inject_times("create", 1, Fault::Body(same));
+    let moved = app.post("wpp-create", json!({"force_recreate": true})).await;
     assert_eq!(moved.json["status"], "qr_issued", "{}", moved.body);
     let moved = moved.json["session"].as_str().unwrap();
     assert_ne!(moved, session);
-    assert_eq!(noted(&stage, moved).await, "qr_issued");
-    assert_eq!(stage.mirror(moved).await["status"], "qr_issued");
+    assert_eq!(noted(&app, moved).await, "qr_issued");
+    assert_eq!(app.mirror(moved).await["status"], "qr_issued");
 
-    stage.world.platform.scan(moved).unwrap();
-    assert_eq!(look(&stage, school, moved).await, "connected");
-    let (_, other) = linked(&stage, school, json!({"add_new": true})).await;
+    app.stack.platform.scan(moved).unwrap();
+    assert_eq!(look(&app, school, moved).await, "connected");
+    let (_, other) = linked(&app, school, json!({"add_new": true})).await;
     siblings.disconnect(school.id, first).await.unwrap();
-    assert_eq!(look(&stage, school, &other).await, "connected");
-    assert_eq!(noted(&stage, &other).await, "connected");
-    assert_eq!(stage.mirror(&other).await["status"], "connected");
+    assert_eq!(look(&app, school, &other).await, "connected");
+    assert_eq!(noted(&app, &other).await, "connected");
+    assert_eq!(app.mirror(&other).await["status"], "connected");
 }
 
 #[tokio::test]
 async fn an_old_key_that_a_sibling_wrote_back_is_a_dead_key_and_is_replaced_at_once() {
-    let (stage, siblings) = stage(BASE).await;
-    let (platform, school) = (&stage.world.platform, &stage.school);
-    platform.behave(|manners| manners.repeated_create = RepeatedCreate::NewKey);
-    let (row, session) = linked(&stage, school, json!({})).await;
+    let (app, siblings) = app(BASE).await;
+    let (platform, school) = (&app.stack.platform, &app.school);
+    platform.behave(|behavior| behavior.repeated_create = RepeatedCreate::NewKey);
+    let (row, session) = linked(&app, school, json!({})).await;
     let expired = json!({"wppJwtExpiresAt": 1000});
     siblings.save_settings(school.id, row, expired).await.unwrap();
     let sending = siblings.begin_sending(school.id).await.unwrap();
-    let recreated = stage.post("wpp-create", json!({"force_recreate": true})).await;
+    let recreated = app.post("wpp-create", json!({"force_recreate": true})).await;
     assert_eq!(recreated.status, 200, "{}", recreated.body);
     siblings.finish_sending(sending).await.unwrap();
     platform.forget_tokens();
@@ -212,7 +212,7 @@ async fn an_old_key_that_a_sibling_wrote_back_is_a_dead_key_and_is_replaced_at_o
         ("wpp-status", json!({"session_name": session, "force": true})),
         ("wpp-qr", json!({"session": session})),
     ] {
-        let answer = stage.post(name, body).await;
+        let answer = app.post(name, body).await;
         assert_eq!(
             (answer.status, &answer.json["code"]),
             (409, &json!("api_key_rejected")),
@@ -221,9 +221,9 @@ async fn an_old_key_that_a_sibling_wrote_back_is_a_dead_key_and_is_replaced_at_o
         );
     }
     let creates = platform.create_calls();
-    let again = stage.post("wpp-create", json!({"force_recreate": true})).await;
+    let again = app.post("wpp-create", json!({"force_recreate": true})).await;
     assert_eq!((again.status, platform.create_calls()), (200, creates + 1), "{}", again.body);
-    assert_eq!(look(&stage, school, again.json["session"].as_str().unwrap()).await, again.json["status"]);
+    assert_eq!(look(&app, school, again.json["session"].as_str().unwrap()).await, again.json["status"]);
 }
 
 /// What every answer of ours is, whatever the siblings do meanwhile.
@@ -244,14 +244,14 @@ fn assert_clear(name: &str, answer: &Answer, what: &str) {
     }
 }
 
-async fn assert_no_deadlock(stage: &Stage) {
-    let logs = stage.world.postgres.logs().await;
+async fn assert_no_deadlock(app: &TestApp) {
+    let logs = app.stack.postgres.logs().await;
     assert!(!logs.contains("deadlock detected"), "{logs}");
 }
 
-async fn exist(stage: &Stage, rows: &[Uuid]) -> bool {
+async fn exist(app: &TestApp, rows: &[Uuid]) -> bool {
     let found = "select exists (select from messenger_integrations where id = any ($1))";
-    stage.sql.query_one(found, &[&rows]).await.unwrap().get(0)
+    app.sql.query_one(found, &[&rows]).await.unwrap().get(0)
 }
 
 /// Requests, each for a school with a linked number whose token has ended and another provider's row beside it.
@@ -273,33 +273,33 @@ struct Middle {
     session: String,
 }
 
-async fn middle(stage: &Stage, siblings: &Siblings) -> Middle {
-    let school = stage.world.organisation("middle").await.unwrap();
-    let (number, session) = linked(stage, &school, json!({})).await;
+async fn middle(app: &TestApp, siblings: &Siblings) -> Middle {
+    let school = app.stack.organisation("middle").await.unwrap();
+    let (number, session) = linked(app, &school, json!({})).await;
     let other = siblings.add(school.id, "green_api", json!({})).await.unwrap();
-    stage.settle_keys().await;
+    app.settle_keys().await;
     siblings.save_settings(school.id, number, json!({"wppJwtExpiresAt": 1000})).await.unwrap();
-    stage.forget_calls();
+    app.forget_calls();
     Middle { school, number, other, session }
 }
 
 impl Middle {
-    async fn ask(&self, stage: &Stage, (name, body): (&str, &str)) -> Answer {
+    async fn ask(&self, app: &TestApp, (name, body): (&str, &str)) -> Answer {
         let body: Value = serde_json::from_str(&body.replace('?', &self.session)).unwrap();
-        stage.post_as(&self.school, name, body).await
+        app.post_as(&self.school, name, body).await
     }
 
     /// The request, with a sibling's act just before it calls this endpoint.
     async fn ask_amid(
         &self,
-        stage: &Stage,
+        app: &TestApp,
         siblings: &Siblings,
         request: (&str, &str),
         endpoint: &str,
         act: &str,
     ) -> Answer {
         let sending = siblings.begin_sending(self.school.id).await.unwrap();
-        let hold = stage.world.supabase.gate.hold_one(endpoint, Point::Before);
+        let hold = app.stack.supabase.faults.hold_one(endpoint, Point::Before);
         let (school, number) = (self.school.id, self.number);
         let meanwhile = async {
             hold.reached(1).await;
@@ -313,29 +313,29 @@ impl Middle {
             }
             hold.release();
         };
-        tokio::join!(self.ask(stage, request), meanwhile).0
+        tokio::join!(self.ask(app, request), meanwhile).0
     }
 }
 
 #[tokio::test]
 async fn an_act_between_any_two_steps_of_a_request_leaves_a_clear_answer_and_a_number_that_can_be_had() {
-    let (stage, siblings) = stage(BASE).await;
-    stage.world.platform.behave(|manners| manners.repeated_create = RepeatedCreate::NewKey);
+    let (app, siblings) = app(BASE).await;
+    app.stack.platform.behave(|behavior| behavior.repeated_create = RepeatedCreate::NewKey);
     let mut cells = 0;
     for request in REQUESTS {
-        let undisturbed = middle(&stage, &siblings).await;
-        assert_clear(request.0, &undisturbed.ask(&stage, request).await, "undisturbed");
-        let calls = stage.world.supabase.gate.counts();
+        let undisturbed = middle(&app, &siblings).await;
+        assert_clear(request.0, &undisturbed.ask(&app, request).await, "undisturbed");
+        let calls = app.stack.supabase.faults.counts();
         for endpoint in calls.keys().filter(|endpoint| endpoint.starts_with("rpc/")) {
             for act in ACTS_BETWEEN {
                 let what = format!("{act} before {endpoint} of {request:?}");
-                let middle = middle(&stage, &siblings).await;
-                let answer = middle.ask_amid(&stage, &siblings, request, endpoint, act).await;
+                let middle = middle(&app, &siblings).await;
+                let answer = middle.ask_amid(&app, &siblings, request, endpoint, act).await;
                 assert_clear(request.0, &answer, &what);
                 if act.starts_with('d') {
-                    assert!(!exist(&stage, &[middle.number]).await, "{what}: the row is back");
+                    assert!(!exist(&app, &[middle.number]).await, "{what}: the row is back");
                 }
-                let next = middle.ask(&stage, ("wpp-create", r#"{"force_recreate": true}"#)).await;
+                let next = middle.ask(&app, ("wpp-create", r#"{"force_recreate": true}"#)).await;
                 assert_eq!(next.status, 200, "{what}, then: {}", next.body);
                 assert_clear("wpp-create", &next, &what);
                 cells += 1;
@@ -344,12 +344,12 @@ async fn an_act_between_any_two_steps_of_a_request_leaves_a_clear_answer_and_a_n
     }
     println!("{cells} acts between two steps");
     assert!(cells >= REQUESTS.len() * 2 * ACTS_BETWEEN.len());
-    assert_no_deadlock(&stage).await;
+    assert_no_deadlock(&app).await;
 }
 
 /// All of them at once.
 struct Crowd {
-    stage: Stage,
+    app: TestApp,
     siblings: Siblings,
     schools: Vec<Organisation>,
     deleted: Mutex<Vec<Uuid>>,
@@ -367,7 +367,7 @@ impl Crowd {
         let number = row["id"].as_str().map(|id| id.parse::<Uuid>().unwrap());
         let ask = async |name: &str, body: Value| {
             let what = format!("{name} {body}").replace(session, "?");
-            let answer = self.stage.post_as(school, name, body).await;
+            let answer = self.app.post_as(school, name, body).await;
             assert_clear(name, &answer, &what);
             self.seen.lock().unwrap().insert(format!("{what} {}", answer.status));
         };
@@ -397,7 +397,7 @@ impl Crowd {
             (13, _) => self.check(self.siblings.report(session, Event::Qr("2@told")).await),
             (14, _) => self.check(self.siblings.report(session, Event::Connected).await),
             // There may be no QR to scan.
-            _ => drop(self.stage.world.platform.scan(session)),
+            _ => drop(self.app.stack.platform.scan(session)),
         }
     }
 
@@ -420,25 +420,25 @@ impl Crowd {
 }
 
 async fn survive(tables: &str, is_strict: bool) {
-    let (stage, siblings) = stage(tables).await;
-    stage.world.platform.behave(|manners| manners.repeated_create = RepeatedCreate::NewKey);
+    let (app, siblings) = app(tables).await;
+    app.stack.platform.behave(|behavior| behavior.repeated_create = RepeatedCreate::NewKey);
     let mut schools = Vec::new();
     for _ in 0..SCHOOLS {
-        schools.push(stage.world.organisation("crowd").await.unwrap());
+        schools.push(app.stack.organisation("crowd").await.unwrap());
     }
     let (deleted, seen) = (Mutex::default(), Mutex::default());
-    let crowd = Arc::new(Crowd { stage, siblings, schools, deleted, seen, is_strict });
+    let crowd = Arc::new(Crowd { app, siblings, schools, deleted, seen, is_strict });
     let seconds = std::env::var("SIBLINGS_SECONDS").ok().and_then(|seconds| seconds.parse::<i64>().ok());
     let until_ms = seconds.map(|seconds| unix_ms() + seconds * 1000);
     let people =
         (0..CROWD as u64).map(|nth| tokio::spawn(crowd.clone().person(Rng::with_seed(nth), until_ms)));
     let acts: usize = join_all(people).await.into_iter().map(Result::unwrap).sum();
-    assert_no_deadlock(&crowd.stage).await;
+    assert_no_deadlock(&crowd.app).await;
     let deleted = crowd.deleted.lock().unwrap().clone();
     assert!(!deleted.is_empty());
-    assert!(!exist(&crowd.stage, &deleted).await, "a deleted row is back");
+    assert!(!exist(&crowd.app, &deleted).await, "a deleted row is back");
     for school in &crowd.schools {
-        let made = crowd.stage.post_as(school, "wpp-create", json!({"force_recreate": true})).await;
+        let made = crowd.app.post_as(school, "wpp-create", json!({"force_recreate": true})).await;
         assert_eq!(made.status, 200, "{}", made.body);
         assert_clear("wpp-create", &made, "afterwards");
     }

@@ -4,70 +4,70 @@
 
 use serde_json::{Value, json};
 
-use local::gate::Point;
+use local::fault_injector::Point;
 use local::lambda::Answer;
 use local::platform::{LetterCase, QrField, QrForm};
-use local::stage::Stage;
+use local::test_app::TestApp;
 
 /// What the platform shows for a session now.
-fn qr_of(stage: &Stage, session: &str) -> Value {
-    json!(stage.world.platform.qr_of(session).unwrap())
+fn qr_of(app: &TestApp, session: &str) -> Value {
+    json!(app.stack.platform.qr_of(session).unwrap())
 }
 
-async fn look(stage: &Stage) -> Answer {
-    stage.post("wpp-status", json!({"force": true})).await
+async fn look(app: &TestApp) -> Answer {
+    app.post("wpp-status", json!({"force": true})).await
 }
 
 #[tokio::test]
 async fn a_number_that_needs_a_qr_costs_one_database_request_and_asks_the_platform_side_by_side() {
-    let stage = Stage::start().await;
-    let line = stage.number().await;
-    let gate = &stage.world.platform.gate;
-    let (status, qr) = (gate.hold("status", Point::Before), gate.hold("qr", Point::Before));
-    let (answer, ()) = tokio::join!(look(&stage), async {
+    let app = TestApp::start().await;
+    let number = app.number().await;
+    let faults = &app.stack.platform.faults;
+    let (status, qr) = (faults.hold("status", Point::Before), faults.hold("qr", Point::Before));
+    let (answer, ()) = tokio::join!(look(&app), async {
         status.reached(1).await;
         qr.reached(1).await;
         status.release();
         qr.release();
     });
     assert_eq!(answer.json["status"], "qr_issued", "{answer:?}");
-    assert_eq!(answer.json["qrcode"], qr_of(&stage, &line.session));
-    assert_eq!(answer.json["account_number"], json!(line.session));
+    assert_eq!(answer.json["qrcode"], qr_of(&app, &number.session));
+    assert_eq!(answer.json["account_number"], json!(number.session));
     assert_eq!(answer.headers["cache-control"], "no-store");
-    assert_eq!(stage.calls(), json!({"rpc/wpp_find_number": 1, "status": 1, "qr": 1}));
+    assert_eq!(app.calls(), json!({"rpc/wpp_find_number": 1, "status": 1, "qr": 1}));
 }
 
 #[tokio::test]
 async fn a_connected_number_costs_one_database_and_one_platform_request() {
-    let stage = Stage::start().await;
-    let line = stage.number().await;
-    stage.world.platform.scan(&line.session).unwrap();
-    look(&stage).await;
-    stage.forget_calls();
-    let answer = look(&stage).await;
+    let app = TestApp::start().await;
+    let number = app.number().await;
+    app.stack.platform.scan(&number.session).unwrap();
+    look(&app).await;
+    app.forget_calls();
+    let answer = look(&app).await;
     assert_eq!(answer.json["status"], "connected", "{answer:?}");
-    assert_eq!(answer.json["account_number"], json!(line.session));
-    assert_eq!(stage.calls(), json!({"rpc/wpp_find_number": 1, "status": 1}));
+    assert_eq!(answer.json["account_number"], json!(number.session));
+    assert_eq!(app.calls(), json!({"rpc/wpp_find_number": 1, "status": 1}));
 }
 
 /// The original took two numbers for none, or answered for the first whichever was named.
 #[tokio::test]
 async fn each_number_of_an_organisation_is_told_by_its_session_its_name_and_its_row() {
-    let stage = Stage::start().await;
-    let (first, second) = (stage.number().await, stage.number().await);
-    stage.world.platform.scan(&second.session).unwrap();
-    for (line, status) in [(&first, "qr_issued"), (&second, "connected")] {
+    let app = TestApp::start().await;
+    let (first, second) = (app.number().await, app.number().await);
+    app.stack.platform.scan(&second.session).unwrap();
+    for (number, status) in [(&first, "qr_issued"), (&second, "connected")] {
         for name in [
-            json!({"session": line.session}),
-            json!({"session_name": line.session}),
-            json!({"session_name": format!("wpp_{}", line.session)}),
-            json!({"integration_id": line.id.to_string()}),
+            json!({"session": number.session}),
+            json!({"session_name": number.session}),
+            json!({"session_name": format!("wpp_{}", number.session)}),
+            json!({"integration_id": number.id.to_string()}),
         ] {
             let mut ask = name.clone();
             ask["force"] = json!(true);
-            let answer = stage.post("wpp-status", ask).await;
+            let answer = app.post("wpp-status", ask).await;
             assert_eq!(answer.json["status"], status, "{name}: {answer:?}");
-            assert_eq!(answer.json["account_number"], json!(line.session), "{name}");
+            assert_eq!(answer.json["account_number"], json!(number.session), "{name}");
         }
     }
 }
@@ -75,71 +75,71 @@ async fn each_number_of_an_organisation_is_told_by_its_session_its_name_and_its_
 /// The original found one that is not primary and then did not use it.
 #[tokio::test]
 async fn without_a_name_the_primary_is_meant_and_any_active_number_where_there_is_none() {
-    let stage = Stage::start().await;
-    let (first, second) = (stage.number().await, stage.number().await);
+    let app = TestApp::start().await;
+    let (first, second) = (app.number().await, app.number().await);
     let switch = "update messenger_integrations set is_primary = $2, is_active = $3 where id = $1";
     let meant = async |id, is_primary: bool, is_active: bool| {
-        stage.sql.execute(switch, &[id, &is_primary, &is_active]).await.unwrap();
-        look(&stage).await.json
+        app.sql.execute(switch, &[id, &is_primary, &is_active]).await.unwrap();
+        look(&app).await.json
     };
     assert_eq!(meant(&first.id, true, true).await["account_number"], json!(first.session));
     assert_eq!(meant(&first.id, false, false).await["account_number"], json!(second.session));
     assert_eq!(meant(&first.id, false, true).await["account_number"], json!(first.session));
     assert_eq!(meant(&second.id, true, true).await["account_number"], json!(second.session));
     // A primary that has lost its credentials is no number to ask about where there is another.
-    stage.merge(&second, json!({"wppApiKey": null})).await;
-    assert_eq!(look(&stage).await.json["account_number"], json!(first.session));
-    let named = stage.post("wpp-status", json!({"session": second.session})).await;
+    app.merge(&second, json!({"wppApiKey": null})).await;
+    assert_eq!(look(&app).await.json["account_number"], json!(first.session));
+    let named = app.post("wpp-status", json!({"session": second.session})).await;
     assert_eq!((named.status, &named.json["status"]), (200, &json!("disconnected")), "{named:?}");
     assert!(named.json["message"].as_str().unwrap().contains("not been connected yet"), "{named:?}");
 }
 
 #[tokio::test]
 async fn an_empty_name_is_none() {
-    let stage = Stage::start().await;
-    let (primary, second) = (stage.number().await, stage.number().await);
+    let app = TestApp::start().await;
+    let (primary, second) = (app.number().await, app.number().await);
     for (ask, meant) in [
         (json!({"session": "", "session_name": second.session}), &second),
         (json!({"session": "", "session_name": "", "integration_id": second.id}), &second),
         (json!({"session": "", "session_name": null, "integration_id": ""}), &primary),
     ] {
-        let answer = stage.post("wpp-status", ask.clone()).await;
+        let answer = app.post("wpp-status", ask.clone()).await;
         assert_eq!(answer.json["account_number"], json!(meant.session), "{ask}");
     }
 }
 
 #[tokio::test]
 async fn an_organisation_without_a_number_is_disconnected_and_the_platform_is_not_asked() {
-    let stage = Stage::start().await;
-    let answer = look(&stage).await;
+    let app = TestApp::start().await;
+    let answer = look(&app).await;
     assert_eq!(answer.json["status"], "disconnected", "{answer:?}");
     assert!(answer.json["message"].is_string(), "{answer:?}");
-    assert_eq!(stage.calls(), json!({"rpc/wpp_find_number": 1}));
+    assert_eq!(app.calls(), json!({"rpc/wpp_find_number": 1}));
 }
 
 /// The original said `disconnected` here too.
 #[tokio::test]
 async fn a_number_that_is_not_the_organisations_is_not_found() {
-    let stage = Stage::start().await;
-    let line = stage.number().await;
-    let stranger = stage.world.organisation("stranger").await.unwrap();
+    let app = TestApp::start().await;
+    let number = app.number().await;
+    let stranger = app.stack.organisation("stranger").await.unwrap();
     for ask in [
-        json!({"session": line.session}),
-        json!({"integration_id": line.id.to_string()}),
+        json!({"session": number.session}),
+        json!({"integration_id": number.id.to_string()}),
         json!({"session": "0000"}),
     ] {
-        let answer = stage.post_as(&stranger, "wpp-status", ask).await;
+        let answer = app.post_as(&stranger, "wpp-status", ask).await;
         assert_eq!((answer.status, &answer.json["code"]), (404, &json!("number_not_found")), "{answer:?}");
     }
-    let answer = stage.post("wpp-status", json!({"integration_id": "7"})).await;
+    let answer = app.post("wpp-status", json!({"integration_id": "7"})).await;
     assert_eq!((answer.status, &answer.json["code"]), (400, &json!("invalid_request")), "{answer:?}");
-    assert_eq!(stage.calls(), json!({"rpc/wpp_find_number": 3}));
+    assert_eq!(app.calls(), json!({"rpc/wpp_find_number": 3}));
 }
 
 #[tokio::test]
 async fn every_word_of_the_platform_is_understood_in_any_letter_case() {
-    let stage = Stage::start().await;
-    let line = stage.number().await;
+    let app = TestApp::start().await;
+    let number = app.number().await;
     for (word, expected) in [
         ("connected", "connected"),
         ("ready", "connected"),
@@ -151,9 +151,9 @@ async fn every_word_of_the_platform_is_understood_in_any_letter_case() {
         ("never_heard_of", "qr_issued"),
     ] {
         for case in [LetterCase::Lower, LetterCase::Upper, LetterCase::Title] {
-            stage.world.platform.behave(|manners| manners.status_case = case);
-            stage.world.platform.set_status(&line.session, word).unwrap();
-            let answer = look(&stage).await;
+            app.stack.platform.behave(|behavior| behavior.status_case = case);
+            app.stack.platform.set_status(&number.session, word).unwrap();
+            let answer = look(&app).await;
             assert_eq!(answer.json["status"], expected, "{word} {case:?}: {answer:?}");
             assert_eq!(answer.json.get("qrcode").is_some(), expected == "qr_issued", "{word}");
         }
@@ -162,13 +162,13 @@ async fn every_word_of_the_platform_is_understood_in_any_letter_case() {
 
 #[tokio::test]
 async fn a_session_without_a_qr_says_so_in_words() {
-    let stage = Stage::start().await;
-    let line = stage.number().await;
+    let app = TestApp::start().await;
+    let number = app.number().await;
     for omit_unready_qr in [false, true] {
-        stage.world.platform.behave(|manners| manners.omit_unready_qr = omit_unready_qr);
+        app.stack.platform.behave(|behavior| behavior.omit_unready_qr = omit_unready_qr);
         for (word, status) in [("starting", "qr_pending"), ("offline", "disconnected")] {
-            stage.world.platform.set_status(&line.session, word).unwrap();
-            let answer = look(&stage).await.json;
+            app.stack.platform.set_status(&number.session, word).unwrap();
+            let answer = look(&app).await.json;
             assert_eq!(answer["status"], status);
             assert!(answer["message"].is_string(), "{answer}");
             assert_eq!((answer.get("qrcode"), answer.get("last_qr_at")), (None, None), "{answer}");
@@ -178,30 +178,30 @@ async fn a_session_without_a_qr_says_so_in_words() {
 
 #[tokio::test]
 async fn a_qr_is_passed_on_as_it_is_wherever_the_platform_puts_it() {
-    let stage = Stage::start().await;
-    let line = stage.number().await;
+    let app = TestApp::start().await;
+    let number = app.number().await;
     for field in [QrField::Qr, QrField::CamelCode, QrField::LowerCode, QrField::Nested] {
         for form in [QrForm::Text, QrForm::DataUrl, QrForm::Base64] {
-            stage.world.platform.behave(|manners| (manners.qr_field, manners.qr_form) = (field, form));
-            let answer = look(&stage).await;
-            assert_eq!(answer.json["qrcode"], qr_of(&stage, &line.session), "{field:?} {form:?}");
+            app.stack.platform.behave(|behavior| (behavior.qr_field, behavior.qr_form) = (field, form));
+            let answer = look(&app).await;
+            assert_eq!(answer.json["qrcode"], qr_of(&app, &number.session), "{field:?} {form:?}");
         }
     }
 }
 
 #[tokio::test]
 async fn the_time_of_a_qr_is_that_of_its_first_look_and_reads_as_a_browser_writes_it() {
-    let stage = Stage::start().await;
-    let line = stage.number().await;
-    stage.age_mirror(5).await;
-    let first_seen = stage.mirror(&line.session).await["last_qr_at"].clone();
+    let app = TestApp::start().await;
+    let number = app.number().await;
+    app.age_mirror(5).await;
+    let first_seen = app.mirror(&number.session).await["last_qr_at"].clone();
     // The row has microseconds, the answer milliseconds.
     let same = "select date_trunc('milliseconds', $1::text::timestamptz) = $2::text::timestamptz";
     for force in [false, true] {
-        let answer = stage.post("wpp-status", json!({"force": force})).await;
+        let answer = app.post("wpp-status", json!({"force": force})).await;
         let told = answer.json["last_qr_at"].as_str().unwrap();
         assert!(told.contains('T') && told.ends_with('Z'), "{told}");
-        let same = stage.sql.query_one(same, &[&first_seen.as_str().unwrap(), &told]).await.unwrap();
+        let same = app.sql.query_one(same, &[&first_seen.as_str().unwrap(), &told]).await.unwrap();
         assert!(same.get::<_, bool>(0), "{told} is not {first_seen}");
     }
 }
@@ -210,10 +210,10 @@ async fn the_time_of_a_qr_is_that_of_its_first_look_and_reads_as_a_browser_write
 #[tokio::test]
 async fn a_body_may_be_missing_or_null_but_not_malformed() {
     use local::events::Event;
-    let stage = Stage::start().await;
-    let post = || Event::post("wpp-status").bearer(&stage.school.token);
-    assert_eq!(stage.invoke("wpp-status", post().v2()).await.status, 200);
-    assert_eq!(stage.invoke("wpp-status", post().json(&Value::Null).v2()).await.status, 200);
-    let malformed = stage.invoke("wpp-status", post().body(r#"{"force":"#).v2()).await;
+    let app = TestApp::start().await;
+    let post = || Event::post("wpp-status").bearer(&app.school.token);
+    assert_eq!(app.invoke("wpp-status", post().v2()).await.status, 200);
+    assert_eq!(app.invoke("wpp-status", post().json(&Value::Null).v2()).await.status, 200);
+    let malformed = app.invoke("wpp-status", post().body(r#"{"force":"#).v2()).await;
     assert_eq!((malformed.status, &malformed.json["code"]), (400, &json!("invalid_json")));
 }

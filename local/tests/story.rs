@@ -5,7 +5,7 @@
 use std::path::PathBuf;
 use std::time::Duration;
 
-use local::child::{Child, Output, Signal, leashed};
+use local::child::{Child, Output, Signal, supervised};
 use local::{http, ports};
 use reqwest::Client;
 use serde_json::{Value, json};
@@ -29,7 +29,7 @@ struct Dev {
 impl Dev {
     async fn start(data: PathBuf) -> Self {
         let [functions, platform, supabase, postgres, postgrest] = [(); 5].map(|()| ports::free().unwrap());
-        let mut command = leashed(env!("CARGO_BIN_EXE_local"), Signal::Terminate);
+        let mut command = supervised(env!("CARGO_BIN_EXE_local"), Signal::Terminate);
         command.arg("dev").env("WPP_LOCAL_DATA", &data).env("NO_COLOR", "1");
         for (name, port) in [
             ("WPP_LOCAL_PORT", functions),

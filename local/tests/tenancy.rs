@@ -4,8 +4,8 @@
 
 use local::events::Event;
 use local::lambda::Answer;
-use local::stage::{Line, Stage};
-use local::world::Organisation;
+use local::stack::Organisation;
+use local::test_app::{Number, TestApp};
 use serde_json::{Value, json};
 use tokio_postgres::types::Json;
 use uuid::Uuid;
@@ -14,7 +14,7 @@ use uuid::Uuid;
 const KEY: &str = "the-neighbours-click";
 
 /// All rows of an organisation, in all tables.
-async fn rows(stage: &Stage, organisation: Uuid) -> Value {
+async fn rows(app: &TestApp, organisation: Uuid) -> Value {
     let rows = "select jsonb_build_object(
         'numbers', (select jsonb_agg(i order by id) from messenger_integrations i where organization_id = $1),
         'sessions', (select jsonb_agg(s order by session_name) from whatsapp_sessions s where organization_id = $1),
@@ -22,7 +22,7 @@ async fn rows(stage: &Stage, organisation: Uuid) -> Value {
         'keys', (select jsonb_agg(k order by key) from wpp_idempotency_keys k where organization_id = $1),
         'known', (select jsonb_agg(n order by n.integration_id) from wpp_numbers n where organization_id = $1),
         'leases', (select jsonb_agg(l order by l.integration_id) from wpp_token_leases l where organization_id = $1))";
-    let Json(rows) = stage.sql.query_one(rows, &[&organisation]).await.unwrap().get(0);
+    let Json(rows) = app.sql.query_one(rows, &[&organisation]).await.unwrap().get(0);
     rows
 }
 
@@ -32,128 +32,128 @@ fn without_request_id(answer: &Answer) -> String {
 }
 
 /// The school with a number of its own, and its neighbour's number.
-async fn neighbours() -> (Stage, Organisation, Line) {
-    let mut stage = Stage::start().await;
-    let neighbour = stage.world.organisation("neighbour").await.unwrap();
-    let school = std::mem::replace(&mut stage.school, neighbour);
-    let event = Event::post("wpp-create").bearer(&stage.school.token).header("Idempotency-Key", KEY);
-    assert_eq!(stage.invoke("wpp-create", event.json(&json!({})).v2()).await.status, 200);
-    let line = stage.number().await;
-    let neighbour = std::mem::replace(&mut stage.school, school);
-    stage.number().await;
-    (stage, neighbour, line)
+async fn neighbours() -> (TestApp, Organisation, Number) {
+    let mut app = TestApp::start().await;
+    let neighbour = app.stack.organisation("neighbour").await.unwrap();
+    let school = std::mem::replace(&mut app.school, neighbour);
+    let event = Event::post("wpp-create").bearer(&app.school.token).header("Idempotency-Key", KEY);
+    assert_eq!(app.invoke("wpp-create", event.json(&json!({})).v2()).await.status, 200);
+    let number = app.number().await;
+    let neighbour = std::mem::replace(&mut app.school, school);
+    app.number().await;
+    (app, neighbour, number)
 }
 
 #[tokio::test]
 async fn anothers_number_is_answered_like_one_that_does_not_exist() {
-    let (stage, neighbour, line) = neighbours().await;
-    let before = rows(&stage, neighbour.id).await;
-    let (id, nobody) = (line.id.to_string(), Uuid::new_v4().to_string());
+    let (app, neighbour, number) = neighbours().await;
+    let before = rows(&app, neighbour.id).await;
+    let (id, nobody) = (number.id.to_string(), Uuid::new_v4().to_string());
     let cases = [
-        ("wpp-qr", "session", line.session.as_str(), "0000000000004"),
-        ("wpp-status", "session", &line.session, "0000000000004"),
-        ("wpp-status", "session_name", &line.session, "0000000000004"),
+        ("wpp-qr", "session", number.session.as_str(), "0000000000004"),
+        ("wpp-status", "session", &number.session, "0000000000004"),
+        ("wpp-status", "session_name", &number.session, "0000000000004"),
         ("wpp-status", "integration_id", &id, &nobody),
     ];
     for (name, field, theirs, nobodys) in cases {
         for force in [true, false] {
-            let theirs = stage.post(name, json!({field: theirs, "force": force})).await;
-            let nobodys = stage.post(name, json!({field: nobodys, "force": force})).await;
+            let theirs = app.post(name, json!({field: theirs, "force": force})).await;
+            let nobodys = app.post(name, json!({field: nobodys, "force": force})).await;
             assert_eq!(theirs.status, 404, "{name} {field}: {theirs:?}");
             assert_eq!(without_request_id(&theirs), without_request_id(&nobodys), "{name} {field}");
         }
     }
-    let theirs = stage.poll_qr(&line.session).await;
-    assert_eq!(without_request_id(&theirs), without_request_id(&stage.poll_qr("0000000000004").await));
+    let theirs = app.poll_qr(&number.session).await;
+    assert_eq!(without_request_id(&theirs), without_request_id(&app.poll_qr("0000000000004").await));
     // The session comes first, so an id of one's own beside it opens nothing.
-    let own = stage.number().await;
-    let both = stage.post("wpp-status", json!({"session": line.session, "integration_id": own.id})).await;
+    let own = app.number().await;
+    let both = app.post("wpp-status", json!({"session": number.session, "integration_id": own.id})).await;
     assert_eq!(both.status, 404, "{both:?}");
     assert_eq!(
-        stage.world.platform.gate.count("*"),
+        app.stack.platform.faults.count("*"),
         0,
         "the platform is asked about numbers of one's own alone"
     );
-    assert_eq!(rows(&stage, neighbour.id).await, before);
+    assert_eq!(rows(&app, neighbour.id).await, before);
 }
 
 #[tokio::test]
 async fn anothers_idempotency_key_is_a_new_one() {
-    let (stage, neighbour, line) = neighbours().await;
-    let before = rows(&stage, neighbour.id).await;
+    let (app, neighbour, number) = neighbours().await;
+    let before = rows(&app, neighbour.id).await;
     for body in [json!({"add_new": true}), json!({"force_recreate": true}), json!({})] {
-        let event = Event::post("wpp-create").bearer(&stage.school.token);
-        let mine = stage.invoke("wpp-create", event.header("Idempotency-Key", KEY).json(&body).v2()).await;
+        let event = Event::post("wpp-create").bearer(&app.school.token);
+        let mine = app.invoke("wpp-create", event.header("Idempotency-Key", KEY).json(&body).v2()).await;
         assert!(matches!(mine.status, 200 | 422), "{mine:?}");
-        assert_ne!(mine.json["session"], json!(line.session));
+        assert_ne!(mine.json["session"], json!(number.session));
         assert!(
             !before.to_string().contains(mine.json["session"].as_str().unwrap_or("none given")),
             "{mine:?}"
         );
     }
-    assert_eq!(rows(&stage, neighbour.id).await, before);
+    assert_eq!(rows(&app, neighbour.id).await, before);
 }
 
 #[tokio::test]
 async fn a_user_of_no_organisation_gets_nowhere() {
-    let (stage, neighbour, line) = neighbours().await;
-    let before = rows(&stage, neighbour.id).await;
+    let (app, neighbour, number) = neighbours().await;
+    let before = rows(&app, neighbour.id).await;
     let (homeless, unknown) = (Uuid::new_v4(), Uuid::new_v4());
-    stage.sql.execute("insert into profiles (id) values ($1)", &[&homeless]).await.unwrap();
+    app.sql.execute("insert into profiles (id) values ($1)", &[&homeless]).await.unwrap();
     for user in [homeless, unknown] {
-        let token = stage.world.keys.user_token(user);
+        let token = app.stack.keys.user_token(user);
         let nobody = Organisation { id: Uuid::nil(), user, token };
-        stage.forget_calls();
+        app.forget_calls();
         for (name, body) in [
             ("wpp-create", json!({})),
             ("wpp-create", json!({"add_new": true})),
             ("wpp-create", json!({"force_recreate": true})),
-            ("wpp-qr", json!({"session": line.session})),
+            ("wpp-qr", json!({"session": number.session})),
             ("wpp-status", json!({})),
-            ("wpp-status", json!({"session": line.session, "force": true})),
-            ("wpp-status", json!({"integration_id": line.id})),
+            ("wpp-status", json!({"session": number.session, "force": true})),
+            ("wpp-status", json!({"integration_id": number.id})),
         ] {
-            let answer = stage.post_as(&nobody, name, body).await;
+            let answer = app.post_as(&nobody, name, body).await;
             let code = answer.json["code"].as_str();
             assert_eq!((answer.status, code), (404, Some("organization_not_found")), "{name}: {answer:?}");
         }
-        assert_eq!(stage.world.platform.gate.count("*"), 0);
+        assert_eq!(app.stack.platform.faults.count("*"), 0);
     }
-    assert_eq!(rows(&stage, neighbour.id).await, before);
+    assert_eq!(rows(&app, neighbour.id).await, before);
 }
 
 #[tokio::test]
 async fn an_organisation_without_a_number_sees_none_of_anothers() {
-    let (stage, neighbour, _) = neighbours().await;
-    let before = rows(&stage, neighbour.id).await;
-    let newcomer = stage.world.organisation("newcomer").await.unwrap();
-    stage.forget_calls();
-    let status = stage.post_as(&newcomer, "wpp-status", json!({"force": true})).await;
+    let (app, neighbour, _) = neighbours().await;
+    let before = rows(&app, neighbour.id).await;
+    let newcomer = app.stack.organisation("newcomer").await.unwrap();
+    app.forget_calls();
+    let status = app.post_as(&newcomer, "wpp-status", json!({"force": true})).await;
     assert_eq!((status.status, &status.json["status"]), (200, &json!("disconnected")), "{status:?}");
-    assert_eq!(stage.world.platform.gate.count("*"), 0);
+    assert_eq!(app.stack.platform.faults.count("*"), 0);
     for body in [json!({}), json!({"force_recreate": true}), json!({"add_new": true})] {
-        assert_eq!(stage.post_as(&newcomer, "wpp-create", body).await.status, 200);
+        assert_eq!(app.post_as(&newcomer, "wpp-create", body).await.status, 200);
     }
-    assert_eq!(rows(&stage, neighbour.id).await, before);
+    assert_eq!(rows(&app, neighbour.id).await, before);
 }
 
 /// Schools are merged, and an operator gives a number to the other one: what its old organisation began stays behind.
 #[tokio::test]
 async fn a_number_that_has_moved_is_out_of_its_old_organisations_reach() {
-    let stage = Stage::start().await;
-    let neighbour = stage.world.organisation("neighbour").await.unwrap();
+    let app = TestApp::start().await;
+    let neighbour = app.stack.organisation("neighbour").await.unwrap();
     let create = async |body: Value, key: Option<&str>| {
-        let mut event = Event::post("wpp-create").bearer(&stage.school.token).json(&body);
+        let mut event = Event::post("wpp-create").bearer(&app.school.token).json(&body);
         if let Some(key) = key {
             event = event.header("Idempotency-Key", key);
         }
-        stage.invoke("wpp-create", event.v2()).await
+        app.invoke("wpp-create", event.v2()).await
     };
     let moved = create(json!({"add_new": true}), Some(KEY)).await.json["session"].clone();
     let give = "update messenger_integrations set organization_id = $1";
-    assert_eq!(stage.sql.execute(give, &[&neighbour.id]).await.unwrap(), 1);
-    stage.sql.execute("update whatsapp_sessions set organization_id = $1", &[&neighbour.id]).await.unwrap();
-    let before = rows(&stage, neighbour.id).await;
+    assert_eq!(app.sql.execute(give, &[&neighbour.id]).await.unwrap(), 1);
+    app.sql.execute("update whatsapp_sessions set organization_id = $1", &[&neighbour.id]).await.unwrap();
+    let before = rows(&app, neighbour.id).await;
 
     let again = create(json!({"add_new": true}), Some(KEY)).await;
     assert_eq!(again.json["status"], "qr_issued", "{again:?}");
@@ -170,5 +170,5 @@ async fn a_number_that_has_moved_is_out_of_its_old_organisations_reach() {
         assert!(matches!(answer.status, 200 | 404), "{body}: {answer:?}");
         assert_ne!(answer.json["session"], moved, "{body}");
     }
-    assert_eq!(rows(&stage, neighbour.id).await, before);
+    assert_eq!(rows(&app, neighbour.id).await, before);
 }

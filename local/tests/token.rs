@@ -12,16 +12,16 @@ use shared::config::Config;
 use shared::deadline::Deadline;
 use shared::error::Error;
 use shared::platform::Status;
-use shared::store::{Number, Wanted};
+use shared::store::{self, NumberSelector};
 use shared::token::Token;
 use shared::token::client::Client;
 use tokio_postgres::error::SqlState;
 use tokio_postgres::types::{Json, ToSql};
 use uuid::Uuid;
 
-use local::gate::Fault;
-use local::stage::{Line, Stage, environment};
-use local::world::World;
+use local::fault_injector::Fault;
+use local::stack::Stack;
+use local::test_app::{Number, TestApp, environment};
 
 fn deadline() -> Deadline {
     Deadline::within(Duration::from_secs(20))
@@ -29,45 +29,45 @@ fn deadline() -> Deadline {
 
 /// A number whose row is read anew for every request, as a function does.
 struct Story {
-    stage: Stage,
-    line: Line,
-    app: App,
+    app: TestApp,
+    number: Number,
+    sandbox: App,
 }
 
 impl Story {
     async fn begin() -> Self {
-        let stage = Stage::start().await;
-        let line = stage.number().await;
+        let app = TestApp::start().await;
+        let number = app.number().await;
         // A key this old is not one that may still become active.
-        stage.settle_keys().await;
-        stage.end_waits(&line).await;
-        let env: BTreeMap<_, _> = environment(&stage.world, &[]).into_iter().collect();
-        let app = App::new(Config::read(|name| env.get(name).cloned(), &[]).unwrap()).unwrap();
-        Self { stage, line, app }
+        app.settle_keys().await;
+        app.end_waits(&number).await;
+        let env: BTreeMap<_, _> = environment(&app.stack, &[]).into_iter().collect();
+        let sandbox = App::new(Config::read(|name| env.get(name).cloned(), &[]).unwrap()).unwrap();
+        Self { app, number, sandbox }
     }
 
-    async fn number(&self) -> Number {
-        let wanted = Wanted { session: Some(self.line.session.clone()), integration_id: None };
-        let found = self.app.store.find(self.stage.school.user, &wanted, deadline()).await.unwrap();
+    async fn row(&self) -> store::Number {
+        let selector = NumberSelector { session: Some(self.number.session.clone()), integration_id: None };
+        let found = self.sandbox.store.find(self.app.school.user, &selector, deadline()).await.unwrap();
         found.number.unwrap()
     }
 
     async fn stored(&self) -> Token {
-        self.number().await.settings.token().unwrap()
+        self.row().await.settings.token().unwrap()
     }
 
     /// A request when the stored token has `left` seconds to live; with the calls that it made to the platform and for
     /// the lease.
     async fn ask(&self, left: u64) -> (Result<Status, Error>, Value) {
-        let number = self.number().await;
+        let number = self.row().await;
         let now = number.settings.token().unwrap().expires_at.minus(Duration::from_secs(left));
-        self.stage.forget_calls();
-        let mut client = Client::of_number(&self.app, &number, now).unwrap();
-        let platform = &self.app.platform;
+        self.app.forget_calls();
+        let mut client = Client::of_number(&self.sandbox, &number, now).unwrap();
+        let platform = &self.sandbox.platform;
         let status = client.call(deadline(), |auth| async move {
             platform.status(&auth.session, &auth.jwt, deadline()).await
         });
-        (status.await, self.stage.calls())
+        (status.await, self.app.calls())
     }
 
     async fn serves(&self, left: u64, calls: Value) {
@@ -78,7 +78,7 @@ impl Story {
 
     async fn refuses(&self, left: u64, code: &str, calls: Value) {
         let (answer, made) = self.ask(left).await;
-        assert_eq!(answer.unwrap_err().public().code, code);
+        assert_eq!(answer.unwrap_err().response().code, code);
         assert_eq!(made, calls);
     }
 
@@ -86,29 +86,29 @@ impl Story {
     async fn lengthen(&self, what: &str) {
         let longer =
             format!("update wpp_token_leases set {what} = now() + interval '59 s' where {what} is not null");
-        assert_eq!(self.stage.sql.execute(&longer, &[]).await.unwrap(), 1);
+        assert_eq!(self.app.sql.execute(&longer, &[]).await.unwrap(), 1);
     }
 }
 
 #[tokio::test]
 async fn the_whole_life_of_a_token() {
     let story = Story::begin().await;
-    let (platform, first) = (&story.stage.world.platform, story.stored().await);
+    let (platform, first) = (&story.app.stack.platform, story.stored().await);
 
     // Fresh.
     story.serves(3600, json!({"status": 1})).await;
     story.serves(61, json!({"status": 1})).await;
 
     // Due, and the refresh fails: the old token serves. Until the short lease has ended by itself, nobody tries again.
-    platform.gate.inject("token", Fault::status(500));
+    platform.faults.inject("token", Fault::status(500));
     story.serves(60, json!({"status": 1, "token": 1, "rpc/wpp_claim_refresh": 1})).await;
     story.lengthen("held_until").await;
     story.serves(6, json!({"status": 1, "rpc/wpp_claim_refresh": 1})).await;
     assert_eq!(story.stored().await, first);
 
     // Expired: the platform is not even asked with it. Whoever comes right after a failure hears of that.
-    story.stage.end_waits(&story.line).await;
-    let failed = json!({"token": 1, "rpc/wpp_claim_refresh": 1, "rpc/wpp_fail_refresh": 1});
+    story.app.end_waits(&story.number).await;
+    let failed = json!({"token": 1, "rpc/wpp_claim_refresh": 1, "rpc/wpp_release_refresh": 1});
     story.refuses(5, "platform_unavailable", failed).await;
     story.lengthen("retry_at").await;
     story.refuses(5, "platform_unavailable", json!({"rpc/wpp_claim_refresh": 1})).await;
@@ -116,11 +116,11 @@ async fn the_whole_life_of_a_token() {
     story.serves(6, json!({"status": 1, "rpc/wpp_claim_refresh": 1})).await;
 
     // Refreshed, while it is due and when it has expired.
-    platform.gate.clear();
+    platform.faults.clear();
     let refreshed = json!({"token": 1, "status": 1, "rpc/wpp_claim_refresh": 1, "rpc/wpp_save_token": 1});
     for left in [60, 5] {
         let before = story.stored().await;
-        story.stage.end_waits(&story.line).await;
+        story.app.end_waits(&story.number).await;
         story.serves(left, refreshed.clone()).await;
         assert_ne!(story.stored().await.jwt, before.jwt);
         story.serves(3600, json!({"status": 1})).await;
@@ -139,17 +139,17 @@ async fn the_whole_life_of_a_token() {
     }
 
     // The key is dead: its last token serves as long as the platform takes it.
-    platform.revoke_key(&story.line.key);
+    platform.revoke_key(&story.number.key);
     story.serves(3600, json!({"status": 1})).await;
     platform.forget_tokens();
-    let dead = json!({"token": 1, "status": 1, "rpc/wpp_claim_refresh": 1, "rpc/wpp_fail_refresh": 1});
+    let dead = json!({"token": 1, "status": 1, "rpc/wpp_claim_refresh": 1, "rpc/wpp_release_refresh": 1});
     story.refuses(3600, "api_key_rejected", dead).await;
     story.refuses(3600, "api_key_rejected", json!({"status": 1, "rpc/wpp_claim_refresh": 1})).await;
 }
 
 /// A number in the database alone, with the token `old`.
 struct Row {
-    world: World,
+    stack: Stack,
     sql: tokio_postgres::Client,
     organization: Uuid,
     id: Uuid,
@@ -160,13 +160,13 @@ const STRANGER: Uuid = Uuid::from_u128(2);
 
 impl Row {
     async fn new() -> Self {
-        let world = World::start().await.unwrap();
-        let sql = world.sql().await.unwrap();
-        let organization = world.organisation("row").await.unwrap().id;
+        let stack = Stack::start().await.unwrap();
+        let sql = stack.sql().await.unwrap();
+        let organization = stack.organisation("row").await.unwrap().id;
         let make = r#"insert into messenger_integrations (organization_id, messenger_type, provider, settings)
             values ($1, 'whatsapp', 'wpp', '{"wppApiKey": "key", "wppJwtToken": "old"}') returning id"#;
         let id = sql.query_one(make, &[&organization]).await.unwrap().get(0);
-        Self { world, sql, organization, id }
+        Self { stack, sql, organization, id }
     }
 
     async fn outcome(&self, query: &str, with: &[&(dyn ToSql + Sync)]) -> Value {
@@ -186,7 +186,7 @@ impl Row {
     }
 
     async fn fail(&self, organization: Uuid, holder: Uuid) -> Value {
-        let fail = "select wpp_fail_refresh($1, $2, $3, 'platform', 30000)";
+        let fail = "select wpp_release_refresh($1, $2, $3, 'platform', 30000)";
         self.outcome(fail, &[&organization, &self.id, &holder]).await
     }
 
@@ -207,7 +207,7 @@ impl Row {
 #[tokio::test]
 async fn another_organisation_has_no_such_number_and_another_holder_changes_nothing() {
     let row = Row::new().await;
-    let (ours, theirs) = (row.organization, row.world.organisation("other").await.unwrap().id);
+    let (ours, theirs) = (row.organization, row.stack.organisation("other").await.unwrap().id);
     let before = row.all().await;
     assert_eq!(row.claim(theirs, HOLDER).await, "gone");
     assert_eq!(row.all().await, before);
@@ -256,16 +256,16 @@ async fn a_lease_or_a_pause_that_lies_more_than_a_minute_ahead_has_ended() {
 #[tokio::test]
 async fn a_row_that_an_idle_transaction_has_locked_is_waited_for_for_two_seconds() {
     let row = Row::new().await;
-    let mut idle = row.world.sql().await.unwrap();
+    let mut idle = row.stack.sql().await.unwrap();
     let lock = idle.transaction().await.unwrap();
     lock.execute("update messenger_integrations set name = name where id = $1", &[&row.id]).await.unwrap();
     let attempts = [
         "select wpp_claim_refresh($1, $2, $3, 8000, 'old')",
         "select wpp_save_token($1, $2, $3, 'key', 'new', 1000, 'old')",
-        "select wpp_fail_refresh($1, $2, $3, 'platform', 1000)",
+        "select wpp_release_refresh($1, $2, $3, 'platform', 1000)",
     ];
     let codes = join_all(attempts.map(async |attempt| {
-        let sql = row.world.sql().await.unwrap();
+        let sql = row.stack.sql().await.unwrap();
         // Longer than the wait for the lock, and shorter than for ever.
         sql.batch_execute("set statement_timeout = '20s'").await.unwrap();
         let error = sql.query_one(attempt, &[&row.organization, &row.id, &HOLDER]).await.unwrap_err();
@@ -278,18 +278,18 @@ async fn a_row_that_an_idle_transaction_has_locked_is_waited_for_for_two_seconds
 
 #[tokio::test]
 async fn a_locked_row_is_a_503_where_a_token_is_needed_and_nothing_where_it_is_due() {
-    let stage = Stage::start().await;
-    let line = stage.number().await;
-    stage.end_waits(&line).await;
+    let app = TestApp::start().await;
+    let number = app.number().await;
+    app.end_waits(&number).await;
     for (end_s, status, code) in [(3 * 24 * 3600, 200, Value::Null), (-1, 503, json!("database_unavailable"))]
     {
-        stage.set_token_end(&line, end_s).await;
-        let mut idle = stage.world.sql().await.unwrap();
+        app.set_token_end(&number, end_s).await;
+        let mut idle = app.stack.sql().await.unwrap();
         let lock = idle.transaction().await.unwrap();
-        lock.execute("update messenger_integrations set name = name where id = $1", &[&line.id])
+        lock.execute("update messenger_integrations set name = name where id = $1", &[&number.id])
             .await
             .unwrap();
-        let answer = stage.poll_qr(&line.session).await;
+        let answer = app.poll_qr(&number.session).await;
         assert_eq!((answer.status, &answer.json["code"]), (status, &code), "{answer:?}");
         lock.commit().await.unwrap();
     }

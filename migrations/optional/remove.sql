@@ -4,8 +4,8 @@
 set lock_timeout = '5s';
 
 drop function if exists
-  public.wpp_leave_creation(uuid, uuid, uuid),
-  public.wpp_move_creation(uuid, uuid, uuid),
+  public.wpp_release_creation(uuid, uuid, uuid),
+  public.wpp_assign_platform_id(uuid, uuid, uuid),
   public.wpp_save_credentials(uuid, uuid, uuid, text, text),
   public.wpp_begin_creation(uuid, text, uuid, integer, text, uuid, uuid, text, jsonb, text),
   public.wpp_needs_credentials(uuid, text, boolean, text),
@@ -15,7 +15,7 @@ drop function if exists
   public.wpp_new_platform_id(uuid),
   public.wpp_forget_old(uuid),
   public.wpp_lock_organization(uuid),
-  public.wpp_fail_refresh(uuid, uuid, uuid, text, integer),
+  public.wpp_release_refresh(uuid, uuid, uuid, text, integer),
   public.wpp_save_token(uuid, uuid, uuid, text, text, bigint, text),
   public.wpp_claim_refresh(uuid, uuid, uuid, integer, text),
   public.wpp_ms_left(timestamptz, timestamptz),
@@ -23,7 +23,7 @@ drop function if exists
   public.wpp_stored_token(jsonb),
   public.wpp_save_webhook(uuid, uuid, text, text, text),
   public.wpp_claim_webhook(uuid, uuid, integer),
-  public.wpp_remember_session(uuid, text, text, bigint, text),
+  public.wpp_save_snapshot(uuid, text, text, bigint, text),
   public.wpp_settle_primary(uuid),
   public.wpp_find_number(uuid, text, uuid),
   public.wpp_choose_number(uuid, text, uuid, boolean),

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use lambda_http::http::StatusCode;
 
-use crate::http::auth::Refusal;
+use crate::http::auth::AuthError;
 use crate::platform::PlatformError;
 use crate::sentence::{self as say, Language, Sentence};
 use crate::store::StoreError;
@@ -19,7 +19,7 @@ const SOON: Option<Duration> = Some(Duration::from_secs(2));
 pub enum Error {
     /// The user's token was not accepted.
     #[error("caller refused: {0}")]
-    Caller(#[from] Refusal),
+    Caller(#[from] AuthError),
     /// A part of the request is not as it must be.
     #[error("bad request: {}", wrong.about(field, Language::English))]
     BadRequest {
@@ -94,7 +94,7 @@ impl From<RefreshError> for Error {
 
 /// What leaves the function for an [`Error`].
 #[derive(Debug)]
-pub struct Public {
+pub struct ErrorResponse {
     /// The HTTP status.
     pub status: StatusCode,
     /// A stable word for programs.
@@ -108,7 +108,7 @@ pub struct Public {
     way_on: Sentence,
 }
 
-impl Public {
+impl ErrorResponse {
     /// What passes by itself.
     fn passing(status: StatusCode, code: &'static str, what: Sentence) -> Self {
         Self { retryable: true, ..Self::lasting(status, code, what, say::TRY_AGAIN) }
@@ -142,23 +142,23 @@ impl Error {
     }
 
     /// The one place where an error becomes an answer.
-    pub fn public(&self) -> Public {
+    pub fn response(&self) -> ErrorResponse {
         use {PlatformError as P, StatusCode as S, StoreError as D};
-        let (passing, lasting) = (Public::passing, Public::lasting);
+        let (passing, lasting) = (ErrorResponse::passing, ErrorResponse::lasting);
         match self {
-            Self::Caller(Refusal::KeysUnavailable) => {
+            Self::Caller(AuthError::KeysUnavailable) => {
                 passing(S::SERVICE_UNAVAILABLE, "auth_unavailable", say::SIGN_IN_UNCHECKED)
             }
-            Self::Caller(Refusal::Missing) => {
+            Self::Caller(AuthError::Missing) => {
                 lasting(S::UNAUTHORIZED, "unauthorized", say::NOT_SIGNED_IN, say::SIGN_IN)
             }
-            Self::Caller(Refusal::Expired) => {
+            Self::Caller(AuthError::Expired) => {
                 lasting(S::UNAUTHORIZED, "session_expired", say::SIGN_IN_EXPIRED, say::SIGN_IN)
             }
             Self::Caller(_) => lasting(S::UNAUTHORIZED, "unauthorized", say::SIGN_IN_REFUSED, say::SIGN_IN),
 
             Self::BadRequest { field, wrong } => {
-                Public { field, ..lasting(S::BAD_REQUEST, "invalid_request", *wrong, say::RELOAD) }
+                ErrorResponse { field, ..lasting(S::BAD_REQUEST, "invalid_request", *wrong, say::RELOAD) }
             }
             Self::InvalidJson(_) => lasting(S::BAD_REQUEST, "invalid_json", say::BROKEN_JSON, say::RELOAD),
             Self::MethodNotAllowed(_) => {
@@ -280,10 +280,10 @@ mod tests {
             StoreError::BadAnswer,
         ];
         let others = [
-            Error::Caller(Refusal::KeysUnavailable),
-            Error::Caller(Refusal::Missing),
-            Error::Caller(Refusal::Expired),
-            Error::Caller(Refusal::Malformed),
+            Error::Caller(AuthError::KeysUnavailable),
+            Error::Caller(AuthError::Missing),
+            Error::Caller(AuthError::Expired),
+            Error::Caller(AuthError::Malformed),
             Error::InvalidJson(serde_json::from_str::<()>("{").unwrap_err()),
             Error::UnsupportedMediaType,
             Error::BodyTooLarge,
@@ -321,7 +321,7 @@ mod tests {
     #[test]
     fn each_error_has_the_status_and_the_code_that_the_readme_says() {
         let said = |error: Error| {
-            let public = error.public();
+            let public = error.response();
             (public.status.as_u16(), public.code.to_owned(), public.retryable)
         };
         assert_eq!(every().into_iter().map(said).collect::<BTreeSet<_>>(), documented());
@@ -329,7 +329,7 @@ mod tests {
 
     #[test]
     fn each_error_says_what_is_wrong_and_the_way_on_in_either_language() {
-        for public in every().iter().map(Error::public) {
+        for public in every().iter().map(Error::response) {
             for language in [Language::English, Language::Russian] {
                 let (error, hint) = (public.error(language), public.hint(language));
                 assert!(error.ends_with(&format!(". {hint}")) && hint.ends_with('.'), "{error}");
@@ -346,17 +346,17 @@ mod tests {
     fn of_a_databases_refusals_a_conflict_alone_passes() {
         for (status, passes) in [(400, false), (404, false), (409, true), (422, false), (302, false)] {
             let error = Error::Database(StoreError::Refused { status, code: String::new() });
-            assert_eq!(error.public().retryable, passes, "{status}");
+            assert_eq!(error.response().retryable, passes, "{status}");
         }
-        assert!(Error::Database(StoreError::BadAnswer).public().retryable);
+        assert!(Error::Database(StoreError::BadAnswer).response().retryable);
     }
 
     #[test]
     fn what_only_an_operator_can_mend_says_whom_to_tell() {
         let told =
-            |error: &Error| error.public().hint(Language::English).contains("administrator or support");
+            |error: &Error| error.response().hint(Language::English).contains("administrator or support");
         let told: BTreeSet<_> =
-            every().iter().filter(|error| told(error)).map(|error| error.public().code).collect();
+            every().iter().filter(|error| told(error)).map(|error| error.response().code).collect();
         let expected = [
             "database_error",
             "database_key_rejected",
@@ -373,8 +373,8 @@ mod tests {
     fn a_field_is_named_and_what_passes_on_its_own_says_when() {
         let wrong = Error::BadRequest { field: "force", wrong: say::FIELD_NOT_A_FLAG };
         assert_eq!(wrong.to_string(), "bad request: The field \"force\" must be true or false.");
-        assert!(wrong.public().error(Language::Russian).starts_with("Поле «force» должно быть"));
-        let after = |error: Error| error.public().retry_after.map(|after| after.as_secs());
+        assert!(wrong.response().error(Language::Russian).starts_with("Поле «force» должно быть"));
+        let after = |error: Error| error.response().retry_after.map(|after| after.as_secs());
         assert_eq!(after(Error::CreationInProgress), Some(2));
         assert_eq!(after(Error::ApiKeyNotActive), Some(2));
         assert_eq!(after(Error::Platform(PlatformError::Busy(Some(Duration::from_secs(7))))), Some(7));

@@ -70,7 +70,7 @@ pub struct Credentials {
 
 /// What the platform says of a session.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Link {
+pub enum SessionState {
     /// A phone is linked.
     Connected,
     /// The session is coming up.
@@ -89,7 +89,7 @@ pub enum Link {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Status {
     /// What we take it for.
-    pub link: Link,
+    pub state: SessionState,
     /// The word itself; empty where there was none.
     pub word: String,
 }
@@ -97,14 +97,14 @@ pub struct Status {
 impl Status {
     fn of(word: &str) -> Self {
         let word: String = word.trim().chars().take(WORD_LIMIT).collect();
-        let link = match word.to_lowercase().as_str() {
-            "connected" | "ready" => Link::Connected,
-            "starting" | "pending" => Link::Starting,
-            "offline" | "disconnected" => Link::Offline,
-            "passkey_required" | "passkey_confirmation_required" => Link::PasskeyRequired,
-            _ => Link::QrRequired,
+        let state = match word.to_lowercase().as_str() {
+            "connected" | "ready" => SessionState::Connected,
+            "starting" | "pending" => SessionState::Starting,
+            "offline" | "disconnected" => SessionState::Offline,
+            "passkey_required" | "passkey_confirmation_required" => SessionState::PasskeyRequired,
+            _ => SessionState::QrRequired,
         };
-        Self { link, word }
+        Self { state, word }
     }
 }
 
@@ -143,7 +143,7 @@ impl Platform {
     ) -> Result<Credentials, PlatformError> {
         #[derive(Serialize)]
         #[serde(rename_all = "camelCase")]
-        struct Ask<'a> {
+        struct Body<'a> {
             organization_id: &'a str,
         }
         #[derive(Deserialize)]
@@ -152,8 +152,11 @@ impl Platform {
             api_key: String,
             session: String,
         }
-        let request =
-            self.post(&["api", "integrations", "wpp", "create"], Some(secret), &Ask { organization_id: id })?;
+        let request = self.post(
+            &["api", "integrations", "wpp", "create"],
+            Some(secret),
+            &Body { organization_id: id },
+        )?;
         let given: Given = parse(&self.send_as(request, PlatformError::SecretRefused, deadline).await?)?;
         if given.api_key.is_empty() || given.session.is_empty() {
             return Err(PlatformError::BadAnswer);
@@ -173,7 +176,7 @@ impl Platform {
     ) -> Result<Token, PlatformError> {
         #[derive(Serialize)]
         #[serde(rename_all = "camelCase")]
-        struct Ask<'a> {
+        struct Body<'a> {
             api_key: &'a Secret,
         }
         #[derive(Deserialize)]
@@ -182,7 +185,7 @@ impl Platform {
             token: Secret,
             expires_in: Option<Value>,
         }
-        let request = self.post(&["auth", "token"], None, &Ask { api_key })?;
+        let request = self.post(&["auth", "token"], None, &Body { api_key })?;
         let given: Given = parse(&self.send_as(request, PlatformError::KeyRefused, deadline).await?)?;
         if given.token.expose().is_empty() {
             return Err(PlatformError::BadAnswer);
@@ -235,10 +238,10 @@ impl Platform {
         deadline: Deadline,
     ) -> Result<Started, PlatformError> {
         #[derive(Serialize)]
-        struct Ask<'a> {
+        struct Body<'a> {
             number: &'a str,
         }
-        let request = self.post(&["api", "accounts", "start"], Some(jwt), &Ask { number: session })?;
+        let request = self.post(&["api", "accounts", "start"], Some(jwt), &Body { number: session })?;
         let given: Value = parse(&self.send(request, deadline).await?)?;
         let word = given.get("status").or_else(|| given.get("state")).and_then(Value::as_str);
         Ok(Started { qr: qr_in(&given)?, status: word.map(Status::of) })
@@ -256,10 +259,10 @@ impl Platform {
         deadline: Deadline,
     ) -> Result<(), PlatformError> {
         #[derive(Serialize)]
-        struct Ask<'a> {
+        struct Body<'a> {
             url: &'a str,
         }
-        let request = self.post(&["internal", "session", session, "webhook"], Some(jwt), &Ask { url })?;
+        let request = self.post(&["internal", "session", session, "webhook"], Some(jwt), &Body { url })?;
         self.send(request, deadline).await.map(drop)
     }
 

@@ -52,13 +52,13 @@ impl Store {
     pub async fn find(
         &self,
         user_id: Uuid,
-        wanted: &Wanted,
+        selector: &NumberSelector,
         deadline: Deadline,
     ) -> Result<Found, StoreError> {
-        let ask = json!({
-            "p_user_id": user_id, "p_session": wanted.session, "p_integration_id": wanted.integration_id,
+        let params = json!({
+            "p_user_id": user_id, "p_session": selector.session, "p_integration_id": selector.integration_id,
         });
-        self.rpc("wpp_find_number", &ask, deadline).await
+        self.rpc("wpp_find_number", &params, deadline).await
     }
 
     /// Mirrors what was seen of a session at `at` or later, unless somebody has seen it since. Answers the mirror as it
@@ -66,19 +66,19 @@ impl Store {
     ///
     /// # Errors
     /// What failed.
-    pub async fn remember(
+    pub async fn save_snapshot(
         &self,
         organization_id: Uuid,
         session: &str,
-        state: Mirrored<'_>,
+        state: MirrorState<'_>,
         at: UnixMs,
         deadline: Deadline,
-    ) -> Result<Option<Seen>, StoreError> {
-        let ask = json!({
+    ) -> Result<Option<Snapshot>, StoreError> {
+        let params = json!({
             "p_organization_id": organization_id, "p_session": session,
             "p_status": state.word(), "p_qr": state.qr(), "p_at_ms": at.0,
         });
-        self.rpc("wpp_remember_session", &ask, deadline).await
+        self.rpc("wpp_save_snapshot", &params, deadline).await
     }
 
     /// Asks for the right to register a number's webhook once more: once in `every` for everybody.
@@ -91,11 +91,11 @@ impl Store {
         every: Duration,
         deadline: Deadline,
     ) -> Result<bool, StoreError> {
-        let ask = json!({
+        let params = json!({
             "p_organization_id": number.organization_id, "p_integration_id": number.integration_id,
             "p_every_ms": ms(every),
         });
-        self.rpc("wpp_claim_webhook", &ask, deadline).await
+        self.rpc("wpp_claim_webhook", &params, deadline).await
     }
 
     /// Notes that a number's webhook is registered at `url`, with the credentials that the number has here.
@@ -108,11 +108,11 @@ impl Store {
         url: &str,
         deadline: Deadline,
     ) -> Result<(), StoreError> {
-        let ask = json!({
+        let params = json!({
             "p_organization_id": number.organization_id, "p_integration_id": number.integration_id,
             "p_api_key": number.settings.api_key(), "p_session": number.settings.session(), "p_url": url,
         });
-        self.call("wpp_save_webhook", &ask, deadline).await.map(drop)
+        self.call("wpp_save_webhook", &params, deadline).await.map(drop)
     }
 
     /// Begins, resumes or joins a creation.
@@ -121,13 +121,13 @@ impl Store {
     /// What failed; nothing has been asked of the platform.
     pub async fn begin_creation(&self, attempt: &Attempt, deadline: Deadline) -> Result<Begun, StoreError> {
         let (key, request) = attempt.idempotency.as_ref().map(|(key, request)| (key, request)).unzip();
-        let ask = json!({
+        let params = json!({
             "p_user_id": attempt.user_id, "p_mode": attempt.mode.word(), "p_holder": attempt.holder,
             "p_lease_ms": ms(attempt.lease), "p_waited_for": attempt.waited_for, "p_rejected": attempt.rejected,
-            "p_session": attempt.wanted.session, "p_integration_id": attempt.wanted.integration_id,
+            "p_session": attempt.selector.session, "p_integration_id": attempt.selector.integration_id,
             "p_idempotency_key": key, "p_request": request,
         });
-        self.rpc("wpp_begin_creation", &ask, deadline).await
+        self.rpc("wpp_begin_creation", &params, deadline).await
     }
 
     /// Puts the platform's credentials into the row that waits for them.
@@ -142,56 +142,58 @@ impl Store {
         credentials: &Credentials,
         deadline: Deadline,
     ) -> Result<Saved, StoreError> {
-        let ask = json!({
+        let params = json!({
             "p_organization_id": organization_id, "p_creation": creation, "p_holder": holder,
             "p_api_key": credentials.api_key, "p_session": credentials.session,
         });
-        self.rpc("wpp_save_credentials", &ask, deadline).await
+        self.rpc("wpp_save_credentials", &params, deadline).await
     }
 
     /// Gives a creation another id at the platform; nothing where the attempt no longer holds it.
     ///
     /// # Errors
     /// What failed.
-    pub async fn move_creation(
+    pub async fn assign_platform_id(
         &self,
         organization_id: Uuid,
         creation: Uuid,
         holder: Uuid,
         deadline: Deadline,
     ) -> Result<Option<String>, StoreError> {
-        let ask = json!({"p_organization_id": organization_id, "p_creation": creation, "p_holder": holder});
-        self.rpc("wpp_move_creation", &ask, deadline).await
+        let params =
+            json!({"p_organization_id": organization_id, "p_creation": creation, "p_holder": holder});
+        self.rpc("wpp_assign_platform_id", &params, deadline).await
     }
 
     /// Lets the next caller take a creation over at once.
     ///
     /// # Errors
     /// What failed; the lease then ends by itself.
-    pub async fn leave_creation(
+    pub async fn release_creation(
         &self,
         organization_id: Uuid,
         creation: Uuid,
         holder: Uuid,
         deadline: Deadline,
     ) -> Result<(), StoreError> {
-        let ask = json!({"p_organization_id": organization_id, "p_creation": creation, "p_holder": holder});
-        self.call("wpp_leave_creation", &ask, deadline).await.map(drop)
+        let params =
+            json!({"p_organization_id": organization_id, "p_creation": creation, "p_holder": holder});
+        self.call("wpp_release_creation", &params, deadline).await.map(drop)
     }
 
     pub(crate) async fn rpc<T: DeserializeOwned>(
         &self,
         function: &str,
-        ask: &Value,
+        params: &Value,
         deadline: Deadline,
     ) -> Result<T, StoreError> {
-        let reply = self.call(function, ask, deadline).await?;
+        let reply = self.call(function, params, deadline).await?;
         serde_json::from_slice(&reply.body).map_err(|_| StoreError::BadAnswer)
     }
 
     /// What is null is left out: the SQL functions have a default for it.
-    async fn call(&self, function: &str, ask: &Value, deadline: Deadline) -> Result<Reply, StoreError> {
-        let given = ask.as_object().into_iter().flatten().filter(|(_, value)| !value.is_null());
+    async fn call(&self, function: &str, params: &Value, deadline: Deadline) -> Result<Reply, StoreError> {
+        let given = params.as_object().into_iter().flatten().filter(|(_, value)| !value.is_null());
         let body =
             serde_json::to_string(&given.collect::<BTreeMap<_, _>>()).map_err(|_| StoreError::BadAnswer)?;
         let request = self.request(function, body).ok_or(StoreError::BadAnswer)?;

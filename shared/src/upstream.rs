@@ -70,29 +70,29 @@ pub enum Failure {
     TooLarge,
 }
 
-/// The HTTP client, with the sandbox's allowance for repetitions at one host.
+/// The HTTP client, with the sandbox's retry_budget for repetitions at one host.
 #[derive(Clone, Debug)]
 pub struct Upstream {
     http: Client,
-    allowance: Arc<Allowance>,
+    retry_budget: Arc<RetryBudget>,
 }
 
 #[derive(Debug)]
-struct Allowance {
+struct RetryBudget {
     /// Repetitions that the host may be bothered with.
     retries: AtomicU32,
     /// Connections in the pool that may have died while the sandbox was frozen: finding that out is no bother.
     stale: AtomicU32,
 }
 
-impl Allowance {
+impl RetryBudget {
     fn new() -> Arc<Self> {
         let (retries, stale) = (AtomicU32::new(RETRY_BUDGET), AtomicU32::new(IDLE_CONNECTIONS));
         Arc::new(Self { retries, stale })
     }
 
     /// Whether a call with this outcome may be repeated.
-    fn grants(&self, outcome: &Result<Reply, Failure>) -> bool {
+    fn try_withdraw(&self, outcome: &Result<Reply, Failure>) -> bool {
         let take = |from: &AtomicU32| {
             from.try_update(Ordering::Relaxed, Ordering::Relaxed, |left| left.checked_sub(1)).is_ok()
         };
@@ -100,9 +100,9 @@ impl Allowance {
     }
 
     /// The host has answered.
-    fn earn(&self, outcome: &Reply) {
+    fn deposit(&self, outcome: &Reply) {
         self.stale.store(IDLE_CONNECTIONS, Ordering::Relaxed);
-        if !is_passing(outcome.status) {
+        if !is_transient(outcome.status) {
             let refill = |left| (left < RETRY_BUDGET).then_some(left + 1);
             let _ = self.retries.try_update(Ordering::Relaxed, Ordering::Relaxed, refill);
         }
@@ -115,13 +115,13 @@ impl Upstream {
     /// # Errors
     /// What reqwest or rustls says; neither depends on input.
     pub fn new() -> Result<Self, Box<dyn std::error::Error + Send + Sync>> {
-        Ok(Self { http: client()?, allowance: Allowance::new() })
+        Ok(Self { http: client()?, retry_budget: RetryBudget::new() })
     }
 
-    /// The same client for another host, which has an allowance of its own.
+    /// The same client for another host, which has an retry_budget of its own.
     #[must_use]
     pub fn for_another_host(&self) -> Self {
-        Self { http: self.http.clone(), allowance: Allowance::new() }
+        Self { http: self.http.clone(), retry_budget: RetryBudget::new() }
     }
 
     /// The bare client, for what builds its own requests.
@@ -131,7 +131,7 @@ impl Upstream {
 
     /// Sends a request and reads its whole answer. Every call that goes out from here is safe to repeat, by an id or by
     /// what it does, so a connection error and a 502, 503, 504 or one of Cloudflare's are tried again while time and
-    /// allowance last.
+    /// retry_budget last.
     ///
     /// # Errors
     /// A [`Failure`] where the last attempt brought no whole answer.
@@ -144,7 +144,7 @@ impl Upstream {
             let Some(attempt) = request.try_clone() else { return self.attempt(request, limits).await };
             let outcome = self.attempt(attempt, limits).await;
             if let Ok(reply) = &outcome {
-                self.allowance.earn(reply);
+                self.retry_budget.deposit(reply);
             }
             if !may_pass(&outcome) {
                 return outcome;
@@ -152,7 +152,7 @@ impl Upstream {
             let Some(pause) = pauses.next() else { return outcome };
             let jitter = pause.mul_f64(fastrand::f64());
             let pause = asked_pause(&outcome).unwrap_or_default() + jitter;
-            if pause >= limits.deadline.remaining() || !self.allowance.grants(&outcome) {
+            if pause >= limits.deadline.remaining() || !self.retry_budget.try_withdraw(&outcome) {
                 return outcome;
             }
             limits.deadline.sleep(pause).await;
@@ -203,13 +203,13 @@ fn client() -> Result<Client, Box<dyn std::error::Error + Send + Sync>> {
 /// Whether the fault may be gone at the next attempt. A timeout is not: it has used the time a repetition would need.
 fn may_pass(outcome: &Result<Reply, Failure>) -> bool {
     match outcome {
-        Ok(reply) => is_passing(reply.status),
+        Ok(reply) => is_transient(reply.status),
         Err(failure) => *failure == Failure::Connection,
     }
 }
 
 /// A gateway's word that what is behind it does not answer; Cloudflare, which stands before Supabase, has its own.
-fn is_passing(status: StatusCode) -> bool {
+fn is_transient(status: StatusCode) -> bool {
     matches!(status.as_u16(), 502..=504 | 520..=524)
 }
 

@@ -1,11 +1,11 @@
-//! From credentials to a QR: the webhook registered, the session started, the QR waited for, all within the line's time.
+//! From credentials to a QR: the webhook registered, the session started, the QR waited for, all within its time.
 
 use std::time::Duration;
 
 use shared::error::Error;
-use shared::number::session::Line;
+use shared::number::session::NumberSession;
 use shared::number::view::View;
-use shared::platform::{Link, PlatformError};
+use shared::platform::{PlatformError, SessionState};
 
 /// A new key that is not active yet is tried again after these.
 const KEY_PAUSES: [Duration; 3] = [Duration::from_secs(1), Duration::from_secs(2), Duration::from_secs(3)];
@@ -18,62 +18,66 @@ const QR_PAUSE: Duration = Duration::from_secs(1);
 ///
 /// # Errors
 /// What failed; the number stands, and repeating the request goes on with it.
-pub async fn link(line: &mut Line<'_>) -> Result<View, Error> {
-    if line.number().key_is_new(line.now()) { link_new(line).await } else { link_existing(line).await }
+pub async fn link(session: &mut NumberSession<'_>) -> Result<View, Error> {
+    if session.number().key_is_new(session.now()) {
+        link_new(session).await
+    } else {
+        link_existing(session).await
+    }
 }
 
 /// A key saved just now may not be active yet; then the first poll gets the token.
-async fn link_new(line: &mut Line<'_>) -> Result<View, Error> {
+async fn link_new(session: &mut NumberSession<'_>) -> Result<View, Error> {
     let mut pauses = KEY_PAUSES.into_iter();
-    while let Err(error) = line.token().await {
+    while let Err(error) = session.token().await {
         tracing::warn!(%error, "no token for a new key yet");
         let pause = pauses.next().filter(|_| matches!(error, Error::ApiKeyNotActive));
         match pause {
-            Some(pause) if line.sleep(pause).await => {}
+            Some(pause) if session.sleep(pause).await => {}
             _ => return Ok(View::starting()),
         }
     }
-    bring_up(line).await
+    bring_up(session).await
 }
 
-async fn link_existing(line: &mut Line<'_>) -> Result<View, Error> {
-    match line.status().await {
-        Ok(status) if status.link == Link::Connected => {
-            line.make_up_for_webhook().await;
+async fn link_existing(session: &mut NumberSession<'_>) -> Result<View, Error> {
+    match session.status().await {
+        Ok(status) if status.state == SessionState::Connected => {
+            session.make_up_for_webhook().await;
             return Ok(View::live(status, None));
         }
         // A session that the platform does not know may still come up when it is started.
         Ok(_) | Err(Error::SessionLost) => {}
         Err(error) => return Err(error),
     }
-    bring_up(line).await
+    bring_up(session).await
 }
 
-async fn bring_up(line: &mut Line<'_>) -> Result<View, Error> {
-    let before = line.register_webhook().await;
-    let started = line.start().await?;
+async fn bring_up(session: &mut NumberSession<'_>) -> Result<View, Error> {
+    let before = session.register_webhook().await;
+    let started = session.start().await?;
     if let Err(error) = before {
         tracing::warn!(%error, "the webhook could not be registered before the start");
         // A platform that refuses it may take it for a session that was started; one that hangs would hang again.
         if !matches!(error, Error::Platform(PlatformError::TimedOut))
-            && let Err(error) = line.register_webhook().await
+            && let Err(error) = session.register_webhook().await
         {
             tracing::warn!(%error, "the webhook could not be registered after the start");
         }
     }
     let mut view = match (started.status, started.qr) {
-        (Some(status), _) if status.link == Link::Connected => View::live(status, None),
+        (Some(status), _) if status.state == SessionState::Connected => View::live(status, None),
         (_, Some(qr)) => View::scannable(qr),
         (Some(status), None) => View::live(status, None),
         (None, None) => View::starting(),
     };
     // A look that fails is not the last one: the session was started, and stays so.
     while waits_for_qr(&view) {
-        match line.look().await {
-            Ok(seen) => view = seen,
+        match session.look().await {
+            Ok(snapshot) => view = snapshot,
             Err(error) => tracing::warn!(%error, "a look for the QR failed"),
         }
-        if waits_for_qr(&view) && !line.sleep(QR_PAUSE).await {
+        if waits_for_qr(&view) && !session.sleep(QR_PAUSE).await {
             break;
         }
     }
@@ -82,6 +86,6 @@ async fn bring_up(line: &mut Line<'_>) -> Result<View, Error> {
 
 /// Whether the platform may show a QR by itself: not where a passkey comes first.
 fn waits_for_qr(view: &View) -> bool {
-    let passkey = view.status.as_ref().is_some_and(|status| status.link == Link::PasskeyRequired);
+    let passkey = view.status.as_ref().is_some_and(|status| status.state == SessionState::PasskeyRequired);
     view.qr.is_none() && !view.is_connected() && !passkey
 }

@@ -5,33 +5,34 @@ use std::sync::Arc;
 use serde_json::json;
 use shared::App;
 use shared::error::Error;
-use shared::http::request::Ask;
+use shared::http::request::ApiRequest;
 use shared::http::run::Answer;
-use shared::number::session::Line;
-use shared::platform::Link;
+use shared::number::session::NumberSession;
+use shared::platform::SessionState;
 use shared::sentence as say;
-use shared::store::Wanted;
+use shared::store::NumberSelector;
 
 /// When to ask again for a QR that is not ready, and for the next one.
 const POLL_AFTER_MS: u32 = 2_000;
 
 /// `GET ?session=` or `POST {"session"}`, or `session_name` in either. Answers `qr`, null only while the platform has none
 /// ready.
-pub async fn handle(app: Arc<App>, ask: Ask) -> Result<Answer, Error> {
-    let session = ask.session()?.ok_or(Error::BadRequest { field: "session", wrong: say::FIELD_MISSING })?;
-    let wanted = Wanted { session: Some(session), integration_id: None };
+pub async fn handle(app: Arc<App>, request: ApiRequest) -> Result<Answer, Error> {
+    let session =
+        request.session()?.ok_or(Error::BadRequest { field: "session", wrong: say::FIELD_MISSING })?;
+    let selector = NumberSelector { session: Some(session), integration_id: None };
 
-    let found = app.store.find(ask.user_id, &wanted, ask.deadline).await?;
+    let found = app.store.find(request.user_id, &selector, request.deadline).await?;
     found.organization_id.ok_or(Error::NoOrganization)?;
     let number = found.number.ok_or(Error::NumberNotFound)?;
 
-    let mut line = Line::open(&app, number, found.now, ask.deadline)?;
-    let qr = line.qr().await?;
+    let mut session = NumberSession::open(&app, number, found.now, request.deadline)?;
+    let qr = session.qr().await?;
     let state = match &qr {
         Some(_) => "ready",
         // A linked number has none either; whether it still is one, only the platform knows.
-        None if line.was_connected()
-            && matches!(line.status().await, Ok(status) if status.link == Link::Connected) =>
+        None if session.was_connected()
+            && matches!(session.status().await, Ok(status) if status.state == SessionState::Connected) =>
         {
             "connected"
         }

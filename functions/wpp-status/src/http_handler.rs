@@ -8,10 +8,10 @@ use shared::App;
 use shared::clock::UnixMs;
 use shared::deadline::Deadline;
 use shared::error::Error;
-use shared::http::request::Ask;
+use shared::http::request::ApiRequest;
 use shared::http::run::Answer;
 use shared::number::hint::Hint;
-use shared::number::session::Line;
+use shared::number::session::NumberSession;
 use shared::number::view::{State, View};
 use shared::sentence::{self as say, Language, Sentence};
 
@@ -20,54 +20,58 @@ const STALE_AFTER: Duration = Duration::from_secs(4);
 
 /// `POST {"session_name"?, "session"?, "integration_id"?, "force"?}`, or `GET` with the same as parameters. A number that is
 /// not named is the organisation's primary, else any active one.
-pub async fn handle(app: Arc<App>, ask: Ask) -> Result<Answer, Error> {
-    let (force, wanted) = (ask.flag("force")?, ask.wanted()?);
+pub async fn handle(app: Arc<App>, request: ApiRequest) -> Result<Answer, Error> {
+    let (force, selector) = (request.flag("force")?, request.selector()?);
 
-    let found = app.store.find(ask.user_id, &wanted, ask.deadline).await?;
+    let found = app.store.find(request.user_id, &selector, request.deadline).await?;
     found.organization_id.ok_or(Error::NoOrganization)?;
     let number = match found.number {
         Some(number) if number.settings.session().is_some() && number.settings.api_key().is_some() => number,
-        None if wanted.is_named() => return Err(Error::NumberNotFound),
-        Some(_) => return Ok(disconnected(say::NOT_CONNECTED_YET, ask.language)),
-        None => return Ok(disconnected(say::NO_NUMBER_YET, ask.language)),
+        None if selector.is_named() => return Err(Error::NumberNotFound),
+        Some(_) => return Ok(disconnected(say::NOT_CONNECTED_YET, request.language)),
+        None => return Ok(disconnected(say::NO_NUMBER_YET, request.language)),
     };
 
-    let mut line = Line::open(&app, number, found.now, ask.deadline)?;
-    let last_seen =
-        line.number().seen.as_ref().map(|seen| (View::last_seen(seen), seen.at)).filter(|_| !force);
-    if let Some(remembered) = line.remembered().filter(|_| !force) {
-        return Ok(answer(&remembered, &line, ask.language));
+    let mut session = NumberSession::open(&app, number, found.now, request.deadline)?;
+    let last_seen = session
+        .number()
+        .snapshot
+        .as_ref()
+        .map(|snapshot| (View::last_seen(snapshot), snapshot.at))
+        .filter(|_| !force);
+    if let Some(recent) = session.recent().filter(|_| !force) {
+        return Ok(answer(&recent, &session, request.language));
     }
     if last_seen.is_some() {
-        line.allow_until(ask.deadline.at_most(STALE_AFTER));
+        session.allow_until(request.deadline.at_most(STALE_AFTER));
     }
-    match (live(&mut line, ask.deadline).await, last_seen) {
-        (Ok(view), _) => Ok(answer(&view, &line, ask.language)),
+    match (live(&mut session, request.deadline).await, last_seen) {
+        (Ok(view), _) => Ok(answer(&view, &session, request.language)),
         (Err(error), Some((view, at))) if error.is_platform_outage() => {
-            Ok(stale(&view, at, &line, ask.language))
+            Ok(stale(&view, at, &session, request.language))
         }
         (Err(error), _) => Err(error),
     }
 }
 
 /// What the platform says now.
-async fn live(line: &mut Line<'_>, deadline: Deadline) -> Result<View, Error> {
-    let mut view = match line.look().await {
+async fn live(session: &mut NumberSession<'_>, deadline: Deadline) -> Result<View, Error> {
+    let mut view = match session.look().await {
         // The session is gone, and with it the link: that is a state of the number, for the mirror too.
         Err(Error::SessionLost) => View::lost(),
         looked => looked?,
     };
-    line.allow_until(deadline);
-    line.remember(&mut view).await;
+    session.allow_until(deadline);
+    session.save_snapshot(&mut view).await;
     if view.is_connected() {
-        line.make_up_for_webhook().await;
+        session.make_up_for_webhook().await;
     }
     Ok(view)
 }
 
 /// The platform is away: an outage disconnects nobody.
-fn stale(view: &View, seen_at: UnixMs, line: &Line<'_>, language: Language) -> Answer {
-    let mut body = answer(view, line, language);
+fn stale(view: &View, seen_at: UnixMs, session: &NumberSession<'_>, language: Language) -> Answer {
+    let mut body = answer(view, session, language);
     body["stale"] = json!(true);
     body["message"] = json!(say::LAST_KNOWN.text(language));
     body["seen_at"] = json!(seen_at.to_rfc3339());
@@ -78,9 +82,9 @@ fn disconnected(message: Sentence, language: Language) -> Answer {
     json!({"success": true, "status": State::Disconnected, "message": message.text(language)})
 }
 
-fn answer(view: &View, line: &Line<'_>, language: Language) -> Answer {
+fn answer(view: &View, session: &NumberSession<'_>, language: Language) -> Answer {
     let mut body = json!({
-        "success": true, "status": view.state, "account_number": line.session(), "webhook": line.webhook(),
+        "success": true, "status": view.state, "account_number": session.id(), "webhook": session.webhook(),
     });
     if let Some(qr) = &view.qr {
         body["qrcode"] = json!(qr);
@@ -94,7 +98,7 @@ fn answer(view: &View, line: &Line<'_>, language: Language) -> Answer {
     if let Some(message) = message(view.state) {
         body["message"] = json!(message.text(language));
     }
-    if let Some(hint) = Hint::due(line.number(), view, line.webhook(), line.now()) {
+    if let Some(hint) = Hint::due(session.number(), view, session.webhook(), session.now()) {
         hint.add_to(&mut body, language);
     }
     body

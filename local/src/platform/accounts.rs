@@ -7,8 +7,8 @@ use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use serde_json::{Value, json};
 
-use super::manners::{AcceptedTokens, Manners, QrField, QrForm, RepeatedCreate, Said, StartAnswer};
-use super::mint::{Mint, random_hex};
+use super::behavior::{AcceptedTokens, Behavior, FieldValue, QrField, QrForm, RepeatedCreate, StartAnswer};
+use super::key_factory::{KeyFactory, random_hex};
 use super::session::Session;
 use crate::clock::unix_ms;
 
@@ -28,13 +28,13 @@ const NO_QR: Refused = (409, "The session shows no QR");
 
 /// The platform's memory.
 pub(super) struct Accounts {
-    pub manners: Manners,
+    pub behavior: Behavior,
     /// Creates that were carried out.
     pub creates: u64,
-    mint: Mint,
+    key_factory: KeyFactory,
     /// Milliseconds by which the platform's clock is ahead of the machine's.
     ahead_ms: i64,
-    /// Takes what the mint could have made for what it made before a restart.
+    /// Takes what the key_factory could have made for what it made before a restart.
     remembers: bool,
     remembers_tokens: bool,
     sessions_by_organization: BTreeMap<String, String>,
@@ -59,11 +59,11 @@ struct Token {
 }
 
 impl Accounts {
-    pub fn new(manners: Manners, mint: Mint, remembers: bool) -> Self {
+    pub fn new(behavior: Behavior, key_factory: KeyFactory, remembers: bool) -> Self {
         Self {
-            manners,
+            behavior,
             creates: 0,
-            mint,
+            key_factory,
             ahead_ms: 0,
             remembers,
             remembers_tokens: remembers,
@@ -77,34 +77,34 @@ impl Accounts {
     /// `POST /api/integrations/wpp/create`
     pub fn create(&mut self, organization_id: &str) -> Result<Value, Refused> {
         self.creates += 1;
-        let id = self.mint.session(organization_id);
+        let id = self.key_factory.session(organization_id);
         self.sessions_by_organization.insert(organization_id.to_owned(), id.clone());
         match self.sessions.get(&id) {
-            None => self.give_key(&id, 0, self.manners.activate_after),
+            None => self.give_key(&id, 0, self.behavior.activate_after),
             Some(session) if self.needs_new_key(session) => {
                 let (old, generation) = (session.key.clone(), session.generation.wrapping_add(1));
                 self.revoke_key(&old);
-                self.give_key(&id, generation, self.manners.activate_after);
+                self.give_key(&id, generation, self.behavior.activate_after);
             }
             Some(_) => {}
         }
-        let case = self.manners.status_case;
+        let case = self.behavior.status_case;
         let session = self.sessions.get_mut(&id).ok_or(NO_SESSION)?;
         session.forgotten = false;
         let mut answer = json!({"apiKey": session.key, "session": id});
         let status = case.write(session.status());
-        self.manners.create_status.put(&mut answer, "status", status.into());
+        self.behavior.create_status.put(&mut answer, "status", status.into());
         Ok(answer)
     }
 
     fn needs_new_key(&self, session: &Session) -> bool {
         let revoked = self.keys.get(&session.key).is_some_and(|key| key.revoked);
-        revoked || self.manners.repeated_create == RepeatedCreate::NewKey
+        revoked || self.behavior.repeated_create == RepeatedCreate::NewKey
     }
 
     /// Makes a key for a session, and the session if need be.
     fn give_key(&mut self, id: &str, generation: u8, refusals_left: u32) {
-        let text = self.mint.key(id, generation);
+        let text = self.key_factory.key(id, generation);
         let key = Key { session: id.to_owned(), refusals_left, ..Key::default() };
         self.keys.insert(text.clone(), key);
         self.sessions
@@ -126,17 +126,17 @@ impl Accounts {
         }
         key.tokens_issued += 1;
         let session = key.session.clone();
-        let (now_s, lifetime_s) = (self.now_ms() / 1000, self.manners.token_lifetime_s);
-        let text = if self.manners.opaque_tokens {
+        let (now_s, lifetime_s) = (self.now_ms() / 1000, self.behavior.token_lifetime_s);
+        let text = if self.behavior.opaque_tokens {
             random_hex()
         } else {
-            self.mint.token(&session, now_s, lifetime_s)
+            self.key_factory.token(&session, now_s, lifetime_s)
         };
-        if self.manners.accepted_tokens == AcceptedTokens::Newest {
+        if self.behavior.accepted_tokens == AcceptedTokens::Newest {
             self.tokens.retain(|token| token.key != api_key);
         }
         let mut answer = json!({"token": text});
-        self.manners.expires_in.put(&mut answer, "expiresIn", lifetime_s.into());
+        self.behavior.expires_in.put(&mut answer, "expiresIn", lifetime_s.into());
         self.tokens.push(Token {
             text,
             key: api_key.to_owned(),
@@ -148,7 +148,7 @@ impl Accounts {
 
     /// `GET /api/accounts/{number}/status`
     pub fn look_at_status(&mut self, token: &str, id: &str) -> Result<Value, Refused> {
-        let (case, now_ms) = (self.manners.status_case, self.now_ms());
+        let (case, now_ms) = (self.behavior.status_case, self.now_ms());
         let session = self.authorised(token, id)?;
         let status = case.write(session.status());
         session.looked(now_ms);
@@ -167,14 +167,14 @@ impl Accounts {
 
     /// `POST /api/accounts/start`
     pub fn start(&mut self, token: &str, id: &str) -> Result<Value, Refused> {
-        let (looks_until_qr, now_ms) = (self.manners.looks_until_qr, self.now_ms());
+        let (looks_until_qr, now_ms) = (self.behavior.looks_until_qr, self.now_ms());
         let word = self.authorised(token, id)?.start(looks_until_qr, now_ms);
-        let start_answer = self.manners.start_answer;
+        let start_answer = self.behavior.start_answer;
         let word = match start_answer {
             StartAnswer::Word(other) if word == "starting" => other,
             _ => word,
         };
-        let word = self.manners.status_case.write(word);
+        let word = self.behavior.status_case.write(word);
         let mut answer = match start_answer {
             StartAnswer::State => json!({"state": word}),
             StartAnswer::QrAlone => json!({}),
@@ -188,7 +188,7 @@ impl Accounts {
 
     /// `POST /internal/session/{session}/webhook`
     pub fn set_webhook(&mut self, token: &str, id: &str, url: &str) -> Result<(), Refused> {
-        let needs_start = self.manners.webhook_needs_start;
+        let needs_start = self.behavior.webhook_needs_start;
         let session = self.authorised(token, id)?;
         if needs_start && session.is_offline() {
             return Err(NOT_STARTED);
@@ -224,7 +224,7 @@ impl Accounts {
 
     /// Takes a key of before a restart for good. One older than the session's key was dead even then.
     fn recall_key(&mut self, api_key: &str) {
-        let recalled = self.mint.read_key(api_key).filter(|_| self.remembers);
+        let recalled = self.key_factory.read_key(api_key).filter(|_| self.remembers);
         let Some((id, generation)) = recalled.filter(|_| !self.keys.contains_key(api_key)) else {
             return;
         };
@@ -236,8 +236,8 @@ impl Accounts {
 
     /// The session and the expiry (Unix milliseconds) of a token of before a restart.
     fn recall_token(&mut self, token: &str) -> Option<(String, i64)> {
-        let claims = self.mint.read_token(token).filter(|_| self.remembers_tokens)?;
-        if self.mint.made_in_this_run(&claims) {
+        let claims = self.key_factory.read_token(token).filter(|_| self.remembers_tokens)?;
+        if self.key_factory.made_in_this_run(&claims) {
             return None;
         }
         self.recall_session(&claims.sub);
@@ -246,7 +246,7 @@ impl Accounts {
 
     /// Takes a session that was made before a restart as linked: whether it was, only the phone knows.
     fn recall_session(&mut self, id: &str) {
-        if self.mint.made_session(id) && !self.sessions.contains_key(id) {
+        if self.key_factory.made_session(id) && !self.sessions.contains_key(id) {
             self.give_key(id, 0, 0);
             self.sessions.entry(id.to_owned()).and_modify(Session::link);
         }
@@ -254,10 +254,10 @@ impl Accounts {
 
     fn put_qr(&self, answer: &mut Value, id: &str) {
         let qr = self.qr_of(id);
-        if qr.is_none() && self.manners.omit_unready_qr {
+        if qr.is_none() && self.behavior.omit_unready_qr {
             return;
         }
-        match self.manners.qr_field {
+        match self.behavior.qr_field {
             QrField::Qr => answer["qr"] = json!(qr),
             QrField::CamelCode => answer["qrCode"] = json!(qr),
             QrField::LowerCode => answer["qrcode"] = json!(qr),
@@ -320,9 +320,9 @@ impl Accounts {
 
     pub fn qr_of(&self, id: &str) -> Option<String> {
         let turn = self.sessions.get(id)?.qr_turn(self.now_ms())?;
-        let text = self.mint.pairing_text(id, turn);
+        let text = self.key_factory.pairing_text(id, turn);
         let png = || STANDARD.encode([PNG, text.as_bytes()].concat());
-        Some(match self.manners.qr_form {
+        Some(match self.behavior.qr_form {
             QrForm::Text => text,
             QrForm::DataUrl => format!("data:image/png;base64,{}", png()),
             QrForm::Base64 => png(),
@@ -344,7 +344,7 @@ impl Accounts {
     }
 }
 
-impl Said {
+impl FieldValue {
     fn put(&self, answer: &mut Value, field: &str, truth: Value) {
         match self {
             Self::Truth => answer[field] = truth,

@@ -16,7 +16,7 @@ use serde_json::Value;
 use super::Shared;
 use super::accounts::Refused;
 use super::routes::refusal;
-use crate::gate::Fault;
+use crate::fault_injector::Fault;
 
 const HELP: &str = r#"A simulated WPP Platform. What you can do to it:
 
@@ -89,20 +89,20 @@ async fn status(State(shared): State<Arc<Shared>>, body: Bytes) -> Outcome {
 }
 
 async fn counts(State(shared): State<Arc<Shared>>) -> Json<Value> {
-    Json(shared.gate.counts().into_iter().collect())
+    Json(shared.faults.counts().into_iter().collect())
 }
 
 async fn misbehave(State(shared): State<Arc<Shared>>, body: Bytes) -> Outcome {
     let Json(Misbehaviour { endpoint, fault, times }) = Json::from_bytes(&body)?;
     match times {
-        Some(times) => shared.gate.inject_times(&endpoint, times, fault),
-        None => shared.gate.inject(&endpoint, fault),
+        Some(times) => shared.faults.inject_times(&endpoint, times, fault),
+        None => shared.faults.inject(&endpoint, fault),
     }
     Ok(done(Ok(())))
 }
 
 async fn behave(State(shared): State<Arc<Shared>>) -> StatusCode {
-    shared.gate.clear();
+    shared.faults.clear();
     StatusCode::NO_CONTENT
 }
 

@@ -1,4 +1,4 @@
-//! The platform's HTTP API, each endpoint behind the gate.
+//! The platform's HTTP API, each endpoint behind the fault injector.
 
 use std::sync::Arc;
 
@@ -67,7 +67,7 @@ struct WebhookInput {
     url: String,
 }
 
-/// The endpoints. `unknown` is what the gate calls everything else that is asked for.
+/// The endpoints. `unknown` is what the fault injector calls everything else that is asked for.
 pub(super) fn routes() -> Router<Arc<Shared>> {
     let anything = MethodFilter::GET.or(MethodFilter::POST);
     Router::new()
@@ -89,7 +89,7 @@ fn endpoint(method: MethodFilter, name: &'static str, work: Work) -> MethodRoute
             bearer: call.bearer.clone(),
             body: String::from_utf8_lossy(&call.body).into_owned(),
         });
-        shared.gate.pass(name, async { answer(work(&shared, &call)) }).await
+        shared.faults.pass(name, async { answer(work(&shared, &call)) }).await
     })
 }
 

@@ -2,7 +2,7 @@ use reqwest::{Client, Method};
 use serde_json::{Value, json};
 
 use super::*;
-use crate::gate::Fault;
+use crate::fault_injector::Fault;
 use crate::http::client;
 
 /// The organisation of most tests.
@@ -86,7 +86,7 @@ fn said(status: &str) -> (u16, Value) {
 #[tokio::test]
 async fn a_number_is_linked_from_create_to_scan() {
     let caller = Caller::start().await;
-    caller.platform.behave(|manners| manners.looks_until_qr = 2);
+    caller.platform.behave(|behavior| behavior.looks_until_qr = 2);
     let (key, session, token) = caller.account().await;
     assert_eq!(caller.status(&session, &token).await, said("offline"));
     assert_eq!(caller.begin(&session, &token).await, said("starting"));
@@ -123,7 +123,7 @@ async fn one_organization_id_is_one_key_and_one_session() {
 #[tokio::test]
 async fn a_platform_that_gives_new_keys_kills_the_old_ones() {
     let caller = Caller::start().await;
-    caller.platform.behave(|manners| manners.repeated_create = RepeatedCreate::NewKey);
+    caller.platform.behave(|behavior| behavior.repeated_create = RepeatedCreate::NewKey);
     let (old, session) = caller.create(ORG).await;
     let (new, same_session) = caller.create(ORG).await;
     assert!(old != new && session == same_session);
@@ -146,7 +146,7 @@ async fn a_revoked_key_is_dead_until_the_organization_creates_again() {
 #[tokio::test]
 async fn a_fresh_key_is_refused_as_often_as_told() {
     let caller = Caller::start().await;
-    caller.platform.behave(|manners| manners.activate_after = 2);
+    caller.platform.behave(|behavior| behavior.activate_after = 2);
     let (key, _) = caller.create(ORG).await;
     for refused in [true, true, false] {
         assert_eq!(caller.token(&key).await == invalid_key(), refused);
@@ -178,7 +178,7 @@ async fn a_platform_that_keeps_the_newest_token_refuses_the_one_before() {
     let (key, session, first) = caller.account().await;
     caller.token(&key).await;
     assert_eq!(caller.status(&session, &first).await.0, 200);
-    caller.platform.behave(|manners| manners.accepted_tokens = AcceptedTokens::Newest);
+    caller.platform.behave(|behavior| behavior.accepted_tokens = AcceptedTokens::Newest);
     let newest = text(&caller.token(&key).await.1["token"]);
     assert_eq!(caller.status(&session, &first).await, invalid_token());
     assert_eq!(caller.platform.tokens_of(&session), [newest]);
@@ -189,15 +189,15 @@ async fn the_answer_with_a_token_says_what_it_is_told_to() {
     let caller = Caller::start().await;
     let (key, session) = caller.create(ORG).await;
     let cases = [
-        (Said::Truth, Some(json!(3600))),
-        (Said::Nothing, None),
-        (Said::This(json!("-5 s")), Some(json!("-5 s"))),
+        (FieldValue::Truth, Some(json!(3600))),
+        (FieldValue::Nothing, None),
+        (FieldValue::This(json!("-5 s")), Some(json!("-5 s"))),
     ];
     for (expires_in, said) in cases {
-        caller.platform.behave(|manners| manners.expires_in = expires_in);
+        caller.platform.behave(|behavior| behavior.expires_in = expires_in);
         assert_eq!(caller.token(&key).await.1.get("expiresIn"), said.as_ref());
     }
-    caller.platform.behave(|manners| manners.opaque_tokens = true);
+    caller.platform.behave(|behavior| behavior.opaque_tokens = true);
     let opaque = text(&caller.token(&key).await.1["token"]);
     assert!(!opaque.contains('.'));
     assert_eq!(caller.status(&session, &opaque).await.0, 200);
@@ -207,7 +207,7 @@ async fn the_answer_with_a_token_says_what_it_is_told_to() {
 async fn a_qr_comes_in_every_shape() {
     let caller = Caller::start().await;
     let (_, session, token) = caller.account().await;
-    caller.platform.behave(|manners| manners.omit_unready_qr = true);
+    caller.platform.behave(|behavior| behavior.omit_unready_qr = true);
     assert_eq!(caller.qr(&session, &token).await, (200, json!({})));
     caller.begin(&session, &token).await;
     for (field, pointer) in [
@@ -221,7 +221,7 @@ async fn a_qr_comes_in_every_shape() {
             (QrForm::DataUrl, "data:image/png;base64,iVBORw0KGgo"),
             (QrForm::Base64, "iVBORw0KGgo"),
         ] {
-            caller.platform.behave(|manners| (manners.qr_field, manners.qr_form) = (field, form));
+            caller.platform.behave(|behavior| (behavior.qr_field, behavior.qr_form) = (field, form));
             let answer = caller.qr(&session, &token).await.1;
             let qr = text(answer.pointer(pointer).unwrap());
             assert!(qr.starts_with(opening), "{qr}");
@@ -233,14 +233,14 @@ async fn a_qr_comes_in_every_shape() {
 async fn a_start_answers_in_every_way() {
     let caller = Caller::start().await;
     let (_, session, token) = caller.account().await;
-    caller.platform.behave(|manners| manners.start_answer = StartAnswer::State);
+    caller.platform.behave(|behavior| behavior.start_answer = StartAnswer::State);
     assert_eq!(caller.begin(&session, &token).await, (200, json!({"state": "starting"})));
-    caller.platform.behave(|manners| manners.start_answer = StartAnswer::Qr);
+    caller.platform.behave(|behavior| behavior.start_answer = StartAnswer::Qr);
     let qr = caller.platform.qr_of(&session);
     assert_eq!(caller.begin(&session, &token).await, (200, json!({"status": "starting", "qr": qr})));
-    caller.platform.behave(|manners| manners.start_answer = StartAnswer::QrAlone);
+    caller.platform.behave(|behavior| behavior.start_answer = StartAnswer::QrAlone);
     assert_eq!(caller.begin(&session, &token).await, (200, json!({"qr": qr})));
-    caller.platform.behave(|manners| manners.start_answer = StartAnswer::Word("pending"));
+    caller.platform.behave(|behavior| behavior.start_answer = StartAnswer::Word("pending"));
     assert_eq!(caller.begin(&session, &token).await, (200, json!({"status": "pending"})));
 }
 
@@ -252,9 +252,9 @@ async fn a_status_is_said_in_any_word_and_letter_case() {
     assert_eq!(caller.status(&session, &token).await, said("Connected"));
     assert!(caller.platform.qr_of(&session).is_none());
     caller.platform.set_status(&session, "unpaired").unwrap();
-    caller.platform.behave(|manners| manners.status_case = LetterCase::Upper);
+    caller.platform.behave(|behavior| behavior.status_case = LetterCase::Upper);
     assert_eq!(caller.status(&session, &token).await, said("UNPAIRED"));
-    caller.platform.behave(|manners| manners.status_case = LetterCase::Title);
+    caller.platform.behave(|behavior| behavior.status_case = LetterCase::Title);
     assert_eq!(caller.status(&session, &token).await, said("Unpaired"));
     assert_eq!(caller.platform.status_of(&session).as_deref(), Some("unpaired"));
     caller.platform.scan(&session).unwrap();
@@ -297,7 +297,7 @@ async fn a_stopped_session_is_offline_until_it_is_started_and_scanned_again() {
     assert_eq!(caller.status(&session, &token).await, said("connected"));
     assert_eq!(caller.post(&stop, &token, Value::Null).await.0, 204);
     assert_eq!(caller.status(&session, &token).await, said("offline"));
-    assert_eq!(caller.platform.gate.count("stop"), 2);
+    assert_eq!(caller.platform.faults.count("stop"), 2);
     caller.begin(&session, &token).await;
     assert_eq!(caller.status(&session, &token).await, said("qr_required"));
 }
@@ -309,7 +309,7 @@ async fn a_webhook_before_the_start_is_refused_only_where_the_platform_is_told_t
     let path = format!("/internal/session/{session}/webhook");
     let register = async || caller.post(&path, &token, json!({"url": "http://localhost/hook"})).await.0;
     assert_eq!(register().await, 204);
-    caller.platform.behave(|manners| manners.webhook_needs_start = true);
+    caller.platform.behave(|behavior| behavior.webhook_needs_start = true);
     assert_eq!(register().await, 409);
     caller.begin(&session, &token).await;
     assert_eq!(register().await, 204);
@@ -335,7 +335,7 @@ async fn malformed_and_unauthorised_requests_are_refused() {
         assert_eq!(caller.call(Method::POST, path, bearer, body).await.0, status, "{path} {body}");
     }
     assert_eq!(caller.platform.clients(), 1);
-    assert_eq!(caller.platform.gate.count("unknown"), 1);
+    assert_eq!(caller.platform.faults.count("unknown"), 1);
 }
 
 #[tokio::test]
@@ -378,7 +378,7 @@ async fn a_person_plays_with_it_from_a_terminal() {
     let fault = json!({"endpoint": "*", "fault": {"status": {"status": 503}}, "times": 1});
     assert_eq!(caller.post("/_sim/faults", "", fault).await.0, 204);
     assert_eq!(caller.status(&session, &token).await.0, 503);
-    caller.platform.gate.inject("status", Fault::Html);
+    caller.platform.faults.inject("status", Fault::Html);
     assert_eq!(caller.call(Method::DELETE, "/_sim/faults", "", "").await.0, 204);
     assert_eq!(caller.status(&session, &token).await, said("OFFLINE"));
     assert_eq!(caller.post("/_sim/advance", "", json!({"seconds": 3601})).await.0, 204);

@@ -2,30 +2,30 @@ use super::*;
 use crate::platform::RepeatedCreate;
 use crate::postgres::Privileges;
 use crate::shapes::BASE;
-use crate::world::Organisation;
+use crate::stack::Organisation;
 
 /// An organisation of a project as most are, and its siblings.
 struct Scene {
-    world: World,
+    stack: Stack,
     siblings: Siblings,
     school: Organisation,
 }
 
 impl Scene {
     async fn start() -> Self {
-        let world = World::start().await.unwrap();
-        world.deploy(Privileges::Granted, BASE).await.unwrap();
-        let school = world.organisation("school").await.unwrap();
-        Self { siblings: Siblings::of(&world), school, world }
+        let stack = Stack::start().await.unwrap();
+        stack.deploy(Privileges::Granted, BASE).await.unwrap();
+        let school = stack.organisation("school").await.unwrap();
+        Self { siblings: Siblings::of(&stack), school, stack }
     }
 
     /// A number that a phone is linked with, as the siblings make it; with its session.
     async fn linked(&self, sub_org_id: &str) -> (Uuid, String) {
         let wanted = json!({"organizationId": sub_org_id});
-        let secret = self.world.platform.secret();
+        let secret = self.stack.platform.secret();
         let made = self.siblings.post("/api/integrations/wpp/create", secret, wanted).await.unwrap();
         let session = text(&made["session"]).to_owned();
-        self.world.platform.set_status(&session, "connected").unwrap();
+        self.stack.platform.set_status(&session, "connected").unwrap();
         let keys = json!({"wppApiKey": made["apiKey"], "wppAccountNumber": session});
         (self.siblings.add(self.school.id, "wpp", keys).await.unwrap(), session)
     }
@@ -54,13 +54,13 @@ async fn a_disconnected_number_is_stopped_deleted_and_mirrored_also_where_the_de
     let scene = Scene::start().await;
     let (number, session) = scene.linked("one").await;
     scene.siblings.disconnect(scene.school.id, number).await.unwrap();
-    assert_eq!(scene.world.platform.status_of(&session).as_deref(), Some("offline"));
+    assert_eq!(scene.stack.platform.status_of(&session).as_deref(), Some("offline"));
     assert_eq!(scene.siblings.listed(scene.school.id).await.unwrap(), [] as [Value; 0]);
     assert_eq!(scene.mirrored(&session).await["status"], "disconnected");
     assert_eq!(status(scene.siblings.disconnect(scene.school.id, number).await), 404);
 
     let (number, session) = scene.linked("two").await;
-    let sql = scene.world.sql().await.unwrap();
+    let sql = scene.stack.sql().await.unwrap();
     sql.batch_execute("revoke delete on messenger_integrations from service_role").await.unwrap();
     scene.siblings.disconnect(scene.school.id, number).await.unwrap();
     assert_eq!(scene.siblings.listed(scene.school.id).await.unwrap().len(), 1);
@@ -108,17 +108,17 @@ async fn the_mark_is_moved_the_switch_turned_and_a_form_saved_without_its_masks(
 async fn a_message_goes_by_the_saved_token_until_its_last_minute_and_a_new_one_is_saved() {
     let scene = Scene::start().await;
     let (number, _) = scene.linked("one").await;
-    let platform = &scene.world.platform;
+    let platform = &scene.stack.platform;
     assert_eq!(scene.siblings.send(scene.school.id).await, Ok(()));
     assert_eq!(scene.siblings.send(scene.school.id).await, Ok(()));
-    assert_eq!(platform.gate.count("token"), 1);
+    assert_eq!(platform.faults.count("token"), 1);
     let saved = scene.settings(number).await["wppJwtToken"].clone();
     assert_eq!(json!(platform.tokens_of(&platform.session_of("one").unwrap())), json!([saved]));
     for (left_ms, tokens) in [(MARGIN_MS + 30_000, 1), (MARGIN_MS, 2)] {
         let end = json!({"wppJwtExpiresAt": unix_ms() + left_ms});
         scene.siblings.save_settings(scene.school.id, number, end).await.unwrap();
         assert_eq!(scene.siblings.send(scene.school.id).await, Ok(()));
-        assert_eq!(platform.gate.count("token"), tokens, "{left_ms}");
+        assert_eq!(platform.faults.count("token"), tokens, "{left_ms}");
     }
     assert_eq!(status(scene.siblings.send(Uuid::new_v4()).await), 400);
 }
@@ -126,7 +126,7 @@ async fn a_message_goes_by_the_saved_token_until_its_last_minute_and_a_new_one_i
 #[tokio::test]
 async fn a_message_half_sent_brings_everything_back_as_it_was_read() {
     let scene = Scene::start().await;
-    scene.world.platform.behave(|manners| manners.repeated_create = RepeatedCreate::NewKey);
+    scene.stack.platform.behave(|behavior| behavior.repeated_create = RepeatedCreate::NewKey);
     let (number, _) = scene.linked("one").await;
     let old = scene.settings(number).await;
     let sending = scene.siblings.begin_sending(scene.school.id).await.unwrap();
@@ -166,7 +166,7 @@ async fn the_old_functions_know_one_row_and_give_it_credentials_active_or_not() 
     siblings.patch(bare, json!({"is_active": false})).await.unwrap();
     siblings.provision(school).await.unwrap();
     let row = siblings.number(school, bare).await.unwrap();
-    let platform = &scene.world.platform;
+    let platform = &scene.stack.platform;
     assert_eq!(row["settings"]["wppApiKey"], json!(platform.key_of(&school.to_string())));
     assert_eq!(row["is_active"], false);
     siblings.provision(school).await.unwrap();

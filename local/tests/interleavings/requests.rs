@@ -5,20 +5,20 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use futures_util::future::join_all;
-use local::gate::Fault;
+use local::fault_injector::Fault;
 use local::platform::{AcceptedTokens, RepeatedCreate};
-use local::stage::{Line, Stage, environment};
-use local::world::Organisation;
+use local::stack::Organisation;
+use local::test_app::{Number, TestApp, environment};
 use proptest::prelude::*;
 use serde_json::json;
 use shared::App;
 use shared::config::Config;
 use shared::deadline::Deadline;
 use shared::error::Error;
-use shared::http::request::Ask;
+use shared::http::request::ApiRequest;
 use shared::number::creation::obtain;
 use shared::platform::Status;
-use shared::store::{CreateMode, Wanted};
+use shared::store::{CreateMode, NumberSelector};
 use shared::token::client::Client;
 use tokio::runtime::Runtime;
 
@@ -92,7 +92,7 @@ fn waves() -> impl Strategy<Value = Case> {
         Place::Platform("status"),
         Place::Database("rpc/wpp_claim_refresh"),
         Place::Database("rpc/wpp_save_token"),
-        Place::Database("rpc/wpp_fail_refresh"),
+        Place::Database("rpc/wpp_release_refresh"),
     ]);
     let mishap = prop::sample::select(vec![
         Mishap::Fails,
@@ -115,10 +115,10 @@ fn deadline() -> Deadline {
 
 /// An organisation with a number of its own.
 struct Scene<'a> {
-    stage: &'a Stage,
+    app: &'a TestApp,
     sandboxes: &'a [App],
     school: Organisation,
-    line: Line,
+    number: Number,
     newest_token_only: bool,
     written: usize,
 }
@@ -130,7 +130,7 @@ impl Scene<'_> {
         let requests = join_all((0..wave.requests).map(|nth| self.request(nth)));
         let writes = async {
             for write in self.written..self.written + wave.writes {
-                self.stage.merge(&self.line, json!({format!("write{write}"): write})).await;
+                self.app.merge(&self.number, json!({format!("write{write}"): write})).await;
             }
         };
         let recreation = async {
@@ -145,47 +145,47 @@ impl Scene<'_> {
         };
         self.written += wave.writes;
 
-        let tokens = self.stage.world.platform.gate.count("token");
+        let tokens = self.app.stack.platform.faults.count("token");
         if calm {
             assert!(answers.iter().all(Result::is_ok), "{answers:?}");
             assert!(tokens <= u64::from(wave.token != TokenIs::Good), "{tokens} refreshes");
         }
-        self.stage.world.platform.gate.clear();
-        self.stage.world.supabase.gate.clear();
+        self.app.stack.platform.faults.clear();
+        self.app.stack.supabase.faults.clear();
         self.assert_nothing_is_lost().await;
-        self.stage.end_waits(&self.line).await;
+        self.app.end_waits(&self.number).await;
         self.request(0).await.unwrap();
         self.assert_nothing_is_lost().await;
-        let stored = self.stage.settings(&self.line).await["wppJwtToken"].as_str().unwrap().to_owned();
-        assert!(self.stage.world.platform.tokens_of(&self.line.session).contains(&stored));
+        let stored = self.app.settings(&self.number).await["wppJwtToken"].as_str().unwrap().to_owned();
+        assert!(self.app.stack.platform.tokens_of(&self.number.session).contains(&stored));
     }
 
     async fn prepare(&self, wave: &Wave) {
-        let (stage, line) = (self.stage, &self.line);
-        stage.end_waits(line).await;
+        let (app, number) = (self.app, &self.number);
+        app.end_waits(number).await;
         match wave.token {
             TokenIs::Good => {}
             // Farther off than any token lives.
-            TokenIs::Due => stage.set_token_end(line, 3 * 24 * 3600).await,
-            TokenIs::Expired => stage.set_token_end(line, -1).await,
-            TokenIs::Forgotten => stage.world.platform.forget_tokens(),
-            TokenIs::Gone => stage.merge(line, json!({"wppJwtToken": null})).await,
+            TokenIs::Due => app.set_token_end(number, 3 * 24 * 3600).await,
+            TokenIs::Expired => app.set_token_end(number, -1).await,
+            TokenIs::Forgotten => app.stack.platform.forget_tokens(),
+            TokenIs::Gone => app.merge(number, json!({"wppJwtToken": null})).await,
         }
-        stage.forget_calls();
+        app.forget_calls();
         for (place, mishap, times) in &wave.mishaps {
-            let (gate, endpoint) = match place {
-                Place::Platform(endpoint) => (&stage.world.platform.gate, endpoint),
-                Place::Database(endpoint) => (&stage.world.supabase.gate, endpoint),
+            let (faults, endpoint) = match place {
+                Place::Platform(endpoint) => (&app.stack.platform.faults, endpoint),
+                Place::Database(endpoint) => (&app.stack.supabase.faults, endpoint),
             };
-            gate.inject_times(endpoint, *times, mishap.fault());
+            faults.inject_times(endpoint, *times, mishap.fault());
         }
     }
 
     /// By one sandbox or another.
     async fn request(&self, nth: usize) -> Result<Status, Error> {
-        let wanted = Wanted { session: None, integration_id: Some(self.line.id) };
+        let selector = NumberSelector { session: None, integration_id: Some(self.number.id) };
         let app = &self.sandboxes[nth % self.sandboxes.len()];
-        let found = app.store.find(self.school.user, &wanted, deadline()).await?;
+        let found = app.store.find(self.school.user, &selector, deadline()).await?;
         let number = found.number.ok_or(Error::NumberNotFound)?;
         let mut client = Client::of_number(app, &number, found.now)?;
         let work = async |session: String, jwt| app.platform.status(&session, &jwt, deadline()).await;
@@ -193,7 +193,7 @@ impl Scene<'_> {
     }
 
     async fn recreate(&self) -> Result<(), Error> {
-        let ask = Ask {
+        let ask = ApiRequest {
             user_id: self.school.user,
             deadline: deadline(),
             body: json!({}),
@@ -201,7 +201,7 @@ impl Scene<'_> {
             language: Default::default(),
             idempotency_key: None,
         };
-        obtain(&self.sandboxes[0], &ask, CreateMode::ForceRecreate, Wanted::default()).await.map(drop)
+        obtain(&self.sandboxes[0], &ask, CreateMode::ForceRecreate, NumberSelector::default()).await.map(drop)
     }
 
     /// Has a lease that nobody gives back end after a fraction of a second, instead of eight.
@@ -210,29 +210,29 @@ impl Scene<'_> {
                      where integration_id = $1";
         loop {
             tokio::time::sleep(Duration::from_millis(50)).await;
-            self.stage.sql.execute(hurry, &[&self.line.id]).await.unwrap();
+            self.app.sql.execute(hurry, &[&self.number.id]).await.unwrap();
         }
     }
 
     async fn assert_nothing_is_lost(&self) {
-        let settings = self.stage.settings(&self.line).await;
+        let settings = self.app.settings(&self.number).await;
         for write in 0..self.written {
             assert_eq!(settings[format!("write{write}")], write);
         }
-        let platform = &self.stage.world.platform;
+        let platform = &self.app.stack.platform;
         let id = self.school.id.to_string();
         assert_eq!(settings["wppApiKey"], json!(platform.key_of(&id)), "the newest key stands");
         assert_eq!(settings["wppAccountNumber"], json!(platform.session_of(&id)));
         if self.newest_token_only {
             return;
         }
-        let order = platform.tokens_of(&self.line.session);
+        let order = platform.tokens_of(&self.number.session);
         // A token that the platform has forgotten is older than all that it knows.
         let history = "select token from token_history where integration_id = $1 order by at";
         let ages: Vec<_> = self
-            .stage
+            .app
             .sql
-            .query(history, &[&self.line.id])
+            .query(history, &[&self.number.id])
             .await
             .unwrap()
             .iter()
@@ -255,37 +255,37 @@ const HISTORY: &str = "
     end $$;
     create trigger note_token after update on messenger_integrations for each row execute function note_token()";
 
-async fn scene<'a>(stage: &'a Stage, sandboxes: &'a [App], newest_token_only: bool) -> Scene<'a> {
-    stage.world.platform.gate.clear();
-    stage.world.supabase.gate.clear();
-    stage.world.platform.behave(|manners| {
-        manners.accepted_tokens =
+async fn scene<'a>(app: &'a TestApp, sandboxes: &'a [App], newest_token_only: bool) -> Scene<'a> {
+    app.stack.platform.faults.clear();
+    app.stack.supabase.faults.clear();
+    app.stack.platform.behave(|behavior| {
+        behavior.accepted_tokens =
             if newest_token_only { AcceptedTokens::Newest } else { AcceptedTokens::Unexpired };
     });
-    let school = stage.world.organisation("case").await.unwrap();
-    let answer = stage.post_as(&school, "wpp-create", json!({})).await;
+    let school = app.stack.organisation("case").await.unwrap();
+    let answer = app.post_as(&school, "wpp-create", json!({})).await;
     assert_eq!(answer.json["status"], "qr_issued", "{answer:?}");
     let row = "select id, settings->>'wppAccountNumber', settings->>'wppApiKey'
                from messenger_integrations where organization_id = $1";
-    let row = stage.sql.query_one(row, &[&school.id]).await.unwrap();
-    let line = Line { id: row.get(0), session: row.get(1), key: row.get(2) };
-    Scene { stage, sandboxes, school, line, newest_token_only, written: 0 }
+    let row = app.sql.query_one(row, &[&school.id]).await.unwrap();
+    let number = Number { id: row.get(0), session: row.get(1), key: row.get(2) };
+    Scene { app, sandboxes, school, number, newest_token_only, written: 0 }
 }
 
 #[test]
 fn whatever_happens_at_once_the_promises_hold() {
     let runtime = Runtime::new().unwrap();
-    let (stage, sandboxes) = runtime.block_on(async {
-        let stage = Stage::start().await;
-        stage.sql.batch_execute(HISTORY).await.unwrap();
-        stage.world.platform.behave(|manners| manners.repeated_create = RepeatedCreate::NewKey);
-        let env: BTreeMap<_, _> = environment(&stage.world, &[]).into_iter().collect();
+    let (app, sandboxes) = runtime.block_on(async {
+        let app = TestApp::start().await;
+        app.sql.batch_execute(HISTORY).await.unwrap();
+        app.stack.platform.behave(|behavior| behavior.repeated_create = RepeatedCreate::NewKey);
+        let env: BTreeMap<_, _> = environment(&app.stack, &[]).into_iter().collect();
         let config = Config::read(|name| env.get(name).cloned(), &["WPP_SECRET"]).unwrap();
-        (stage, [(); SANDBOXES].map(|()| App::new(config.clone()).unwrap()))
+        (app, [(); SANDBOXES].map(|()| App::new(config.clone()).unwrap()))
     });
     replayable(64, waves(), |case| {
         runtime.block_on(async {
-            let mut scene = scene(&stage, &sandboxes, case.newest_token_only).await;
+            let mut scene = scene(&app, &sandboxes, case.newest_token_only).await;
             for wave in &case.waves {
                 scene.play(wave).await;
             }

@@ -1,6 +1,6 @@
 //! The model that the exhaustive walk of `shared` runs on is the SQL: the same messages have the same effects.
 
-use local::world::World;
+use local::stack::Stack;
 use proptest::prelude::*;
 use serde_json::{Value, json};
 use tokio::runtime::Runtime;
@@ -114,7 +114,7 @@ impl Game<'_> {
             Move::Fail { holder: who, dead, cools } => {
                 let failure = if dead { "api_key_rejected" } else { "platform" };
                 let moved = self.row.fail(who, cools.then_some(failure));
-                let fail = "select wpp_fail_refresh($1, $2, $3, $4, $5)";
+                let fail = "select wpp_release_refresh($1, $2, $3, $4, $5)";
                 let (ids, cool_ms) =
                     ((&self.organisation, &self.id, &holder(who)), if cools { LONG_MS } else { 0 });
                 let answer = self.call(fail, &[ids.0, ids.1, ids.2, &failure, &cool_ms]).await;
@@ -200,14 +200,14 @@ impl Game<'_> {
 #[test]
 fn the_model_of_the_walk_is_the_sql() {
     let runtime = Runtime::new().unwrap();
-    let (world, sql) = runtime.block_on(async {
-        let world = World::start().await.unwrap();
-        let sql = world.sql().await.unwrap();
-        (world, sql)
+    let (stack, sql) = runtime.block_on(async {
+        let stack = Stack::start().await.unwrap();
+        let sql = stack.sql().await.unwrap();
+        (stack, sql)
     });
     replayable(64, moves(), |moves| {
         runtime.block_on(async {
-            let organisation = world.organisation("game").await.unwrap().id;
+            let organisation = stack.organisation("game").await.unwrap().id;
             let make =
                 "insert into messenger_integrations (organization_id, messenger_type, provider, settings)
                 values ($1, 'whatsapp', 'wpp', '{\"wppApiKey\": \"key0\", \"written\": 0}') returning id";

@@ -16,7 +16,7 @@ use crate::http::jwt_ring;
 use crate::secret::Secret;
 use crate::upstream::Upstream;
 
-pub use crate::http::auth_error::Refusal;
+pub use crate::http::auth_error::AuthError;
 
 #[cfg(test)]
 pub(crate) mod testing;
@@ -65,41 +65,41 @@ impl Verifier {
     /// The user whose token the `Authorization` header carries, at the time `now`.
     ///
     /// Calls the network only for keys that are not known or have grown old.
-    pub async fn verify(&self, authorization: Option<&str>, now: UnixMs) -> Result<Caller, Refusal> {
+    pub async fn verify(&self, authorization: Option<&str>, now: UnixMs) -> Result<Caller, AuthError> {
         let token = bearer(authorization.unwrap_or_default())?;
-        let header = decode_header(token).map_err(|_| Refusal::Malformed)?;
+        let header = decode_header(token).map_err(|_| AuthError::Malformed)?;
         // Extensions that must be understood; we understand none.
         if header.crit.is_some() {
-            return Err(Refusal::Malformed);
+            return Err(AuthError::Malformed);
         }
         let claims = match header.alg {
             Algorithm::HS256 => {
-                let key = self.secret.as_ref().ok_or(Refusal::UnknownKey)?;
+                let key = self.secret.as_ref().ok_or(AuthError::UnknownKey)?;
                 read(token, key, Algorithm::HS256)?
             }
             algorithm @ (Algorithm::ES256 | Algorithm::RS256) => {
                 let key = self.jwks.find(header.kid.as_deref(), algorithm, now).await?;
                 read(token, &key, algorithm)?
             }
-            _ => return Err(Refusal::WrongAlgorithm),
+            _ => return Err(AuthError::WrongAlgorithm),
         };
         self.admit(claims, now)
     }
 
-    fn admit(&self, claims: Claims, now: UnixMs) -> Result<Caller, Refusal> {
+    fn admit(&self, claims: Claims, now: UnixMs) -> Result<Caller, AuthError> {
         if !self.issuers.is_empty() && !self.issuers.iter().any(|issuer| claims.iss == issuer.as_str()) {
-            return Err(Refusal::WrongIssuer);
+            return Err(AuthError::WrongIssuer);
         }
         if claims.role.as_deref() != Some(AUTHENTICATED) {
-            return Err(Refusal::WrongRole);
+            return Err(AuthError::WrongRole);
         }
         if at(claims.exp).plus(LEEWAY) <= now {
-            return Err(Refusal::Expired);
+            return Err(AuthError::Expired);
         }
         if claims.nbf.is_some_and(|nbf| at(nbf).minus(LEEWAY) > now) {
-            return Err(Refusal::NotYetValid);
+            return Err(AuthError::NotYetValid);
         }
-        let user_id = claims.sub.as_deref().and_then(hyphenated).ok_or(Refusal::WrongSubject)?;
+        let user_id = claims.sub.as_deref().and_then(hyphenated).ok_or(AuthError::WrongSubject)?;
         Ok(Caller { user_id })
     }
 }
@@ -126,20 +126,20 @@ struct Claims {
 }
 
 /// The one token of a `Bearer` header.
-fn bearer(authorization: &str) -> Result<&str, Refusal> {
+fn bearer(authorization: &str) -> Result<&str, AuthError> {
     if authorization.len() > HEADER_LIMIT {
-        return Err(Refusal::Malformed);
+        return Err(AuthError::Malformed);
     }
     let mut words = authorization.split_ascii_whitespace();
     match (words.next(), words.next(), words.next()) {
-        (None, ..) => Err(Refusal::Missing),
+        (None, ..) => Err(AuthError::Missing),
         (Some(scheme), Some(token), None) if scheme.eq_ignore_ascii_case("bearer") => Ok(token),
-        _ => Err(Refusal::Malformed),
+        _ => Err(AuthError::Malformed),
     }
 }
 
 /// The claims of a token that `key` has signed with `algorithm`, its time not yet judged.
-fn read(token: &str, key: &DecodingKey, algorithm: Algorithm) -> Result<Claims, Refusal> {
+fn read(token: &str, key: &DecodingKey, algorithm: Algorithm) -> Result<Claims, AuthError> {
     let mut validation = Validation::new(algorithm);
     validation.set_audience(&[AUTHENTICATED]);
     validation.set_required_spec_claims(&["aud"]);
@@ -149,12 +149,12 @@ fn read(token: &str, key: &DecodingKey, algorithm: Algorithm) -> Result<Claims, 
     decode(token, key, &validation).map(|data| data.claims).map_err(|error| refusal(&error))
 }
 
-fn refusal(error: &Error) -> Refusal {
+fn refusal(error: &Error) -> AuthError {
     match error.kind() {
-        ErrorKind::InvalidSignature => Refusal::BadSignature,
-        ErrorKind::InvalidAlgorithm | ErrorKind::UnsupportedAlgorithm => Refusal::WrongAlgorithm,
-        ErrorKind::InvalidAudience | ErrorKind::MissingRequiredClaim(_) => Refusal::WrongAudience,
-        _ => Refusal::Malformed,
+        ErrorKind::InvalidSignature => AuthError::BadSignature,
+        ErrorKind::InvalidAlgorithm | ErrorKind::UnsupportedAlgorithm => AuthError::WrongAlgorithm,
+        ErrorKind::InvalidAudience | ErrorKind::MissingRequiredClaim(_) => AuthError::WrongAudience,
+        _ => AuthError::Malformed,
     }
 }
 

@@ -2,7 +2,7 @@
 
 /// The check that a caller has not passed. Its text is for the log, and holds no part of the token.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
-pub enum Refusal {
+pub enum AuthError {
     /// There is no `Authorization` header, or it is blank.
     #[error("the request carries no access token")]
     Missing,

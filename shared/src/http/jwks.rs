@@ -13,7 +13,7 @@ use serde::Deserialize;
 
 use crate::clock::UnixMs;
 use crate::deadline::Deadline;
-use crate::http::auth_error::Refusal;
+use crate::http::auth_error::AuthError;
 use crate::secret::Secret;
 use crate::upstream::{Failure, Limits, Upstream};
 
@@ -55,7 +55,7 @@ pub(crate) struct Jwks {
     apikey: Secret,
     upstream: Upstream,
     /// Held for moments only, never over a fetch: a known key never waits for someone's unknown one.
-    shelf: Mutex<Shelf>,
+    cache: Mutex<KeyCache>,
     /// Held over a fetch.
     fetching: tokio::sync::Mutex<()>,
 }
@@ -65,7 +65,7 @@ impl Jwks {
     pub(crate) fn new(supabase_url: &Url, apikey: Secret, upstream: Upstream) -> Self {
         let project = supabase_url.as_str().trim_end_matches('/');
         let url = format!("{project}/auth/v1/.well-known/jwks.json");
-        Self { url, apikey, upstream, shelf: Mutex::default(), fetching: tokio::sync::Mutex::default() }
+        Self { url, apikey, upstream, cache: Mutex::default(), fetching: tokio::sync::Mutex::default() }
     }
 
     /// The key that verifies a token with this header.
@@ -76,10 +76,10 @@ impl Jwks {
         kid: Option<&str>,
         algorithm: Algorithm,
         now: UnixMs,
-    ) -> Result<Arc<DecodingKey>, Refusal> {
+    ) -> Result<Arc<DecodingKey>, AuthError> {
         let (need, found, fetches) = {
-            let shelf = self.shelf();
-            (shelf.need(kid, now), shelf.find(kid, algorithm, now), shelf.fetches)
+            let cache = self.cache();
+            (cache.need(kid, now), cache.find(kid, algorithm, now), cache.fetches)
         };
         let _fetching = match need {
             Need::Nothing => return found,
@@ -91,18 +91,18 @@ impl Jwks {
         };
         // Who has waited here for a fetch shares its outcome, good or bad.
         let due = {
-            let mut shelf = self.shelf();
-            shelf.fetches == fetches && shelf.begin(kid, now)
+            let mut cache = self.cache();
+            cache.fetches == fetches && cache.begin(kid, now)
         };
         if due {
             let fetched = self.fetch().await;
-            self.shelf().finish(fetched, kid, now);
+            self.cache().finish(fetched, kid, now);
         }
-        self.shelf().find(kid, algorithm, now)
+        self.cache().find(kid, algorithm, now)
     }
 
-    fn shelf(&self) -> MutexGuard<'_, Shelf> {
-        self.shelf.lock().unwrap_or_else(PoisonError::into_inner)
+    fn cache(&self) -> MutexGuard<'_, KeyCache> {
+        self.cache.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     async fn fetch(&self) -> Result<Vec<Key>, FetchError> {
@@ -123,7 +123,7 @@ impl Jwks {
 
 /// What is known of the keys at one moment.
 #[derive(Default)]
-struct Shelf {
+struct KeyCache {
     set: Option<KeySet>,
     /// When a refetch was last begun or, while there is no set, a fetch failed.
     refetched_at: Option<UnixMs>,
@@ -148,7 +148,7 @@ enum Need {
     Keys,
 }
 
-impl Shelf {
+impl KeyCache {
     fn need(&self, kid: Option<&str>, now: UnixMs) -> Need {
         let Some(set) = &self.set else {
             return Need::Keys;
@@ -200,20 +200,20 @@ impl Shelf {
         kid: Option<&str>,
         algorithm: Algorithm,
         now: UnixMs,
-    ) -> Result<Arc<DecodingKey>, Refusal> {
-        let set = self.set.as_ref().ok_or(Refusal::KeysUnavailable)?;
+    ) -> Result<Arc<DecodingKey>, AuthError> {
+        let set = self.set.as_ref().ok_or(AuthError::KeysUnavailable)?;
         let fitting = |key: &&Key| key.algorithm == algorithm;
         let key = match kid {
-            Some(kid) if set.has(kid) => set.named(kid).find(fitting).ok_or(Refusal::WrongAlgorithm)?,
+            Some(kid) if set.has(kid) => set.named(kid).find(fitting).ok_or(AuthError::WrongAlgorithm)?,
             // A set that is older than this has not been renewed because it could not be: the key may be a new one.
             Some(kid) if apart(set.fetched_at, now) >= REFETCH_INTERVAL && !self.is_absent(kid, now) => {
-                return Err(Refusal::KeysUnavailable);
+                return Err(AuthError::KeysUnavailable);
             }
-            Some(_) => return Err(Refusal::UnknownKey),
+            Some(_) => return Err(AuthError::UnknownKey),
             None => {
                 let mut fitting = set.keys.iter().filter(fitting);
                 let only = fitting.next().filter(|_| fitting.next().is_none());
-                only.ok_or(Refusal::UnknownKey)?
+                only.ok_or(AuthError::UnknownKey)?
             }
         };
         Ok(Arc::clone(&key.decoding))

@@ -9,7 +9,7 @@ use uuid::Uuid;
 use crate::deadline::Deadline;
 use crate::error::Error;
 use crate::sentence::{self as say, Language, Sentence};
-use crate::store::Wanted;
+use crate::store::NumberSelector;
 
 /// No request of ours is larger: a session, an id and two flags.
 const BODY_LIMIT: usize = 16 * 1024;
@@ -22,7 +22,7 @@ const IDEMPOTENCY_KEY_LIMIT: usize = 255;
 
 /// A request of a verified user.
 #[derive(Debug)]
-pub struct Ask {
+pub struct ApiRequest {
     /// Who asks.
     pub user_id: Uuid,
     /// By when the answer must be there.
@@ -37,7 +37,7 @@ pub struct Ask {
     pub idempotency_key: Option<String>,
 }
 
-impl Ask {
+impl ApiRequest {
     /// Reads and checks a request of this user, before anything is done for it.
     ///
     /// # Errors
@@ -95,10 +95,10 @@ impl Ask {
     ///
     /// # Errors
     /// [`Error::BadRequest`].
-    pub fn wanted(&self) -> Result<Wanted, Error> {
+    pub fn selector(&self) -> Result<NumberSelector, Error> {
         let id = self.text("integration_id")?.map(str::parse).transpose();
         let integration_id = id.map_err(|_| wrong("integration_id", say::FIELD_NOT_AN_ID))?;
-        Ok(Wanted { session: self.session()?, integration_id })
+        Ok(NumberSelector { session: self.session()?, integration_id })
     }
 }
 
@@ -159,10 +159,10 @@ mod tests {
 
     use super::*;
 
-    fn ask(body: Value, query: &[(&str, &str)]) -> Ask {
+    fn request(body: Value, query: &[(&str, &str)]) -> ApiRequest {
         let query: HashMap<_, _> =
             query.iter().map(|(name, value)| (name.to_string(), value.to_string())).collect();
-        Ask {
+        ApiRequest {
             user_id: Uuid::nil(),
             deadline: Deadline::within(std::time::Duration::ZERO),
             language: Language::English,
@@ -198,7 +198,7 @@ mod tests {
             (json!({"session_name": "a b"}), &[], Err(("session_name", say::FIELD_NOT_A_NAME))),
             (json!({}), &[("session", "a/b")], Err(("session", say::FIELD_NOT_A_NAME))),
         ] {
-            assert_eq!(read(ask(body.clone(), query).session()), expected, "{body} {query:?}");
+            assert_eq!(read(request(body.clone(), query).session()), expected, "{body} {query:?}");
         }
     }
 
@@ -219,17 +219,17 @@ mod tests {
             (json!({"force": 1}), Some("1"), refused),
         ] {
             let query: Vec<_> = query.map(|value| ("force", value)).into_iter().collect();
-            assert_eq!(read(ask(body.clone(), &query).flag("force")), expected, "{body} {query:?}");
+            assert_eq!(read(request(body.clone(), &query).flag("force")), expected, "{body} {query:?}");
         }
     }
 
     #[test]
     fn an_integration_id_is_a_uuid_wherever_it_stands() {
         let id = "00000000-0000-4000-8000-000000000007";
-        let wanted = ask(json!({}), &[("integration_id", id)]).wanted().unwrap();
-        assert_eq!(wanted.integration_id.map(|id| id.to_string()).as_deref(), Some(id));
-        assert!(!ask(json!({"integration_id": ""}), &[]).wanted().unwrap().is_named());
-        let refused = read(ask(json!({"integration_id": "7"}), &[]).wanted().map(drop));
+        let selector = request(json!({}), &[("integration_id", id)]).selector().unwrap();
+        assert_eq!(selector.integration_id.map(|id| id.to_string()).as_deref(), Some(id));
+        assert!(!request(json!({"integration_id": ""}), &[]).selector().unwrap().is_named());
+        let refused = read(request(json!({"integration_id": "7"}), &[]).selector().map(drop));
         assert_eq!(refused, Err(("integration_id", say::FIELD_NOT_AN_ID)));
     }
 }

@@ -18,10 +18,10 @@ use crate::clock;
 use crate::config::Config;
 use crate::deadline::Deadline;
 use crate::error::Error;
-use crate::http::auth::Refusal;
+use crate::http::auth::AuthError;
 use crate::http::event::{self, Readable};
 use crate::http::logs;
-use crate::http::request::Ask;
+use crate::http::request::ApiRequest;
 use crate::sentence::{self as say, Language};
 
 /// What supabase-js sends today, what its tracing adds, and our own. `Accept-Language` needs no allowance.
@@ -46,7 +46,7 @@ pub type Answer = serde_json::Value;
 /// A configuration that makes no sense ends the process at once, with one line that names the variable.
 pub async fn serve<H, W>(methods: &'static str, needed: &[&'static str], handler: H) -> ExitCode
 where
-    H: Fn(Arc<App>, Ask) -> W + Clone + Send + Sync + 'static,
+    H: Fn(Arc<App>, ApiRequest) -> W + Clone + Send + Sync + 'static,
     W: Future<Output = Result<Answer, Error>> + Send + 'static,
 {
     logs::init();
@@ -83,7 +83,7 @@ pub(crate) async fn answer<H, W>(
     request: Request,
 ) -> Response<Body>
 where
-    H: Fn(Arc<App>, Ask) -> W,
+    H: Fn(Arc<App>, ApiRequest) -> W,
     W: Future<Output = Result<Answer, Error>>,
 {
     let now = clock::now();
@@ -127,7 +127,7 @@ async fn handle<H, W>(
     deadline: Deadline,
 ) -> Result<Answer, Error>
 where
-    H: Fn(Arc<App>, Ask) -> W,
+    H: Fn(Arc<App>, ApiRequest) -> W,
     W: Future<Output = Result<Answer, Error>>,
 {
     if event::is_unreadable(&request) {
@@ -138,10 +138,10 @@ where
     }
     let authorization = request.headers().get(header::AUTHORIZATION);
     let authorization =
-        authorization.map(|value| value.to_str().map_err(|_| Refusal::Malformed)).transpose()?;
+        authorization.map(|value| value.to_str().map_err(|_| AuthError::Malformed)).transpose()?;
     let caller = app.verifier.verify(authorization, now).await?;
-    let ask = Ask::read(&request, caller.user_id, deadline)?;
-    handler(app, ask).await
+    let request = ApiRequest::read(&request, caller.user_id, deadline)?;
+    handler(app, request).await
 }
 
 /// One line for each request; the whole cause of a failure is here and nowhere else.
@@ -149,7 +149,7 @@ fn log(method: &Method, outcome: &Result<Answer, Error>, took_ms: i64, request_i
     match outcome {
         Ok(_) => tracing::info!(%method, status = 200, took_ms, request_id, "answered"),
         Err(error) => {
-            let public = error.public();
+            let public = error.response();
             let (status, code) = (public.status.as_u16(), public.code);
             if public.status.is_server_error() {
                 tracing::error!(%method, status, code, took_ms, request_id, %error, "failed");
@@ -161,7 +161,7 @@ fn log(method: &Method, outcome: &Result<Answer, Error>, took_ms: i64, request_i
 }
 
 fn error_response(error: &Error, request_id: &str, language: Language) -> Response<Body> {
-    let public = error.public();
+    let public = error.response();
     let body = json!({
         "success": false, "error": public.error(language), "hint": public.hint(language), "code": public.code,
         "retryable": public.retryable, "request_id": request_id,

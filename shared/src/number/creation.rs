@@ -10,10 +10,10 @@ use crate::App;
 use crate::clock::UnixMs;
 use crate::deadline::Deadline;
 use crate::error::Error;
-use crate::http::request::Ask;
+use crate::http::request::ApiRequest;
 use crate::platform::{Credentials, PlatformError};
 use crate::secret::Secret;
-use crate::store::{Attempt, BeginOutcome, CreateMode, Number, Saved, Wanted};
+use crate::store::{Attempt, BeginOutcome, CreateMode, Number, NumberSelector, Saved};
 
 /// The platform's part of a creation, the repetitions included.
 const CREATE_TIME: Duration = Duration::from_secs(8);
@@ -47,10 +47,15 @@ pub struct Created {
 /// # Errors
 /// What failed, [`Error::CreationInProgress`] where another attempt is still at it; repeating the request goes on from
 /// there, with the same session.
-pub async fn obtain(app: &App, ask: &Ask, mode: CreateMode, wanted: Wanted) -> Result<Created, Error> {
-    let request = json!({"mode": mode.word(), "number": wanted});
-    let idempotency = ask.idempotency_key.clone().map(|key| (key, request));
-    complete(app, ask, Attempt { wanted, idempotency, ..attempt(ask, mode) }).await
+pub async fn obtain(
+    app: &App,
+    request: &ApiRequest,
+    mode: CreateMode,
+    selector: NumberSelector,
+) -> Result<Created, Error> {
+    let meaning = json!({"mode": mode.word(), "number": selector});
+    let idempotency = request.idempotency_key.clone().map(|key| (key, meaning));
+    complete(app, request, Attempt { selector, idempotency, ..attempt(request, mode) }).await
 }
 
 /// New credentials for a number whose key the platform refuses, where nothing that works can be lost by it: no phone was
@@ -58,17 +63,17 @@ pub async fn obtain(app: &App, ask: &Ask, mode: CreateMode, wanted: Wanted) -> R
 ///
 /// # Errors
 /// What failed; repeating the request goes on from there.
-pub async fn heal(app: &App, ask: &Ask, number: &Number) -> Result<Created, Error> {
-    let wanted = Wanted { session: None, integration_id: Some(number.integration_id) };
+pub async fn heal(app: &App, request: &ApiRequest, number: &Number) -> Result<Created, Error> {
+    let selector = NumberSelector { session: None, integration_id: Some(number.integration_id) };
     let rejected = number.settings.api_key();
-    complete(app, ask, Attempt { wanted, rejected, ..attempt(ask, CreateMode::Heal) }).await
+    complete(app, request, Attempt { selector, rejected, ..attempt(request, CreateMode::Heal) }).await
 }
 
-fn attempt(ask: &Ask, mode: CreateMode) -> Attempt {
+fn attempt(request: &ApiRequest, mode: CreateMode) -> Attempt {
     Attempt {
-        user_id: ask.user_id,
+        user_id: request.user_id,
         mode,
-        wanted: Wanted::default(),
+        selector: NumberSelector::default(),
         rejected: None,
         holder: Uuid::new_v4(),
         lease: LEASE,
@@ -77,13 +82,13 @@ fn attempt(ask: &Ask, mode: CreateMode) -> Attempt {
     }
 }
 
-async fn complete(app: &App, ask: &Ask, mut attempt: Attempt) -> Result<Created, Error> {
-    let patience = ask.deadline.for_a_wait();
+async fn complete(app: &App, request: &ApiRequest, mut attempt: Attempt) -> Result<Created, Error> {
+    let patience = request.deadline.for_a_wait();
     let mut pause = FIRST_LOOK;
     loop {
         // Counted from before the lease begins.
-        let work_deadline = ask.deadline.at_most(WORK_TIME);
-        let begun = app.store.begin_creation(&attempt, ask.deadline).await?;
+        let work_deadline = request.deadline.at_most(WORK_TIME);
+        let begun = app.store.begin_creation(&attempt, request.deadline).await?;
         match begun.outcome {
             BeginOutcome::Existing { number } => {
                 return Ok(Created { number, now: begun.now });
@@ -152,7 +157,7 @@ impl Work<'_> {
         // The platform hands out the very key that it refuses: only another id brings another key.
         let store = &self.app.store;
         let moved =
-            store.move_creation(self.organization_id, self.creation, self.holder, self.deadline).await?;
+            store.assign_platform_id(self.organization_id, self.creation, self.holder, self.deadline).await?;
         match moved {
             Some(platform_id) => self.create(&platform_id).await.map(Some),
             None => Ok(None),
@@ -191,7 +196,7 @@ impl Work<'_> {
     async fn leave(&self) {
         let (organization, deadline) = (self.organization_id, Deadline::within(LEAVE_TIME));
         if let Err(error) =
-            self.app.store.leave_creation(organization, self.creation, self.holder, deadline).await
+            self.app.store.release_creation(organization, self.creation, self.holder, deadline).await
         {
             tracing::debug!(%error, "a failed creation keeps its lease until that ends");
         }

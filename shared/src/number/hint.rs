@@ -7,7 +7,7 @@ use serde_json::{Value, json};
 use crate::clock::UnixMs;
 use crate::number::session::Webhook;
 use crate::number::view::{State, View};
-use crate::platform::Link;
+use crate::platform::SessionState;
 use crate::sentence::{self as say, Language, Sentence};
 use crate::store::Number;
 
@@ -42,14 +42,16 @@ impl Hint {
     /// The hint that is due for a number in the state of `view`, which the mirror holds too.
     pub fn due(number: &Number, view: &View, webhook: Webhook, now: UnixMs) -> Option<Self> {
         let long_since = |at: Option<UnixMs>, limit| at.is_some_and(|at| at.until(now) > limit);
-        match (view.state, view.status.as_ref().map(|status| &status.link)) {
+        match (view.state, view.status.as_ref().map(|status| &status.state)) {
             (State::Connected, _) => (webhook == Webhook::Pending).then_some(WEBHOOK_PENDING),
-            (_, Some(Link::Lost)) => Some(SESSION_LOST),
-            (_, Some(Link::PasskeyRequired)) => Some(PASSKEY_REQUIRED),
+            (_, Some(SessionState::Lost)) => Some(SESSION_LOST),
+            (_, Some(SessionState::PasskeyRequired)) => Some(PASSKEY_REQUIRED),
             (State::QrPending, _) => {
-                let since = match &number.seen {
+                let since = match &number.snapshot {
                     // New credentials are a new start.
-                    Some(seen) if seen.status == "pairing" => Some(seen.at).max(number.credentials_saved_at),
+                    Some(snapshot) if snapshot.status == "pairing" => {
+                        Some(snapshot.at).max(number.credentials_saved_at)
+                    }
                     Some(_) => None,
                     // The mirror has no room for it: a number that was never linked has been starting all its life.
                     None => number.credentials_saved_at.filter(|_| number.first_connected_at.is_none()),

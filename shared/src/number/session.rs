@@ -9,7 +9,7 @@ use crate::clock::UnixMs;
 use crate::deadline::Deadline;
 use crate::error::Error;
 use crate::number::view::View;
-use crate::platform::{Link, PlatformError, Started, Status};
+use crate::platform::{PlatformError, SessionState, Started, Status};
 use crate::store::Number;
 use crate::token::client::Client;
 
@@ -20,7 +20,7 @@ const WEBHOOK_TIME: Duration = Duration::from_secs(2);
 const WEBHOOK_EVERY: Duration = Duration::from_secs(60);
 
 /// A number with the client that speaks for it, for the length of one request.
-pub struct Line<'a> {
+pub struct NumberSession<'a> {
     app: &'a App,
     number: Number,
     client: Client,
@@ -28,7 +28,7 @@ pub struct Line<'a> {
     deadline: Deadline,
 }
 
-impl<'a> Line<'a> {
+impl<'a> NumberSession<'a> {
     /// The line of a number that was read at `now`.
     ///
     /// # Errors
@@ -39,7 +39,7 @@ impl<'a> Line<'a> {
     }
 
     /// The platform's session.
-    pub fn session(&self) -> &str {
+    pub fn id(&self) -> &str {
         self.client.session()
     }
 
@@ -72,13 +72,13 @@ impl<'a> Line<'a> {
     }
 
     /// What is remembered of the session and still holds.
-    pub fn remembered(&self) -> Option<View> {
-        self.number.seen.as_ref().and_then(|seen| View::remembered(seen, self.now))
+    pub fn recent(&self) -> Option<View> {
+        self.number.snapshot.as_ref().and_then(|snapshot| View::recent(snapshot, self.now))
     }
 
     /// Whether a phone was linked when somebody looked last.
     pub fn was_connected(&self) -> bool {
-        self.number.seen.as_ref().is_some_and(|seen| seen.status == "connected")
+        self.number.snapshot.as_ref().is_some_and(|snapshot| snapshot.status == "connected")
     }
 
     /// Asks the platform: for the status, and side by side for the QR, which it will need unless it was last seen connected.
@@ -205,26 +205,26 @@ impl<'a> Line<'a> {
 
     /// Brings the mirror up to date, where it is not, and the view to what the mirror then holds: somebody may have seen
     /// something newer. A mirror that cannot be written is a warning: the platform was asked, and its word is the answer.
-    pub async fn remember(&mut self, view: &mut View) {
+    pub async fn save_snapshot(&mut self, view: &mut View) {
         let state = view.mirrored();
         let is_news = view.is_connected() && self.number.news_if_connected;
-        if let Some(seen) = self.number.seen.as_ref()
+        if let Some(snapshot) = self.number.snapshot.as_ref()
             && !is_news
-            && seen.status == state.word()
-            && seen.qr.as_deref() == state.qr()
+            && snapshot.status == state.word()
+            && snapshot.qr.as_deref() == state.qr()
         {
-            view.qr_at = seen.qr_at;
+            view.qr_at = snapshot.qr_at;
             return;
         }
         let (store, organization) = (&self.app.store, self.number.organization_id);
-        match store.remember(organization, self.client.session(), state, self.now, self.deadline).await {
-            Ok(Some(seen)) if seen.status == state.word() && seen.qr.as_deref() == state.qr() => {
-                view.qr_at = seen.qr_at;
-                self.number.seen = Some(seen);
+        match store.save_snapshot(organization, self.client.session(), state, self.now, self.deadline).await {
+            Ok(Some(snapshot)) if snapshot.status == state.word() && snapshot.qr.as_deref() == state.qr() => {
+                view.qr_at = snapshot.qr_at;
+                self.number.snapshot = Some(snapshot);
             }
-            Ok(Some(seen)) => {
-                *view = View::last_seen(&seen);
-                self.number.seen = Some(seen);
+            Ok(Some(snapshot)) => {
+                *view = View::last_seen(&snapshot);
+                self.number.snapshot = Some(snapshot);
             }
             // The mirror has no room for it, or cannot be written: since when it is so, nobody knows.
             Ok(None) => view.qr_at = view.qr.is_some().then_some(self.now),
@@ -247,5 +247,5 @@ pub enum Webhook {
 }
 
 fn needs_qr(status: &Status) -> bool {
-    !matches!(status.link, Link::Connected | Link::Offline | Link::PasskeyRequired)
+    !matches!(status.state, SessionState::Connected | SessionState::Offline | SessionState::PasskeyRequired)
 }

@@ -5,8 +5,8 @@ use std::time::Duration;
 use serde::Serialize;
 
 use crate::clock::UnixMs;
-use crate::platform::{Link, Status};
-use crate::store::{Mirrored, Seen};
+use crate::platform::{SessionState, Status};
+use crate::store::{MirrorState, Snapshot};
 
 /// A `connected` that was seen so recently is believed.
 const CONNECTED_HOLDS: Duration = Duration::from_secs(10);
@@ -54,7 +54,7 @@ impl View {
 
     /// A session that the platform does not know.
     pub fn lost() -> Self {
-        Self::live(Status { link: Link::Lost, word: String::new() }, None)
+        Self::live(Status { state: SessionState::Lost, word: String::new() }, None)
     }
 
     /// Whether the platform has shown it, and not the hope that it is coming up.
@@ -74,9 +74,9 @@ impl View {
 
     /// From the platform's word and its QR.
     pub fn live(status: Status, qr: Option<String>) -> Self {
-        let (state, qr) = match (&status.link, qr) {
-            (Link::Connected, _) => (State::Connected, None),
-            (Link::Offline | Link::Lost, _) => (State::Disconnected, None),
+        let (state, qr) = match (&status.state, qr) {
+            (SessionState::Connected, _) => (State::Connected, None),
+            (SessionState::Offline | SessionState::Lost, _) => (State::Disconnected, None),
             (_, Some(qr)) => (State::QrIssued, Some(qr)),
             (_, None) => (State::QrPending, None),
         };
@@ -84,33 +84,33 @@ impl View {
     }
 
     /// From the mirror, whatever its age.
-    pub fn last_seen(seen: &Seen) -> Self {
-        let (state, qr) = match (seen.status.as_str(), &seen.qr) {
+    pub fn last_seen(snapshot: &Snapshot) -> Self {
+        let (state, qr) = match (snapshot.status.as_str(), &snapshot.qr) {
             ("connected", _) => (State::Connected, None),
             ("qr_issued", Some(qr)) => (State::QrIssued, Some(qr.clone())),
             ("qr_issued" | "pairing", _) => (State::QrPending, None),
             _ => (State::Disconnected, None),
         };
-        Self { state, qr_at: seen.qr_at.filter(|_| qr.is_some()), qr, status: None }
+        Self { state, qr_at: snapshot.qr_at.filter(|_| qr.is_some()), qr, status: None }
     }
 
     /// From the mirror, where it is recent enough to be believed.
-    pub(crate) fn remembered(seen: &Seen, now: UnixMs) -> Option<Self> {
-        let view = Self::last_seen(seen);
+    pub(crate) fn recent(snapshot: &Snapshot, now: UnixMs) -> Option<Self> {
+        let view = Self::last_seen(snapshot);
         let (at, holds) = match view.state {
-            State::Connected => (seen.at, CONNECTED_HOLDS),
-            State::QrIssued => (seen.qr_at?, QR_HOLDS),
+            State::Connected => (snapshot.at, CONNECTED_HOLDS),
+            State::QrIssued => (snapshot.qr_at?, QR_HOLDS),
             State::QrPending | State::Disconnected => return None,
         };
         (at <= now && at.until(now) < holds).then_some(view)
     }
 
-    pub(crate) fn mirrored(&self) -> Mirrored<'_> {
+    pub(crate) fn mirrored(&self) -> MirrorState<'_> {
         match (self.state, &self.qr) {
-            (State::Connected, _) => Mirrored::Connected,
-            (State::Disconnected, _) => Mirrored::Disconnected,
-            (_, Some(qr)) => Mirrored::QrIssued(qr),
-            (_, None) => Mirrored::Pairing,
+            (State::Connected, _) => MirrorState::Connected,
+            (State::Disconnected, _) => MirrorState::Disconnected,
+            (_, Some(qr)) => MirrorState::QrIssued(qr),
+            (_, None) => MirrorState::Pairing,
         }
     }
 }
@@ -119,25 +119,25 @@ impl View {
 mod tests {
     use super::*;
 
-    fn remembered(status: &str, qr: Option<&str>, age_ms: i64) -> Option<State> {
+    fn recent(status: &str, qr: Option<&str>, age_ms: i64) -> Option<State> {
         let (now, at) = (UnixMs(1_000_000), UnixMs(1_000_000 - age_ms));
-        let seen = Seen { status: status.to_owned(), qr: qr.map(str::to_owned), qr_at: Some(at), at };
-        View::remembered(&seen, now).map(|view| view.state)
+        let snapshot = Snapshot { status: status.to_owned(), qr: qr.map(str::to_owned), qr_at: Some(at), at };
+        View::recent(&snapshot, now).map(|view| view.state)
     }
 
     #[test]
     fn connected_is_believed_for_10_seconds_and_a_qr_for_25() {
-        assert_eq!(remembered("connected", None, 9_999), Some(State::Connected));
-        assert_eq!(remembered("connected", None, 10_000), None);
-        assert_eq!(remembered("qr_issued", Some("2@"), 24_999), Some(State::QrIssued));
-        assert_eq!(remembered("qr_issued", Some("2@"), 25_000), None);
+        assert_eq!(recent("connected", None, 9_999), Some(State::Connected));
+        assert_eq!(recent("connected", None, 10_000), None);
+        assert_eq!(recent("qr_issued", Some("2@"), 24_999), Some(State::QrIssued));
+        assert_eq!(recent("qr_issued", Some("2@"), 25_000), None);
     }
 
     #[test]
     fn nothing_else_is_believed_nor_what_was_seen_in_the_future() {
-        assert_eq!(remembered("pairing", None, 0), None);
-        assert_eq!(remembered("disconnected", None, 0), None);
-        assert_eq!(remembered("qr_issued", None, 0), None);
-        assert_eq!(remembered("connected", None, -1), None);
+        assert_eq!(recent("pairing", None, 0), None);
+        assert_eq!(recent("disconnected", None, 0), None);
+        assert_eq!(recent("qr_issued", None, 0), None);
+        assert_eq!(recent("connected", None, -1), None);
     }
 }

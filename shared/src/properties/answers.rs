@@ -6,11 +6,11 @@ use uuid::Uuid;
 use super::*;
 use crate::clock::UnixMs;
 use crate::config::ServiceKey;
-use crate::platform::{Link, Platform, PlatformError};
+use crate::platform::{Platform, PlatformError, SessionState};
 use crate::secret::Secret;
-use crate::store::{Attempt, CreateMode, Mirrored, Store, Wanted};
+use crate::store::{Attempt, CreateMode, MirrorState, NumberSelector, Store};
 use crate::token::Token;
-use crate::token::store::{Ask, TokenRow, TokenStore};
+use crate::token::store::{StoreCall, TokenRow, TokenStore};
 use crate::upstream::Upstream;
 use crate::upstream::testing::Server;
 
@@ -55,7 +55,7 @@ fn fuzz_answers_of_the_platform() {
             if let Ok(status) = platform.status("1", &secret, deadline()).await {
                 prop_assert!(good && status.word.chars().count() <= 64);
                 let known = matches!(status.word.as_str(), "connected" | "ready");
-                prop_assert_eq!(status.link == Link::Connected, known);
+                prop_assert_eq!(status.state == SessionState::Connected, known);
             }
             for qr in [
                 platform.qr("1", &secret, deadline()).await,
@@ -96,7 +96,7 @@ fn fuzz_answers_of_the_database() {
         "wait_ms",
     ];
     let number = json!({"integration_id": Uuid::nil(), "organization_id": Uuid::nil(), "settings": {"wppApiKey": "k"},
-        "seen": {"status": "qr_issued", "qr": "2@", "qr_at_ms": 1, "at_ms": 1}});
+        "snapshot": {"status": "qr_issued", "qr": "2@", "qr_at_ms": 1, "at_ms": 1}});
     let good = json!({"now_ms": 1, "organization_id": Uuid::nil(), "number": number, "outcome": "granted"});
     let disturbed = disturbed(good).prop_map(|value| (200, value.to_string().into_bytes()));
     hold(prop_oneof![answer(names), disturbed], |answer| {
@@ -105,7 +105,7 @@ fn fuzz_answers_of_the_database() {
         let attempt = Attempt {
             user_id: Uuid::nil(),
             mode: CreateMode::Ensure,
-            wanted: Wanted::default(),
+            selector: NumberSelector::default(),
             rejected: None,
             holder: Uuid::nil(),
             lease: Duration::ZERO,
@@ -115,11 +115,14 @@ fn fuzz_answers_of_the_database() {
         let ask = |ask| row.ask(Uuid::nil(), ask, deadline());
         runtime.block_on(async {
             let errors = [
-                store.find(Uuid::nil(), &Wanted::default(), deadline()).await.err(),
-                ask(Ask::Claim { replaced: None, lease: Duration::ZERO }).await.err(),
-                ask(Ask::Save { token: &token, api_key: Some(&secret), replaced: None }).await.err(),
-                ask(Ask::Release { failure: "platform", cool: Duration::ZERO }).await.err(),
-                store.remember(Uuid::nil(), "1", Mirrored::Pairing, UnixMs(1), deadline()).await.err(),
+                store.find(Uuid::nil(), &NumberSelector::default(), deadline()).await.err(),
+                ask(StoreCall::Claim { replaces: None, lease: Duration::ZERO }).await.err(),
+                ask(StoreCall::Save { token: &token, api_key: Some(&secret), replaces: None }).await.err(),
+                ask(StoreCall::Release { failure: "platform", cool: Duration::ZERO }).await.err(),
+                store
+                    .save_snapshot(Uuid::nil(), "1", MirrorState::Pairing, UnixMs(1), deadline())
+                    .await
+                    .err(),
                 store.begin_creation(&attempt, deadline()).await.err(),
             ];
             // What PostgREST writes may quote a row: of it, a short code is all that is kept.

@@ -10,7 +10,7 @@ use super::*;
 use crate::App;
 use crate::error::Error;
 use crate::http::event::Readable;
-use crate::http::request::{Ask, checked_session};
+use crate::http::request::{ApiRequest, checked_session};
 use crate::http::run;
 use crate::sentence::Language;
 
@@ -82,7 +82,7 @@ fn fuzz_events() {
 async fn answer(app: &Arc<App>, event: Value) -> Response<Body> {
     let Readable(event) = serde_json::from_str(&event.to_string()).unwrap();
     let request = Request::from(event).with_lambda_context(Context::default());
-    let handler = |_: Arc<App>, _: Ask| std::future::ready(Ok(json!({})));
+    let handler = |_: Arc<App>, _: ApiRequest| std::future::ready(Ok(json!({})));
     let answer = run::answer(app.clone(), "GET, POST", handler, request).await;
     assert_eq!(answer.headers()[header::VARY], "Origin, Accept-Language");
     assert_eq!(answer.headers().contains_key(header::CONTENT_LANGUAGE), !answer.body().is_empty());
@@ -131,11 +131,11 @@ fn fuzz_bodies() {
             [(header::CONTENT_TYPE, content_type), (header::HeaderName::from_static("idempotency-key"), key)];
         *request.headers_mut() =
             headers.into_iter().filter_map(|(name, value)| Some((name, value?))).collect::<HeaderMap>();
-        let Ok(ask) = Ask::read(&request, Uuid::nil(), Deadline::within(Duration::ZERO)) else {
+        let Ok(request) = ApiRequest::read(&request, Uuid::nil(), Deadline::within(Duration::ZERO)) else {
             return Ok(());
         };
-        prop_assert!(ask.body.is_object() && length <= 16 * 1024, "{sent}");
-        prop_assert!(ask.idempotency_key.is_none_or(|key| !key.trim().is_empty() && key.len() <= 255));
+        prop_assert!(request.body.is_object() && length <= 16 * 1024, "{sent}");
+        prop_assert!(request.idempotency_key.is_none_or(|key| !key.trim().is_empty() && key.len() <= 255));
         Ok(())
     });
 }
@@ -147,7 +147,7 @@ fn fuzz_wrong_fields() {
         for field in ["session", "force"] {
             body.insert(field.to_owned(), json!([{canary.clone(): canary}]));
         }
-        let ask = Ask {
+        let request = ApiRequest {
             user_id: Uuid::nil(),
             deadline: Deadline::within(Duration::ZERO),
             language: Language::English,
@@ -155,7 +155,7 @@ fn fuzz_wrong_fields() {
             query: Default::default(),
             idempotency_key: None,
         };
-        let refused = [ask.session().err(), ask.wanted().err(), ask.flag("force").err()];
+        let refused = [request.session().err(), request.selector().err(), request.flag("force").err()];
         for (error, named) in refused.into_iter().zip(["session", "session", "force"]) {
             prop_assert!(
                 matches!(error, Some(Error::BadRequest { field, .. }) if field == named),

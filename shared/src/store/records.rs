@@ -34,7 +34,7 @@ pub struct Number {
     /// Whether seeing it connected changes anything that the database keeps.
     pub news_if_connected: bool,
     /// Its row of `whatsapp_sessions`.
-    pub seen: Option<Seen>,
+    pub snapshot: Option<Snapshot>,
 }
 
 impl Number {
@@ -46,7 +46,7 @@ impl Number {
 
 /// What `whatsapp_sessions` holds of a session.
 #[derive(Clone, Deserialize)]
-pub struct Seen {
+pub struct Snapshot {
     /// `connected`, `disconnected`, `qr_issued` or `pairing`.
     pub status: String,
     /// The last QR.
@@ -59,16 +59,16 @@ pub struct Seen {
     pub at: UnixMs,
 }
 
-impl fmt::Debug for Seen {
+impl fmt::Debug for Snapshot {
     /// Without the QR: whoever scans it is logged in.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Seen").field("status", &self.status).finish_non_exhaustive()
+        f.debug_struct("Snapshot").field("status", &self.status).finish_non_exhaustive()
     }
 }
 
 /// The state that `whatsapp_sessions` is to mirror.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Mirrored<'a> {
+pub enum MirrorState<'a> {
     /// A phone is linked.
     Connected,
     /// It was, or never will be without a new attempt.
@@ -79,7 +79,7 @@ pub enum Mirrored<'a> {
     Pairing,
 }
 
-impl Mirrored<'_> {
+impl MirrorState<'_> {
     /// The word of the `status` column.
     pub fn word(self) -> &'static str {
         match self {
@@ -98,7 +98,7 @@ impl Mirrored<'_> {
 
 /// Which of an organisation's numbers is meant; its own choice, where none is named.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
-pub struct Wanted {
+pub struct NumberSelector {
     /// The one with this session.
     pub session: Option<String>,
     /// Else the one with this row.
@@ -149,7 +149,7 @@ pub enum CreateMode {
     Heal,
 }
 
-impl Wanted {
+impl NumberSelector {
     /// Whether a number is named.
     pub fn is_named(&self) -> bool {
         *self != Self::default()
@@ -175,7 +175,7 @@ pub struct Attempt {
     /// What for.
     pub mode: CreateMode,
     /// The number that is meant.
-    pub wanted: Wanted,
+    pub selector: NumberSelector,
     /// The key that is refused, with [`CreateMode::Heal`].
     pub rejected: Option<Secret>,
     /// The attempt's own name.

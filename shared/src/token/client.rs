@@ -99,13 +99,13 @@ impl<S: TokenStore> Client<S> {
                     refresh.end(&event, false);
                     return Err(error.into());
                 }
-                Step::Claim { replaced, why } => {
+                Step::Claim { replaces, why } => {
                     refresh.client.has_claimed = true;
-                    refresh.claim(replaced, why).await
+                    refresh.claim(replaces, why).await
                 }
                 Step::Wait(left) => refresh.wait(left).await,
                 Step::Fetch => refresh.fetch().await,
-                Step::Save { token, replaced } => refresh.save(token, replaced).await,
+                Step::Save { token, replaces } => refresh.save(token, replaces).await,
                 Step::Release(failure) => refresh.fail(failure).await,
             };
         }

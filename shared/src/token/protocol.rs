@@ -65,23 +65,23 @@ pub enum Event {
 pub enum Step {
     /// Make the platform call with this token.
     Call(Token),
-    /// Ask for the lease.
+    /// StoreCall for the lease.
     Claim {
         /// The token to replace (nothing: there is none).
-        replaced: Option<Secret>,
+        replaces: Option<Secret>,
         /// Why.
         why: Why,
     },
     /// Pause for at most this long.
     Wait(Duration),
-    /// Ask the platform for a token.
+    /// StoreCall the platform for a token.
     Fetch,
-    /// Put this token in the place of the replaced one.
+    /// Put this token in the place of the replaces one.
     Save {
         /// The new token.
         token: Token,
         /// What it replaces.
-        replaced: Option<Secret>,
+        replaces: Option<Secret>,
     },
     /// Note that the refresh failed, and give the lease back.
     Release(FetchFailure),
@@ -89,7 +89,7 @@ pub enum Step {
     Fail(RefreshError),
 }
 
-/// Why a token is to be replaced.
+/// Why a token is to be replaces.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Why {
     /// It ends soon, and serves until then.
@@ -116,7 +116,7 @@ pub enum FetchFailure {
 /// Why a request has no token.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub enum RefreshError {
-    /// The platform rejected a token and the one that replaced it.
+    /// The platform rejected a token and the one that replaces it.
     TokenRejected,
     /// No token was to be had.
     NoToken(FetchFailure),
@@ -159,7 +159,7 @@ impl RefreshProtocol {
                 self.claim(Why::Rejected)
             }
             Event::Granted => Step::Fetch,
-            Event::Fetched(token) => Step::Save { token, replaced: self.stored.clone() },
+            Event::Fetched(token) => Step::Save { token, replaces: self.stored.clone() },
             // Used once at least, however short its life: a clock that is off ends in no loop.
             Event::Saved(token) | Event::SaveFailed(token, _) => {
                 self.fallback = None;
@@ -199,7 +199,7 @@ impl RefreshProtocol {
 
     fn claim(&mut self, why: Why) -> Step {
         (self.why, self.leave_due) = (why, true);
-        Step::Claim { replaced: self.stored.clone(), why }
+        Step::Claim { replaces: self.stored.clone(), why }
     }
 }
 

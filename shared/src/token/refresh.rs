@@ -7,7 +7,7 @@ use uuid::Uuid;
 use super::Token;
 use super::protocol::{Event, FetchFailure, Why};
 use super::single_flight::Permit;
-use super::store::{Answer, Ask, Outcome, TokenState, TokenStore};
+use super::store::{Answer, Outcome, StoreCall, TokenState, TokenStore};
 use crate::backoff::Backoff;
 use crate::deadline::Deadline;
 use crate::platform::PlatformError;
@@ -78,7 +78,7 @@ impl<'a, S: TokenStore> Refresh<'a, S> {
     }
 
     /// Asks for the lease, once this sandbox's permit is ours.
-    pub(crate) async fn claim(&mut self, replaced: Option<Secret>, why: Why) -> Event {
+    pub(crate) async fn claim(&mut self, replaces: Option<Secret>, why: Why) -> Event {
         self.begun.get_or_insert((why, self.deadline.remaining()));
         self.limits = if why == Why::Due { &DUE } else { &NEEDED };
         if self.permit.is_none() {
@@ -98,8 +98,8 @@ impl<'a, S: TokenStore> Refresh<'a, S> {
             }
         }
         self.fetch_by = self.deadline.at_most(self.limits.lease - self.limits.save);
-        let ask = Ask::Claim { replaced: replaced.as_ref(), lease: self.limits.lease };
-        match self.client.store.ask(self.holder, ask, self.fetch_by).await {
+        let call = StoreCall::Claim { replaces: replaces.as_ref(), lease: self.limits.lease };
+        match self.client.store.ask(self.holder, call, self.fetch_by).await {
             Ok(answer) => self.hear(answer, Event::Granted),
             Err(error) => Event::ClaimFailed(error),
         }
@@ -125,11 +125,12 @@ impl<'a, S: TokenStore> Refresh<'a, S> {
         }
     }
 
-    pub(crate) async fn save(&mut self, token: Token, replaced: Option<Secret>) -> Event {
+    pub(crate) async fn save(&mut self, token: Token, replaces: Option<Secret>) -> Event {
         let deadline = self.deadline.at_most(self.limits.save);
         let state = &self.client.state;
-        let ask = Ask::Save { token: &token, api_key: state.api_key.as_ref(), replaced: replaced.as_ref() };
-        match self.client.store.ask(self.holder, ask, deadline).await {
+        let call =
+            StoreCall::Save { token: &token, api_key: state.api_key.as_ref(), replaces: replaces.as_ref() };
+        match self.client.store.ask(self.holder, call, deadline).await {
             Ok(answer) => self.hear(answer, Event::Saved(token)),
             Err(error) => {
                 // It is good all the same, also for the others of this sandbox.
@@ -197,8 +198,8 @@ impl<'a, S: TokenStore> Refresh<'a, S> {
 
     /// Where this fails too, the lease ends by itself.
     async fn release(&self, failure: &str, cool: Duration) -> Option<Answer> {
-        let ask = Ask::Release { failure, cool };
-        let released = self.client.store.ask(self.holder, ask, Deadline::within(RELEASE_TIME)).await;
+        let call = StoreCall::Release { failure, cool };
+        let released = self.client.store.ask(self.holder, call, Deadline::within(RELEASE_TIME)).await;
         released.inspect_err(|error| tracing::debug!(%error, "a failed refresh could not be noted")).ok()
     }
 }

@@ -60,18 +60,18 @@ pub trait TokenStore {
     fn ask(
         &self,
         holder: Uuid,
-        ask: Ask<'_>,
+        call: StoreCall<'_>,
         deadline: Deadline,
     ) -> impl Future<Output = Result<Answer, StoreError>> + Send;
 }
 
 /// What the database is asked.
 #[derive(Clone, Copy, Debug)]
-pub enum Ask<'a> {
+pub enum StoreCall<'a> {
     /// For the lease, to replace this token with another one.
     Claim {
         /// The token; nothing where there is none.
-        replaced: Option<&'a Secret>,
+        replaces: Option<&'a Secret>,
         /// How long the lease is to last.
         lease: Duration,
     },
@@ -82,7 +82,7 @@ pub enum Ask<'a> {
         /// The key that it was fetched with.
         api_key: Option<&'a Secret>,
         /// What it replaces.
-        replaced: Option<&'a Secret>,
+        replaces: Option<&'a Secret>,
     },
     /// To end the lease after a failure.
     Release {
@@ -104,7 +104,7 @@ pub struct Answer {
     pub outcome: Outcome,
 }
 
-/// See `wpp_claim_refresh`, `wpp_save_token` and `wpp_fail_refresh` in `migrations/`.
+/// See `wpp_claim_refresh`, `wpp_save_token` and `wpp_release_refresh` in `migrations/`.
 #[derive(Debug, Deserialize)]
 #[serde(tag = "outcome", rename_all = "snake_case")]
 pub enum Outcome {
@@ -151,20 +151,20 @@ impl TokenStore for TokenRow {
         self.platform.token(api_key, now, deadline).await
     }
 
-    async fn ask(&self, holder: Uuid, ask: Ask<'_>, deadline: Deadline) -> Result<Answer, StoreError> {
-        let (function, mut params) = match ask {
-            Ask::Claim { replaced, lease } => {
-                ("wpp_claim_refresh", json!({"p_replaced": replaced, "p_lease_ms": ms(lease)}))
+    async fn ask(&self, holder: Uuid, call: StoreCall<'_>, deadline: Deadline) -> Result<Answer, StoreError> {
+        let (function, mut params) = match call {
+            StoreCall::Claim { replaces, lease } => {
+                ("wpp_claim_refresh", json!({"p_replaces": replaces, "p_lease_ms": ms(lease)}))
             }
-            Ask::Save { token, api_key, replaced } => (
+            StoreCall::Save { token, api_key, replaces } => (
                 "wpp_save_token",
                 json!({
-                    "p_api_key": api_key, "p_replaced": replaced,
+                    "p_api_key": api_key, "p_replaces": replaces,
                     "p_token": token.jwt, "p_expires_at_ms": token.expires_at.0,
                 }),
             ),
-            Ask::Release { failure, cool } => {
-                ("wpp_fail_refresh", json!({"p_failure": failure, "p_cool_ms": ms(cool)}))
+            StoreCall::Release { failure, cool } => {
+                ("wpp_release_refresh", json!({"p_failure": failure, "p_cool_ms": ms(cool)}))
             }
         };
         params["p_organization_id"] = json!(self.organization_id);

@@ -52,7 +52,7 @@ async fn a_sandbox_has_a_small_budget_for_repetitions_and_earns_it_back_by_answe
 async fn an_upstream_that_only_times_out_earns_no_repetitions() {
     let server = Server::start("HTTP/1.1 200 X\r\n").await;
     let upstream = Upstream::new().unwrap();
-    upstream.allowance.retries.store(0, Ordering::Relaxed);
+    upstream.retry_budget.retries.store(0, Ordering::Relaxed);
     let short = within(Duration::from_millis(500), Duration::from_secs(20));
     assert_eq!(server.call(&upstream, short).await, (Err(Failure::TimedOut), 1));
     server.says(whole(503, ""));
@@ -63,14 +63,14 @@ async fn an_upstream_that_only_times_out_earns_no_repetitions() {
 async fn as_many_connections_as_are_kept_may_be_dead_whatever_the_budget_says_and_no_more() {
     let server = Server::start("connection: close").await;
     let upstream = Upstream::new().unwrap();
-    upstream.allowance.retries.store(0, Ordering::Relaxed);
+    upstream.retry_budget.retries.store(0, Ordering::Relaxed);
     assert_eq!(server.call(&upstream, limits()).await.1, ATTEMPTS);
     assert_eq!(server.call(&upstream, limits()).await.1, 1);
     // An answer leaves a connection in the pool again; of another host it says nothing.
     assert_eq!(server.call(&upstream.for_another_host(), limits()).await.1, ATTEMPTS);
     server.says(whole(200, ""));
     server.call(&upstream, limits()).await.0.unwrap();
-    upstream.allowance.retries.store(0, Ordering::Relaxed);
+    upstream.retry_budget.retries.store(0, Ordering::Relaxed);
     server.says("connection: close");
     assert_eq!(server.call(&upstream, limits()).await.1, ATTEMPTS);
 }

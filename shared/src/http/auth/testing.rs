@@ -12,7 +12,7 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::watch;
 
-use super::{Caller, Refusal, Verifier};
+use super::{AuthError, Caller, Verifier};
 use crate::clock::UnixMs;
 use crate::config::Config;
 use crate::secret::Secret;
@@ -81,7 +81,7 @@ impl Project {
         claims
     }
 
-    pub(crate) async fn verify(&self, token: &str, now: UnixMs) -> Result<Caller, Refusal> {
+    pub(crate) async fn verify(&self, token: &str, now: UnixMs) -> Result<Caller, AuthError> {
         self.verifier.verify(Some(&format!("Bearer {token}")), now).await
     }
 }

@@ -1,6 +1,6 @@
 use serde_json::{Value, json};
 
-use super::Refusal;
+use super::AuthError;
 use super::testing::{APIKEY, NOW, Project, SECRET, Signer, USER, base64, config, verifier};
 use crate::clock::UnixMs;
 use crate::config::{Config, ServiceKey};
@@ -11,7 +11,7 @@ fn secs() -> i64 {
 }
 
 /// The outcome for a user of the project whose ES256 token has these `changes` to its claims.
-async fn verdict(changes: Value) -> Result<String, Refusal> {
+async fn verdict(changes: Value) -> Result<String, AuthError> {
     let project = Project::start().await;
     let token = project.es.token(&project.claims(changes));
     project.verify(&token, NOW).await.map(|caller| caller.user_id.to_string())
@@ -40,7 +40,7 @@ async fn the_scheme_may_be_in_any_case_with_any_number_of_spaces() {
 async fn no_header_and_a_blank_one_are_missing() {
     let project = Project::start().await;
     for header in [None, Some(""), Some("   ")] {
-        assert_eq!(project.verifier.verify(header, NOW).await, Err(Refusal::Missing));
+        assert_eq!(project.verifier.verify(header, NOW).await, Err(AuthError::Missing));
     }
 }
 
@@ -69,7 +69,7 @@ async fn what_is_not_bearer_and_one_jwt_is_malformed_and_fetches_nothing() {
         format!("Bearer {}.e30.", base64("[".repeat(3000))),
     ] {
         let verdict = project.verifier.verify(Some(&header), NOW).await;
-        assert_eq!(verdict, Err(Refusal::Malformed), "{header}");
+        assert_eq!(verdict, Err(AuthError::Malformed), "{header}");
     }
     assert_eq!(project.server.fetches(), 0);
 }
@@ -78,7 +78,7 @@ async fn what_is_not_bearer_and_one_jwt_is_malformed_and_fetches_nothing() {
 async fn a_header_of_8_kib_is_read_and_no_longer_one() {
     let project = Project::start().await;
     let token = project.hs.token(&project.claims(json!({"pad": "x".repeat(5000)})));
-    for (length, expected) in [(8192, None), (8193, Some(Refusal::Malformed))] {
+    for (length, expected) in [(8192, None), (8193, Some(AuthError::Malformed))] {
         let header = format!("Bearer {token:>width$}", width = length - "Bearer ".len());
         assert_eq!(project.verifier.verify(Some(&header), NOW).await.err(), expected, "{length}");
     }
@@ -88,16 +88,16 @@ async fn a_header_of_8_kib_is_read_and_no_longer_one() {
 async fn expiry_is_judged_by_the_given_time_with_30_s_of_leeway() {
     assert!(verdict(json!({"exp": secs() - 29})).await.is_ok());
     assert!(verdict(json!({"exp": secs() as f64 - 29.9})).await.is_ok());
-    assert_eq!(verdict(json!({"exp": secs() - 30})).await, Err(Refusal::Expired));
-    assert_eq!(verdict(json!({"exp": secs() - 31})).await, Err(Refusal::Expired));
-    assert_eq!(verdict(json!({"exp": 0})).await, Err(Refusal::Expired));
-    assert_eq!(verdict(json!({"exp": -1e300})).await, Err(Refusal::Expired));
+    assert_eq!(verdict(json!({"exp": secs() - 30})).await, Err(AuthError::Expired));
+    assert_eq!(verdict(json!({"exp": secs() - 31})).await, Err(AuthError::Expired));
+    assert_eq!(verdict(json!({"exp": 0})).await, Err(AuthError::Expired));
+    assert_eq!(verdict(json!({"exp": -1e300})).await, Err(AuthError::Expired));
 }
 
 #[tokio::test]
 async fn an_expiry_that_is_no_finite_number_is_malformed() {
     for exp in [json!(null), json!("9999999999"), json!([]), json!({}), json!(true)] {
-        assert_eq!(verdict(json!({"exp": exp})).await, Err(Refusal::Malformed));
+        assert_eq!(verdict(json!({"exp": exp})).await, Err(AuthError::Malformed));
     }
     let project = Project::start().await;
     let claims = base64(r#"{"exp": 1e999}"#);
@@ -105,22 +105,22 @@ async fn an_expiry_that_is_no_finite_number_is_malformed() {
     let (header, _) = token.split_once('.').unwrap();
     let infinite = format!("{header}.{claims}");
     let signed = project.hs.signed(&infinite);
-    assert_eq!(project.verify(&signed, NOW).await, Err(Refusal::Malformed));
+    assert_eq!(project.verify(&signed, NOW).await, Err(AuthError::Malformed));
 }
 
 #[tokio::test]
 async fn a_token_is_not_valid_before_its_time_less_30_s() {
     assert!(verdict(json!({"nbf": secs() + 29})).await.is_ok());
-    assert_eq!(verdict(json!({"nbf": secs() + 31})).await, Err(Refusal::NotYetValid));
-    assert_eq!(verdict(json!({"nbf": 1e300})).await, Err(Refusal::NotYetValid));
-    assert_eq!(verdict(json!({"nbf": "soon"})).await, Err(Refusal::Malformed));
+    assert_eq!(verdict(json!({"nbf": secs() + 31})).await, Err(AuthError::NotYetValid));
+    assert_eq!(verdict(json!({"nbf": 1e300})).await, Err(AuthError::NotYetValid));
+    assert_eq!(verdict(json!({"nbf": "soon"})).await, Err(AuthError::Malformed));
 }
 
 #[tokio::test]
 async fn the_audience_may_be_a_text_or_a_list_that_has_authenticated() {
     assert!(verdict(json!({"aud": ["other", "authenticated"]})).await.is_ok());
     for aud in [json!("other"), json!(["other"]), json!([]), json!(""), json!(null), json!(5), json!([5])] {
-        assert_eq!(verdict(json!({"aud": aud})).await, Err(Refusal::WrongAudience), "{aud}");
+        assert_eq!(verdict(json!({"aud": aud})).await, Err(AuthError::WrongAudience), "{aud}");
     }
 }
 
@@ -168,7 +168,7 @@ async fn where_issuers_are_configured_the_token_names_one_of_them() {
         assert!(verify(json!(iss)).await.is_ok(), "{iss}");
     }
     for iss in issuers(url).into_iter().filter(|iss| *iss != named[0]) {
-        assert_eq!(verify(iss.clone()).await, Err(Refusal::WrongIssuer), "{iss}");
+        assert_eq!(verify(iss.clone()).await, Err(AuthError::WrongIssuer), "{iss}");
     }
 }
 
@@ -195,7 +195,7 @@ async fn the_gateway_is_shown_the_service_key_of_either_generation() {
     for (key, expected) in [
         (ServiceKey::New(Secret::new(APIKEY)), None),
         (ServiceKey::Legacy(Secret::new(APIKEY)), None),
-        (ServiceKey::New(Secret::new("sb_secret_of_another")), Some(Refusal::KeysUnavailable)),
+        (ServiceKey::New(Secret::new("sb_secret_of_another")), Some(AuthError::KeysUnavailable)),
     ] {
         let verifier = verifier(&Config { service_key: key.clone(), ..project.config.clone() });
         assert_eq!(verifier.verify(Some(&header), NOW).await.err(), expected, "{key:?}");
@@ -206,16 +206,16 @@ async fn the_gateway_is_shown_the_service_key_of_either_generation() {
 async fn the_keys_of_servers_and_visitors_are_not_users() {
     let project = Project::start().await;
     for role in ["service_role", "anon", "postgres", "", "Authenticated"] {
-        assert_eq!(verdict(json!({"role": role})).await, Err(Refusal::WrongRole), "{role}");
+        assert_eq!(verdict(json!({"role": role})).await, Err(AuthError::WrongRole), "{role}");
         let legacy = json!({
             "iss": "supabase", "ref": "abcdefgh", "role": role,
             "iat": secs(), "exp": secs() + 315_360_000,
         });
         let verdict = project.verify(&project.hs.token(&legacy), NOW).await;
         // Such a key names no audience.
-        assert_eq!(verdict, Err(Refusal::WrongAudience), "{role}");
+        assert_eq!(verdict, Err(AuthError::WrongAudience), "{role}");
     }
-    assert_eq!(verdict(json!({"role": null})).await, Err(Refusal::WrongRole));
+    assert_eq!(verdict(json!({"role": null})).await, Err(AuthError::WrongRole));
 }
 
 #[tokio::test]
@@ -232,7 +232,7 @@ async fn the_subject_is_a_uuid_and_comes_out_in_lower_case() {
         json!(USER.replace('7', "é")),
         json!("7d9f3b520-c7e-4f0a-9a51-2f6f0f3c8b11"),
     ] {
-        assert_eq!(verdict(json!({"sub": sub})).await, Err(Refusal::WrongSubject), "{sub}");
+        assert_eq!(verdict(json!({"sub": sub})).await, Err(AuthError::WrongSubject), "{sub}");
     }
 }
 
@@ -244,14 +244,14 @@ async fn an_unsigned_token_is_refused() {
         for kid in [json!(null), json!("es")] {
             let header = base64(json!({"alg": alg, "typ": "JWT", "kid": kid}).to_string());
             let verdict = project.verify(&format!("{header}.{claims}."), NOW).await;
-            assert_eq!(verdict, Err(Refusal::Malformed), "{alg}");
+            assert_eq!(verdict, Err(AuthError::Malformed), "{alg}");
         }
     }
     for signer in [&project.es, &project.rs, &project.hs] {
         let token = signer.token(&project.claims(json!({})));
         let (message, _) = token.rsplit_once('.').unwrap();
         let verdict = project.verify(&format!("{message}."), NOW).await;
-        assert_eq!(verdict, Err(Refusal::BadSignature));
+        assert_eq!(verdict, Err(AuthError::BadSignature));
     }
 }
 
@@ -260,11 +260,11 @@ async fn a_public_key_is_never_a_secret() {
     let project = Project::start().await;
     let forger = Signer::hs256(project.es.public_point()).named(Some("es"));
     let token = forger.token(&project.claims(json!({})));
-    assert_eq!(project.verify(&token, NOW).await, Err(Refusal::BadSignature));
+    assert_eq!(project.verify(&token, NOW).await, Err(AuthError::BadSignature));
 
     let without_secret = verifier(&config(&project.server.url));
     let verdict = without_secret.verify(Some(&format!("Bearer {token}")), NOW).await;
-    assert_eq!(verdict, Err(Refusal::UnknownKey));
+    assert_eq!(verdict, Err(AuthError::UnknownKey));
 }
 
 #[tokio::test]
@@ -276,7 +276,7 @@ async fn legacy_tokens_need_a_secret_that_is_not_empty() {
         let forger = Signer::hs256(secret.unwrap_or(SECRET).as_bytes());
         let header = format!("Bearer {}", forger.token(&project.claims(json!({}))));
         let verdict = verifier.verify(Some(&header), NOW).await;
-        assert_eq!(verdict, Err(Refusal::UnknownKey));
+        assert_eq!(verdict, Err(AuthError::UnknownKey));
     }
 }
 
@@ -297,7 +297,7 @@ async fn the_algorithm_is_the_keys_whatever_the_token_says() {
     ];
     for signer in &crossed {
         let verdict = project.verify(&signer.token(&claims), NOW).await;
-        assert_eq!(verdict, Err(Refusal::WrongAlgorithm));
+        assert_eq!(verdict, Err(AuthError::WrongAlgorithm));
     }
 }
 
@@ -309,21 +309,21 @@ async fn a_changed_payload_header_or_signature_is_refused() {
         let token = signer.token(&project.claims(json!({})));
         let parts: Vec<&str> = token.split('.').collect();
         let payload = format!("{}.{other}.{}", parts[0], parts[2]);
-        assert_eq!(project.verify(&payload, NOW).await, Err(Refusal::BadSignature));
+        assert_eq!(project.verify(&payload, NOW).await, Err(AuthError::BadSignature));
 
         let changed = if parts[2].starts_with('A') { "B" } else { "A" };
         let signature = format!("{}.{}.{changed}{}", parts[0], parts[1], &parts[2][1..]);
-        assert_eq!(project.verify(&signature, NOW).await, Err(Refusal::BadSignature));
+        assert_eq!(project.verify(&signature, NOW).await, Err(AuthError::BadSignature));
     }
     let stranger = Signer::es256("es").token(&project.claims(json!({})));
-    assert_eq!(project.verify(&stranger, NOW).await, Err(Refusal::BadSignature));
+    assert_eq!(project.verify(&stranger, NOW).await, Err(AuthError::BadSignature));
 }
 
 #[tokio::test]
 async fn a_forged_token_is_called_forged_before_its_claims_are_judged() {
     let project = Project::start().await;
     let forged = Signer::es256("es").token(&project.claims(json!({"exp": 0, "role": "anon"})));
-    assert_eq!(project.verify(&forged, NOW).await, Err(Refusal::BadSignature));
+    assert_eq!(project.verify(&forged, NOW).await, Err(AuthError::BadSignature));
 }
 
 #[tokio::test]
@@ -331,7 +331,7 @@ async fn an_extension_that_must_be_understood_is_refused() {
     let project = Project::start().await;
     let header = json!({"alg": "ES256", "kid": "es", "crit": ["exp"]});
     let token = project.es.token_with(&header, &project.claims(json!({})));
-    assert_eq!(project.verify(&token, NOW).await, Err(Refusal::Malformed));
+    assert_eq!(project.verify(&token, NOW).await, Err(AuthError::Malformed));
 }
 
 #[tokio::test]
@@ -342,7 +342,7 @@ async fn keys_and_addresses_within_a_token_are_ignored() {
         "alg": "ES256", "kid": "es", "jwk": intruder.jwk(), "jku": "http://127.0.0.1:1/keys",
     });
     let token = intruder.token_with(&header, &project.claims(json!({})));
-    assert_eq!(project.verify(&token, NOW).await, Err(Refusal::BadSignature));
+    assert_eq!(project.verify(&token, NOW).await, Err(AuthError::BadSignature));
 }
 
 #[tokio::test]

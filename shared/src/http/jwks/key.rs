@@ -63,10 +63,10 @@ mod tests {
     use serde_json::{Value, json};
 
     use crate::http::auth::testing::{NOW, Project, Signer, USER, base64};
-    use crate::http::auth_error::Refusal;
+    use crate::http::auth_error::AuthError;
 
     /// The outcome for a user when the served key has these `changes`, beside keys that no one can use.
-    async fn with_key(signer: &Signer, changes: Value) -> Result<String, Refusal> {
+    async fn with_key(signer: &Signer, changes: Value) -> Result<String, AuthError> {
         let project = Project::start().await;
         let mut jwk = signer.jwk();
         for (name, value) in changes.as_object().unwrap() {
@@ -114,14 +114,14 @@ mod tests {
             json!({"y": "not base64!"}),
         ] {
             let verdict = with_key(&es, changes.clone()).await;
-            assert_eq!(verdict, Err(Refusal::UnknownKey), "{changes}");
+            assert_eq!(verdict, Err(AuthError::UnknownKey), "{changes}");
         }
         let rs = Signer::rs256("rs");
         for modulus in [vec![], vec![0xff; 128], [&[0x7f], &[0xff; 255][..]].concat()] {
             let verdict = with_key(&rs, json!({"n": base64(&modulus)})).await;
-            assert_eq!(verdict, Err(Refusal::UnknownKey), "{} bytes", modulus.len());
+            assert_eq!(verdict, Err(AuthError::UnknownKey), "{} bytes", modulus.len());
         }
-        assert_eq!(with_key(&rs, json!({"alg": "PS256"})).await, Err(Refusal::UnknownKey));
-        assert_eq!(with_key(&rs, json!({"n": base64([0xff; 256])})).await, Err(Refusal::BadSignature));
+        assert_eq!(with_key(&rs, json!({"alg": "PS256"})).await, Err(AuthError::UnknownKey));
+        assert_eq!(with_key(&rs, json!({"n": base64([0xff; 256])})).await, Err(AuthError::BadSignature));
     }
 }

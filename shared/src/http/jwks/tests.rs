@@ -4,11 +4,11 @@ use std::time::Duration;
 use serde_json::json;
 use tokio::task::JoinSet;
 
-use super::Shelf;
+use super::KeyCache;
 use crate::clock::UnixMs;
 use crate::http::auth::Caller;
 use crate::http::auth::testing::{Answer, NOW, Project, Signer, config, verifier};
-use crate::http::auth_error::Refusal;
+use crate::http::auth_error::AuthError;
 
 /// The bounds as they are meant to be, in numbers of their own.
 const FRESH_FOR: Duration = Duration::from_secs(600);
@@ -38,7 +38,7 @@ impl Project {
         self.es.token_with(&header, &self.claims(json!({"exp": 4_000_000_000_u64})))
     }
 
-    async fn outcomes(self: &Arc<Self>, tokens: Vec<String>) -> Vec<Result<Caller, Refusal>> {
+    async fn outcomes(self: &Arc<Self>, tokens: Vec<String>) -> Vec<Result<Caller, AuthError>> {
         let mut calls = JoinSet::new();
         for token in tokens {
             let project = Arc::clone(self);
@@ -80,7 +80,7 @@ async fn a_hundred_first_requests_at_once_share_one_failure() {
     let project = Arc::new(Project::start().await);
     project.server.answer(Answer::Reply(500, String::new()));
     let outcomes = project.outcomes(vec![project.token_of(&project.es); 100]).await;
-    assert!(outcomes.iter().all(|outcome| *outcome == Err(Refusal::KeysUnavailable)));
+    assert!(outcomes.iter().all(|outcome| *outcome == Err(AuthError::KeysUnavailable)));
     assert_eq!(project.server.fetches(), 1);
 }
 
@@ -97,7 +97,7 @@ async fn made_up_key_ids_cost_one_refetch_in_30_s() {
     ] {
         for number in 0..50 {
             let token = project.made_up(&format!("{age:?} {number}"));
-            assert_eq!(project.verify(&token, later(age)).await, Err(Refusal::UnknownKey));
+            assert_eq!(project.verify(&token, later(age)).await, Err(AuthError::UnknownKey));
         }
         assert_eq!(project.server.fetches(), fetches, "{age:?}");
     }
@@ -108,20 +108,20 @@ async fn an_absent_key_id_is_remembered_for_a_while_and_not_for_ever() {
     let project = Project::start().await;
     let token = project.made_up("absent");
     for (age, fetches) in [(Duration::ZERO, 1), (MOMENT, 1), (UNKNOWN_FOR - MOMENT, 1), (UNKNOWN_FOR, 2)] {
-        assert_eq!(project.verify(&token, later(age)).await, Err(Refusal::UnknownKey));
+        assert_eq!(project.verify(&token, later(age)).await, Err(AuthError::UnknownKey));
         assert_eq!(project.server.fetches(), fetches, "{age:?}");
     }
 }
 
 #[test]
 fn the_memory_of_absent_key_ids_is_small() {
-    let mut shelf = Shelf::default();
+    let mut cache = KeyCache::default();
     for number in 0..100 {
-        shelf.finish(Ok(Vec::new()), Some(&number.to_string()), NOW);
-        shelf.finish(Ok(Vec::new()), Some(&"x".repeat(KID_LIMIT + 1)), NOW);
+        cache.finish(Ok(Vec::new()), Some(&number.to_string()), NOW);
+        cache.finish(Ok(Vec::new()), Some(&"x".repeat(KID_LIMIT + 1)), NOW);
     }
-    assert_eq!(shelf.absent.len(), UNKNOWN_CAPACITY);
-    assert!(shelf.absent.iter().all(|(kid, _)| kid.len() <= KID_LIMIT));
+    assert_eq!(cache.absent.len(), UNKNOWN_CAPACITY);
+    assert!(cache.absent.iter().all(|(kid, _)| kid.len() <= KID_LIMIT));
 }
 
 #[tokio::test]
@@ -130,7 +130,7 @@ async fn a_huge_key_id_is_unknown_without_a_refetch() {
     assert!(project.verify(&project.token_of(&project.es), NOW).await.is_ok());
     for (length, fetches) in [(KID_LIMIT + 1, 1), (KID_LIMIT, 2)] {
         let token = project.made_up(&"x".repeat(length));
-        assert_eq!(project.verify(&token, NOW).await, Err(Refusal::UnknownKey));
+        assert_eq!(project.verify(&token, NOW).await, Err(AuthError::UnknownKey));
         assert_eq!(project.server.fetches(), fetches, "{length}");
     }
 }
@@ -158,7 +158,7 @@ async fn a_new_key_is_found_after_one_refetch_and_the_old_one_is_gone() {
     let outcomes = project.outcomes(vec![project.token_of(&new); 100]).await;
     assert_eq!(outcomes.iter().filter(|outcome| outcome.is_ok()).count(), 100);
     assert_eq!(project.server.fetches(), 2);
-    assert_eq!(project.verify(&old, NOW).await, Err(Refusal::UnknownKey));
+    assert_eq!(project.verify(&old, NOW).await, Err(AuthError::UnknownKey));
     assert_eq!(project.server.fetches(), 2);
 }
 
@@ -210,7 +210,7 @@ async fn without_a_set_an_outage_is_not_the_callers_fault_and_ends_within_a_seco
         // Whoever comes within a second hears the same, and costs nothing.
         for at in [now, now, now.plus(FIRST_FETCH_INTERVAL - MOMENT)] {
             let verdict = project.verify(&token, at).await;
-            assert_eq!(verdict, Err(Refusal::KeysUnavailable), "{status}");
+            assert_eq!(verdict, Err(AuthError::KeysUnavailable), "{status}");
         }
         assert_eq!(project.server.fetches(), fetches + 1, "{status}");
         now = now.plus(FIRST_FETCH_INTERVAL);
@@ -218,7 +218,7 @@ async fn without_a_set_an_outage_is_not_the_callers_fault_and_ends_within_a_seco
     project.server.show(&[project.es.jwk()]);
     assert!(project.verify(&token, now).await.is_ok());
     // The set is there: a key that it has not is looked for at once.
-    assert_eq!(project.verify(&project.made_up("another"), now).await, Err(Refusal::UnknownKey));
+    assert_eq!(project.verify(&project.made_up("another"), now).await, Err(AuthError::UnknownKey));
     assert_eq!(project.server.fetches(), 13);
 }
 
@@ -231,7 +231,7 @@ async fn a_key_that_nobody_can_look_for_is_not_called_unknown() {
     let new = Signer::es256("new");
     let (token, hour) = (project.token_of(&new), later(Duration::from_secs(3600)));
     for now in [hour, hour, hour.plus(MOMENT)] {
-        assert_eq!(project.verify(&token, now).await, Err(Refusal::KeysUnavailable));
+        assert_eq!(project.verify(&token, now).await, Err(AuthError::KeysUnavailable));
     }
     assert_eq!(project.server.fetches(), 2);
     project.server.show(&[new.jwk()]);
@@ -244,7 +244,7 @@ async fn a_refused_connection_leaves_the_keys_unavailable() {
     let closed = "http://127.0.0.1:1";
     let verifier = verifier(&config(closed));
     let header = format!("Bearer {}", project.token_of(&project.es));
-    assert_eq!(verifier.verify(Some(&header), NOW).await, Err(Refusal::KeysUnavailable));
+    assert_eq!(verifier.verify(Some(&header), NOW).await, Err(AuthError::KeysUnavailable));
 }
 
 #[tokio::test(start_paused = true)]
@@ -255,7 +255,7 @@ async fn a_silent_server_is_given_up_after_five_seconds() {
     let early = tokio::time::timeout(FETCH_TIMEOUT - MOMENT, project.verify(&token, NOW)).await;
     assert!(early.is_err());
     let late = tokio::time::timeout(FETCH_TIMEOUT + MOMENT, project.verify(&token, NOW)).await;
-    assert_eq!(late, Ok(Err(Refusal::KeysUnavailable)));
+    assert_eq!(late, Ok(Err(AuthError::KeysUnavailable)));
 }
 
 #[tokio::test]
@@ -323,8 +323,8 @@ async fn a_token_without_key_id_is_accepted_if_only_one_key_can_be_meant() {
     let _ = project.verify(&project.made_up("c"), NOW).await;
     let header = json!({"alg": "ES256"});
     let token = project.es.token_with(&header, &project.claims(json!({})));
-    assert_eq!(project.verify(&token, NOW).await, Err(Refusal::UnknownKey));
-    assert_eq!(project.verify(&project.token_of(&nameless), NOW).await, Err(Refusal::UnknownKey));
+    assert_eq!(project.verify(&token, NOW).await, Err(AuthError::UnknownKey));
+    assert_eq!(project.verify(&project.token_of(&nameless), NOW).await, Err(AuthError::UnknownKey));
     assert_eq!(project.server.fetches(), 2);
 }
 

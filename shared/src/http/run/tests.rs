@@ -49,7 +49,7 @@ fn told(response: &Response<Body>) -> (u16, String) {
 #[tokio::test]
 async fn a_panic_is_a_500_of_ours_and_the_next_request_is_served() {
     let (app, calls) = (app(), AtomicUsize::new(0));
-    let handler = |_: Arc<App>, _: Ask| {
+    let handler = |_: Arc<App>, _: ApiRequest| {
         let first = calls.fetch_add(1, Ordering::Relaxed) == 0;
         async move {
             tokio::task::yield_now().await;
@@ -65,7 +65,7 @@ async fn a_panic_is_a_500_of_ours_and_the_next_request_is_served() {
 
 #[tokio::test]
 async fn a_panic_before_the_first_await_is_caught_too() {
-    let handler = |_: Arc<App>, ask: Ask| {
+    let handler = |_: Arc<App>, ask: ApiRequest| {
         assert!(!ask.query.is_empty(), "canary");
         std::future::ready(Ok(json!({})))
     };
@@ -75,7 +75,7 @@ async fn a_panic_before_the_first_await_is_caught_too() {
 
 #[tokio::test(start_paused = true)]
 async fn a_handler_that_never_ends_is_answered_for() {
-    let handler = |_: Arc<App>, _: Ask| std::future::pending();
+    let handler = |_: Arc<App>, _: ApiRequest| std::future::pending();
     let late = answer(app(), "POST", handler, request()).await;
     assert_eq!(told(&late), (504, "deadline_exceeded".to_owned()));
 }
@@ -84,7 +84,7 @@ async fn a_handler_that_never_ends_is_answered_for() {
 async fn a_retry_after_is_whole_seconds_and_at_least_one() {
     for (after, header) in [(Duration::from_millis(300), "1"), (Duration::from_secs(7), "7")] {
         let error = || Error::Platform(crate::platform::PlatformError::Busy(Some(after)));
-        let handler = |_: Arc<App>, _: Ask| std::future::ready(Err(error()));
+        let handler = |_: Arc<App>, _: ApiRequest| std::future::ready(Err(error()));
         let busy = answer(app(), "POST", handler, request()).await;
         assert_eq!(told(&busy), (503, "platform_busy".to_owned()));
         assert_eq!(busy.headers()[header::RETRY_AFTER], header);
@@ -93,21 +93,22 @@ async fn a_retry_after_is_whole_seconds_and_at_least_one() {
 
 #[tokio::test]
 async fn a_handler_and_an_error_speak_the_language_that_was_asked_for() {
-    for (wanted, tag) in
+    for (selector, tag) in
         [(Some("ru-RU, en;q=0.5"), "ru"), (Some("de, en;q=0.5, ru;q=0.4"), "en"), (None, "en")]
     {
         let asked = || {
             let mut request = request();
-            let wanted = wanted.map(HeaderValue::from_static);
-            request.headers_mut().extend(wanted.map(|wanted| (header::ACCEPT_LANGUAGE, wanted)));
+            let selector = selector.map(HeaderValue::from_static);
+            request.headers_mut().extend(selector.map(|selector| (header::ACCEPT_LANGUAGE, selector)));
             request
         };
-        let handler = |_: Arc<App>, ask: Ask| std::future::ready(Ok(json!({"language": ask.language.tag()})));
+        let handler =
+            |_: Arc<App>, ask: ApiRequest| std::future::ready(Ok(json!({"language": ask.language.tag()})));
         let good = answer(app(), "POST", handler, asked()).await;
-        let failing = |_: Arc<App>, _: Ask| std::future::ready(Err(Error::SessionLost));
+        let failing = |_: Arc<App>, _: ApiRequest| std::future::ready(Err(Error::SessionLost));
         let failed = answer(app(), "POST", failing, asked()).await;
         for response in [&good, &failed] {
-            assert_eq!(response.headers()[header::CONTENT_LANGUAGE], tag, "{wanted:?}");
+            assert_eq!(response.headers()[header::CONTENT_LANGUAGE], tag, "{selector:?}");
             assert_eq!(response.headers()[header::VARY], "Origin, Accept-Language");
         }
         let body = |response: &Response<Body>| serde_json::from_slice::<Answer>(response.body()).unwrap();

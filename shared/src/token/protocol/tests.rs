@@ -20,12 +20,12 @@ fn rejected(jwt: &str) -> Event {
     Event::Rejected(Secret::new(jwt))
 }
 
-fn claim(replaced: Option<&str>, why: Why) -> Step {
-    Step::Claim { replaced: replaced.map(Secret::new), why }
+fn claim(replaces: Option<&str>, why: Why) -> Step {
+    Step::Claim { replaces: replaces.map(Secret::new), why }
 }
 
-fn save(token: Token, replaced: Option<&str>) -> Step {
-    Step::Save { token, replaced: replaced.map(Secret::new) }
+fn save(token: Token, replaces: Option<&str>) -> Step {
+    Step::Save { token, replaces: replaces.map(Secret::new) }
 }
 
 /// A call that has been through these events, with the last step.
@@ -65,13 +65,13 @@ fn what_is_done_with_a_token_follows_from_its_age() {
 
 #[test]
 fn a_granted_lease_brings_a_token_saves_it_and_uses_it() {
-    for (old, replaced) in
+    for (old, replaces) in
         [(None, None), (Some(token("old", 30)), Some("old")), (Some(token("old", 0)), Some("old"))]
     {
         let new = token("new", 3600);
         let (mut protocol, step) = after([row(old), Event::Granted]);
         assert_eq!(step, Step::Fetch);
-        assert_eq!(protocol.next(Event::Fetched(new.clone())), save(new.clone(), replaced));
+        assert_eq!(protocol.next(Event::Fetched(new.clone())), save(new.clone(), replaces));
         let mut other = protocol.clone();
         assert_eq!(protocol.next(Event::Saved(new.clone())), Step::Call(new.clone()));
         assert_eq!(other.next(Event::SaveFailed(new.clone(), StoreError::TimedOut)), Step::Call(new));

@@ -19,7 +19,7 @@ use crate::token::client::{Client, SessionAuth};
 use crate::token::protocol::FetchFailure;
 use crate::token::protocol::tests::model::{Claimed, Lease, Row};
 use crate::token::single_flight::Flight;
-use crate::token::store::{Answer, Ask, TokenState, TokenStore};
+use crate::token::store::{Answer, StoreCall, TokenState, TokenStore};
 
 const START: UnixMs = UnixMs(1_800_000_000_000);
 const DAY: Duration = Duration::from_secs(24 * 3600);
@@ -184,10 +184,10 @@ impl State {
     }
 
     /// As the SQL functions answer.
-    fn answer(&mut self, holder: Uuid, ask: Ask<'_>, now: UnixMs) -> Value {
+    fn answer(&mut self, holder: Uuid, call: StoreCall<'_>, now: UnixMs) -> Value {
         let holder = self.holder(holder);
-        let outcome = match ask {
-            Ask::Claim { replaced, lease } => match self.row.claim(holder, replaced.map(number_of)) {
+        let outcome = match call {
+            StoreCall::Claim { replaces, lease } => match self.row.claim(holder, replaces.map(number_of)) {
                 Claimed::Granted => {
                     assert_eq!(self.fetching, 0, "a lease is granted while another one's fetch is under way");
                     self.held_until = now.plus(lease);
@@ -202,12 +202,12 @@ impl State {
                     return json!({"now_ms": now.0, "outcome": "cooling", "failure": failure});
                 }
             },
-            Ask::Save { token, api_key, replaced } => {
+            StoreCall::Save { token, api_key, replaces } => {
                 let key = api_key.unwrap().expose()[3..].parse().unwrap();
-                let saved = self.row.save(holder, key, replaced.map(number_of), number_of(&token.jwt));
+                let saved = self.row.save(holder, key, replaces.map(number_of), number_of(&token.jwt));
                 if saved { "saved" } else { "moved" }
             }
-            Ask::Release { failure, cool } => {
+            StoreCall::Release { failure, cool } => {
                 self.noted.push((failure.to_owned(), cool.as_secs()));
                 self.cool_until = now.plus(cool);
                 let word = FetchFailure::of_word(failure).word();
@@ -255,13 +255,13 @@ impl TokenStore for Memory {
         fetched?
     }
 
-    async fn ask(&self, holder: Uuid, ask: Ask<'_>, deadline: Deadline) -> Result<Answer, StoreError> {
-        let call = match ask {
-            Ask::Claim { .. } => "claim",
-            Ask::Save { .. } => "save",
-            Ask::Release { .. } => "release",
+    async fn ask(&self, holder: Uuid, call: StoreCall<'_>, deadline: Deadline) -> Result<Answer, StoreError> {
+        let name = match call {
+            StoreCall::Claim { .. } => "claim",
+            StoreCall::Save { .. } => "save",
+            StoreCall::Release { .. } => "release",
         };
-        match self.arrive(call, deadline, |state, now| state.answer(holder, ask, now)).await {
+        match self.arrive(name, deadline, |state, now| state.answer(holder, call, now)).await {
             Ok(answer) => Ok(serde_json::from_value(answer).unwrap()),
             Err(PlatformError::TimedOut) => Err(StoreError::TimedOut),
             Err(_) => Err(StoreError::Unavailable { retry_after: None }),

@@ -25,7 +25,7 @@ fn ms(ms: u64) -> Duration {
 type Told = Result<u8, &'static str>;
 
 fn told(answer: Result<u8, Error>) -> Told {
-    answer.map_err(|error| error.public().code)
+    answer.map_err(|error| error.response().code)
 }
 
 #[tokio::test(start_paused = true)]
@@ -345,7 +345,7 @@ async fn a_second_rejection_is_the_end_and_costs_one_token() {
     memory.state().rejected.extend([0, 1, 2]);
     assert_eq!(told(memory.sandbox().request(BUDGET).await), Err("token_rejected"));
     assert_eq!((memory.calls("call"), memory.calls("fetch")), (2, 1));
-    // One that was due and has been replaced has had its chance, too.
+    // One that was due and has been replaces has had its chance, too.
     let memory = Memory::with_token(30);
     memory.state().rejected.extend([0, 1]);
     assert_eq!(told(memory.sandbox().request(BUDGET).await), Ok(2));

@@ -15,9 +15,9 @@ pub const AWAY: FetchFailure = FetchFailure::Platform(PlatformError::Unavailable
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Message {
     Call(u8),
-    Claim { replaced: Option<u8> },
+    Claim { replaces: Option<u8> },
     Fetch { key: u8 },
-    Save { key: u8, replaced: Option<u8>, token: u8 },
+    Save { key: u8, replaces: Option<u8>, token: u8 },
     Fail(FetchFailure),
 }
 
@@ -119,7 +119,7 @@ fn follow(protocol: &mut RefreshProtocol, event: Event, key: u8) -> Option<Messa
         // The rest of it is for the log: states that differ in nothing else are one.
         protocol.why = Why::Missing;
     }
-    let replaced = protocol.stored.as_ref().map(code_of);
+    let replaces = protocol.stored.as_ref().map(code_of);
     Some(match step {
         Step::Call(token) => {
             assert_ne!(before.rejected.as_ref(), Some(&token.jwt), "a call with a rejected token");
@@ -131,10 +131,10 @@ fn follow(protocol: &mut RefreshProtocol, event: Event, key: u8) -> Option<Messa
             );
             Message::Call(code_of(&token.jwt))
         }
-        Step::Claim { .. } => Message::Claim { replaced },
+        Step::Claim { .. } => Message::Claim { replaces },
         Step::Wait(_) => panic!("two pauses in a row"),
         Step::Fetch => Message::Fetch { key },
-        Step::Save { token, .. } => Message::Save { key, replaced, token: code_of(&token.jwt) },
+        Step::Save { token, .. } => Message::Save { key, replaces, token: code_of(&token.jwt) },
         Step::Release(failure) => Message::Fail(failure),
         Step::Fail(error) => {
             let twice = matches!(event, Event::Rejected(_)) && before.rejected.is_some();

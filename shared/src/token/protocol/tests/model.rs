@@ -1,4 +1,4 @@
-//! A number's row and its lease as `wpp_claim_refresh`, `wpp_save_token` and `wpp_fail_refresh` work on them. There is no
+//! A number's row and its lease as `wpp_claim_refresh`, `wpp_save_token` and `wpp_release_refresh` work on them. There is no
 //! clock: what ends by itself in the database is ended here by hand. The walk runs on this model, and a property test
 //! in `local` holds it against the SQL.
 
@@ -32,8 +32,8 @@ pub enum Claimed {
 }
 
 impl Row {
-    pub fn claim(&mut self, holder: u8, replaced: Option<u8>) -> Claimed {
-        if self.token != replaced {
+    pub fn claim(&mut self, holder: u8, replaces: Option<u8>) -> Claimed {
+        if self.token != replaces {
             return Claimed::Moved;
         }
         let key = self.key;
@@ -50,9 +50,9 @@ impl Row {
     }
 
     /// Tells whether the row holds `token` now.
-    pub fn save(&mut self, holder: u8, key: u8, replaced: Option<u8>, token: u8) -> bool {
+    pub fn save(&mut self, holder: u8, key: u8, replaces: Option<u8>, token: u8) -> bool {
         let holds = self.lease.as_ref().is_some_and(|lease| lease.holder == holder);
-        let saved = self.token == Some(token) || holds && self.key == key && self.token == replaced;
+        let saved = self.token == Some(token) || holds && self.key == key && self.token == replaces;
         if saved {
             self.token = Some(token);
         }
@@ -60,7 +60,7 @@ impl Row {
         saved
     }
 
-    /// Tells whether the key has been replaced since the claim, or the holder.
+    /// Tells whether the key has been replaces since the claim, or the holder.
     pub fn fail(&mut self, holder: u8, failure: Option<&'static str>) -> bool {
         self.release(holder, failure);
         !self.lease.as_ref().is_some_and(|lease| lease.holder == holder && lease.key == self.key)

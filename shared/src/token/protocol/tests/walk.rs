@@ -197,7 +197,7 @@ impl World {
         let now = now(self.tick);
         match message {
             Message::Call(code) => Event::Rejected(token(code).jwt),
-            Message::Claim { replaced } => match self.row.claim(holder, replaced) {
+            Message::Claim { replaces } => match self.row.claim(holder, replaces) {
                 Claimed::Granted => Event::Granted,
                 Claimed::Moved => Event::Row { token: self.row.token.map(token), now },
                 Claimed::Busy => Event::Busy(Duration::from_secs(1)),
@@ -209,9 +209,9 @@ impl World {
                 self.reasons -= 1;
                 Event::Fetched(token(self.issue(key)))
             }
-            Message::Save { key, replaced, token: new } => {
+            Message::Save { key, replaces, token: new } => {
                 let before = self.row.token;
-                let saved = self.row.save(holder, key, replaced, new);
+                let saved = self.row.save(holder, key, replaces, new);
                 assert!(!saved || before <= self.row.token, "an older token over a newer one");
                 if saved {
                     Event::Saved(token(new))

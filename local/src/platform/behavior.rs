@@ -6,17 +6,17 @@ use serde_json::Value;
 ///
 /// Changed at run time by [`Platform::behave`](super::Platform::behave).
 #[derive(Clone, Debug, PartialEq)]
-pub struct Manners {
+pub struct Behavior {
     /// What an organisation that has a key gets when it asks again.
     pub repeated_create: RepeatedCreate,
     /// What the answer to a create says as `status`.
-    pub create_status: Said,
+    pub create_status: FieldValue,
     /// How often `/auth/token` refuses a key made from now on before the key is active.
     pub activate_after: u32,
     /// Seconds from a token's issue to its `exp`; may be negative.
     pub token_lifetime_s: i64,
     /// What the answer with a token says as `expiresIn`, whatever its `exp` is.
-    pub expires_in: Said,
+    pub expires_in: FieldValue,
     /// Tokens that are no JWTs: nobody can read an `exp` in them.
     pub opaque_tokens: bool,
     /// Which of a key's tokens are accepted.
@@ -37,14 +37,14 @@ pub struct Manners {
     pub webhook_needs_start: bool,
 }
 
-impl Default for Manners {
+impl Default for Behavior {
     fn default() -> Self {
         Self {
             repeated_create: RepeatedCreate::SameKey,
-            create_status: Said::Truth,
+            create_status: FieldValue::Truth,
             activate_after: 0,
             token_lifetime_s: 3600,
-            expires_in: Said::Truth,
+            expires_in: FieldValue::Truth,
             opaque_tokens: false,
             accepted_tokens: AcceptedTokens::Unexpired,
             looks_until_qr: 0,
@@ -60,7 +60,7 @@ impl Default for Manners {
 
 /// What a field of an answer says.
 #[derive(Clone, Debug, PartialEq)]
-pub enum Said {
+pub enum FieldValue {
     /// What is so.
     Truth,
     /// The field is absent.

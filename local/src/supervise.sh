@@ -1,5 +1,5 @@
 # Runs a command that must not outlive its owner.
-# usage: sh leash.sh <signal> <command> [argument...]
+# usage: sh supervise.sh <signal> <command> [argument...]
 #
 # Standard input is the leash: a pipe that only the owner can write to and nobody does. Its end means that the
 # owner let go or is gone, however it went. A watcher then sends <signal> to the command, waits five seconds at most,

@@ -11,7 +11,7 @@ use crate::postgrest::Postgrest;
 use crate::supabase::Supabase;
 use crate::users::Keys;
 
-/// What a world starts with; by default free ports, fresh secrets, and data that goes with it.
+/// What a stack starts with; by default free ports, fresh secrets, and data that goes with it.
 #[derive(Clone, Debug, Default)]
 pub struct Settings {
     /// PostgreSQL's port on 127.0.0.1; 0 takes a free one, here and below.
@@ -31,7 +31,7 @@ pub struct Settings {
 }
 
 /// A whole system but for the functions. Dropping it ends every process and removes temporary data.
-pub struct World {
+pub struct Stack {
     /// The platform's simulator.
     pub platform: Platform,
     /// What the functions see of Supabase.
@@ -55,8 +55,8 @@ pub struct Organisation {
     pub token: String,
 }
 
-impl World {
-    /// Starts a world unlike any other, on ports of its own.
+impl Stack {
+    /// Starts a stack unlike any other, on ports of its own.
     ///
     /// # Errors
     /// Says what is missing on the machine, or what does not start.
@@ -64,7 +64,7 @@ impl World {
         Self::start_with(Settings::default()).await
     }
 
-    /// Starts a world as told.
+    /// Starts a stack as told.
     ///
     /// # Errors
     /// Says what is missing on the machine, or what does not start.
@@ -156,12 +156,12 @@ mod tests {
 
     #[tokio::test]
     async fn worlds_stand_side_by_side_and_know_nothing_of_each_other() {
-        let (one, two) = tokio::join!(World::start(), World::start());
+        let (one, two) = tokio::join!(Stack::start(), Stack::start());
         let (one, two) = (one.unwrap(), two.unwrap());
         let organisation = one.organisation("one").await.unwrap();
         let present = "select count(*) from profiles where id = $1 and organization_id = $2";
-        for (world, expected) in [(&one, 1), (&two, 0)] {
-            let sql = world.sql().await.unwrap();
+        for (stack, expected) in [(&one, 1), (&two, 0)] {
+            let sql = stack.sql().await.unwrap();
             let row = sql.query_one(present, &[&organisation.user, &organisation.id]).await.unwrap();
             assert_eq!(row.get::<_, i64>(0), expected);
         }
@@ -170,19 +170,19 @@ mod tests {
 
     #[tokio::test]
     async fn a_seed_that_is_there_is_kept() {
-        let world = World::start().await.unwrap();
-        let first = world.organisation("kept").await.unwrap();
-        world.seed(first.id, first.user, "not this").await.unwrap();
-        let sql = world.sql().await.unwrap();
+        let stack = Stack::start().await.unwrap();
+        let first = stack.organisation("kept").await.unwrap();
+        stack.seed(first.id, first.user, "not this").await.unwrap();
+        let sql = stack.sql().await.unwrap();
         let row = sql.query_one("select name from organizations where id = $1", &[&first.id]).await.unwrap();
         assert_eq!(row.get::<_, String>(0), "kept");
     }
 
     #[tokio::test]
     async fn a_server_that_ends_by_itself_is_reported() {
-        let world = World::start().await.unwrap();
-        assert_eq!(world.failure().await, None);
-        world
+        let stack = Stack::start().await.unwrap();
+        assert_eq!(stack.failure().await, None);
+        stack
             .sql()
             .await
             .unwrap()
@@ -191,7 +191,7 @@ mod tests {
             .ok();
         let failure = async {
             loop {
-                if let Some(failure) = world.failure().await {
+                if let Some(failure) = stack.failure().await {
                     return failure;
                 }
                 tokio::task::yield_now().await;

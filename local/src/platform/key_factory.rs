@@ -19,7 +19,7 @@ const PROOF_DIGITS: usize = 17;
 const JWT_HEADER: &str = "eyJhbGciOiJIUzI1NiIsInR5cCI6IkpXVCJ9";
 
 /// Makes sessions, API keys, tokens and pairing texts, and recognises its own without having kept them.
-pub(super) struct Mint {
+pub(super) struct KeyFactory {
     root: hmac::Key,
     /// Begins the `jti` of the tokens of this run.
     run: String,
@@ -38,14 +38,14 @@ pub(super) struct Claims {
     pub jti: String,
 }
 
-impl Mint {
-    /// A mint that makes the same things from the same secret.
+impl KeyFactory {
+    /// A key_factory that makes the same things from the same secret.
     pub fn from_secret(secret: &str) -> Self {
         let root = digest(&SHA256, secret.as_bytes());
         Self { root: hmac::Key::new(hmac::HMAC_SHA256, root.as_ref()), run: random_hex() }
     }
 
-    /// A mint like no other.
+    /// A key_factory like no other.
     pub fn random() -> Self {
         Self::from_secret(&random_hex())
     }
@@ -56,7 +56,7 @@ impl Mint {
         format!("00{number:09}{}", self.check_digits(number))
     }
 
-    /// Whether this mint made the session.
+    /// Whether this factory made the session.
     pub fn made_session(&self, session: &str) -> bool {
         let digits = session.len() == SESSION_DIGITS && session.bytes().all(|byte| byte.is_ascii_digit());
         let Some((number, check)) = session.split_at_checked(SESSION_DIGITS - 2) else {
@@ -71,7 +71,7 @@ impl Mint {
         format!("{KEY_PREFIX}{session}{generation:02x}{}", &proof[..PROOF_DIGITS])
     }
 
-    /// The session and the generation of a key that this mint made.
+    /// The session and the generation of a key that this factory made.
     pub fn read_key(&self, key: &str) -> Option<(String, u8)> {
         let (session, rest) = key.strip_prefix(KEY_PREFIX)?.split_at_checked(SESSION_DIGITS)?;
         let generation = u8::from_str_radix(rest.get(..2)?, 16).ok()?;
@@ -92,7 +92,7 @@ impl Mint {
         format!("{signed}.{signature}")
     }
 
-    /// What a token that this mint signed says.
+    /// What a token that this key_factory signed says.
     pub fn read_token(&self, token: &str) -> Option<Claims> {
         let (signed, signature) = token.rsplit_once('.')?;
         let (_, claims) = signed.split_once('.')?;
@@ -142,46 +142,46 @@ mod tests {
 
     #[test]
     fn the_same_secret_makes_the_same_names_and_knows_them_again() {
-        let (mint, again) = (Mint::from_secret("s"), Mint::from_secret("s"));
-        let session = mint.session("org");
+        let (key_factory, again) = (KeyFactory::from_secret("s"), KeyFactory::from_secret("s"));
+        let session = key_factory.session("org");
         assert_eq!(session, again.session("org"));
         assert_eq!(session.len(), SESSION_DIGITS);
         assert!(session.starts_with("00"));
         assert!(again.made_session(&session));
-        let key = mint.key(&session, 3);
+        let key = key_factory.key(&session, 3);
         assert_eq!(key.len(), KEY_PREFIX.len() + 32);
         assert_eq!(again.read_key(&key), Some((session, 3)));
     }
 
     #[test]
     fn another_mints_names_are_strange() {
-        let (mint, other) = (Mint::random(), Mint::random());
-        let session = mint.session("org");
+        let (key_factory, other) = (KeyFactory::random(), KeyFactory::random());
+        let session = key_factory.session("org");
         assert_ne!(session, other.session("org"));
-        assert_eq!(other.read_key(&mint.key(&session, 1)), None);
-        assert!(other.read_token(&mint.token(&session, 0, 60)).is_none());
+        assert_eq!(other.read_key(&key_factory.key(&session, 1)), None);
+        assert!(other.read_token(&key_factory.token(&session, 0, 60)).is_none());
     }
 
     #[test]
     fn malformed_names_are_strange() {
-        let mint = Mint::random();
+        let key_factory = KeyFactory::random();
         for name in ["", "wpp_key_", "wpp_key_é", "0000000000004", "00000000é000", "a.b.c", "....", "٠٠٠"]
         {
-            assert!(!mint.made_session(name) || name == "0000000000004", "{name}");
-            assert_eq!(mint.read_key(name), None, "{name}");
-            assert!(mint.read_token(name).is_none(), "{name}");
+            assert!(!key_factory.made_session(name) || name == "0000000000004", "{name}");
+            assert_eq!(key_factory.read_key(name), None, "{name}");
+            assert!(key_factory.read_token(name).is_none(), "{name}");
         }
     }
 
     #[test]
     fn a_token_is_a_jwt_like_no_other() {
-        let mint = Mint::random();
-        let token = mint.token("0000000000004", 100, 60);
-        assert_ne!(token, mint.token("0000000000004", 100, 60));
-        let claims = mint.read_token(&token).unwrap();
+        let key_factory = KeyFactory::random();
+        let token = key_factory.token("0000000000004", 100, 60);
+        assert_ne!(token, key_factory.token("0000000000004", 100, 60));
+        let claims = key_factory.read_token(&token).unwrap();
         assert_eq!((claims.sub.as_str(), claims.iat, claims.exp), ("0000000000004", 100, 160));
         let header = URL_SAFE_NO_PAD.decode(token.split('.').next().unwrap()).unwrap();
         assert_eq!(header, br#"{"alg":"HS256","typ":"JWT"}"#);
-        assert!(mint.read_token(&token[..token.len() - 1]).is_none());
+        assert!(key_factory.read_token(&token[..token.len() - 1]).is_none());
     }
 }

@@ -12,7 +12,7 @@ use crate::server::Server;
 const BODY: &str = r#"{"status":"connected"}"#;
 
 struct Upstream {
-    gate: Gate,
+    gate: FaultInjector,
     work_done: Arc<AtomicU64>,
     server: Server,
     client: Client,
@@ -20,7 +20,7 @@ struct Upstream {
 
 impl Upstream {
     async fn start() -> Self {
-        let gate = Gate::default();
+        let gate = FaultInjector::default();
         let work_done = Arc::new(AtomicU64::new(0));
         let router = Router::new()
             .route(
@@ -55,7 +55,7 @@ impl Upstream {
     }
 }
 
-type Works = (Gate, Arc<AtomicU64>);
+type Works = (FaultInjector, Arc<AtomicU64>);
 
 #[tokio::test]
 async fn requests_are_counted_by_endpoint_until_reset() {

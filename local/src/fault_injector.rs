@@ -84,7 +84,7 @@ pub enum Point {
 ///
 /// Clones share one state. Where an endpoint's name is asked for, `"*"` means every endpoint.
 #[derive(Clone, Debug, Default)]
-pub struct Gate {
+pub struct FaultInjector {
     state: Arc<Mutex<State>>,
 }
 
@@ -119,7 +119,7 @@ pub struct Hold {
     barrier: Arc<Barrier>,
 }
 
-impl Gate {
+impl FaultInjector {
     /// Requests that arrived at `endpoint` since the last reset.
     pub fn count(&self, endpoint: &str) -> u64 {
         let state = self.state();
@@ -139,7 +139,7 @@ impl Gate {
         self.state().counts.clear();
     }
 
-    /// Makes `endpoint` misbehave until [`Gate::clear`], or until it is given another lasting fault.
+    /// Makes `endpoint` misbehave until [`FaultInjector::clear`], or until it is given another lasting fault.
     ///
     /// Faults injected a number of times come first.
     pub fn inject(&self, endpoint: &str, fault: Fault) {

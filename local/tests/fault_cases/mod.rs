@@ -3,14 +3,14 @@
 #![allow(dead_code, reason = "not every test needs all of it")]
 
 use local::events::Event;
-use local::gate::{Fault, Gate, Point};
+use local::fault_injector::{Fault, FaultInjector, Point};
 use local::lambda::Answer;
-use local::stage::Stage;
-use local::world::Organisation;
+use local::stack::Organisation;
+use local::test_app::TestApp;
 use serde_json::{Value, json};
 use tokio_postgres::types::Json;
 
-/// The platform's endpoints, as its gate names them.
+/// The platform's endpoints, as its fault injector names them.
 pub const PLATFORM: [&str; 6] = ["create", "token", "status", "qr", "start", "webhook"];
 
 /// The database's: one that reads, and those that write.
@@ -18,7 +18,7 @@ pub const DATABASE: [&str; 6] = [
     "rpc/wpp_find_number",
     "rpc/wpp_claim_refresh",
     "rpc/wpp_save_token",
-    "rpc/wpp_remember_session",
+    "rpc/wpp_save_snapshot",
     "rpc/wpp_begin_creation",
     "rpc/wpp_save_credentials",
 ];
@@ -72,20 +72,20 @@ fn fault(name: &str, elsewhere: &str, words: &str) -> Option<Fault> {
 }
 
 /// A school of its own, in a state in which its request needs the endpoint.
-pub struct Scene<'a> {
-    stage: &'a Stage,
+pub struct FaultCase<'a> {
+    app: &'a TestApp,
     endpoint: &'static str,
     /// Whose request it is.
     pub school: Organisation,
     session: Value,
 }
 
-impl<'a> Scene<'a> {
-    pub async fn set(stage: &'a Stage, endpoint: &'static str) -> Self {
-        let school = stage.world.organisation(endpoint).await.unwrap();
-        let mut scene = Self { stage, endpoint, school, session: Value::Null };
+impl<'a> FaultCase<'a> {
+    pub async fn set(app: &'a TestApp, endpoint: &'static str) -> Self {
+        let school = app.stack.organisation(endpoint).await.unwrap();
+        let mut scene = Self { app, endpoint, school, session: Value::Null };
         if !matches!(endpoint, "create" | "rpc/wpp_begin_creation" | "rpc/wpp_save_credentials") {
-            let made = stage.post_as(&scene.school, "wpp-create", json!({})).await;
+            let made = app.post_as(&scene.school, "wpp-create", json!({})).await;
             assert_eq!(made.json["status"], "qr_issued", "{endpoint}: {made:?}");
             scene.session = made.json["session"].clone();
             // A key this old is not one that may still become active.
@@ -93,7 +93,7 @@ impl<'a> Scene<'a> {
         }
         match endpoint {
             "token" | "rpc/wpp_claim_refresh" | "rpc/wpp_save_token" => scene.end_token().await,
-            "rpc/wpp_remember_session" => {
+            "rpc/wpp_save_snapshot" => {
                 scene.sql("update whatsapp_sessions set status = 'pairing', last_qr_b64 = null").await;
             }
             _ => {}
@@ -106,7 +106,7 @@ impl<'a> Scene<'a> {
         match self.endpoint {
             "qr" | "rpc/wpp_find_number" => "wpp-qr",
             "token" | "status" => "wpp-status",
-            "rpc/wpp_claim_refresh" | "rpc/wpp_save_token" | "rpc/wpp_remember_session" => "wpp-status",
+            "rpc/wpp_claim_refresh" | "rpc/wpp_save_token" | "rpc/wpp_save_snapshot" => "wpp-status",
             _ => "wpp-create",
         }
     }
@@ -121,14 +121,14 @@ impl<'a> Scene<'a> {
         Event::post(self.function()).bearer(token).json(&body).v2()
     }
 
-    /// The request, on the stage.
+    /// The request, sent.
     pub async fn act(&self) -> Answer {
-        self.stage.invoke(self.function(), self.event(&self.school.token)).await
+        self.app.invoke(self.function(), self.event(&self.school.token)).await
     }
 
     /// The request, with its endpoint in this trouble.
     pub async fn meet(&self, trouble: &str, words: &str) -> Answer {
-        let elsewhere = format!("{}/elsewhere", self.stage.world.platform.url());
+        let elsewhere = format!("{}/elsewhere", self.app.stack.platform.url());
         let Some(fault) = fault(trouble, &elsewhere, words) else { return self.meet_nobody().await };
         self.gate().inject(self.endpoint, fault);
         let answer = self.act().await;
@@ -158,12 +158,12 @@ impl<'a> Scene<'a> {
     }
 
     async fn set_listening(&self, listening: bool) {
-        let world = &self.stage.world;
+        let stack = &self.app.stack;
         match (self.is_of_the_database(), listening) {
-            (true, true) => world.supabase.server.accept().await,
-            (true, false) => world.supabase.server.refuse().await,
-            (false, true) => world.platform.server.accept().await,
-            (false, false) => world.platform.server.refuse().await,
+            (true, true) => stack.supabase.server.accept().await,
+            (true, false) => stack.supabase.server.refuse().await,
+            (false, true) => stack.platform.server.accept().await,
+            (false, false) => stack.platform.server.refuse().await,
         }
         .unwrap();
     }
@@ -173,7 +173,7 @@ impl<'a> Scene<'a> {
         match self.endpoint {
             "webhook" => Some("status"),
             "start" => Some("webhook"),
-            "rpc/wpp_claim_refresh" | "rpc/wpp_remember_session" => Some("rpc/wpp_find_number"),
+            "rpc/wpp_claim_refresh" | "rpc/wpp_save_snapshot" => Some("rpc/wpp_find_number"),
             "rpc/wpp_save_token" => Some("rpc/wpp_claim_refresh"),
             "rpc/wpp_save_credentials" => Some("rpc/wpp_begin_creation"),
             _ => None,
@@ -184,10 +184,10 @@ impl<'a> Scene<'a> {
         self.endpoint.starts_with("rpc/")
     }
 
-    /// The gate that the endpoint is behind.
-    pub fn gate(&self) -> &'a Gate {
-        let world = &self.stage.world;
-        if self.is_of_the_database() { &world.supabase.gate } else { &world.platform.gate }
+    /// The fault injector that the endpoint is behind.
+    pub fn gate(&self) -> &'a FaultInjector {
+        let stack = &self.app.stack;
+        if self.is_of_the_database() { &stack.supabase.faults } else { &stack.platform.faults }
     }
 
     /// Until whoever was at it has given up and may be followed.
@@ -195,7 +195,7 @@ impl<'a> Scene<'a> {
         self.sql("update wpp_creations set held_until = null").await;
         let ended = "update wpp_token_leases set held_until = now(), retry_at = null
             where integration_id in (select id from messenger_integrations where organization_id = $1)";
-        self.stage.sql.execute(ended, &[&self.school.id]).await.unwrap();
+        self.app.sql.execute(ended, &[&self.school.id]).await.unwrap();
     }
 
     /// What the school's number is like in the database, in a few words.
@@ -203,7 +203,7 @@ impl<'a> Scene<'a> {
         let rows = "select i.settings, s.status from messenger_integrations i
             left join whatsapp_sessions s on s.session_name = 'wpp_' || (i.settings ->> 'wppAccountNumber')
             where i.organization_id = $1";
-        let rows = self.stage.sql.query(rows, &[&self.school.id]).await.unwrap();
+        let rows = self.app.sql.query(rows, &[&self.school.id]).await.unwrap();
         let [row] = rows.as_slice() else { return format!("{} numbers", rows.len()) };
         let Json(settings): Json<Value> = row.get(0);
         let token = match settings["wppJwtExpiresAt"].as_i64() {
@@ -218,10 +218,10 @@ impl<'a> Scene<'a> {
     pub async fn assert_whole(&self) {
         let rows = "select settings ->> 'wppApiKey', settings ->> 'wppAccountNumber'
             from messenger_integrations where organization_id = $1";
-        let rows = self.stage.sql.query(rows, &[&self.school.id]).await.unwrap();
+        let rows = self.app.sql.query(rows, &[&self.school.id]).await.unwrap();
         let found: Vec<(Option<String>, Option<String>)> =
             rows.iter().map(|row| (row.get(0), row.get(1))).collect();
-        let (platform, id) = (&self.stage.world.platform, self.school.id.to_string());
+        let (platform, id) = (&self.app.stack.platform, self.school.id.to_string());
         assert_eq!(found, [(platform.key_of(&id), platform.session_of(&id))], "{}", self.endpoint);
     }
 
@@ -233,6 +233,6 @@ impl<'a> Scene<'a> {
     /// Changes this school's rows.
     async fn sql(&self, update: &str) {
         let mine = format!("{update} where organization_id = $1");
-        self.stage.sql.execute(&mine, &[&self.school.id]).await.unwrap();
+        self.app.sql.execute(&mine, &[&self.school.id]).await.unwrap();
     }
 }

@@ -1,4 +1,4 @@
-//! Where the tests of the functions play: a world of their own, with a sandbox of each function in it.
+//! Where the tests of the functions play: a stack of their own, with a sandbox of each function in it.
 //!
 //! For tests alone: what does not work here panics, and so names the line of the test.
 
@@ -14,12 +14,12 @@ use uuid::Uuid;
 use crate::clock;
 use crate::events::Event;
 use crate::lambda::{Answer, Options, Sandbox, binary};
-use crate::world::{Organisation, World};
+use crate::stack::{Organisation, Stack};
 
-/// A world with the three functions and a school that has no number yet.
-pub struct Stage {
+/// A stack with the three functions and a school that has no number yet.
+pub struct TestApp {
     /// The systems around the functions.
-    pub world: World,
+    pub stack: Stack,
     /// The database, as its superuser.
     pub sql: tokio_postgres::Client,
     /// An organisation without a number.
@@ -30,7 +30,7 @@ pub struct Stage {
 }
 
 /// A number as a test makes it, with its row's id.
-pub struct Line {
+pub struct Number {
     /// `messenger_integrations.id`
     pub id: Uuid,
     /// The platform's session.
@@ -39,7 +39,7 @@ pub struct Line {
     pub key: String,
 }
 
-impl Stage {
+impl TestApp {
     /// With functions as a deployment has them.
     pub async fn start() -> Self {
         Self::start_with(&[], Options::default()).await
@@ -47,14 +47,14 @@ impl Stage {
 
     /// With more variables for the functions, and another kind of sandbox.
     pub async fn start_with(more: &[(&str, &str)], options: Options) -> Self {
-        let world = World::start().await.unwrap();
-        let env = environment(&world, more);
+        let stack = Stack::start().await.unwrap();
+        let env = environment(&stack, more);
         let sandbox = async |name| Sandbox::start_with(&binary(name).unwrap(), &env, options).await.unwrap();
         let (create, qr, status) =
             (sandbox("wpp-create").await, sandbox("wpp-qr").await, sandbox("wpp-status").await);
-        let sql = world.sql().await.unwrap();
-        let school = world.organisation("school").await.unwrap();
-        Self { world, sql, school, create, qr, status }
+        let sql = stack.sql().await.unwrap();
+        let school = stack.organisation("school").await.unwrap();
+        Self { stack, sql, school, create, qr, status }
     }
 
     /// The function's process.
@@ -69,7 +69,7 @@ impl Stage {
 
     /// One more process of a function, as Lambda starts them when there is more to do.
     pub async fn process(&self, name: &str) -> Sandbox {
-        Sandbox::start(&binary(name).unwrap(), &environment(&self.world, &[])).await.unwrap()
+        Sandbox::start(&binary(name).unwrap(), &environment(&self.stack, &[])).await.unwrap()
     }
 
     /// What a function answers to an event of API Gateway.
@@ -94,7 +94,7 @@ impl Stage {
     }
 
     /// Another number of the school with a good token: started on the platform and waiting to be scanned.
-    pub async fn number(&self) -> Line {
+    pub async fn number(&self) -> Number {
         // Without a key, a number that nobody has scanned yet would be asked for again.
         let event = Event::post("wpp-create").bearer(&self.school.token).json(&json!({"add_new": true}));
         let event = event.header("Idempotency-Key", &Uuid::new_v4().to_string());
@@ -111,34 +111,34 @@ impl Stage {
             .await
             .unwrap();
         self.forget_calls();
-        Line { id: row.get(0), session, key: row.get(1) }
+        Number { id: row.get(0), session, key: row.get(1) }
     }
 
     /// Starts counting anew.
     pub fn forget_calls(&self) {
-        self.world.platform.gate.reset_counts();
-        self.world.supabase.gate.reset_counts();
+        self.stack.platform.faults.reset_counts();
+        self.stack.supabase.faults.reset_counts();
     }
 
     /// All upstream calls since, as `{"endpoint": times}`.
     pub fn calls(&self) -> Value {
-        let (platform, supabase) = (self.world.platform.gate.counts(), self.world.supabase.gate.counts());
+        let (platform, supabase) = (self.stack.platform.faults.counts(), self.stack.supabase.faults.counts());
         let calls: BTreeMap<_, _> =
             platform.into_iter().chain(supabase).filter(|(_, times)| *times > 0).collect();
         json!(calls)
     }
 
     /// A number's settings as they stand in its row.
-    pub async fn settings(&self, line: &Line) -> Value {
+    pub async fn settings(&self, number: &Number) -> Value {
         let settings = "select settings from messenger_integrations where id = $1";
-        let Json(settings) = self.sql.query_one(settings, &[&line.id]).await.unwrap().get(0);
+        let Json(settings) = self.sql.query_one(settings, &[&number.id]).await.unwrap().get(0);
         settings
     }
 
     /// Merges keys into a number's settings, as a sibling function may.
-    pub async fn merge(&self, line: &Line, keys: Value) {
+    pub async fn merge(&self, number: &Number, keys: Value) {
         let merge = "update messenger_integrations set settings = settings || $2 where id = $1";
-        assert_eq!(self.sql.execute(merge, &[&line.id, &Json(keys)]).await.unwrap(), 1);
+        assert_eq!(self.sql.execute(merge, &[&number.id, &Json(keys)]).await.unwrap(), 1);
     }
 
     /// Makes every key an hour old: one so old is not refused for being new.
@@ -171,16 +171,16 @@ impl Stage {
     }
 
     /// Ends at once what a number's next refresh would wait for: a lease, or the pause after a failure.
-    pub async fn end_waits(&self, line: &Line) {
+    pub async fn end_waits(&self, number: &Number) {
         let end =
             "update wpp_token_leases set held_until = now(), retry_at = now() where integration_id = $1";
-        self.sql.execute(end, &[&line.id]).await.unwrap();
+        self.sql.execute(end, &[&number.id]).await.unwrap();
     }
 
     /// Moves the stored token's end to so many seconds from now.
-    pub async fn set_token_end(&self, line: &Line, seconds: i64) {
+    pub async fn set_token_end(&self, number: &Number, seconds: i64) {
         let end = clock::unix_ms() + seconds * 1000;
-        self.merge(line, json!({"wppJwtExpiresAt": end})).await;
+        self.merge(number, json!({"wppJwtExpiresAt": end})).await;
     }
 }
 
@@ -199,9 +199,9 @@ pub async fn until_within(patience: Duration, condition: impl AsyncFn() -> bool)
     tokio::time::timeout(patience, holds).await.unwrap();
 }
 
-/// The functions' environment in a world, with more or other variables; an empty one is left out.
-pub fn environment(world: &World, more: &[(&str, &str)]) -> Vec<(String, String)> {
-    let mut env = world.env();
+/// The functions' environment in a stack, with more or other variables; an empty one is left out.
+pub fn environment(stack: &Stack, more: &[(&str, &str)]) -> Vec<(String, String)> {
+    let mut env = stack.env();
     env.retain(|(name, _)| more.iter().all(|(other, _)| other != name));
     env.extend(
         more.iter().filter(|(_, value)| !value.is_empty()).map(|(n, v)| ((*n).to_owned(), (*v).to_owned())),

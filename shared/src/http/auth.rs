@@ -118,7 +118,7 @@ impl fmt::Debug for Verifier {
 struct Claims {
     exp: f64,
     nbf: Option<f64>,
-    /// Of any type: a project that sets none may put anything there.
+    /// Of any type: where it is not compared, it does not matter.
     #[serde(default)]
     iss: Value,
     role: Option<String>,

@@ -57,7 +57,7 @@ begin
       ('messenger_integrations', 'created_at', '{timestamp with time zone}', 0),
       ('messenger_integrations', 'updated_at', '{timestamp with time zone}', 0),
       ('whatsapp_sessions', 'organization_id', '{uuid}', 0),
-      ('whatsapp_sessions', 'session_name', '{text,character varying}', 128),
+      ('whatsapp_sessions', 'session_name', '{text,character varying}', 64),
       ('whatsapp_sessions', 'status', '{text,character varying,enum}', 12),
       ('whatsapp_sessions', 'last_qr_b64', '{text,character varying}', null),
       ('whatsapp_sessions', 'last_qr_at', '{timestamp with time zone}', 0),
@@ -105,6 +105,21 @@ begin
       v_need.table_name, v_need.column_name, v_need.word;
   end loop;
 
+  -- What a default takes from a sequence, service_role must be allowed to take.
+  for v_need in
+    select c.relname as table_name, a.attname as column_name
+    from pg_attrdef d
+    join pg_class c on c.oid = d.adrelid
+    join pg_attribute a on a.attrelid = d.adrelid and a.attnum = d.adnum
+    join pg_depend p on p.classid = 'pg_attrdef'::regclass and p.objid = d.oid and p.refclassid = 'pg_class'::regclass
+    join pg_class s on s.oid = p.refobjid
+    where c.oid in (to_regclass('public.messenger_integrations'), to_regclass('public.whatsapp_sessions'))
+      and case when s.relkind = 'S' then not has_sequence_privilege('service_role', s.oid, 'usage') end
+  loop
+    raise exception 'service_role may not use the sequence of column %.%: grant it that.',
+      v_need.table_name, v_need.column_name;
+  end loop;
+
   -- Rows are found by these columns alone.
   for v_need in
     select * from (values
@@ -119,17 +134,6 @@ begin
   end loop;
 
   if to_regclass('public.messenger_integrations') is not null then
-    -- A second number of the same organisation differs in none of these columns.
-    select string_agg(a.attname, ', ' order by a.attnum) into v_name
-    from pg_index x join pg_attribute a on a.attrelid = x.indrelid and a.attnum = any (x.indkey)
-    where x.indrelid = 'public.messenger_integrations'::regclass and x.indisunique and x.indpred is null
-    group by x.indexrelid
-    having bool_and(a.attname in ('organization_id', 'messenger_type', 'provider', 'name', 'is_active'))
-    limit 1;
-    if v_name is not null then
-      raise exception 'messenger_integrations is unique by %: an organisation could not have a second number.', v_name;
-    end if;
-
     if not exists (
       select from pg_class c
       where c.oid = 'public.messenger_integrations'::regclass and pg_has_role(current_user, c.relowner, 'usage'))
@@ -141,26 +145,38 @@ begin
       raise exception 'Column messenger_integrations.organization_id has no index, and only the owner of the table can make one.';
     end if;
 
-    -- A new number, as it will be written, into a table of the same shape.
+    -- Two numbers of one organisation, as they will be written, into a table of the same shape.
     create temporary table wpp_probe (like public.messenger_integrations
-      including defaults including constraints including generated including identity);
+      including defaults including constraints including generated including identity including indexes);
     begin
-      insert into pg_temp.wpp_probe
-        (organization_id, messenger_type, provider, name, is_active, is_primary, webhook_key, settings,
-         created_at, updated_at)
-      select r.organization_id, r.messenger_type, r.provider, r.name, r.is_active, r.is_primary, r.webhook_key, r.settings,
-        now(), now()
-      from jsonb_populate_record(null::public.messenger_integrations, jsonb_build_object(
-        'organization_id', gen_random_uuid(), 'messenger_type', 'whatsapp', 'provider', 'wpp',
-        'name', 'WhatsApp (WPP)', 'is_active', true, 'is_primary', false,
-        'webhook_key', gen_random_uuid(), 'settings', '{}'::jsonb)) r;
+      foreach v_word in array '{1,2}'::text[] loop
+        insert into pg_temp.wpp_probe
+          (organization_id, messenger_type, provider, name, is_active, is_primary, webhook_key, settings,
+           created_at, updated_at)
+        select r.organization_id, r.messenger_type, r.provider, r.name, r.is_active, r.is_primary, r.webhook_key,
+          r.settings, now(), now()
+        from jsonb_populate_record(null::public.messenger_integrations, jsonb_build_object(
+          'organization_id', '00000000-0000-0000-0000-000000000000', 'messenger_type', 'whatsapp', 'provider', 'wpp',
+          'name', 'WhatsApp (WPP)', 'is_active', true, 'is_primary', false, 'webhook_key', gen_random_uuid(),
+          'settings', jsonb_build_object('wppApiKey', v_word, 'wppAccountNumber', v_word))) r;
+      end loop;
     exception
       when not_null_violation then
         get stacked diagnostics v_name = column_name;
-        raise exception 'Column messenger_integrations.% may not be null and has no default: give it one.', v_name;
+        -- A trigger may fill it, which a table of the same shape does not have.
+        if not exists (
+          select from pg_trigger t
+          where t.tgrelid = 'public.messenger_integrations'::regclass and not t.tgisinternal
+            and t.tgtype & 7 = 7)
+        then
+          raise exception 'Column messenger_integrations.% may not be null and has no default: give it one.', v_name;
+        end if;
       when check_violation then
         get stacked diagnostics v_name = constraint_name;
         raise exception 'Constraint % of messenger_integrations does not allow a number of provider ''wpp''.', v_name;
+      when unique_violation then
+        get stacked diagnostics v_name = pg_exception_detail;
+        raise exception 'messenger_integrations could not hold a second number of an organisation: %', v_name;
     end;
     drop table pg_temp.wpp_probe;
   end if;
@@ -257,4 +273,5 @@ begin
 end
 $$;
 
+notify pgrst, 'reload schema';
 reset lock_timeout;

@@ -4,13 +4,14 @@
 
 set lock_timeout = '5s';
 
--- What the shared row has no room for. `saved_digest` tells whether the row still holds the credentials that were saved last:
--- a sibling may write old ones back, and then nothing here is said of those. The webhook has a digest of its own, since it
--- is also registered for credentials that others have saved.
+-- What the shared row has no room for. `saved_digest` tells whether the row still holds the credentials that were saved last,
+-- `replaced_digest` whether a sibling has written those back that were there before. The webhook has a digest of its own,
+-- since it is also registered for credentials that others have saved.
 create table if not exists public.wpp_numbers (
   integration_id uuid primary key,
   organization_id uuid not null,
   saved_digest text,
+  replaced_digest text,
   credentials_saved_at timestamptz,
   first_connected_at timestamptz,
   webhook_digest text,
@@ -170,10 +171,10 @@ begin
 end
 $$;
 
--- Gives the primary mark to the organisation's best number, where none of its WhatsApp rows that work has it: a linked
--- number before one that is not, then the oldest. Rows that somebody else holds are not waited for: the next creation or the
--- next look at a connected number tries again.
-create or replace function public.wpp_settle_primary(p_organization_id uuid) returns void
+-- Gives the primary mark to the organisation's best number, where none of its WhatsApp rows that work has it: the one that was
+-- just seen connected (`p_session`), else one that was seen so last, else one that was linked once, else the oldest. Rows
+-- that somebody else holds are not waited for: the next creation or the next look at a connected number tries again.
+create or replace function public.wpp_settle_primary(p_organization_id uuid, p_session text default null) returns void
 language plpgsql set search_path = ''
 as $$
 declare
@@ -189,7 +190,9 @@ begin
   from public.messenger_integrations i
   where i.organization_id = p_organization_id and i.messenger_type = 'whatsapp' and i.provider = 'wpp'
     and i.is_active and public.wpp_has_credentials(i.settings)
-  order by public.wpp_was_linked(i.id) desc, i.created_at, i.id
+  order by coalesce(i.settings ->> 'wppAccountNumber' = p_session, false) desc,
+    coalesce(public.wpp_mirror(i.organization_id, i.settings ->> 'wppAccountNumber') ->> 'status' = 'connected', false) desc,
+    public.wpp_was_linked(i.id) desc, i.created_at, i.id
   limit 1;
   if v_best is null or public.wpp_primary_works(p_organization_id, public.wpp_was_linked(v_best)) then
     return;
@@ -219,6 +222,7 @@ as $$
 declare
   v_state public.whatsapp_sessions;
   v_at timestamptz := to_timestamp(p_at_ms / 1000.0);
+  v_was_connected boolean;
 begin
   if not exists (
     select from public.messenger_integrations i
@@ -231,6 +235,9 @@ begin
   v_state := jsonb_populate_record(null::public.whatsapp_sessions, jsonb_build_object(
     'session_name', 'wpp_' || p_session, 'status', p_status, 'last_qr_b64', p_qr,
     'last_qr_at', case when p_qr is not null then clock_timestamp() end, 'updated_at', clock_timestamp()));
+
+  -- What a sibling has seen counts too, and is about to be overwritten.
+  v_was_connected := coalesce(public.wpp_mirror(p_organization_id, p_session) ->> 'status' = 'connected', false);
 
   -- Twice: who finds the row of somebody who came first has news for it too.
   for attempt in 1..2 loop
@@ -263,14 +270,16 @@ begin
     exit when found;
   end loop;
 
-  if p_status = 'connected' then
+  if p_status = 'connected' or v_was_connected then
     update public.wpp_numbers n
     set first_connected_at = clock_timestamp()
     from public.messenger_integrations i
     where n.organization_id = p_organization_id and n.first_connected_at is null
       and i.id = n.integration_id and i.settings ->> 'wppAccountNumber' = p_session
       and n.saved_digest = public.wpp_credentials_digest(i.settings);
-    perform public.wpp_settle_primary(p_organization_id);
+  end if;
+  if p_status = 'connected' then
+    perform public.wpp_settle_primary(p_organization_id, p_session);
   end if;
   return public.wpp_mirror(p_organization_id, p_session);
 end
@@ -296,8 +305,8 @@ begin
 end
 $$;
 
--- Notes that a number's webhook is registered at `p_url`, for the session and key that it was registered with: if the row
--- has got others meanwhile, it is pending for those. Called by Store::save_webhook.
+-- Notes that a number's webhook is registered at `p_url` (null: that it is not), for the session and key that it was registered
+-- with: if the row has got others meanwhile, it is pending for those. Called by Store::save_webhook.
 create or replace function public.wpp_save_webhook(
   p_organization_id uuid, p_integration_id uuid, p_api_key text, p_session text, p_url text)
 returns void
@@ -319,7 +328,7 @@ revoke all on function
   public.wpp_now_ms(), public.wpp_unix_ms(timestamptz), public.wpp_settings(jsonb), public.wpp_has_credentials(jsonb),
   public.wpp_credentials_digest(jsonb), public.wpp_was_linked(uuid), public.wpp_primary_works(uuid, boolean),
   public.wpp_number(uuid), public.wpp_mirror(uuid, text), public.wpp_choose_number(uuid, text, uuid, boolean),
-  public.wpp_find_number(uuid, text, uuid), public.wpp_settle_primary(uuid),
+  public.wpp_find_number(uuid, text, uuid), public.wpp_settle_primary(uuid, text),
   public.wpp_save_snapshot(uuid, text, text, bigint, text), public.wpp_claim_webhook(uuid, uuid, integer),
   public.wpp_save_webhook(uuid, uuid, text, text, text)
   from public, anon, authenticated;
@@ -327,9 +336,10 @@ grant execute on function
   public.wpp_now_ms(), public.wpp_unix_ms(timestamptz), public.wpp_settings(jsonb), public.wpp_has_credentials(jsonb),
   public.wpp_credentials_digest(jsonb), public.wpp_was_linked(uuid), public.wpp_primary_works(uuid, boolean),
   public.wpp_number(uuid), public.wpp_mirror(uuid, text), public.wpp_choose_number(uuid, text, uuid, boolean),
-  public.wpp_find_number(uuid, text, uuid), public.wpp_settle_primary(uuid),
+  public.wpp_find_number(uuid, text, uuid), public.wpp_settle_primary(uuid, text),
   public.wpp_save_snapshot(uuid, text, text, bigint, text), public.wpp_claim_webhook(uuid, uuid, integer),
   public.wpp_save_webhook(uuid, uuid, text, text, text)
   to service_role;
 
+notify pgrst, 'reload schema';
 reset lock_timeout;

@@ -185,4 +185,5 @@ grant execute on function
   public.wpp_release_refresh(uuid, uuid, uuid, text, integer)
   to service_role;
 
+notify pgrst, 'reload schema';
 reset lock_timeout;

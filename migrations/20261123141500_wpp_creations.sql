@@ -41,7 +41,8 @@ begin
 end
 $$;
 
--- Forgets what is a day old, and what is about a number that somebody has deleted or given to another organisation.
+-- Forgets what is a day old and that no idempotency key stands for, and what is about a number that somebody has deleted or
+-- given to another organisation. That such a number's key was rejected is kept for a day: the platform may give it again.
 create or replace function public.wpp_forget_old(p_organization_id uuid) returns void
 language plpgsql set search_path = ''
 as $$
@@ -50,7 +51,10 @@ begin
   where k.organization_id = p_organization_id and k.created_at < clock_timestamp() - interval '24 hours';
   delete from public.wpp_creations c
   where c.organization_id = p_organization_id
-    and (c.created_at < clock_timestamp() - interval '24 hours'
+    and (greatest(c.created_at, c.finished_at, c.held_until) < clock_timestamp() - interval '24 hours'
+        and not exists (
+          select from public.wpp_idempotency_keys k
+          where k.organization_id = p_organization_id and k.creation_id = c.id)
       or c.integration_id is not null
         and not exists (select from public.messenger_integrations i
           where i.id = c.integration_id and i.organization_id = c.organization_id));
@@ -60,6 +64,7 @@ begin
       where i.id = n.integration_id and i.organization_id = n.organization_id);
   delete from public.wpp_token_leases l
   where l.organization_id = p_organization_id
+    and (l.failure = 'api_key_rejected' and l.retry_at > clock_timestamp() - interval '24 hours') is not true
     and not exists (select from public.messenger_integrations i
       where i.id = l.integration_id and i.organization_id = l.organization_id);
 end
@@ -101,14 +106,38 @@ begin
 end
 $$;
 
--- A number's id at the platform; the organisation's own where it has none of its own.
-create or replace function public.wpp_platform_id(p_organization_id uuid, p_integration_id uuid) returns text
+-- Whether a sibling has written those credentials back into a number's row that were replaced there.
+create or replace function public.wpp_is_written_back(p_integration_id uuid) returns boolean
 language plpgsql stable set search_path = ''
 as $$
 begin
-  return coalesce(
-    (select nullif(i.settings ->> 'wppSubOrgId', '') from public.messenger_integrations i where i.id = p_integration_id),
-    p_organization_id::text);
+  return exists (
+    select from public.wpp_numbers n
+    join public.messenger_integrations i on i.id = n.integration_id
+    where n.integration_id = p_integration_id and n.saved_digest <> n.replaced_digest
+      and n.replaced_digest = public.wpp_credentials_digest(i.settings));
+end
+$$;
+
+-- A number's id at the platform: its own, else the organisation's; a new one for a row without credentials beside a number that
+-- has the organisation's.
+create or replace function public.wpp_platform_id(p_organization_id uuid, p_integration_id uuid) returns text
+language plpgsql volatile set search_path = ''
+as $$
+declare
+  v_settings jsonb;
+begin
+  select i.settings into v_settings from public.messenger_integrations i where i.id = p_integration_id;
+  if coalesce(v_settings ->> 'wppSubOrgId', '') <> '' then
+    return v_settings ->> 'wppSubOrgId';
+  elsif not public.wpp_has_credentials(v_settings) and exists (
+    select from public.messenger_integrations i
+    where i.organization_id = p_organization_id and i.messenger_type = 'whatsapp' and i.provider = 'wpp'
+      and coalesce(i.settings ->> 'wppSubOrgId', '') = '' and public.wpp_has_credentials(i.settings))
+  then
+    return public.wpp_new_platform_id(p_organization_id);
+  end if;
+  return p_organization_id;
 end
 $$;
 
@@ -128,9 +157,9 @@ begin
     when 'ensure' then not v_works
     when 'force_recreate' then true
     -- Nobody asked for it, so only where nothing that works can be lost: a replacement was begun and has died, a
-    -- sibling wrote old credentials back, or no phone was ever linked with these.
+    -- sibling wrote the replaced credentials back, or no phone was ever linked with these.
     when 'heal' then v_works and coalesce(v_number.settings ->> 'wppApiKey' = p_rejected, false)
-      and (p_begun or not public.wpp_is_as_saved(p_integration_id) or not public.wpp_was_linked(p_integration_id))
+      and (p_begun or public.wpp_is_written_back(p_integration_id) or not public.wpp_was_linked(p_integration_id))
     end;
 end
 $$;
@@ -251,6 +280,7 @@ $$;
 -- Answers {now_ms, outcome, number?}; outcome is
 --   saved       the row holds them;
 --   superseded  another attempt has taken the creation over;
+--   rejected    it is the very key that the platform rejected for a number that was deleted: only another id brings another;
 --   gone        somebody has deleted the number meanwhile: it stays so.
 create or replace function public.wpp_save_credentials(
   p_organization_id uuid, p_creation uuid, p_holder uuid, p_api_key text, p_session text)
@@ -260,6 +290,7 @@ as $$
 declare
   v_creation public.wpp_creations;
   v_number uuid;
+  v_replaced text;
   v_digest text := public.wpp_credentials_digest(
     jsonb_build_object('wppApiKey', p_api_key, 'wppAccountNumber', p_session));
 begin
@@ -276,6 +307,12 @@ begin
     if v_number is null then
       v_number := public.wpp_choose_number(p_organization_id, p_session, null, false);
     end if;
+    if v_number is null and exists (
+      select from public.wpp_token_leases l
+      where l.organization_id = p_organization_id and l.failure = 'api_key_rejected' and l.key_digest = md5(p_api_key))
+    then
+      return jsonb_build_object('now_ms', public.wpp_now_ms(), 'outcome', 'rejected');
+    end if;
     if v_number is null then
       insert into public.messenger_integrations
         (organization_id, messenger_type, provider, name, is_active, is_primary, webhook_key, settings,
@@ -287,6 +324,9 @@ begin
         'name', 'WhatsApp (WPP)', 'webhook_key', gen_random_uuid())) r
       returning id into v_number;
     end if;
+    select public.wpp_credentials_digest(i.settings) into v_replaced
+    from public.messenger_integrations i
+    where i.id = v_number and i.organization_id = p_organization_id for no key update;
     -- A token of another key would be refused beside the new one, so it goes with its key.
     update public.messenger_integrations i
     set settings = public.wpp_settings(i.settings) - 'wppSubOrgId'
@@ -307,7 +347,9 @@ begin
     on conflict (integration_id) do update
     set organization_id = excluded.organization_id,
         first_connected_at = case when n.saved_digest = v_digest then n.first_connected_at end,
-        saved_digest = v_digest, credentials_saved_at = excluded.credentials_saved_at;
+        saved_digest = v_digest, replaced_digest = v_replaced, credentials_saved_at = excluded.credentials_saved_at,
+        -- What is new at the platform has to be told again where to report to.
+        webhook_digest = null, webhook_url = null, webhook_tried_at = null;
     -- What was said of the key before is no longer true, also where it is the same key.
     update public.wpp_token_leases l
     set failure = null, retry_at = null
@@ -317,7 +359,9 @@ begin
     where c.id = v_creation.id;
     perform public.wpp_settle_primary(p_organization_id);
   end if;
-  return jsonb_build_object('now_ms', public.wpp_now_ms(), 'outcome', 'saved', 'number', public.wpp_number(v_number));
+  return jsonb_build_object('now_ms', public.wpp_now_ms(),
+    'outcome', case when public.wpp_number(v_number) is null then 'gone' else 'saved' end,
+    'number', public.wpp_number(v_number));
 end
 $$;
 
@@ -353,7 +397,7 @@ revoke all on function
   public.wpp_new_platform_id(uuid),
   public.wpp_number_to_link(uuid),
   public.wpp_is_as_saved(uuid),
-  public.wpp_platform_id(uuid, uuid),
+  public.wpp_is_written_back(uuid), public.wpp_platform_id(uuid, uuid),
   public.wpp_needs_credentials(uuid, text, boolean, text),
   public.wpp_begin_creation(uuid, text, uuid, integer, text, uuid, uuid, text, jsonb, text),
   public.wpp_save_credentials(uuid, uuid, uuid, text, text),
@@ -366,7 +410,7 @@ grant execute on function
   public.wpp_new_platform_id(uuid),
   public.wpp_number_to_link(uuid),
   public.wpp_is_as_saved(uuid),
-  public.wpp_platform_id(uuid, uuid),
+  public.wpp_is_written_back(uuid), public.wpp_platform_id(uuid, uuid),
   public.wpp_needs_credentials(uuid, text, boolean, text),
   public.wpp_begin_creation(uuid, text, uuid, integer, text, uuid, uuid, text, jsonb, text),
   public.wpp_save_credentials(uuid, uuid, uuid, text, text),
@@ -374,4 +418,5 @@ grant execute on function
   public.wpp_release_creation(uuid, uuid, uuid)
   to service_role;
 
+notify pgrst, 'reload schema';
 reset lock_timeout;

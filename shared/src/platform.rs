@@ -304,7 +304,7 @@ impl Platform {
         let reply = self.exchange(request, deadline).await?;
         match reply.status.as_u16() {
             401 => Err(PlatformError::TokenRejected),
-            404 if is_the_platforms(&reply) => Err(PlatformError::UnknownSession),
+            404 if says_so(&reply) => Err(PlatformError::UnknownSession),
             _ => accepted(reply),
         }
     }
@@ -329,9 +329,14 @@ impl Platform {
 }
 
 /// Whether a refusal is the platform's own. A proxy's page says nothing of a key or a session, which a person would be
-/// told to give up.
+/// told to give up, nor that the platform has refused anything.
 fn is_the_platforms(reply: &Reply) -> bool {
-    reply.body.trim_ascii().is_empty() || parse::<Value>(reply).is_ok_and(|body| body.is_object())
+    reply.body.trim_ascii().is_empty() || says_so(reply)
+}
+
+/// Whether the platform gives a reason: only that tells an unknown session from an address where nothing is.
+fn says_so(reply: &Reply) -> bool {
+    parse::<Value>(reply).is_ok_and(|body| body.is_object())
 }
 
 fn accepted(reply: Reply) -> Result<Reply, PlatformError> {
@@ -339,7 +344,7 @@ fn accepted(reply: Reply) -> Result<Reply, PlatformError> {
         200..=299 => Ok(reply),
         408 => Err(PlatformError::TimedOut),
         429 => Err(PlatformError::Busy(reply.retry_after)),
-        status @ 400..=499 => Err(PlatformError::Refused(status)),
+        status @ 400..=499 if is_the_platforms(&reply) => Err(PlatformError::Refused(status)),
         500..=599 => Err(PlatformError::Unavailable),
         _ => Err(PlatformError::BadAnswer),
     }

@@ -98,14 +98,14 @@ impl Store {
         self.rpc("wpp_claim_webhook", &params, deadline).await
     }
 
-    /// Notes that a number's webhook is registered at `url`, with the credentials that the number has here.
+    /// Notes that a number's webhook is registered at `url`, or is not, with the credentials that the number has here.
     ///
     /// # Errors
-    /// What failed; it is registered all the same.
+    /// What failed; nothing else depends on it.
     pub async fn save_webhook(
         &self,
         number: &Number,
-        url: &str,
+        url: Option<&str>,
         deadline: Deadline,
     ) -> Result<(), StoreError> {
         let params = json!({

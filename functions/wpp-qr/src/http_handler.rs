@@ -31,7 +31,7 @@ pub async fn handle(app: Arc<App>, request: ApiRequest) -> Result<Answer, Error>
     let state = match &qr {
         Some(_) => "ready",
         // A linked number has none either; whether it still is one, only the platform knows.
-        None if session.was_connected()
+        None if session.may_be_connected()
             && matches!(session.status().await, Ok(status) if status.state == SessionState::Connected) =>
         {
             "connected"

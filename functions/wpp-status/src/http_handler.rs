@@ -37,7 +37,7 @@ pub async fn handle(app: Arc<App>, request: ApiRequest) -> Result<Answer, Error>
         .number()
         .snapshot
         .as_ref()
-        .map(|snapshot| (View::last_seen(snapshot), snapshot.at))
+        .map(|snapshot| (View::last_seen(snapshot, found.now), snapshot.at))
         .filter(|_| !force);
     if let Some(recent) = session.recent().filter(|_| !force) {
         return Ok(answer(&recent, &session, request.language));

@@ -1,6 +1,6 @@
 -- What a database of the first release holds of ours after some use.
 insert into wpp_numbers values
-  ('20000000-0000-0000-0000-000000000001', '00000000-0000-0000-0000-000000000001', 'a digest', '2026-12-01', null,
+  ('20000000-0000-0000-0000-000000000001', '00000000-0000-0000-0000-000000000001', 'a digest', null, '2026-12-01', null,
     'another digest', 'https://hooks.example/functions/v1/wpp-webhook', '2026-12-01');
 insert into wpp_creations values
   ('30000000-0000-0000-0000-000000000001', '00000000-0000-0000-0000-000000000001', 'first',

@@ -132,9 +132,14 @@ impl Work<'_> {
     /// Asks the platform and saves at once what it gives. Nothing, where another attempt has taken over.
     async fn run(&self, platform_id: String) -> Result<Option<Number>, Error> {
         let work = async {
-            match self.credentials(platform_id).await? {
-                Some(credentials) => self.save(&credentials).await,
-                None => Ok(None),
+            let Some(given) = self.credentials(&platform_id).await? else { return Ok(None) };
+            match self.save(&given).await? {
+                // Only another id brings another key.
+                Saved::Rejected => match self.create_under_new_id().await? {
+                    Some(given) => saved_number(self.save(&given).await?),
+                    None => Ok(None),
+                },
+                saved => saved_number(saved),
             }
         };
         let saved = self.deadline.bound(work).await;
@@ -145,20 +150,22 @@ impl Work<'_> {
         saved
     }
 
-    async fn credentials(&self, platform_id: String) -> Result<Option<Credentials>, Error> {
-        let given = self.create(&platform_id).await?;
+    async fn credentials(&self, platform_id: &str) -> Result<Option<Credentials>, Error> {
+        let given = self.create(platform_id).await?;
         // A key that came just now may be refused because it is not active yet: that says nothing.
         let is_old = |number: &Number| {
             number.settings.api_key().as_ref() == Some(&given.api_key) && !number.key_is_new(self.now)
         };
-        if !self.number.as_ref().is_some_and(is_old) || self.works(&given.api_key).await? {
-            return Ok(Some(given));
+        if self.number.as_ref().is_some_and(is_old) && !self.works(&given.api_key).await? {
+            return self.create_under_new_id().await;
         }
-        // The platform hands out the very key that it refuses: only another id brings another key.
-        let store = &self.app.store;
-        let moved =
-            store.assign_platform_id(self.organization_id, self.creation, self.holder, self.deadline).await?;
-        match moved {
+        Ok(Some(given))
+    }
+
+    /// For a key that the platform hands out and refuses. Nothing, where another attempt has taken over.
+    async fn create_under_new_id(&self) -> Result<Option<Credentials>, Error> {
+        let (organization, store) = (self.organization_id, &self.app.store);
+        match store.assign_platform_id(organization, self.creation, self.holder, self.deadline).await? {
             Some(platform_id) => self.create(&platform_id).await.map(Some),
             None => Ok(None),
         }
@@ -179,17 +186,11 @@ impl Work<'_> {
         }
     }
 
-    async fn save(&self, credentials: &Credentials) -> Result<Option<Number>, Error> {
+    async fn save(&self, credentials: &Credentials) -> Result<Saved, Error> {
         let (organization, store) = (self.organization_id, &self.app.store);
-        let saved = store
-            .save_credentials(organization, self.creation, self.holder, credentials, self.deadline)
-            .await?;
-        match saved {
-            Saved::Saved { number } => Ok(Some(number)),
-            Saved::Superseded { .. } => Ok(None),
-            // Whoever has deleted it meanwhile meant that.
-            Saved::Gone => Err(Error::NumberNotFound),
-        }
+        let saved =
+            store.save_credentials(organization, self.creation, self.holder, credentials, self.deadline);
+        Ok(saved.await?)
     }
 
     /// The next attempt need not wait for a lease whose holder has given up.
@@ -200,5 +201,16 @@ impl Work<'_> {
         {
             tracing::debug!(%error, "a failed creation keeps its lease until that ends");
         }
+    }
+}
+
+/// Nothing, where another attempt has taken over.
+fn saved_number(saved: Saved) -> Result<Option<Number>, Error> {
+    match saved {
+        Saved::Saved { number } => Ok(Some(number)),
+        Saved::Superseded => Ok(None),
+        Saved::Rejected => Err(Error::ApiKeyRejected),
+        // Whoever has deleted it meanwhile meant that.
+        Saved::Gone => Err(Error::NumberNotFound),
     }
 }

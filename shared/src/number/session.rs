@@ -10,11 +10,14 @@ use crate::deadline::Deadline;
 use crate::error::Error;
 use crate::number::view::View;
 use crate::platform::{PlatformError, SessionState, Started, Status};
-use crate::store::Number;
+use crate::store::{MirrorState, Number};
 use crate::token::client::Client;
 
 /// A webhook that takes longer is not worth the wait.
 const WEBHOOK_TIME: Duration = Duration::from_secs(2);
+
+/// A state that does not change is written again once in this, so that the mirror tells when it was seen last.
+const CONFIRMED_EVERY: Duration = Duration::from_secs(60);
 
 /// A webhook that is still to be registered is tried again once in this, whoever asks.
 const WEBHOOK_EVERY: Duration = Duration::from_secs(60);
@@ -79,6 +82,11 @@ impl<'a> NumberSession<'a> {
     /// Whether a phone was linked when somebody looked last.
     pub fn was_connected(&self) -> bool {
         self.number.snapshot.as_ref().is_some_and(|snapshot| snapshot.status == "connected")
+    }
+
+    /// Whether a phone may be linked, as far as the database knows.
+    pub fn may_be_connected(&self) -> bool {
+        self.was_connected() || self.number.snapshot.is_none() && self.number.first_connected_at.is_some()
     }
 
     /// Asks the platform: for the status, and side by side for the QR, which it will need unless it was last seen connected.
@@ -164,27 +172,31 @@ impl<'a> NumberSession<'a> {
         }
     }
 
-    /// Has the platform report about the session.
+    /// Has the platform report about the session, and notes whether it does.
     ///
     /// # Errors
     /// What failed.
     pub async fn register_webhook(&mut self) -> Result<(), Error> {
+        self.register_webhook_by(self.deadline.at_most(WEBHOOK_TIME)).await
+    }
+
+    async fn register_webhook_by(&mut self, deadline: Deadline) -> Result<(), Error> {
         let url = self.app.config.webhook_url();
-        let (platform, deadline) = (&self.app.platform, self.deadline.at_most(WEBHOOK_TIME));
-        self.client
-            .call(deadline, |access| {
-                let url = url.clone();
-                async move { platform.set_webhook(&access.session, &url, &access.jwt, deadline).await }
+        let (platform, to) = (&self.app.platform, &url);
+        let registered = self
+            .client
+            .call(deadline, |access| async move {
+                platform.set_webhook(&access.session, to, &access.jwt, deadline).await
             })
-            .await?;
-        if self.webhook() == Webhook::Pending {
-            let saved = self.app.store.save_webhook(&self.number, &url, self.deadline).await;
-            if let Err(error) = saved {
-                tracing::warn!(%error, "that the webhook is registered could not be noted");
+            .await;
+        let known = registered.is_ok().then_some(url);
+        if self.number.webhook_url != known {
+            if let Err(error) = self.app.store.save_webhook(&self.number, known.as_deref(), deadline).await {
+                tracing::warn!(%error, "whether the webhook is registered could not be noted");
             }
-            self.number.webhook_url = Some(url);
+            self.number.webhook_url = known;
         }
-        Ok(())
+        registered
     }
 
     /// Tries once more to register a webhook that is still pending, if nobody has just tried.
@@ -194,7 +206,7 @@ impl<'a> NumberSession<'a> {
         }
         let deadline = self.deadline.at_most(WEBHOOK_TIME);
         let registered = match self.app.store.claim_webhook(&self.number, WEBHOOK_EVERY, deadline).await {
-            Ok(true) => self.register_webhook().await,
+            Ok(true) => self.register_webhook_by(deadline).await,
             Ok(false) => return,
             Err(error) => Err(error.into()),
         };
@@ -208,8 +220,10 @@ impl<'a> NumberSession<'a> {
     pub async fn save_snapshot(&mut self, view: &mut View) {
         let state = view.mirrored();
         let is_news = view.is_connected() && self.number.news_if_connected;
+        let is_steady = matches!(state, MirrorState::Connected | MirrorState::Disconnected);
         if let Some(snapshot) = self.number.snapshot.as_ref()
             && !is_news
+            && !(is_steady && snapshot.at.until(self.now) >= CONFIRMED_EVERY)
             && snapshot.status == state.word()
             && snapshot.qr.as_deref() == state.qr()
         {
@@ -223,7 +237,7 @@ impl<'a> NumberSession<'a> {
                 self.number.snapshot = Some(snapshot);
             }
             Ok(Some(snapshot)) => {
-                *view = View::last_seen(&snapshot);
+                *view = View::last_seen(&snapshot, self.now);
                 self.number.snapshot = Some(snapshot);
             }
             // The mirror has no room for it, or cannot be written: since when it is so, nobody knows.

@@ -83,9 +83,10 @@ impl View {
         Self { state, qr, qr_at: None, status: Some(status) }
     }
 
-    /// From the mirror, whatever its age.
-    pub fn last_seen(snapshot: &Snapshot) -> Self {
-        let (state, qr) = match (snapshot.status.as_str(), &snapshot.qr) {
+    /// From the mirror, whatever its age; but a QR that is older than it can be scanned is none.
+    pub fn last_seen(snapshot: &Snapshot, now: UnixMs) -> Self {
+        let qr = snapshot.qr.as_ref().filter(|_| snapshot.qr_at.is_some_and(|at| at.until(now) < QR_HOLDS));
+        let (state, qr) = match (snapshot.status.as_str(), qr) {
             ("connected", _) => (State::Connected, None),
             ("qr_issued", Some(qr)) => (State::QrIssued, Some(qr.clone())),
             ("qr_issued" | "pairing", _) => (State::QrPending, None),
@@ -96,13 +97,13 @@ impl View {
 
     /// From the mirror, where it is recent enough to be believed.
     pub(crate) fn recent(snapshot: &Snapshot, now: UnixMs) -> Option<Self> {
-        let view = Self::last_seen(snapshot);
-        let (at, holds) = match view.state {
-            State::Connected => (snapshot.at, CONNECTED_HOLDS),
-            State::QrIssued => (snapshot.qr_at?, QR_HOLDS),
-            State::QrPending | State::Disconnected => return None,
+        let view = Self::last_seen(snapshot, now);
+        let is_recent = match view.state {
+            State::Connected => snapshot.at <= now && snapshot.at.until(now) < CONNECTED_HOLDS,
+            State::QrIssued => view.qr_at.is_some_and(|at| at <= now),
+            State::QrPending | State::Disconnected => false,
         };
-        (at <= now && at.until(now) < holds).then_some(view)
+        is_recent.then_some(view)
     }
 
     pub(crate) fn mirrored(&self) -> MirrorState<'_> {

@@ -126,11 +126,10 @@ pub enum Saved {
         /// The row now.
         number: Number,
     },
-    /// Somebody else's save stands.
-    Superseded {
-        /// The row now, where it was told.
-        number: Option<Number>,
-    },
+    /// Another attempt has taken over.
+    Superseded,
+    /// It is the key that the platform rejected for a number that was deleted.
+    Rejected,
     /// The organisation has no such number.
     Gone,
 }

@@ -252,6 +252,20 @@ async fn a_lease_or_a_pause_that_lies_more_than_a_minute_ahead_has_ended() {
     }
 }
 
+#[tokio::test]
+async fn a_lease_lasts_for_as_long_as_it_is_asked_for() {
+    let row = Row::new().await;
+    for lease_ms in [50_000, 20_000] {
+        let claim = "select wpp_claim_refresh($1, $2, $3, $4, 'old')";
+        row.outcome(claim, &[&row.organization, &row.id, &HOLDER, &lease_ms]).await;
+        let busy = "select wpp_claim_refresh($1, $2, $3, 8000, 'old')";
+        let busy = row.sql.query_one(busy, &[&row.organization, &row.id, &STRANGER]).await.unwrap();
+        let Json(busy): Json<Value> = busy.get(0);
+        let wait_ms = busy["wait_ms"].as_i64().unwrap();
+        assert!((i64::from(lease_ms) - 10_000..=i64::from(lease_ms)).contains(&wait_ms), "{busy}");
+    }
+}
+
 /// Somebody has locked the row and does not go on: that costs two seconds, and not a connection for as long as a call takes.
 #[tokio::test]
 async fn a_row_that_an_idle_transaction_has_locked_is_waited_for_for_two_seconds() {

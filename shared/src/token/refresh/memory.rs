@@ -56,6 +56,8 @@ pub struct State {
     pub before: Option<(&'static str, Happening)>,
     /// How often each call was made.
     pub calls: BTreeMap<&'static str, u32>,
+    /// When each claim was made.
+    pub claimed_at: Vec<Duration>,
     /// With which token and session the platform was called.
     pub served: BTreeSet<(String, String)>,
     /// The failures noted, with the seconds of the pause after each.
@@ -86,6 +88,7 @@ impl Memory {
             fails: BTreeMap::new(),
             before: None,
             calls: BTreeMap::new(),
+            claimed_at: Vec::new(),
             served: BTreeSet::new(),
             noted: Vec::new(),
             holders: Vec::new(),
@@ -154,6 +157,9 @@ impl Memory {
         let (answer, takes) = {
             let mut state = self.state();
             *state.calls.entry(call).or_default() += 1;
+            if call == "claim" {
+                state.claimed_at.push(self.passed());
+            }
             if let Some((_, happen)) = state.before.take_if(|(before, _)| *before == call) {
                 happen(&mut state);
             }
@@ -284,13 +290,16 @@ impl Sandbox {
 
     /// One call of a request.
     pub async fn call(&self, client: &mut Client<Memory>, time: Duration) -> Result<u8, Error> {
-        let serve = |auth: SessionAuth| {
-            let (mut state, token) = (self.memory.state(), number_of(&auth.jwt));
-            *state.calls.entry("call").or_default() += 1;
-            let is_good = state.session == auth.session && !state.rejected.contains(&token);
-            state.served.insert((auth.jwt.expose().to_owned(), auth.session));
-            std::future::ready(if is_good { Ok(token) } else { Err(PlatformError::TokenRejected) })
+        let deadline = Deadline::within(time);
+        let serve = async |auth: SessionAuth| {
+            let token = number_of(&auth.jwt);
+            let work = |state: &mut State, _| {
+                let is_good = state.session == auth.session && !state.rejected.contains(&token);
+                state.served.insert((auth.jwt.expose().to_owned(), auth.session.clone()));
+                if is_good { Ok(token) } else { Err(PlatformError::TokenRejected) }
+            };
+            self.memory.arrive("call", deadline, work).await?
         };
-        client.call(Deadline::within(time), serve).await
+        client.call(deadline, serve).await
     }
 }

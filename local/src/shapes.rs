@@ -46,7 +46,19 @@ pub const ONE_PRIMARY: Shape = shape(
 );
 
 /// Shapes in which everything works.
-pub const WORKING: [Shape; 19] = [
+pub const WORKING: [Shape; 22] = [
+    shape(
+        "unique by organisation and account",
+        "create unique index on messenger_integrations (organization_id, (settings ->> 'wppAccountNumber'))",
+    ),
+    shape("a shorter session_name", "alter table whatsapp_sessions alter session_name type varchar(100)"),
+    shape(
+        "a column that a trigger fills",
+        "alter table messenger_integrations add slug text not null;
+           create function slug() returns trigger language plpgsql as
+             'begin new.slug := new.id; return new; end';
+           create trigger slug before insert on messenger_integrations for each row execute function slug()",
+    ),
     shape("as most", ""),
     shape("a trigger on updated_at", include_str!("shapes/updated_at_trigger.sql")),
     TRIGGER_AND_ONE_SESSION_EACH,
@@ -145,7 +157,26 @@ pub const WORKING: [Shape; 19] = [
 ];
 
 /// Shapes that cannot work, and so must not be begun with.
-pub const REFUSED: [Refused; 24] = [
+pub const REFUSED: [Refused; 27] = [
+    refused(
+        "one active row of an organisation",
+        NUMBERS,
+        "messenger_type",
+        "create unique index on messenger_integrations (organization_id, messenger_type) where is_active",
+    ),
+    refused(
+        "one row of an organisation, by an index with more in it",
+        NUMBERS,
+        "organization_id",
+        "create unique index on messenger_integrations (organization_id) include (id)",
+    ),
+    refused(
+        "a sequence that is not ours to use",
+        NUMBERS,
+        "serial_number",
+        "create sequence serial_numbers; revoke all on sequence serial_numbers from service_role;
+           alter table messenger_integrations add serial_number bigint not null default nextval('serial_numbers')",
+    ),
     refused(
         "no is_primary",
         NUMBERS,

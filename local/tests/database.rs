@@ -196,7 +196,8 @@ impl Database {
             self.begin(Begin { mode: "ensure", ..Begin::default() }).await;
             return;
         }
-        let number = self.number("ensure", "key", "1").await;
+        let first = if state == "old key" { "key 0" } else { "key" };
+        let number = self.number("ensure", first, "1").await;
         if state == "unlinked" {
             return;
         }
@@ -206,7 +207,13 @@ impl Database {
             assert_eq!(self.run(&change, &[&number]).await, 1);
         };
         match state {
-            "old key" => set("settings = settings || '{\"wppApiKey\": \"key 0\"}'").await,
+            "old key" => {
+                let begun = self.begin(Begin { mode: "force_recreate", ..Begin::default() }).await;
+                self.save(&begun["creation"], ME, "key", "1").await;
+                set("settings = settings || '{\"wppApiKey\": \"key 0\"}'").await;
+                // Long after it was replaced.
+                self.run("update wpp_creations set finished_at = now() - interval '1 hour'", &[]).await;
+            }
             "no key" => set("settings = settings - 'wppApiKey'").await,
             "off" => set("is_active = false").await,
             "recreated" | "recreating" => {
@@ -272,8 +279,11 @@ async fn what_was_begun_is_kept_for_a_day_and_not_for_a_number_that_is_gone() {
     let begun = database.begin(click()).await;
     assert_eq!(database.begin(click()).await["creation"], begun["creation"]);
     for (hours, same) in [(23.9, true), (24.1, false)] {
-        let age = "update wpp_creations set created_at = now() - $1 * interval '1 hour'";
-        database.run(age, &[&hours]).await;
+        for table in ["wpp_creations", "wpp_idempotency_keys"] {
+            let age = format!("update {table} set created_at = now() - $1 * interval '1 hour'");
+            database.run(&age, &[&hours]).await;
+        }
+        database.run("update wpp_creations set held_until = null", &[]).await;
         assert_eq!(database.begin(click()).await["creation"] == begun["creation"], same, "{hours} hours");
     }
     let number = database.number("add_new", "key", "1").await;
@@ -500,4 +510,87 @@ async fn a_row_that_somebody_holds_costs_two_seconds_or_nothing() {
         .await;
     let mirror = database.remember(database.organisation, "1", "connected", database.now().await, None).await;
     assert_eq!(mirror["status"], "connected");
+}
+
+#[tokio::test]
+async fn the_mark_goes_to_the_number_that_was_just_seen_and_not_to_one_that_was_linked_long_ago() {
+    let database = Database::start().await;
+    let original =
+        "insert into messenger_integrations (organization_id, messenger_type, provider, created_at, settings)
+        values ($1, 'whatsapp', 'wpp', '2026-01-01', '{\"wppApiKey\": \"k\", \"wppAccountNumber\": \"9\"}')";
+    let number = database.number("ensure", "key", "1").await;
+    database.run("update messenger_integrations set is_primary = false", &[]).await;
+    database.run(original, &[&database.organisation]).await;
+    database.link("1").await;
+    assert_eq!(database.primaries().await, [number]);
+}
+
+#[tokio::test]
+async fn a_link_that_only_a_sibling_has_seen_counts() {
+    let database = Database::start().await;
+    let number = database.number("ensure", "key", "1").await;
+    let now = database.now().await;
+    database.remember(database.organisation, "1", "qr_issued", now, Some("2@")).await;
+    database.run("update whatsapp_sessions set status = 'connected'", &[]).await;
+    let later = database.now().await + 1;
+    database.remember(database.organisation, "1", "disconnected", later, None).await;
+    assert_eq!(database.value("wpp_was_linked($1)", &[&number]).await, true);
+}
+
+#[tokio::test]
+async fn new_credentials_have_their_webhook_still_to_be_registered_also_where_they_are_the_same() {
+    let database = Database::start().await;
+    let number = database.number("ensure", "key", "1").await;
+    let url =
+        async || database.value("wpp_find_number($1) -> 'number' -> 'webhook_url'", &[&database.user]).await;
+    let save = "select wpp_save_webhook($1, $2, 'key', '1', 'https://hooks.example')";
+    database.sql.query(save, &[&database.organisation, &number]).await.unwrap();
+    assert_eq!(url().await, "https://hooks.example");
+    let begun = database.begin(Begin { mode: "force_recreate", ..Begin::default() }).await;
+    database.save(&begun["creation"], ME, "key", "1").await;
+    assert_eq!(url().await, Value::Null);
+}
+
+/// The way out of a dead key that a person has: delete the number, connect again. The platform may give the dead key once more.
+#[tokio::test]
+async fn a_key_that_was_rejected_for_a_deleted_number_is_not_saved_again_for_a_day() {
+    let database = Database::start().await;
+    let number = database.number("ensure", "dead", "1").await;
+    let lease = "insert into wpp_token_leases (integration_id, organization_id, holder, held_until, failure, retry_at, key_digest)
+        values ($1, $2, $1, now(), 'api_key_rejected', now(), md5('dead'))";
+    database.run(lease, &[&number, &database.organisation]).await;
+    database.run("delete from messenger_integrations", &[]).await;
+    for (hours, outcome) in [(23.9, "rejected"), (24.1, "saved")] {
+        let age = "update wpp_token_leases set retry_at = now() - $1 * interval '1 hour'";
+        database.run(age, &[&hours]).await;
+        let begun = database.begin(Begin { mode: "ensure", ..Begin::default() }).await;
+        assert_eq!(
+            database.save(&begun["creation"], ME, "dead", "1").await["outcome"],
+            outcome,
+            "{hours} hours"
+        );
+    }
+}
+
+#[tokio::test]
+async fn credentials_that_the_original_has_written_since_are_not_healed() {
+    let database = Database::start().await;
+    database.number("ensure", "key", "1").await;
+    database.link("1").await;
+    let original = "update messenger_integrations set settings = settings || '{\"wppApiKey\": \"theirs\"}'";
+    database.run(original, &[]).await;
+    let heal = Begin { mode: "heal", rejected: Some("theirs"), ..Begin::default() };
+    assert_eq!(database.begin(heal).await["outcome"], "existing");
+}
+
+#[tokio::test]
+async fn an_empty_row_beside_a_number_gets_an_id_of_its_own() {
+    let database = Database::start().await;
+    database.number("ensure", "key", "1").await;
+    let empty = "insert into messenger_integrations (organization_id, messenger_type, provider)
+        values ($1, 'whatsapp', 'wpp') returning id";
+    let empty: Uuid = database.sql.query_one(empty, &[&database.organisation]).await.unwrap().get(0);
+    let named = Begin { mode: "ensure", integration: Some(empty), ..Begin::default() };
+    let begun = database.begin(named).await;
+    assert!(begun["platform_id"].as_str().unwrap().contains("__wpp__"), "{begun}");
 }

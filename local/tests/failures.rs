@@ -22,6 +22,11 @@ fn assert_refused(answer: &Answer, status: u16, code: &str) {
     assert_eq!((answer.json.get("status"), answer.json.get("qr")), (None, None));
 }
 
+/// The platform's own refusal.
+fn refusal(status: u16) -> Fault {
+    Fault::Status { status, body: r#"{"error":"no"}"#.to_owned(), retry_after_s: None }
+}
+
 /// The original said `qr: null`, and `disconnected`.
 #[tokio::test]
 async fn a_platform_that_fails_is_an_error_and_leaves_the_mirror_alone() {
@@ -34,7 +39,8 @@ async fn a_platform_that_fails_is_an_error_and_leaves_the_mirror_alone() {
         (Fault::Html, 502, "platform_bad_answer"),
         (Fault::Body("null".to_owned()), 502, "platform_bad_answer"),
         (status(429), 503, "platform_busy"),
-        (status(403), 502, "platform_refused"),
+        (status(403), 502, "platform_bad_answer"),
+        (refusal(403), 502, "platform_refused"),
         (Fault::Drop, 502, "platform_unavailable"),
     ] {
         for endpoint in ["qr", "status"] {
@@ -152,7 +158,7 @@ async fn a_proxys_page_says_nothing_of_a_key_or_a_session() {
         app.stack.platform.faults.inject(endpoint, status(404));
     }
     for answer in polls(&app, &number).await {
-        assert_refused(&answer, 502, "platform_refused");
+        assert_refused(&answer, 502, "platform_bad_answer");
     }
     for refusal in [status(401), status(403), status(404)] {
         app.stack.platform.faults.inject("token", refusal);
@@ -160,7 +166,7 @@ async fn a_proxys_page_says_nothing_of_a_key_or_a_session() {
         app.end_waits(&number).await;
         for answer in polls(&app, &number).await {
             assert!(
-                matches!(answer.json["code"].as_str(), Some("platform_refused" | "platform_unavailable")),
+                matches!(answer.json["code"].as_str(), Some("platform_bad_answer" | "platform_unavailable")),
                 "{answer:?}"
             );
         }
@@ -170,6 +176,6 @@ async fn a_proxys_page_says_nothing_of_a_key_or_a_session() {
     let before = app.settings(&number).await;
     app.end_waits(&number).await;
     let answer = app.post("wpp-create", json!({"force_recreate": true})).await;
-    assert_refused(&answer, 502, "platform_refused");
+    assert_refused(&answer, 502, "platform_bad_answer");
     assert_eq!(app.settings(&number).await, before);
 }

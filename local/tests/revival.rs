@@ -343,3 +343,23 @@ async fn a_key_that_was_refused_for_a_moment_serves_at_once_after_a_recreation()
     );
     assert_eq!(app.poll_qr(&number.session).await.status, 200);
 }
+
+/// The way out that a person has: delete the number in the list, connect again. This platform gives the dead key once more.
+#[tokio::test]
+async fn a_deleted_number_comes_back_with_another_key_where_the_platform_repeats_the_dead_one() {
+    let app = TestApp::start().await;
+    let created = create(&app, json!({})).await.json;
+    let session = created["session"].as_str().unwrap().to_owned();
+    let [row] = &app.numbers().await[..] else { panic!("not one row") };
+    let key = row["settings"]["wppApiKey"].as_str().unwrap().to_owned();
+    let number = Number { id: row["id"].as_str().unwrap().parse().unwrap(), session, key };
+    link(&app, &number).await;
+    kill(&app, &number).await;
+    assert_eq!(app.poll_qr(&number.session).await.json["code"], "api_key_rejected");
+    app.sql.execute("delete from messenger_integrations", &[]).await.unwrap();
+    let dead = json!({"apiKey": number.key, "session": number.session}).to_string();
+    app.stack.platform.faults.inject_times("create", 1, Fault::Body(dead));
+    let again = create(&app, json!({})).await;
+    assert_eq!(again.json["status"], "qr_issued", "{again:?}");
+    assert_ne!(again.json["session"], json!(number.session));
+}

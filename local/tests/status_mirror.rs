@@ -237,3 +237,32 @@ async fn a_platform_that_hangs_is_not_waited_for_where_the_last_known_state_will
     let answer = tokio::time::timeout(Duration::from_secs(15), ask(&app)).await.unwrap();
     assert_eq!((answer.status, &answer.json["stale"]), (200, &json!(true)), "{answer:?}");
 }
+
+#[tokio::test]
+async fn an_outage_shows_no_qr_that_can_no_longer_be_scanned() {
+    let app = TestApp::start().await;
+    let number = app.number().await;
+    app.stack.platform.faults.inject("*", Fault::status(503));
+    app.age_mirror(24).await;
+    assert_eq!(ask(&app).await.json["qrcode"], app.mirror(&number.session).await["last_qr_b64"]);
+    app.age_mirror(2).await;
+    let answer = ask(&app).await;
+    assert_eq!(
+        (&answer.json["status"], &answer.json["qrcode"]),
+        (&json!("qr_pending"), &Value::Null),
+        "{answer:?}"
+    );
+    assert_eq!(answer.json["stale"], true);
+}
+
+#[tokio::test]
+async fn a_state_that_lasts_is_written_once_a_minute_so_that_the_row_tells_when_it_was_seen() {
+    let app = TestApp::start().await;
+    connected(&app).await;
+    for (age, writes) in [(50, 0), (20, 1), (0, 0)] {
+        app.age_mirror(age).await;
+        app.forget_calls();
+        app.post("wpp-status", json!({"force": true})).await;
+        assert_eq!(app.stack.supabase.faults.count("rpc/wpp_save_snapshot"), writes, "{age} s later");
+    }
+}

@@ -1,7 +1,5 @@
 //! Someone else's number is as good as none: whatever name of it is used, by whichever function.
 
-#![allow(clippy::unwrap_used, reason = "a test fails where it stands")]
-
 use local::events::Event;
 use local::lambda::Answer;
 use local::stack::Organisation;

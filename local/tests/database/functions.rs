@@ -1,7 +1,5 @@
 //! The SQL functions, asked directly: what each answers, whose rows it touches, and what a wrong clock does to it.
 
-#![allow(clippy::unwrap_used, reason = "a test fails where it stands")]
-
 use local::postgres::{Postgres, Storage};
 use serde_json::{Value, json};
 use tokio_postgres::Client;

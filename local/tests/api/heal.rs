@@ -1,7 +1,5 @@
 //! A key that the platform refuses: what heals by itself, what a person has to ask for, and for which number.
 
-#![allow(clippy::unwrap_used, reason = "a test fails where it stands")]
-
 use serde_json::{Value, json};
 
 use local::events::Event;

@@ -1,7 +1,5 @@
 //! `wpp-qr`.
 
-#![allow(clippy::unwrap_used, reason = "a test fails where it stands")]
-
 use serde_json::{Value, json};
 
 use local::events::Event;

@@ -1,7 +1,5 @@
 //! `wpp-create`: one number for one intention, whoever asks at once.
 
-#![allow(clippy::unwrap_used, reason = "a test fails where it stands")]
-
 use std::collections::BTreeSet;
 
 use futures_util::future::join_all;

@@ -1,7 +1,5 @@
 //! What a request meets on the way to a new token, told by the functions' answers and by the calls that they made.
 
-#![allow(clippy::unwrap_used, reason = "a test fails where it stands")]
-
 use std::collections::BTreeMap;
 
 use local::clock;

@@ -1,7 +1,5 @@
 //! What comes in: everything is checked at the door, and a refusal has touched nothing.
 
-#![allow(clippy::unwrap_used, reason = "a test fails where it stands")]
-
 use local::events::Event;
 use local::lambda::Answer;
 use local::test_app::TestApp;

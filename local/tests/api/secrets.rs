@@ -1,12 +1,8 @@
 //! No secret leaves: every endpoint is driven through success and through every trouble, and all that came out is searched.
 
-#![allow(clippy::unwrap_used, reason = "a test fails where it stands")]
-
-mod fault_cases;
-
 use std::collections::BTreeMap;
 
-use fault_cases::{DATABASE, FAULTS, FaultCase, PLATFORM};
+use crate::faults::cases::{DATABASE, FAULTS, FaultCase, PLATFORM};
 use local::events::Event;
 use local::fault_injector::Fault;
 use local::lambda::{Answer, Options};

@@ -1,7 +1,5 @@
 //! `wpp-status`: which number it is about, and what it says of it.
 
-#![allow(clippy::unwrap_used, reason = "a test fails where it stands")]
-
 use serde_json::{Value, json};
 
 use local::fault_injector::Point;

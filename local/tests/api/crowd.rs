@@ -1,7 +1,5 @@
 //! Many requests, and many writers, at one row at once.
 
-#![allow(clippy::unwrap_used, reason = "a test fails where it stands")]
-
 use futures_util::future::join_all;
 use local::fault_injector::Point;
 use local::lambda::{Answer, Options};

@@ -1,7 +1,5 @@
 //! One deadline for a request, and limits on every call: whatever an upstream does, an answer of ours comes first.
 
-#![allow(clippy::unwrap_used, reason = "a test fails where it stands")]
-
 use local::clock::unix_ms;
 use local::events::Event;
 use local::fault_injector::{Fault, FaultInjector, Point};

@@ -1,8 +1,6 @@
 //! `wpp-create` against trouble after the platform's answer, and `force_recreate`: the working number stands until
 //! there is a better one.
 
-#![allow(clippy::unwrap_used, reason = "a test fails where it stands")]
-
 use serde_json::{Value, json};
 
 use local::events::Event;

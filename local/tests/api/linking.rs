@@ -1,7 +1,5 @@
 //! `wpp-create` between the credentials and the QR: a wait with an end, and troubles that do not matter.
 
-#![allow(clippy::unwrap_used, reason = "a test fails where it stands")]
-
 use std::time::Duration;
 
 use serde_json::{Value, json};

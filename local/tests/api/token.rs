@@ -1,7 +1,5 @@
 //! A token's life, told with the platform client itself (`now` is an argument, so an hour passes in no time), and by its SQL.
 
-#![allow(clippy::unwrap_used, reason = "a test fails where it stands")]
-
 use std::collections::BTreeMap;
 use std::time::Duration;
 

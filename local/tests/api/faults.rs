@@ -2,11 +2,9 @@
 //!
 //! `faults/table.md` says what is expected, for people and for the test alike. `FAULTS=print` prints the table as it is.
 
-#![allow(clippy::unwrap_used, reason = "a test fails where it stands")]
+pub mod cases;
 
-mod fault_cases;
-
-use fault_cases::{DATABASE, FAULTS, FaultCase, PLATFORM};
+use cases::{DATABASE, FAULTS, FaultCase, PLATFORM};
 use futures_util::future::join_all;
 use local::lambda::{Answer, Options};
 use local::test_app::TestApp;

@@ -6,7 +6,6 @@ mod configuration;
 mod cors;
 mod crashes;
 mod create;
-mod create_faults;
 mod creation;
 mod crowd;
 mod deadlines;

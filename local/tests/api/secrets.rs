@@ -61,9 +61,11 @@ impl Secrets {
         }
     }
 
+    /// The start of a secret would be too much already.
     fn assert_none_in(&self, place: &str, text: &str) {
         for (secret, what) in &self.0 {
-            assert!(!text.contains(secret.as_str()), "{place} holds {what} ({secret}):\n{text}");
+            let secret = &secret[..secret.len().min(16)];
+            assert!(!text.contains(secret), "{place} holds {what} ({secret}):\n{text}");
         }
     }
 }

@@ -1,9 +1,8 @@
-//! A token's life, told with the platform client itself (`now` is an argument, so an hour passes in no time), and by its SQL.
+//! A token's life, told with the platform client itself (`now` is an argument, so an hour passes in no time).
 
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-use futures_util::future::join_all;
 use serde_json::{Value, json};
 use shared::App;
 use shared::config::Config;
@@ -13,12 +12,8 @@ use shared::platform::Status;
 use shared::store::{self, NumberSelector};
 use shared::token::Token;
 use shared::token::client::Client;
-use tokio_postgres::error::SqlState;
-use tokio_postgres::types::{Json, ToSql};
-use uuid::Uuid;
 
 use local::fault_injector::Fault;
-use local::stack::Stack;
 use local::test_app::{Number, TestApp, environment};
 
 fn deadline() -> Deadline {
@@ -143,135 +138,6 @@ async fn the_whole_life_of_a_token() {
     let dead = json!({"token": 1, "status": 1, "rpc/wpp_claim_refresh": 1, "rpc/wpp_release_refresh": 1});
     story.refuses(3600, "api_key_rejected", dead).await;
     story.refuses(3600, "api_key_rejected", json!({"status": 1, "rpc/wpp_claim_refresh": 1})).await;
-}
-
-/// A number in the database alone, with the token `old`.
-struct Row {
-    stack: Stack,
-    sql: tokio_postgres::Client,
-    organization: Uuid,
-    id: Uuid,
-}
-
-const HOLDER: Uuid = Uuid::from_u128(1);
-const STRANGER: Uuid = Uuid::from_u128(2);
-
-impl Row {
-    async fn new() -> Self {
-        let stack = Stack::start().await.unwrap();
-        let sql = stack.sql().await.unwrap();
-        let organization = stack.organisation("row").await.unwrap().id;
-        let make = r#"insert into messenger_integrations (organization_id, messenger_type, provider, settings)
-            values ($1, 'whatsapp', 'wpp', '{"wppApiKey": "key", "wppJwtToken": "old"}') returning id"#;
-        let id = sql.query_one(make, &[&organization]).await.unwrap().get(0);
-        Self { stack, sql, organization, id }
-    }
-
-    async fn outcome(&self, query: &str, with: &[&(dyn ToSql + Sync)]) -> Value {
-        let Json(answer): Json<Value> = self.sql.query_one(query, with).await.unwrap().get(0);
-        assert!(answer["now_ms"].as_i64() > Some(1_700_000_000_000), "{answer}");
-        answer["outcome"].clone()
-    }
-
-    async fn claim(&self, organization: Uuid, holder: Uuid) -> Value {
-        let claim = "select wpp_claim_refresh($1, $2, $3, 8000, 'old')";
-        self.outcome(claim, &[&organization, &self.id, &holder]).await
-    }
-
-    async fn save(&self, organization: Uuid, holder: Uuid) -> Value {
-        let save = "select wpp_save_token($1, $2, $3, 'key', 'new', 1000, 'old')";
-        self.outcome(save, &[&organization, &self.id, &holder]).await
-    }
-
-    async fn fail(&self, organization: Uuid, holder: Uuid) -> Value {
-        let fail = "select wpp_release_refresh($1, $2, $3, 'platform', 30000)";
-        self.outcome(fail, &[&organization, &self.id, &holder]).await
-    }
-
-    /// The number and its lease.
-    async fn all(&self) -> Value {
-        let all = "select jsonb_build_object('number', (select to_jsonb(i) from messenger_integrations i where id = $1),
-            'leases', (select jsonb_agg(l) from wpp_token_leases l))";
-        let Json(all) = self.sql.query_one(all, &[&self.id]).await.unwrap().get(0);
-        all
-    }
-
-    async fn set(&self, change: &str) {
-        let set = format!("update wpp_token_leases set {change}");
-        assert_eq!(self.sql.execute(&set, &[]).await.unwrap(), 1);
-    }
-}
-
-#[tokio::test]
-async fn another_organisation_has_no_such_number_and_another_holder_changes_nothing() {
-    let row = Row::new().await;
-    let (ours, theirs) = (row.organization, row.stack.organisation("other").await.unwrap().id);
-    let before = row.all().await;
-    assert_eq!(row.claim(theirs, HOLDER).await, "gone");
-    assert_eq!(row.all().await, before);
-
-    assert_eq!(row.claim(ours, HOLDER).await, "granted");
-    let before = row.all().await;
-    assert_eq!(row.claim(ours, STRANGER).await, "busy");
-    for (organization, holder, outcome) in [(theirs, HOLDER, "gone"), (ours, STRANGER, "moved")] {
-        assert_eq!(row.save(organization, holder).await, outcome);
-        assert_eq!(row.fail(organization, holder).await, outcome);
-        assert_eq!(row.all().await, before);
-    }
-
-    assert_eq!(row.fail(ours, HOLDER).await, "noted");
-    assert_eq!(row.claim(ours, STRANGER).await, "cooling");
-    assert_eq!(row.claim(ours, HOLDER).await, "granted");
-    assert_eq!(row.save(ours, HOLDER).await, "saved");
-    assert_eq!(row.claim(ours, STRANGER).await, "moved");
-}
-
-/// A clock that was an hour ahead, or an operator's `infinity`, does not keep a number from its token.
-#[tokio::test]
-async fn a_lease_or_a_pause_that_lies_more_than_a_minute_ahead_has_ended() {
-    let row = Row::new().await;
-    let ours = row.organization;
-    for (ahead, held, cooling) in [
-        ("now() + interval '58 seconds'", "busy", "cooling"),
-        ("now() + interval '61 seconds'", "granted", "granted"),
-        ("now() + interval '1 hour'", "granted", "granted"),
-        ("'infinity'", "granted", "granted"),
-        ("now()", "granted", "granted"),
-        ("'-infinity'", "granted", "granted"),
-    ] {
-        row.claim(ours, HOLDER).await;
-        row.set(&format!("holder = '{HOLDER}', held_until = {ahead}, retry_at = null")).await;
-        assert_eq!(row.claim(ours, STRANGER).await, held, "{ahead}");
-        row.set(&format!(
-            "holder = '{HOLDER}', held_until = now(), retry_at = {ahead}, failure = 'platform'"
-        ))
-        .await;
-        assert_eq!(row.claim(ours, STRANGER).await, cooling, "{ahead}");
-    }
-}
-
-/// Somebody has locked the row and does not go on: that costs two seconds, and not a connection for as long as a call takes.
-#[tokio::test]
-async fn a_row_that_an_idle_transaction_has_locked_is_waited_for_for_two_seconds() {
-    let row = Row::new().await;
-    let mut idle = row.stack.sql().await.unwrap();
-    let lock = idle.transaction().await.unwrap();
-    lock.execute("update messenger_integrations set name = name where id = $1", &[&row.id]).await.unwrap();
-    let attempts = [
-        "select wpp_claim_refresh($1, $2, $3, 8000, 'old')",
-        "select wpp_save_token($1, $2, $3, 'key', 'new', 1000, 'old')",
-        "select wpp_release_refresh($1, $2, $3, 'platform', 1000)",
-    ];
-    let codes = join_all(attempts.map(async |attempt| {
-        let sql = row.stack.sql().await.unwrap();
-        // Longer than the wait for the lock, and shorter than for ever.
-        sql.batch_execute("set statement_timeout = '20s'").await.unwrap();
-        let error = sql.query_one(attempt, &[&row.organization, &row.id, &HOLDER]).await.unwrap_err();
-        error.code().cloned()
-    }));
-    assert_eq!(codes.await, [(); 3].map(|()| Some(SqlState::LOCK_NOT_AVAILABLE)));
-    lock.commit().await.unwrap();
-    assert_eq!(row.claim(row.organization, HOLDER).await, "granted");
 }
 
 #[tokio::test]

@@ -3,5 +3,6 @@
 #![allow(clippy::unwrap_used, reason = "a test fails where it stands")]
 
 mod functions;
+mod leases;
 mod migrations;
 mod shapes;

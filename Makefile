@@ -6,6 +6,10 @@ CARGO_LAMBDA ?= cargo-lambda
 # Many tests wait for servers rather than for a processor.
 export RUST_TEST_THREADS ?= 4
 
+# Every test copies a database of its own. In memory, where there are some gigabytes of it, that is three times as fast.
+SCRATCH = $(shell [ "$$(df -k --output=avail /dev/shm 2>/dev/null | tail -1)" -gt 2000000 ] 2>/dev/null && \
+	echo /dev/shm || echo "$${TMPDIR:-/tmp}")
+
 .PHONY: dev test check properties walk build template tools clean
 
 dev: tools
@@ -16,7 +20,7 @@ dev: tools
 # is shown at the end of each.
 test: tools
 	cargo build
-	ulimit -S -n "$$(ulimit -H -n)" && cargo test --workspace -- --show-output
+	ulimit -S -n "$$(ulimit -H -n)" && TMPDIR=$(SCRATCH) cargo test --workspace -- --show-output
 
 # A migration that was released is never edited: SHA256SUMS knows each.
 check:

@@ -2,11 +2,9 @@
 //!
 //! `faults/table.md` says what is expected, for people and for the test alike. `FAULTS=print` prints the table as it is.
 
-#![allow(clippy::unwrap_used, reason = "a test fails where it stands")]
+pub mod cases;
 
-mod fault_cases;
-
-use fault_cases::{DATABASE, FAULTS, FaultCase, PLATFORM};
+use cases::{DATABASE, FAULTS, FaultCase, PLATFORM};
 use futures_util::future::join_all;
 use local::lambda::{Answer, Options};
 use local::test_app::TestApp;
@@ -31,6 +29,9 @@ async fn cell(app: &TestApp, endpoint: &'static str, name: &str) -> Cell {
     let answer = scene.meet(name, "an upstream's own words").await;
     let redirected = app.stack.platform.faults.count("unknown");
     assert_eq!(redirected, 0, "{endpoint}, {name}: a redirect was followed");
+    if answer.status != 200 {
+        assert_error(&answer);
+    }
     let cell = Cell { told: told(&answer), state: scene.state().await };
 
     scene.wait_out_leases().await;
@@ -38,6 +39,18 @@ async fn cell(app: &TestApp, endpoint: &'static str, name: &str) -> Cell {
     assert_eq!(healthy.status, 200, "{endpoint} after {name}: {healthy:?}");
     scene.assert_whole().await;
     cell
+}
+
+/// An error is no state, has a sentence, and tells the way on where repeating it does not help.
+fn assert_error(answer: &Answer) {
+    assert_eq!(answer.json["success"], false, "{answer:?}");
+    assert!(answer.json["error"].is_string(), "{answer:?}");
+    for field in ["status", "qr", "qrcode"] {
+        assert_eq!(answer.json.get(field), None, "{answer:?}");
+    }
+    if answer.status == 409 {
+        assert!(answer.json["hint"].as_str().unwrap().contains("connect it again"), "{answer:?}");
+    }
 }
 
 /// `503 platform_busy ↻ 1 s`: the status, the code, whether to try again, and when. A success has its own word.

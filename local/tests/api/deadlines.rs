@@ -1,7 +1,5 @@
 //! One deadline for a request, and limits on every call: whatever an upstream does, an answer of ours comes first.
 
-#![allow(clippy::unwrap_used, reason = "a test fails where it stands")]
-
 use local::clock::unix_ms;
 use local::events::Event;
 use local::fault_injector::{Fault, FaultInjector, Point};
@@ -88,6 +86,21 @@ async fn a_call_that_timed_out_is_not_made_again() {
         assert_eq!(app.poll_qr(&number.session).await.json["code"], "platform_timeout");
         assert_eq!(app.calls(), json!({"rpc/wpp_find_number": 1, "qr": 1}));
     }
+    app.stack.platform.faults.clear();
+
+    app.forget_calls();
+    let school = app.stack.organisation("school").await.unwrap();
+    app.stack.platform.faults.inject("create", Fault::SlowHeaders);
+    let created = app.post_as(&school, "wpp-create", json!({})).await;
+    assert_eq!(created.json["code"], "platform_timeout", "{created:?}");
+    assert_eq!(app.calls()["create"], 1);
+
+    // Nor does it take the time of the call that comes after it.
+    app.set_token_end(&number, -3600).await;
+    app.stack.supabase.faults.inject("rpc/wpp_save_token", Fault::SlowHeaders);
+    let answer = app.poll_qr(&number.session).await;
+    assert_eq!(answer.json["qr"], json!(app.stack.platform.qr_of(&number.session).unwrap()), "{answer:?}");
+    assert_eq!(app.calls()["rpc/wpp_save_token"], 1);
 }
 
 #[tokio::test]

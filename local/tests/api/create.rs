@@ -4,7 +4,6 @@ use serde_json::{Value, json};
 
 use local::events::Event;
 use local::lambda::{Answer, Options};
-use local::platform::StartAnswer;
 use local::test_app::{Number, TestApp};
 
 async fn create(app: &TestApp) -> Answer {
@@ -18,7 +17,8 @@ async fn settled(app: &TestApp) -> Number {
     number
 }
 
-fn masked(key: &str) -> Value {
+/// An API key as an answer shows it.
+pub fn masked(key: &str) -> Value {
     json!(format!("{}••••••{}", &key[..6], &key[key.len() - 4..]))
 }
 
@@ -115,38 +115,6 @@ async fn a_number_that_is_not_connected_is_started_again_and_shows_its_qr() {
     );
 }
 
-#[tokio::test]
-async fn a_start_that_brings_the_qr_or_a_linked_phone_needs_no_further_look() {
-    for (answer, looks) in [(StartAnswer::Qr, false), (StartAnswer::State, true)] {
-        let app = TestApp::start().await;
-        app.stack.platform.behave(|behavior| behavior.start_answer = answer);
-        assert_eq!(create(&app).await.json["status"], "qr_issued", "{answer:?}");
-        assert_eq!(app.calls().get("qr").is_some(), looks, "{answer:?}");
-    }
-    let app = TestApp::start().await;
-    create(&app).await;
-    let session = app.stack.platform.session_of(&app.school.id.to_string()).unwrap();
-    app.stack.platform.behave(|behavior| behavior.start_answer = StartAnswer::State);
-    app.stack.platform.set_status(&session, "connected").unwrap();
-    app.forget_calls();
-    assert_eq!(create(&app).await.json["status"], "connected");
-    assert_eq!(
-        app.calls(),
-        json!({"rpc/wpp_begin_creation": 1, "webhook": 1, "start": 1, "rpc/wpp_save_snapshot": 1})
-    );
-}
-
-#[tokio::test]
-async fn a_session_that_takes_its_time_is_looked_at_until_it_shows_its_qr() {
-    let app = TestApp::start().await;
-    // A look at the status and one at the QR, at a time.
-    app.stack.platform.behave(|behavior| behavior.looks_until_qr = 2);
-    let answer = create(&app).await;
-    assert_eq!(answer.json["status"], "qr_issued", "{answer:?}");
-    let calls = app.calls();
-    assert_eq!((&calls["start"], &calls["status"], &calls["qr"]), (&json!(1), &json!(2), &json!(2)));
-}
-
 /// The original kept the request for 30 s and registered no webhook.
 #[tokio::test]
 async fn a_session_that_shows_no_qr_in_time_is_starting_and_has_its_webhook() {
@@ -194,28 +162,6 @@ async fn a_key_that_is_not_active_in_time_is_starting_and_the_first_poll_after_h
 }
 
 #[tokio::test]
-async fn a_recreation_gives_the_row_new_credentials_and_keeps_the_rest_of_it() {
-    let app = TestApp::start().await;
-    let number = settled(&app).await;
-    app.merge(&number, json!({"greeting": "hello"})).await;
-    let before = app.settings(&number).await;
-    app.stack.platform.revoke_key(&number.key);
-    let answer = app.post("wpp-create", json!({"force_recreate": true})).await;
-    assert_eq!(answer.json["status"], "qr_issued", "{answer:?}");
-
-    let after = app.settings(&number).await;
-    let key = app.stack.platform.key_of(before["wppSubOrgId"].as_str().unwrap()).unwrap();
-    assert_ne!(key, number.key);
-    assert_eq!(after["wppApiKey"], json!(key));
-    assert_eq!(answer.json["apiKey"], masked(&key));
-    assert_ne!(after["wppJwtToken"], before["wppJwtToken"]);
-    assert_eq!(after["greeting"], "hello");
-    assert_eq!(app.numbers().await.len(), 1);
-    assert_eq!((app.calls()["create"].clone(), app.calls()["token"].clone()), (json!(1), json!(1)));
-    assert_eq!(app.poll_qr(&number.session).await.json["qr"], answer.json["qrcode"]);
-}
-
-#[tokio::test]
 async fn a_further_number_has_an_id_of_its_own_and_is_primary_only_where_there_is_none() {
     let app = TestApp::start().await;
     let (first, second) = (app.number().await, app.number().await);
@@ -246,16 +192,6 @@ async fn an_organisation_with_two_numbers_is_answered_for_its_primary() {
     assert_eq!(answer.json["session"], json!(second.session), "{answer:?}");
     assert_eq!((app.numbers().await.len(), app.stack.platform.clients()), (2, 2));
     assert_eq!(app.calls().get("create"), None);
-}
-
-#[tokio::test]
-async fn a_request_that_contradicts_itself_is_refused_before_anything_is_asked() {
-    let app = TestApp::start().await;
-    for body in [json!({"force_recreate": true, "add_new": true}), json!({"add_new": "yes"}), json!([])] {
-        let answer = app.post("wpp-create", body).await;
-        assert_eq!((answer.status, &answer.json["code"]), (400, &json!("invalid_request")), "{answer:?}");
-    }
-    assert_eq!(app.calls(), json!({}));
 }
 
 #[tokio::test]

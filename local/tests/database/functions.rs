@@ -1,10 +1,10 @@
 //! The SQL functions, asked directly: what each answers, whose rows it touches, and what a wrong clock does to it.
 
-#![allow(clippy::unwrap_used, reason = "a test fails where it stands")]
-
+use futures_util::future::join_all;
 use local::postgres::{Postgres, Storage};
 use serde_json::{Value, json};
 use tokio_postgres::Client;
+use tokio_postgres::error::SqlState;
 use tokio_postgres::types::{Json, ToSql};
 use uuid::Uuid;
 
@@ -489,27 +489,43 @@ async fn the_mark_moves_from_a_number_that_was_never_linked_only_to_one_that_is(
     assert_eq!(database.primaries().await, [second]);
 }
 
+/// Somebody has locked the rows and does not go on: that costs two seconds, and not a connection for as long as a call takes.
 #[tokio::test]
-async fn a_row_that_somebody_holds_costs_two_seconds_or_nothing() {
+async fn rows_that_somebody_has_locked_are_waited_for_for_two_seconds_or_not_at_all() {
     let database = Database::start().await;
     let number = database.number("ensure", "key", "1").await;
     let begun = database.begin(Begin { mode: "force_recreate", ..Begin::default() }).await;
-    let blocker = database.postgres.connect().await.unwrap();
-    let hold =
-        "begin; select from messenger_integrations for update; select from whatsapp_sessions for update";
-    blocker.batch_execute(hold).await.unwrap();
-    let save = "select wpp_save_credentials($1, $2, $3, 'key', '1')";
-    let refused = database.sql.query(save, &[&database.organisation, &id(&begun["creation"]), &ME]).await;
-    assert_eq!(refused.unwrap_err().code().unwrap().code(), "55P03");
-    let begin = "select wpp_begin_creation($1, 'ensure', $2, 1000)";
-    let refused = database.sql.query(begin, &[&database.user, &ME]).await;
-    assert_eq!(refused.unwrap_err().code().unwrap().code(), "55P03");
+    let mut blocker = database.postgres.connect().await.unwrap();
+    let lock = blocker.transaction().await.unwrap();
+    let all = "select from messenger_integrations for update; select from whatsapp_sessions for update";
+    lock.batch_execute(all).await.unwrap();
+    let (user, organisation, creation) = (database.user, database.organisation, id(&begun["creation"]));
+    let attempts = [
+        format!("wpp_begin_creation('{user}', 'ensure', '{ME}', 1000)"),
+        format!("wpp_save_credentials('{organisation}', '{creation}', '{ME}', 'key', '1')"),
+        format!("wpp_claim_refresh('{organisation}', '{number}', '{ME}', 8000, 'old')"),
+        format!("wpp_save_token('{organisation}', '{number}', '{ME}', 'key', 'new', 1000, 'old')"),
+        format!("wpp_release_refresh('{organisation}', '{number}', '{ME}', 'platform', 1000)"),
+    ];
+    let refused = join_all(attempts.iter().map(async |attempt| {
+        let sql = database.postgres.connect().await.unwrap();
+        // Longer than the wait for the lock, and shorter than for ever.
+        sql.batch_execute("set statement_timeout = '20s'").await.unwrap();
+        let error = sql.query_one(&format!("select {attempt}"), &[]).await.unwrap_err();
+        error.code().cloned()
+    }));
+    assert_eq!(refused.await, [(); 5].map(|()| Some(SqlState::LOCK_NOT_AVAILABLE)));
     // The mark of the primary can wait for the next time.
     database
         .run("update wpp_numbers set first_connected_at = null where integration_id = $1", &[&number])
         .await;
     let mirror = database.remember(database.organisation, "1", "connected", database.now().await, None).await;
     assert_eq!(mirror["status"], "connected");
+
+    lock.commit().await.unwrap();
+    let claim = "wpp_claim_refresh($1, $2, $3, 8000, null)";
+    let claim = database.value(claim, &[&organisation, &number, &ME]).await;
+    assert_eq!(claim["outcome"], "granted");
 }
 
 #[tokio::test]

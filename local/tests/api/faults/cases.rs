@@ -1,7 +1,5 @@
 //! A request for each upstream endpoint that needs just this one, with what it leaves in the database.
 
-#![allow(dead_code, reason = "not every test needs all of it")]
-
 use local::events::Event;
 use local::fault_injector::{Fault, FaultInjector, Point};
 use local::lambda::Answer;

@@ -1,8 +1,6 @@
 //! The migrations and the functions on databases of other people's making: in one shape everything works, from the first
 //! QR to the second link; in another nothing is begun, and one sentence says what is wrong with it.
 
-#![allow(clippy::unwrap_used, reason = "a test fails where it stands")]
-
 use std::sync::Arc;
 
 use local::lambda::Answer;

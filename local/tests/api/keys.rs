@@ -1,7 +1,5 @@
 //! The keys of a Supabase project, old and new: the function's own, and those that verify its callers.
 
-#![allow(clippy::unwrap_used, reason = "a test fails where it stands")]
-
 use local::events::Event;
 use local::fault_injector::Fault;
 use local::lambda::{Sandbox, binary};

@@ -1,7 +1,5 @@
 //! A key that the platform refuses: what heals by itself, what a person has to ask for, and for which number.
 
-#![allow(clippy::unwrap_used, reason = "a test fails where it stands")]
-
 use serde_json::{Value, json};
 
 use local::events::Event;
@@ -102,8 +100,6 @@ async fn a_number_is_named_in_three_ways_and_only_one_of_the_organisations_own()
             );
         }
     }
-    let wrong = create(&app, json!({"add_new": true, "session": second.session})).await;
-    assert_eq!((wrong.status, &wrong.json["code"]), (400, &json!("invalid_request")), "{wrong:?}");
     assert_eq!(app.stack.platform.clients(), 2);
 }
 

@@ -1,7 +1,5 @@
 //! `wpp-status` and `whatsapp_sessions`, where the rest of the product reads what was last seen.
 
-#![allow(clippy::unwrap_used, reason = "a test fails where it stands")]
-
 use serde_json::{Value, json};
 use std::time::Duration;
 

@@ -1,8 +1,6 @@
 //! `wpp-create` against trouble after the platform's answer, and `force_recreate`: the working number stands until
 //! there is a better one.
 
-#![allow(clippy::unwrap_used, reason = "a test fails where it stands")]
-
 use serde_json::{Value, json};
 
 use local::events::Event;
@@ -12,7 +10,7 @@ use local::lambda::Options;
 use local::platform::RepeatedCreate;
 use local::test_app::{Number, TestApp};
 
-const MANNERS: [RepeatedCreate; 2] = [RepeatedCreate::SameKey, RepeatedCreate::NewKey];
+use crate::create::masked;
 
 /// A number of some age: its key has long been active, so a refusal means something.
 async fn settled_number(app: &TestApp) -> Number {
@@ -30,7 +28,7 @@ async fn recreate(app: &TestApp) -> Value {
 #[tokio::test]
 async fn a_save_that_fails_after_the_platforms_create_is_a_503_and_the_repetition_brings_the_same_key() {
     let app = TestApp::start().await;
-    for (manner, fault) in [
+    for (repeated_create, fault) in [
         (RepeatedCreate::SameKey, Fault::status(503)),
         (RepeatedCreate::SameKey, Fault::LostAnswer),
         (RepeatedCreate::SameKey, Fault::Drop),
@@ -39,7 +37,7 @@ async fn a_save_that_fails_after_the_platforms_create_is_a_503_and_the_repetitio
         (RepeatedCreate::NewKey, Fault::Drop),
     ] {
         for body in [json!({}), json!({"add_new": true})] {
-            app.stack.platform.behave(|behavior| behavior.repeated_create = manner);
+            app.stack.platform.behave(|behavior| behavior.repeated_create = repeated_create);
             let school = app.stack.organisation("unsaved").await.unwrap();
             let clients = app.stack.platform.clients();
             app.stack.supabase.faults.inject("rpc/wpp_save_credentials", fault.clone());
@@ -66,23 +64,36 @@ async fn a_save_that_fails_after_the_platforms_create_is_a_503_and_the_repetitio
 
 #[tokio::test]
 async fn recreating_keeps_the_row_and_what_others_wrote_in_it_and_ends_with_the_platforms_key() {
-    for manner in MANNERS {
+    // A platform that gives a live key again gives another for a dead one.
+    for (repeated_create, is_dead, is_same) in [
+        (RepeatedCreate::SameKey, false, true),
+        (RepeatedCreate::NewKey, false, false),
+        (RepeatedCreate::SameKey, true, false),
+    ] {
         let app = TestApp::start().await;
         let number = settled_number(&app).await;
         app.merge(&number, json!({"greeting": {"de": "Hallo"}})).await;
         let before = app.settings(&number).await;
-        app.stack.platform.behave(|behavior| behavior.repeated_create = manner);
+        app.stack.platform.behave(|behavior| behavior.repeated_create = repeated_create);
+        if is_dead {
+            app.stack.platform.revoke_key(&number.key);
+        }
 
         let answer = recreate(&app).await;
+        let calls = app.calls();
         assert_eq!(answer["session"], json!(number.session));
         let after = app.settings(&number).await;
         let key = app.stack.platform.key_of(before["wppSubOrgId"].as_str().unwrap()).unwrap();
         assert_eq!(after["wppApiKey"], json!(key));
-        assert_eq!(key == number.key, manner == RepeatedCreate::SameKey);
+        assert_eq!(key == number.key, is_same);
+        assert_eq!(answer["apiKey"], masked(&key));
+        assert_eq!((&calls["create"], &calls["token"]), (&json!(1), &json!(1)));
+        assert_eq!(app.numbers().await.len(), 1);
         assert_eq!(after["wppSubOrgId"], before["wppSubOrgId"]);
         assert_eq!(after["greeting"], before["greeting"]);
-        assert_eq!(after["wppJwtToken"] == before["wppJwtToken"], manner == RepeatedCreate::SameKey);
-        assert_eq!(app.poll_qr(&number.session).await.status, 200);
+        assert_eq!(after["wppJwtToken"] == before["wppJwtToken"], is_same);
+        let poll = app.poll_qr(&number.session).await;
+        assert_eq!((poll.status, &poll.json["qr"]), (200, &answer["qrcode"]), "{poll:?}");
     }
 }
 
@@ -169,4 +180,21 @@ async fn a_recreation_repeated_with_its_idempotency_key_makes_one_new_key() {
     let twice = app.invoke("wpp-create", event).await;
     assert_eq!(once.json["apiKey"], twice.json["apiKey"]);
     assert_eq!(app.stack.platform.create_calls(), before + 1);
+}
+
+/// The original was left with a dead key.
+#[tokio::test]
+async fn a_recreation_that_could_not_be_saved_is_finished_by_repeating_it() {
+    let app = TestApp::start().await;
+    let number = app.number().await;
+    app.stack.platform.behave(|behavior| behavior.repeated_create = RepeatedCreate::NewKey);
+    app.stack.supabase.faults.inject_times("rpc/wpp_save_credentials", 1, Fault::status(500));
+    let recreate = async || app.post("wpp-create", json!({"force_recreate": true})).await;
+    assert_eq!(recreate().await.status, 503);
+    let answer = recreate().await;
+    assert_eq!(answer.json["status"], "qr_issued", "{answer:?}");
+    let settings = app.settings(&number).await;
+    let key = app.stack.platform.key_of(settings["wppSubOrgId"].as_str().unwrap());
+    assert_eq!(settings["wppApiKey"], json!(key));
+    assert_eq!(app.numbers().await.len(), 1);
 }

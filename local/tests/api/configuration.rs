@@ -1,7 +1,5 @@
 //! What a function does with an environment that makes no sense.
 
-#![allow(clippy::unwrap_used, reason = "a test fails where it stands")]
-
 use local::lambda::{Sandbox, binary};
 use local::users::Keys;
 

@@ -1,7 +1,5 @@
 //! A number that is stuck is recognised, and the answer says what to do.
 
-#![allow(clippy::unwrap_used, reason = "a test fails where it stands")]
-
 use serde_json::{Value, json};
 
 use local::fault_injector::Fault;

@@ -1,7 +1,5 @@
 //! What comes in: everything is checked at the door, and a refusal has touched nothing.
 
-#![allow(clippy::unwrap_used, reason = "a test fails where it stands")]
-
 use local::events::Event;
 use local::lambda::Answer;
 use local::test_app::TestApp;
@@ -59,6 +57,10 @@ async fn a_body_must_be_called_json_or_nothing_at_all() {
         &[],
     ] {
         assert_eq!(app.invoke("wpp-status", post(taken)).await.status, 200, "{taken:?}");
+    }
+    let none = Event::post("wpp-status").bearer(&app.school.token);
+    for event in [none.clone(), none.json(&Value::Null)] {
+        assert_eq!(app.invoke("wpp-status", event.v2()).await.status, 200);
     }
 }
 
@@ -354,4 +356,17 @@ async fn an_event_that_is_no_request_is_refused_in_our_own_words() {
     broken["isBase64Encoded"] = json!(true);
     let answer = app.invoke("wpp-status", broken).await;
     assert_refused(&app, &answer, 400, "invalid_json", "broken base64");
+}
+
+#[tokio::test]
+async fn a_creation_that_contradicts_itself_is_refused() {
+    let app = TestApp::start().await;
+    for body in [
+        json!({"force_recreate": true, "add_new": true}),
+        json!({"add_new": true, "session": "0000000000004"}),
+        json!({"add_new": true, "integration_id": Uuid::new_v4()}),
+    ] {
+        let answer = app.post("wpp-create", body.clone()).await;
+        assert_refused(&app, &answer, 400, "invalid_request", &body.to_string());
+    }
 }

@@ -1,7 +1,5 @@
 //! `wpp-create`, killed at every point where it has something in hand: the next call finishes what was begun.
 
-#![allow(clippy::unwrap_used, reason = "a test fails where it stands")]
-
 use std::fmt::Write as _;
 
 use serde_json::{Value, json};

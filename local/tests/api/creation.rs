@@ -1,7 +1,5 @@
 //! `wpp-create`: one number for one intention, whoever asks at once.
 
-#![allow(clippy::unwrap_used, reason = "a test fails where it stands")]
-
 use std::collections::BTreeSet;
 
 use futures_util::future::join_all;
@@ -63,7 +61,8 @@ async fn twenty_processes_that_create_at_once_make_one_number_and_answer_alike()
     assert_eq!(sessions(&answers).len(), 1, "{answers:?}");
     let keys: BTreeSet<_> = answers.iter().map(|answer| answer.json["apiKey"].to_string()).collect();
     assert_eq!(keys.len(), 1, "{answers:?}");
-    assert_eq!(app.stack.platform.create_calls(), 1);
+    assert_eq!((app.stack.platform.create_calls(), app.stack.platform.clients()), (1, 1));
+    assert_eq!(app.poll_qr(answers[0].json["session"].as_str().unwrap()).await.status, 200);
     assert_eq!(rows(&app, &app.school).await, (1, 1, 1));
 }
 
@@ -297,4 +296,22 @@ async fn a_second_primary_of_a_siblings_is_taken_and_the_oldest_is_the_one_that_
         "update messenger_integrations set created_at = created_at + interval '1 hour' where id = $1";
     app.sql.execute(younger, &[&first.id]).await.unwrap();
     assert_eq!(meant().await, json!(second.session));
+}
+
+/// The original, or the runtime below it, sent the request again and got a second row or client.
+#[tokio::test]
+async fn an_answer_lost_on_its_way_makes_nothing_twice() {
+    let app = TestApp::start().await;
+    for endpoint in ["rpc/wpp_begin_creation", "rpc/wpp_save_credentials", "create"] {
+        let school = app.stack.organisation(endpoint).await.unwrap();
+        let clients = app.stack.platform.clients();
+        app.forget_calls();
+        app.stack.supabase.faults.inject_times(endpoint, 1, Fault::LostAnswer);
+        app.stack.platform.faults.inject_times(endpoint, 1, Fault::LostAnswer);
+        let answer = app.post_as(&school, "wpp-create", json!({})).await;
+        assert_eq!(answer.json["status"], "qr_issued", "{endpoint}: {answer:?}");
+        assert_eq!(app.calls()[endpoint], 2, "{endpoint}");
+        assert_eq!(app.stack.platform.clients(), clients + 1, "{endpoint}");
+        assert_eq!(rows(&app, &school).await, (1, 1, 1), "{endpoint}");
+    }
 }

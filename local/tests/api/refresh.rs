@@ -1,7 +1,5 @@
 //! What a request meets on the way to a new token, told by the functions' answers and by the calls that they made.
 
-#![allow(clippy::unwrap_used, reason = "a test fails where it stands")]
-
 use std::collections::BTreeMap;
 
 use local::clock;
@@ -122,10 +120,14 @@ async fn a_refresh_costs_three_calls_and_a_rejected_token_its_own() {
 async fn a_rejected_token_is_replaced_once_and_then_the_answer_is_an_error() {
     let app = TestApp::start().await;
     let number = number(&app).await;
+    let old = app.settings(&number).await["wppJwtToken"].clone();
     app.stack.platform.forget_tokens();
     assert_eq!(served(&app, &number).await, 1);
     let expected = json!({"rpc/wpp_find_number": 1, "rpc/wpp_claim_refresh": 1, "rpc/wpp_save_token": 1, "token": 1, "qr": 2});
     assert_eq!(app.calls(), expected);
+    assert_ne!(app.settings(&number).await["wppJwtToken"], old);
+    assert_eq!(served(&app, &number).await, 0);
+    assert_eq!(app.calls(), json!({"rpc/wpp_find_number": 1, "qr": 1}));
 
     app.stack.platform.faults.inject("qr", Fault::status(401));
     assert_eq!(refused(&app, &number, 502, "token_rejected").await, 1);

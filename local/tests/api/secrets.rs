@@ -1,12 +1,8 @@
 //! No secret leaves: every endpoint is driven through success and through every trouble, and all that came out is searched.
 
-#![allow(clippy::unwrap_used, reason = "a test fails where it stands")]
-
-mod fault_cases;
-
 use std::collections::BTreeMap;
 
-use fault_cases::{DATABASE, FAULTS, FaultCase, PLATFORM};
+use futures_util::future::join_all;
 use local::events::Event;
 use local::fault_injector::Fault;
 use local::lambda::{Answer, Options};
@@ -14,6 +10,8 @@ use local::test_app::TestApp;
 use local::users::Signing;
 use serde_json::{Value, json};
 use tokio_postgres::types::Json;
+
+use crate::faults::cases::{DATABASE, FAULTS, FaultCase, PLATFORM};
 
 /// In every body that an upstream refuses with.
 const UPSTREAM: &str = "canary-of-an-upstream";
@@ -65,9 +63,11 @@ impl Secrets {
         }
     }
 
+    /// The start of a secret would be too much already.
     fn assert_none_in(&self, place: &str, text: &str) {
         for (secret, what) in &self.0 {
-            assert!(!text.contains(secret.as_str()), "{place} holds {what} ({secret}):\n{text}");
+            let secret = &secret[..secret.len().min(16)];
+            assert!(!text.contains(secret), "{place} holds {what} ({secret}):\n{text}");
         }
     }
 }
@@ -184,24 +184,28 @@ impl Search {
 }
 
 /// With everything logged that can be: what is not there then is not there at a higher level either.
-async fn search(endpoints: [&'static str; 6], format: &str) {
+async fn search(endpoints: &[&'static str], format: &str) {
     let everything =
         [("RUST_LOG", "trace"), ("AWS_LAMBDA_LOG_LEVEL", "TRACE"), ("AWS_LAMBDA_LOG_FORMAT", format)];
-    let mut search = Search::begin(&everything).await;
-    for endpoint in endpoints {
-        search.drive(endpoint).await;
-    }
-    search.drive_keys().await;
-    search.send_wrongly().await;
-    search.end().await;
+    // Two at once: most of the time is spent waiting for what is slow.
+    join_all(endpoints.chunks(3).map(async |endpoints| {
+        let mut search = Search::begin(&everything).await;
+        for endpoint in endpoints {
+            search.drive(endpoint).await;
+        }
+        search.drive_keys().await;
+        search.send_wrongly().await;
+        search.end().await;
+    }))
+    .await;
 }
 
 #[tokio::test]
 async fn no_secret_leaves_whatever_the_platform_does() {
-    search(PLATFORM, "Text").await;
+    search(&PLATFORM, "Text").await;
 }
 
 #[tokio::test]
 async fn no_secret_leaves_whatever_the_database_does() {
-    search(DATABASE, "JSON").await;
+    search(&DATABASE, "JSON").await;
 }

@@ -1,7 +1,5 @@
 //! CORS on every answer: a page that may call reads even a failure, and one that may not reads nothing.
 
-#![allow(clippy::unwrap_used, reason = "a test fails where it stands")]
-
 use local::clock::unix_ms;
 use local::events::Event;
 use local::fault_injector::Fault;

@@ -1,0 +1,26 @@
+//! The three functions as a caller meets them: each test starts a stack of its own and sends events of API Gateway.
+
+#![allow(clippy::unwrap_used, reason = "a test fails where it stands")]
+
+mod configuration;
+mod cors;
+mod crashes;
+mod create;
+mod creation;
+mod crowd;
+mod deadlines;
+mod edge;
+mod failures;
+mod faults;
+mod heal;
+mod hints;
+mod keys;
+mod linking;
+mod qr;
+mod recreate;
+mod refresh;
+mod secrets;
+mod snapshot;
+mod status;
+mod tenancy;
+mod token;

@@ -1,0 +1,160 @@
+//! A token's life, told with the platform client itself (`now` is an argument, so an hour passes in no time).
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use serde_json::{Value, json};
+use shared::App;
+use shared::config::Config;
+use shared::deadline::Deadline;
+use shared::error::Error;
+use shared::platform::Status;
+use shared::store::{self, NumberSelector};
+use shared::token::Token;
+use shared::token::client::Client;
+
+use local::fault_injector::Fault;
+use local::test_app::{Number, TestApp, environment};
+
+fn deadline() -> Deadline {
+    Deadline::within(Duration::from_secs(20))
+}
+
+/// A number whose row is read anew for every request, as a function does.
+struct Story {
+    app: TestApp,
+    number: Number,
+    sandbox: App,
+}
+
+impl Story {
+    async fn begin() -> Self {
+        let app = TestApp::start().await;
+        let number = app.number().await;
+        // A key this old is not one that may still become active.
+        app.settle_keys().await;
+        app.end_waits(&number).await;
+        let env: BTreeMap<_, _> = environment(&app.stack, &[]).into_iter().collect();
+        let sandbox = App::new(Config::read(|name| env.get(name).cloned(), &[]).unwrap()).unwrap();
+        Self { app, number, sandbox }
+    }
+
+    async fn row(&self) -> store::Number {
+        let selector = NumberSelector { session: Some(self.number.session.clone()), integration_id: None };
+        let found = self.sandbox.store.find(self.app.school.user, &selector, deadline()).await.unwrap();
+        found.number.unwrap()
+    }
+
+    async fn stored(&self) -> Token {
+        self.row().await.settings.token().unwrap()
+    }
+
+    /// A request when the stored token has `left` seconds to live; with the calls that it made to the platform and for
+    /// the lease.
+    async fn ask(&self, left: u64) -> (Result<Status, Error>, Value) {
+        let number = self.row().await;
+        let now = number.settings.token().unwrap().expires_at.minus(Duration::from_secs(left));
+        self.app.forget_calls();
+        let mut client = Client::of_number(&self.sandbox, &number, now).unwrap();
+        let platform = &self.sandbox.platform;
+        let status = client.call(deadline(), |auth| async move {
+            platform.status(&auth.session, &auth.jwt, deadline()).await
+        });
+        (status.await, self.app.calls())
+    }
+
+    async fn serves(&self, left: u64, calls: Value) {
+        let (answer, made) = self.ask(left).await;
+        assert!(answer.is_ok(), "{answer:?}");
+        assert_eq!(made, calls);
+    }
+
+    async fn refuses(&self, left: u64, code: &str, calls: Value) {
+        let (answer, made) = self.ask(left).await;
+        assert_eq!(answer.unwrap_err().response().code, code);
+        assert_eq!(made, calls);
+    }
+
+    /// Makes the lease, or the pause after a failure, last for as long as the test takes.
+    async fn lengthen(&self, what: &str) {
+        let longer =
+            format!("update wpp_token_leases set {what} = now() + interval '59 s' where {what} is not null");
+        assert_eq!(self.app.sql.execute(&longer, &[]).await.unwrap(), 1);
+    }
+}
+
+#[tokio::test]
+async fn the_whole_life_of_a_token() {
+    let story = Story::begin().await;
+    let (platform, first) = (&story.app.stack.platform, story.stored().await);
+
+    // Fresh.
+    story.serves(3600, json!({"status": 1})).await;
+    story.serves(61, json!({"status": 1})).await;
+
+    // Due, and the refresh fails: the old token serves. Until the short lease has ended by itself, nobody tries again.
+    platform.faults.inject("token", Fault::status(500));
+    story.serves(60, json!({"status": 1, "token": 1, "rpc/wpp_claim_refresh": 1})).await;
+    story.lengthen("held_until").await;
+    story.serves(6, json!({"status": 1, "rpc/wpp_claim_refresh": 1})).await;
+    assert_eq!(story.stored().await, first);
+
+    // Expired: the platform is not even asked with it. Whoever comes right after a failure hears of that.
+    story.app.end_waits(&story.number).await;
+    let failed = json!({"token": 1, "rpc/wpp_claim_refresh": 1, "rpc/wpp_release_refresh": 1});
+    story.refuses(5, "platform_unavailable", failed).await;
+    story.lengthen("retry_at").await;
+    story.refuses(5, "platform_unavailable", json!({"rpc/wpp_claim_refresh": 1})).await;
+    // One that is due serves all the same.
+    story.serves(6, json!({"status": 1, "rpc/wpp_claim_refresh": 1})).await;
+
+    // Refreshed, while it is due and when it has expired.
+    platform.faults.clear();
+    let refreshed = json!({"token": 1, "status": 1, "rpc/wpp_claim_refresh": 1, "rpc/wpp_save_token": 1});
+    for left in [60, 5] {
+        let before = story.stored().await;
+        story.app.end_waits(&story.number).await;
+        story.serves(left, refreshed.clone()).await;
+        assert_ne!(story.stored().await.jwt, before.jwt);
+        story.serves(3600, json!({"status": 1})).await;
+    }
+
+    // Rejected while it is fresh or due, and healed.
+    for (left, calls) in [
+        (3600, json!({"token": 1, "status": 2, "rpc/wpp_claim_refresh": 1, "rpc/wpp_save_token": 1})),
+        (60, refreshed),
+    ] {
+        let before = story.stored().await;
+        platform.forget_tokens();
+        story.serves(left, calls).await;
+        assert_ne!(story.stored().await.jwt, before.jwt);
+        story.serves(3600, json!({"status": 1})).await;
+    }
+
+    // The key is dead: its last token serves as long as the platform takes it.
+    platform.revoke_key(&story.number.key);
+    story.serves(3600, json!({"status": 1})).await;
+    platform.forget_tokens();
+    let dead = json!({"token": 1, "status": 1, "rpc/wpp_claim_refresh": 1, "rpc/wpp_release_refresh": 1});
+    story.refuses(3600, "api_key_rejected", dead).await;
+    story.refuses(3600, "api_key_rejected", json!({"status": 1, "rpc/wpp_claim_refresh": 1})).await;
+}
+
+#[tokio::test]
+async fn a_locked_row_is_a_503_where_a_token_is_needed_and_nothing_where_it_is_due() {
+    let app = TestApp::start().await;
+    let number = app.number().await;
+    app.end_waits(&number).await;
+    for (end_s, status, code) in [(3 * 24 * 3600, 200, Value::Null), (-1, 503, json!("database_unavailable"))]
+    {
+        app.set_token_end(&number, end_s).await;
+        let mut idle = app.stack.sql().await.unwrap();
+        let lock = idle.transaction().await.unwrap();
+        lock.execute("update messenger_integrations set name = name where id = $1", &[&number.id])
+            .await
+            .unwrap();
+        let answer = app.poll_qr(&number.session).await;
+        assert_eq!((answer.status, &answer.json["code"]), (status, &code), "{answer:?}");
+        lock.commit().await.unwrap();
+    }
+}

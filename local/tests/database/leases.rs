@@ -1,0 +1,130 @@
+//! The SQL of a token's refresh, asked directly: who may fetch a token, and whose token is saved.
+
+use local::postgres::{Postgres, Storage};
+use serde_json::Value;
+use tokio_postgres::types::{Json, ToSql};
+use uuid::Uuid;
+
+/// A number in the database alone, with the token `old`.
+struct Row {
+    _postgres: Postgres,
+    sql: tokio_postgres::Client,
+    organization: Uuid,
+    id: Uuid,
+}
+
+const HOLDER: Uuid = Uuid::from_u128(1);
+const STRANGER: Uuid = Uuid::from_u128(2);
+
+async fn organisation(sql: &tokio_postgres::Client) -> Uuid {
+    let make = "insert into organizations (name) values ('one') returning id";
+    sql.query_one(make, &[]).await.unwrap().get(0)
+}
+
+impl Row {
+    async fn new() -> Self {
+        let postgres = Postgres::start(0, &Storage::Temporary).await.unwrap();
+        let sql = postgres.connect().await.unwrap();
+        let organization = organisation(&sql).await;
+        let make = r#"insert into messenger_integrations (organization_id, messenger_type, provider, settings)
+            values ($1, 'whatsapp', 'wpp', '{"wppApiKey": "key", "wppJwtToken": "old"}') returning id"#;
+        let id = sql.query_one(make, &[&organization]).await.unwrap().get(0);
+        Self { _postgres: postgres, sql, organization, id }
+    }
+
+    async fn outcome(&self, query: &str, with: &[&(dyn ToSql + Sync)]) -> Value {
+        let Json(answer): Json<Value> = self.sql.query_one(query, with).await.unwrap().get(0);
+        assert!(answer["now_ms"].as_i64() > Some(1_700_000_000_000), "{answer}");
+        answer["outcome"].clone()
+    }
+
+    async fn claim(&self, organization: Uuid, holder: Uuid) -> Value {
+        let claim = "select wpp_claim_refresh($1, $2, $3, 8000, 'old')";
+        self.outcome(claim, &[&organization, &self.id, &holder]).await
+    }
+
+    async fn save(&self, organization: Uuid, holder: Uuid) -> Value {
+        let save = "select wpp_save_token($1, $2, $3, 'key', 'new', 1000, 'old')";
+        self.outcome(save, &[&organization, &self.id, &holder]).await
+    }
+
+    async fn fail(&self, organization: Uuid, holder: Uuid) -> Value {
+        let fail = "select wpp_release_refresh($1, $2, $3, 'platform', 30000)";
+        self.outcome(fail, &[&organization, &self.id, &holder]).await
+    }
+
+    /// The number and its lease.
+    async fn all(&self) -> Value {
+        let all = "select jsonb_build_object('number', (select to_jsonb(i) from messenger_integrations i where id = $1),
+            'leases', (select jsonb_agg(l) from wpp_token_leases l))";
+        let Json(all) = self.sql.query_one(all, &[&self.id]).await.unwrap().get(0);
+        all
+    }
+
+    async fn set(&self, change: &str) {
+        let set = format!("update wpp_token_leases set {change}");
+        assert_eq!(self.sql.execute(&set, &[]).await.unwrap(), 1);
+    }
+}
+
+#[tokio::test]
+async fn another_organisation_has_no_such_number_and_another_holder_changes_nothing() {
+    let row = Row::new().await;
+    let (ours, theirs) = (row.organization, organisation(&row.sql).await);
+    let before = row.all().await;
+    assert_eq!(row.claim(theirs, HOLDER).await, "gone");
+    assert_eq!(row.all().await, before);
+
+    assert_eq!(row.claim(ours, HOLDER).await, "granted");
+    let before = row.all().await;
+    assert_eq!(row.claim(ours, STRANGER).await, "busy");
+    for (organization, holder, outcome) in [(theirs, HOLDER, "gone"), (ours, STRANGER, "moved")] {
+        assert_eq!(row.save(organization, holder).await, outcome);
+        assert_eq!(row.fail(organization, holder).await, outcome);
+        assert_eq!(row.all().await, before);
+    }
+
+    assert_eq!(row.fail(ours, HOLDER).await, "noted");
+    assert_eq!(row.claim(ours, STRANGER).await, "cooling");
+    assert_eq!(row.claim(ours, HOLDER).await, "granted");
+    assert_eq!(row.save(ours, HOLDER).await, "saved");
+    assert_eq!(row.claim(ours, STRANGER).await, "moved");
+}
+
+/// A clock that was an hour ahead, or an operator's `infinity`, does not keep a number from its token.
+#[tokio::test]
+async fn a_lease_lasts_for_as_long_as_it_is_asked_for() {
+    let row = Row::new().await;
+    for lease_ms in [50_000, 20_000] {
+        let claim = "select wpp_claim_refresh($1, $2, $3, $4, 'old')";
+        row.outcome(claim, &[&row.organization, &row.id, &HOLDER, &lease_ms]).await;
+        let busy = "select wpp_claim_refresh($1, $2, $3, 8000, 'old')";
+        let busy = row.sql.query_one(busy, &[&row.organization, &row.id, &STRANGER]).await.unwrap();
+        let Json(busy): Json<Value> = busy.get(0);
+        let wait_ms = busy["wait_ms"].as_i64().unwrap();
+        assert!((i64::from(lease_ms) - 10_000..=i64::from(lease_ms)).contains(&wait_ms), "{busy}");
+    }
+}
+
+#[tokio::test]
+async fn a_lease_or_a_pause_that_lies_more_than_a_minute_ahead_has_ended() {
+    let row = Row::new().await;
+    let ours = row.organization;
+    for (ahead, held, cooling) in [
+        ("now() + interval '58 seconds'", "busy", "cooling"),
+        ("now() + interval '61 seconds'", "granted", "granted"),
+        ("now() + interval '1 hour'", "granted", "granted"),
+        ("'infinity'", "granted", "granted"),
+        ("now()", "granted", "granted"),
+        ("'-infinity'", "granted", "granted"),
+    ] {
+        row.claim(ours, HOLDER).await;
+        row.set(&format!("holder = '{HOLDER}', held_until = {ahead}, retry_at = null")).await;
+        assert_eq!(row.claim(ours, STRANGER).await, held, "{ahead}");
+        row.set(&format!(
+            "holder = '{HOLDER}', held_until = now(), retry_at = {ahead}, failure = 'platform'"
+        ))
+        .await;
+        assert_eq!(row.claim(ours, STRANGER).await, cooling, "{ahead}");
+    }
+}

@@ -1,0 +1,8 @@
+//! The database alone: the SQL functions, the migrations, and tables of other people's making.
+
+#![allow(clippy::unwrap_used, reason = "a test fails where it stands")]
+
+mod functions;
+mod leases;
+mod migrations;
+mod shapes;

@@ -1,10 +1,12 @@
-//! Child processes on a leash: they end with their owner, even one that was killed or panicked.
+//! Programs of this machine: where they are, and how they run on a leash: they end with their owner, even one that was
+//! killed or panicked.
 
+use std::env;
 use std::ffi::OsStr;
-use std::fs::{File, OpenOptions, remove_file};
+use std::fs::{File, OpenOptions};
 use std::io;
 use std::os::unix::fs::FileExt;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::{ExitStatus, Stdio};
 use std::time::Duration;
 
@@ -189,7 +191,7 @@ impl Drop for Child {
 
 fn open_log(output: &Output) -> io::Result<Option<File>> {
     match output {
-        Output::Captured => nameless_file().map(Some),
+        Output::Captured => tempfile::tempfile().map(Some),
         Output::File(path) => {
             File::create(path)?;
             OpenOptions::new().read(true).append(true).open(path).map(Some)
@@ -198,17 +200,30 @@ fn open_log(output: &Output) -> io::Result<Option<File>> {
     }
 }
 
-/// A file that lives as long as somebody holds it open, so that nothing has to clean it up.
-fn nameless_file() -> io::Result<File> {
-    let path = std::env::temp_dir().join(format!("wpp-local-output-{:016x}", fastrand::u64(..)));
-    let file = OpenOptions::new().read(true).append(true).create_new(true).open(&path)?;
-    remove_file(&path)?;
-    Ok(file)
+/// The first directory on the `PATH` that holds `program`, with that name.
+pub(crate) fn on_path(program: &str) -> Option<PathBuf> {
+    let path = env::var_os("PATH")?;
+    env::split_paths(&path).map(|directory| directory.join(program)).find(|file| file.is_file())
+}
+
+/// The file that an environment variable names, if it is set; an error when it is not there.
+pub(crate) fn named_by(variable: &str) -> Result<Option<PathBuf>> {
+    let Some(value) = env::var_os(variable).filter(|value| !value.is_empty()) else { return Ok(None) };
+    let path = PathBuf::from(value);
+    if path.exists() {
+        return Ok(Some(path));
+    }
+    Err(format!("{variable} names {}, which is not there", path.display()).into())
+}
+
+/// The root of the workspace that this crate is a part of.
+pub(crate) fn workspace() -> PathBuf {
+    let manifest = Path::new(env!("CARGO_MANIFEST_DIR"));
+    manifest.parent().unwrap_or(manifest).to_owned()
 }
 
 #[cfg(test)]
 mod tests {
-    use std::path::Path;
     use std::process::Command as Blocking;
 
     use super::*;
@@ -278,18 +293,16 @@ mod tests {
     #[tokio::test]
     async fn a_child_ends_when_its_owner_is_killed() {
         // A shell plays the owner: it holds the only writing end of the leash.
-        let directory = std::env::temp_dir().join(format!("wpp-local-owner-{:016x}", fastrand::u64(..)));
-        std::fs::create_dir(&directory).unwrap();
+        let directory = tempfile::tempdir().unwrap();
         let owner = r#"mkfifo leash; sh -c "$0" leash TERM sh -c 'echo $$ > pid; sleep 1000' <leash & exec sleep 1000 >leash"#;
         let mut owner =
             Blocking::new("/bin/sh").args(["-c", owner, LEASH]).current_dir(&directory).spawn().unwrap();
-        let pid = || std::fs::read_to_string(Path::new(&directory).join("pid")).unwrap_or_default();
+        let pid = || std::fs::read_to_string(directory.path().join("pid")).unwrap_or_default();
         assert!(until(|| pid().ends_with('\n')).await);
         let child = pid();
         assert!(alive(&child));
         owner.kill().unwrap();
         owner.wait().unwrap();
         assert!(until(|| !alive(&child)).await);
-        std::fs::remove_dir_all(&directory).unwrap();
     }
 }

@@ -12,14 +12,13 @@ use tokio::signal::unix::{SignalKind, signal};
 use uuid::{Uuid, uuid};
 
 use crate::Result;
-use crate::child::{Child, Output, Signal, supervised};
+use crate::child::{Child, Output, Signal, named_by, on_path, supervised, workspace};
 use crate::cluster::Installation;
 use crate::events::Event;
 use crate::http;
 use crate::platform;
-use crate::ports;
-use crate::postgres::{Privileges, Storage};
-use crate::programs::{named_by, on_path, workspace};
+use crate::postgres::Storage;
+use crate::service;
 use crate::stack::{Settings, Stack};
 
 /// The functions, each a binary of its name, served at `/functions/v1/<name>`.
@@ -118,7 +117,7 @@ fn port(variable: &str, default: u16) -> Result<u16> {
         }
         Err(_) => default,
     };
-    if ports::is_free(port) {
+    if service::is_free(port) {
         return Ok(port);
     }
     Err(format!("port {port} is in use: end what listens there, or name another in {variable}").into())
@@ -152,7 +151,6 @@ fn settings(ports: &Ports, data: &Path) -> Settings {
         postgrest_port: ports.postgrest,
         supabase_port: ports.supabase,
         storage: Storage::Lasting(data.to_owned()),
-        privileges: Privileges::default(),
         jwt_secret: Some(JWT_SECRET.to_owned()),
         platform: platform::Settings {
             port: ports.platform,

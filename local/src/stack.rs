@@ -22,8 +22,6 @@ pub struct Settings {
     pub supabase_port: u16,
     /// Where the data stays, and what the servers write.
     pub storage: Storage,
-    /// What the project grants by itself.
-    pub privileges: Privileges,
     /// The project's JWT secret, 32 bytes at least; none for a new one.
     pub jwt_secret: Option<String>,
     /// The platform's.
@@ -74,10 +72,9 @@ impl Stack {
             None => Keys::generate()?,
         };
         let platform = Platform::start(settings.platform).await?;
-        let postgres =
-            Postgres::start_with(settings.postgres_port, &settings.storage, settings.privileges).await?;
+        let postgres = Postgres::start(settings.postgres_port, &settings.storage).await?;
         let output = match &settings.storage {
-            Storage::Temporary => Output::Captured,
+            Storage::Temporary | Storage::OwnServer => Output::Captured,
             Storage::Lasting(directory) => Output::File(directory.join("postgrest.log")),
         };
         let database = postgres.url("authenticator");
@@ -180,7 +177,8 @@ mod tests {
 
     #[tokio::test]
     async fn a_server_that_ends_by_itself_is_reported() {
-        let stack = Stack::start().await.unwrap();
+        let settings = Settings { storage: Storage::OwnServer, ..Settings::default() };
+        let stack = Stack::start_with(settings).await.unwrap();
         assert_eq!(stack.failure().await, None);
         stack
             .sql()

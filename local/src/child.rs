@@ -10,6 +10,8 @@ use std::path::{Path, PathBuf};
 use std::process::{ExitStatus, Stdio};
 use std::time::Duration;
 
+pub use rustix::process::Signal;
+use rustix::process::{Pid, kill_process};
 use tokio::process::{ChildStdin, Command};
 
 use crate::Result;
@@ -22,33 +24,6 @@ const DROP_POLL: Duration = Duration::from_millis(2);
 
 /// How long a drop waits: a little more than the leash waits before it kills.
 const DROP_PATIENCE: Duration = Duration::from_secs(7);
-
-/// A signal that a child can be sent.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Signal {
-    /// Asks to end.
-    Terminate,
-    /// Ctrl-C. PostgreSQL ends its sessions and then itself.
-    Interrupt,
-    /// Freezes the process.
-    Stop,
-    /// Thaws it.
-    Continue,
-    /// Ends it at once.
-    Kill,
-}
-
-impl Signal {
-    fn name(self) -> &'static str {
-        match self {
-            Self::Terminate => "TERM",
-            Self::Interrupt => "INT",
-            Self::Stop => "STOP",
-            Self::Continue => "CONT",
-            Self::Kill => "KILL",
-        }
-    }
-}
 
 /// Where a child's output goes.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -66,7 +41,7 @@ pub enum Output {
 /// When the leash is let go the program gets `ending`, and is killed if that does not end it within five seconds.
 pub fn supervised(program: impl AsRef<OsStr>, ending: Signal) -> Command {
     let mut command = Command::new("/bin/sh");
-    command.args(["-c", LEASH, "leash", ending.name()]).arg(program);
+    command.args(["-c", LEASH, "leash", &ending.as_raw().to_string()]).arg(program);
     command
 }
 
@@ -151,16 +126,9 @@ impl Child {
     ///
     /// # Errors
     /// When it has ended.
-    pub async fn signal(&self, signal: Signal) -> Result<()> {
-        // The shell's own `kill`: a small system has no program of that name.
-        let status = Command::new("/bin/sh")
-            .args(["-c", r#"kill -s "$0" "$1" 2>/dev/null"#, signal.name(), &self.pid.to_string()])
-            .status()
-            .await?;
-        if status.success() {
-            return Ok(());
-        }
-        Err(format!("{} is not running", self.name).into())
+    pub fn signal(&self, signal: Signal) -> Result<()> {
+        let pid = i32::try_from(self.pid).ok().and_then(Pid::from_raw).ok_or("no process id")?;
+        kill_process(pid, signal).map_err(|_| format!("{} is not running", self.name).into())
     }
 
     /// Why it ended, in one line: its name, its exit status and the last line that it wrote, of an error if there is one.
@@ -253,7 +221,7 @@ mod tests {
 
     #[tokio::test]
     async fn output_and_exit_status_are_the_programs_own() {
-        let mut child = sh("echo out; echo err >&2; exit 7", Signal::Terminate);
+        let mut child = sh("echo out; echo err >&2; exit 7", Signal::TERM);
         assert_eq!(child.wait().await.unwrap().code(), Some(7));
         assert_eq!(child.logs(), "out\nerr\n");
         assert_eq!(child.exit_report(), "script ended with exit status: 7: err");
@@ -261,7 +229,7 @@ mod tests {
 
     #[tokio::test]
     async fn an_obituary_prefers_the_complaint_to_what_follows_it() {
-        let mut child = sh("echo begun; echo FATAL: no room; echo bye", Signal::Terminate);
+        let mut child = sh("echo begun; echo FATAL: no room; echo bye", Signal::TERM);
         child.wait().await.unwrap();
         assert_eq!(child.exit_report(), "script ended with exit status: 0: FATAL: no room");
         assert!(child.kill().await.unwrap().success());
@@ -270,18 +238,18 @@ mod tests {
     #[tokio::test]
     async fn stop_sends_the_chosen_signal_even_to_a_frozen_program() {
         let mut child =
-            sh("trap 'echo bye; exit 3' INT; echo ready; while :; do sleep 0.01; done", Signal::Interrupt);
+            sh("trap 'echo bye; exit 3' INT; echo ready; while :; do sleep 0.01; done", Signal::INT);
         assert!(until(|| child.logs().contains("ready")).await);
-        child.signal(Signal::Stop).await.unwrap();
+        child.signal(Signal::STOP).unwrap();
         assert_eq!(child.stop().await.unwrap().code(), Some(3));
         assert_eq!(child.logs(), "ready\nbye\n");
-        assert!(child.signal(Signal::Terminate).await.is_err());
+        assert!(child.signal(Signal::TERM).is_err());
     }
 
     #[tokio::test]
     async fn a_dropped_child_is_gone_with_descendants_in_groups_of_their_own() {
         let child =
-            sh("setsid sh -c 'trap \"\" TERM; echo $$; while :; do sleep 1; done' & wait", Signal::Terminate);
+            sh("setsid sh -c 'trap \"\" TERM; echo $$; while :; do sleep 1; done' & wait", Signal::TERM);
         assert!(until(|| child.logs().ends_with('\n')).await);
         let (leader, descendant) = (child.pid().to_string(), child.logs());
         assert!(alive(&leader) && alive(&descendant));
@@ -294,7 +262,7 @@ mod tests {
     async fn a_child_ends_when_its_owner_is_killed() {
         // A shell plays the owner: it holds the only writing end of the leash.
         let directory = tempfile::tempdir().unwrap();
-        let owner = r#"mkfifo leash; sh -c "$0" leash TERM sh -c 'echo $$ > pid; sleep 1000' <leash & exec sleep 1000 >leash"#;
+        let owner = r#"mkfifo leash; sh -c "$0" leash 15 sh -c 'echo $$ > pid; sleep 1000' <leash & exec sleep 1000 >leash"#;
         let mut owner =
             Blocking::new("/bin/sh").args(["-c", owner, LEASH]).current_dir(&directory).spawn().unwrap();
         let pid = || std::fs::read_to_string(directory.path().join("pid")).unwrap_or_default();

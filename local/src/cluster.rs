@@ -60,7 +60,8 @@ impl Cluster {
             let scratch = installation.scratch()?;
             let data = scratch.path().to_owned();
             installation.initdb(&data).await?;
-            return Self::run(Server { installation, data, scratch: Some(scratch) }, port, Output::Captured).await;
+            return Self::run(Server { installation, data, scratch: Some(scratch) }, port, Output::Captured)
+                .await;
         };
         fs::create_dir_all(directory)?;
         let directory = fs::canonicalize(directory)?;
@@ -152,7 +153,7 @@ impl Installation {
 
     /// A command that runs one of its programs on a leash, as the user it must be.
     fn command(&self, program: &str) -> Command {
-        let mut command = supervised(self.programs.join(program), Signal::Interrupt);
+        let mut command = supervised(self.programs.join(program), Signal::INT);
         command.env("LC_ALL", "C");
         if let Some((uid, gid)) = self.stand_in {
             command.uid(uid).gid(gid);

@@ -156,7 +156,7 @@ impl Sandbox {
         let api = Arc::new(RuntimeApi::default());
         let server = Server::start(0, runtime_api::routes(api.clone())).await?;
         let name = binary.file_name().unwrap_or_default().to_string_lossy();
-        let mut command = supervised(binary, Signal::Kill);
+        let mut command = supervised(binary, Signal::KILL);
         command
             .env_clear()
             .envs(var_os("PATH").map(|path| ("PATH", path)))
@@ -206,7 +206,7 @@ impl Sandbox {
     async fn thaw(&self) {
         let mut in_flight = self.in_flight.lock().await;
         if self.freeze && *in_flight == 0 {
-            self.signal(Signal::Continue).await;
+            self.signal(Signal::CONT).await;
         }
         *in_flight += 1;
     }
@@ -215,14 +215,14 @@ impl Sandbox {
         let mut in_flight = self.in_flight.lock().await;
         *in_flight -= 1;
         if self.freeze && *in_flight == 0 {
-            self.signal(Signal::Stop).await;
+            self.signal(Signal::STOP).await;
             stopped(self.pid).await;
         }
     }
 
     async fn signal(&self, signal: Signal) {
         // It fails when the process has ended, which whoever waits for an answer hears anyway.
-        let _ = self.child.lock().await.signal(signal).await;
+        let _ = self.child.lock().await.signal(signal);
     }
 
     /// Kills the process at once, as Lambda does with one that exceeds its memory, and waits until it is gone.

@@ -43,11 +43,12 @@ static SHARED: OnceCell<Arc<Cluster>> = OnceCell::const_new();
 static FINISHED: Mutex<Vec<String>> = Mutex::new(Vec::new());
 
 /// What a project grants by itself on new tables and functions.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Privileges {
     /// Everything, to `anon`, `authenticated` and `service_role`: projects of before October 2026.
     Granted,
     /// Nothing that a request could use, not even to `service_role`: every project since.
+    #[default]
     Nothing,
 }
 
@@ -88,7 +89,7 @@ impl Postgres {
         let server = Arc::new(Cluster::start(port, directory).await?);
         let postgres = Self { server, database: FIRST.to_owned() };
         postgres.apply("roles.sql", ROLES).await?;
-        postgres.set_privileges(Privileges::Nothing).await?;
+        postgres.set_privileges(Privileges::default()).await?;
         postgres.migrate(&migrations()).await?;
         Ok(postgres)
     }
@@ -97,7 +98,9 @@ impl Postgres {
     async fn on_shared_server() -> Result<Self> {
         static MADE: AtomicU32 = AtomicU32::new(1);
         let server = SHARED
-            .get_or_try_init(async || Ok::<_, crate::Error>(Self::on_own_server(0, None).await?.server.clone()))
+            .get_or_try_init(async || {
+                Ok::<_, crate::Error>(Self::on_own_server(0, None).await?.server.clone())
+            })
             .await?
             .clone();
         // A database can be copied while nobody is connected to it.

@@ -49,7 +49,7 @@ impl Program for Server {
     const NAME: &str = "PostgREST";
 
     fn command(&self, port: u16) -> Command {
-        let mut command = supervised(&self.program, Signal::Terminate);
+        let mut command = supervised(&self.program, Signal::TERM);
         command.env_clear().envs([
             ("PGRST_DB_URI", self.database_url.as_str()),
             ("PGRST_DB_SCHEMAS", "public"),

@@ -15,8 +15,11 @@ const START_PATIENCE: Duration = Duration::from_secs(60);
 /// How often a program that is starting is asked.
 const START_POLL: Duration = Duration::from_millis(10);
 
-/// How many ports to try when others get to them first: far more than it takes while some are free.
-const PORT_TRIES: usize = 100;
+/// How often to try another port when somebody else gets to one first.
+const START_TRIES: usize = 5;
+
+/// How many ports to look at: far more than it takes while some are free.
+const PORT_TRIES: usize = 1000;
 
 /// Below the range that systems take for outgoing connections, so that none of these can sit on the port of a server
 /// that is being restarted.
@@ -51,21 +54,17 @@ impl<P: Program> Service<P> {
     /// When the port is in use, or the program does not start; the error holds what it said.
     pub async fn run(program: P, port: u16, output: Output) -> Result<Self> {
         let mut service = Self { child: Mutex::new(None), program, port, output };
-        if port != 0 {
-            return service.restart().await.map(|()| service);
-        }
-        for _ in 0..PORT_TRIES {
-            service.port = fastrand::u16(PORTS);
-            if !is_free(service.port) {
-                continue;
+        for left in (0..START_TRIES).rev() {
+            if port == 0 {
+                service.port = free_port()?;
             }
             match service.restart().await {
-                // It did not stay free.
-                Err(_) if !is_free(service.port) => {}
+                // A free port did not stay free.
+                Err(_) if port == 0 && left > 0 && !is_free(service.port) => {}
                 started => return started.map(|()| service),
             }
         }
-        Err(format!("{}: no free port on 127.0.0.1", P::NAME).into())
+        Ok(service)
     }
 
     /// The port it listens on.
@@ -122,6 +121,15 @@ impl<P: Program> Service<P> {
             Err(_) => Err(format!("no answer yet: {}", child.exit_report()).into()),
         }
     }
+}
+
+/// A port of the loopback address that nobody listens on.
+///
+/// # Errors
+/// When no free one turns up.
+pub fn free_port() -> Result<u16> {
+    let mut ports = std::iter::repeat_with(|| fastrand::u16(PORTS)).take(PORT_TRIES);
+    ports.find(|port| is_free(*port)).ok_or_else(|| "every port of 127.0.0.1 is in use".into())
 }
 
 /// Whether a server could listen on this port of the loopback address now.

@@ -57,9 +57,6 @@ pub struct Child {
 
 impl Child {
     /// Starts a command made by [`supervised`]; `name` is what error messages call it.
-    ///
-    /// # Errors
-    /// When there is no shell, or the file for the output cannot be written.
     pub fn spawn(name: &str, mut command: Command, output: &Output) -> Result<Self> {
         let log = open_log(output).map_err(|error| format!("{name}: cannot write its output: {error}"))?;
         let sink = || log.as_ref().map_or(Ok(Stdio::inherit()), |file| file.try_clone().map(Stdio::from));
@@ -95,26 +92,17 @@ impl Child {
     }
 
     /// Waits until it ends by itself. May be given up and asked again.
-    ///
-    /// # Errors
-    /// When the system does not say how it ended.
     pub async fn wait(&mut self) -> Result<ExitStatus> {
         Ok(self.process.wait().await?)
     }
 
     /// Ends it as its leash says and waits until it is gone.
-    ///
-    /// # Errors
-    /// When the system does not say how it ended.
     pub async fn stop(&mut self) -> Result<ExitStatus> {
         self.leash = None;
         Ok(self.process.wait().await?)
     }
 
     /// Kills it at once and waits until it is gone.
-    ///
-    /// # Errors
-    /// When the system does not say how it ended.
     pub async fn kill(&mut self) -> Result<ExitStatus> {
         if self.ended().is_none() {
             self.process.start_kill()?;
@@ -123,9 +111,6 @@ impl Child {
     }
 
     /// Sends it a signal.
-    ///
-    /// # Errors
-    /// When it has ended.
     pub fn signal(&self, signal: Signal) -> Result<()> {
         let pid = i32::try_from(self.pid).ok().and_then(Pid::from_raw).ok_or("no process id")?;
         kill_process(pid, signal).map_err(|_| format!("{} is not running", self.name).into())

@@ -127,18 +127,12 @@ pub(crate) struct Installation {
 impl Installation {
     /// Finds it: `POSTGRES_BIN` (a directory), the `PATH`, then Debian's place, newest version first.
     pub fn find() -> Result<Self> {
-        let programs = match named_by("POSTGRES_BIN")? {
-            Some(directory) => directory,
-            None => installed().ok_or(
+        let named = named_by("POSTGRES_BIN")?;
+        let programs =
+            named.map_or_else(installed, |directory| Some(directory).filter(|it| holds_server(it))).ok_or(
                 "PostgreSQL is not installed: install it (Debian: apt-get install postgresql), \
-                 or name the directory of its programs in POSTGRES_BIN",
-            )?,
-        };
-        if !holds_server(&programs) {
-            return Err(
-                format!("{} does not hold PostgreSQL's initdb and postgres", programs.display()).into()
-            );
-        }
+             or name the directory of its initdb and postgres in POSTGRES_BIN",
+            )?;
         let is_root = fs::metadata("/proc/self")?.uid() == 0;
         let stand_in = if is_root { Some(stand_in()?) } else { None };
         Ok(Self { programs, stand_in })
@@ -189,14 +183,11 @@ fn holds_server(directory: &Path) -> bool {
 
 fn installed() -> Option<PathBuf> {
     let on_path = on_path("postgres").and_then(|file| Some(file.parent()?.to_owned()));
-    if let Some(directory) = on_path.filter(|directory| holds_server(directory)) {
-        return Some(directory);
-    }
-    let major = |directory: &PathBuf| directory.file_name()?.to_str()?.parse::<u32>().ok();
-    let mut versions: Vec<PathBuf> =
-        fs::read_dir(DEBIAN_SERVERS).ok()?.flatten().map(|entry| entry.path()).collect();
-    versions.sort_by_key(major);
-    versions.iter().rev().map(|version| version.join("bin")).find(|directory| holds_server(directory))
+    let debian = fs::read_dir(DEBIAN_SERVERS).into_iter().flatten().flatten();
+    let mut versions: Vec<PathBuf> = debian.map(|entry| entry.path()).collect();
+    let major = |version: &PathBuf| version.file_name()?.to_str()?.parse::<u32>().ok();
+    versions.sort_by_key(|version| std::cmp::Reverse(major(version)));
+    on_path.into_iter().chain(versions.iter().map(|version| version.join("bin"))).find(|it| holds_server(it))
 }
 
 /// User and group id of the first of [`STAND_INS`] that the machine knows.

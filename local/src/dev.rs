@@ -41,9 +41,6 @@ const FUNCTION_PATIENCE: Duration = Duration::from_secs(60);
 const POLL: Duration = Duration::from_millis(250);
 
 /// Runs the system until Ctrl-C, a termination, or a failure.
-///
-/// # Errors
-/// One line on what is missing, in use or broken.
 pub async fn run() -> Result<()> {
     let mut interrupt = signal(SignalKind::interrupt())?;
     let mut terminate = signal(SignalKind::terminate())?;

@@ -59,9 +59,6 @@ pub enum Ended {
 
 impl Ended {
     /// The answer.
-    ///
-    /// # Errors
-    /// When there is none; says why.
     pub fn answered(self) -> Result<Answer> {
         match self {
             Self::Answered(answer) => Ok(answer),
@@ -140,18 +137,13 @@ pub struct Sandbox {
 }
 
 impl Sandbox {
-    /// Starts the function with this environment, `PATH` and the variables that Lambda sets, and no other.
-    ///
-    /// # Errors
-    /// When the process cannot be started. A function that gives up at once is told by [`Sandbox::ready`].
+    /// Starts the function with this environment, `PATH` and the variables that Lambda sets, and no other. One that gives
+    /// up at once is told by [`Sandbox::ready`].
     pub async fn start(binary: &Path, env: &[(String, String)]) -> Result<Self> {
         Self::start_with(binary, env, Options::default()).await
     }
 
     /// [`Sandbox::start`] with options.
-    ///
-    /// # Errors
-    /// When the process cannot be started.
     pub async fn start_with(binary: &Path, env: &[(String, String)], options: Options) -> Result<Self> {
         let api = Arc::new(RuntimeApi::default());
         let server = Server::start(0, runtime_api::routes(api.clone())).await?;
@@ -178,10 +170,7 @@ impl Sandbox {
         })
     }
 
-    /// Waits until the function asks for its first invocation.
-    ///
-    /// # Errors
-    /// When its process ends instead: how, and what it wrote.
+    /// Waits until the function asks for its first invocation; an error if its process ends instead, with what it wrote.
     pub async fn ready(&self) -> Result<()> {
         tokio::select! {
             () = self.api.asked() => Ok(()),
@@ -226,9 +215,6 @@ impl Sandbox {
     }
 
     /// Kills the process at once, as Lambda does with one that exceeds its memory, and waits until it is gone.
-    ///
-    /// # Errors
-    /// When the system does not say how the process ended.
     pub async fn kill(&self) -> Result<()> {
         self.child.lock().await.kill().await?;
         self.exit().await;
@@ -304,9 +290,6 @@ fn lambda_variables(name: &str, server: &Server, options: Options) -> Vec<(&'sta
 }
 
 /// The built function `name`, in the target directory of the running program.
-///
-/// # Errors
-/// When it is not there.
 pub fn binary(name: &str) -> Result<PathBuf> {
     let program = current_exe()?;
     let found = program.ancestors().skip(1).map(|directory| directory.join(name)).find(|path| path.is_file());

@@ -20,7 +20,7 @@ pub mod supabase;
 pub mod test_app;
 pub mod users;
 
-/// What anything here can fail with: a sentence for the person at the terminal.
+/// What anything here can fail with: a sentence for the person at the terminal, on what is missing, in use or broken.
 pub type Error = Box<dyn std::error::Error + Send + Sync>;
 
 /// What comes of anything here.

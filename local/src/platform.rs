@@ -72,9 +72,6 @@ pub struct Platform {
 
 impl Platform {
     /// Starts a platform that knows nobody yet, or whom its file knows.
-    ///
-    /// # Errors
-    /// When the port is taken, or the file is none of its own.
     pub async fn start(settings: Settings) -> crate::Result<Self> {
         let Settings { port, secret, file, behavior } = settings;
         let accounts = match file.as_ref().filter(|file| file.exists()) {
@@ -156,18 +153,12 @@ impl Simulator {
     }
 
     /// A phone scans the session's QR.
-    ///
-    /// # Errors
-    /// When there is no such session or it shows no QR.
     pub fn scan(&self, session: &str) -> Result<(), Refused> {
         if self.accounts().session(session)?.scan() { Ok(()) } else { Err(NO_QR) }
     }
 
     /// Puts the session where `status` says and has it say exactly that word; one that the platform does not know
     /// itself stands for a QR that is needed.
-    ///
-    /// # Errors
-    /// When there is no such session.
     pub fn set_status(&self, session: &str, status: &str) -> Result<(), Refused> {
         let mut accounts = self.accounts();
         let now_ms = accounts.now_ms();

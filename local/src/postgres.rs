@@ -74,9 +74,6 @@ pub struct Postgres {
 impl Postgres {
     /// A project's database with our migrations applied. A server of its own listens on `127.0.0.1:port`; 0 takes a
     /// free one.
-    ///
-    /// # Errors
-    /// When PostgreSQL is not installed, the port is in use, the server does not start or a migration fails.
     pub async fn start(port: u16, storage: &Storage) -> Result<Self> {
         match storage {
             Storage::Temporary => Self::on_shared_server().await,
@@ -115,9 +112,6 @@ impl Postgres {
     }
 
     /// Puts another project in the place of this one, with these tables of its own in it and none of our migrations.
-    ///
-    /// # Errors
-    /// When the SQL is refused.
     pub async fn replace(&self, privileges: Privileges, tables: &str) -> Result<()> {
         self.apply("public", "drop schema public cascade; create schema public").await?;
         self.set_privileges(privileges).await?;
@@ -138,17 +132,11 @@ impl Postgres {
     }
 
     /// Connects as the superuser.
-    ///
-    /// # Errors
-    /// When the server is stopped.
     pub async fn connect(&self) -> Result<Client> {
         connect(&self.url("postgres")).await
     }
 
     /// Applies the `*.sql` files of a directory in the order of their names, then has PostgREST look again.
-    ///
-    /// # Errors
-    /// Names the file, and what PostgreSQL says against it.
     pub async fn migrate(&self, directory: &Path) -> Result<()> {
         let entries = fs::read_dir(directory).map_err(|error| format!("{}: {error}", directory.display()))?;
         let mut files: Vec<PathBuf> = entries.flatten().map(|entry| entry.path()).collect();
@@ -171,9 +159,6 @@ impl Postgres {
     }
 
     /// Ends every session and the server; its data and its port stay for [`Postgres::restart`].
-    ///
-    /// # Errors
-    /// When others use the server too, or the system does not say how it ended.
     pub async fn stop(&self) -> Result<()> {
         if self.is_shared() {
             return Err("other tests use this server: take Storage::OwnServer".into());
@@ -182,9 +167,6 @@ impl Postgres {
     }
 
     /// Starts it again, on the same data and port.
-    ///
-    /// # Errors
-    /// When it does not start; the error holds what the server said.
     pub async fn restart(&self) -> Result<()> {
         self.stop().await?;
         self.server.restart().await

@@ -26,9 +26,6 @@ pub struct Server {
 impl Postgrest {
     /// Starts one on `127.0.0.1:port` (0 takes a free one) for the database at `database_url`, whose role is the
     /// authenticator. It reads the schema now; afterwards `notify pgrst, 'reload schema'` makes it look again.
-    ///
-    /// # Errors
-    /// When there is no such program, the port is in use, or the server does not start.
     pub async fn start(port: u16, database_url: &str, keys: &Keys, output: Output) -> Result<Self> {
         let server = Server {
             program: find()?,

@@ -49,9 +49,6 @@ pub struct Service<P> {
 
 impl<P: Program> Service<P> {
     /// Starts `program` on `127.0.0.1:port`, 0 for a free one, and waits until it answers.
-    ///
-    /// # Errors
-    /// When the port is in use, or the program does not start; the error holds what it said.
     pub async fn run(program: P, port: u16, output: Output) -> Result<Self> {
         let mut service = Self { child: Mutex::new(None), program, port, output };
         for left in (0..START_TRIES).rev() {
@@ -73,9 +70,6 @@ impl<P: Program> Service<P> {
     }
 
     /// Ends it; its port stays for [`Service::restart`].
-    ///
-    /// # Errors
-    /// When the system does not say how it ended.
     pub async fn stop(&self) -> Result<()> {
         if let Some(mut child) = self.child.lock().await.take() {
             child.stop().await?;
@@ -84,9 +78,6 @@ impl<P: Program> Service<P> {
     }
 
     /// Stops it if it runs, starts it on the same port and waits until it answers.
-    ///
-    /// # Errors
-    /// When it does not start; the error holds what it said.
     pub async fn restart(&self) -> Result<()> {
         self.stop().await?;
         let child = Child::spawn(P::NAME, self.program.command(self.port), &self.output)?;
@@ -124,9 +115,6 @@ impl<P: Program> Service<P> {
 }
 
 /// A port of the loopback address that nobody listens on.
-///
-/// # Errors
-/// When no free one turns up.
 pub fn free_port() -> Result<u16> {
     let mut ports = std::iter::repeat_with(|| fastrand::u16(PORTS)).take(PORT_TRIES);
     ports.find(|port| is_free(*port)).ok_or_else(|| "every port of 127.0.0.1 is in use".into())

@@ -76,17 +76,11 @@ pub struct Keys {
 
 impl Keys {
     /// New secrets, unlike any other's.
-    ///
-    /// # Errors
-    /// When the system has no randomness to give.
     pub fn generate() -> Result<Self> {
         Self::with_jwt_secret(&format!("{}{}", Uuid::new_v4().simple(), Uuid::new_v4().simple()))
     }
 
     /// Keys that stay the same where a JWT secret stays the same, the key pair aside. The secret has 32 bytes at least.
-    ///
-    /// # Errors
-    /// When the system has no randomness to give.
     pub fn with_jwt_secret(jwt_secret: &str) -> Result<Self> {
         let pair = key_pair().ok_or("the system gives no randomness")?;
         let derived =

@@ -1,13 +1,17 @@
-//! Child processes on a leash: they end with their owner, even one that was killed or panicked.
+//! Programs of this machine: where they are, and how they run on a leash: they end with their owner, even one that was
+//! killed or panicked.
 
+use std::env;
 use std::ffi::OsStr;
-use std::fs::{File, OpenOptions, remove_file};
+use std::fs::{File, OpenOptions};
 use std::io;
 use std::os::unix::fs::FileExt;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::{ExitStatus, Stdio};
 use std::time::Duration;
 
+pub use rustix::process::Signal;
+use rustix::process::{Pid, kill_process};
 use tokio::process::{ChildStdin, Command};
 
 use crate::Result;
@@ -20,33 +24,6 @@ const DROP_POLL: Duration = Duration::from_millis(2);
 
 /// How long a drop waits: a little more than the leash waits before it kills.
 const DROP_PATIENCE: Duration = Duration::from_secs(7);
-
-/// A signal that a child can be sent.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Signal {
-    /// Asks to end.
-    Terminate,
-    /// Ctrl-C. PostgreSQL ends its sessions and then itself.
-    Interrupt,
-    /// Freezes the process.
-    Stop,
-    /// Thaws it.
-    Continue,
-    /// Ends it at once.
-    Kill,
-}
-
-impl Signal {
-    fn name(self) -> &'static str {
-        match self {
-            Self::Terminate => "TERM",
-            Self::Interrupt => "INT",
-            Self::Stop => "STOP",
-            Self::Continue => "CONT",
-            Self::Kill => "KILL",
-        }
-    }
-}
 
 /// Where a child's output goes.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -64,7 +41,7 @@ pub enum Output {
 /// When the leash is let go the program gets `ending`, and is killed if that does not end it within five seconds.
 pub fn supervised(program: impl AsRef<OsStr>, ending: Signal) -> Command {
     let mut command = Command::new("/bin/sh");
-    command.args(["-c", LEASH, "leash", ending.name()]).arg(program);
+    command.args(["-c", LEASH, "leash", &ending.as_raw().to_string()]).arg(program);
     command
 }
 
@@ -80,9 +57,6 @@ pub struct Child {
 
 impl Child {
     /// Starts a command made by [`supervised`]; `name` is what error messages call it.
-    ///
-    /// # Errors
-    /// When there is no shell, or the file for the output cannot be written.
     pub fn spawn(name: &str, mut command: Command, output: &Output) -> Result<Self> {
         let log = open_log(output).map_err(|error| format!("{name}: cannot write its output: {error}"))?;
         let sink = || log.as_ref().map_or(Ok(Stdio::inherit()), |file| file.try_clone().map(Stdio::from));
@@ -118,26 +92,17 @@ impl Child {
     }
 
     /// Waits until it ends by itself. May be given up and asked again.
-    ///
-    /// # Errors
-    /// When the system does not say how it ended.
     pub async fn wait(&mut self) -> Result<ExitStatus> {
         Ok(self.process.wait().await?)
     }
 
     /// Ends it as its leash says and waits until it is gone.
-    ///
-    /// # Errors
-    /// When the system does not say how it ended.
     pub async fn stop(&mut self) -> Result<ExitStatus> {
         self.leash = None;
         Ok(self.process.wait().await?)
     }
 
     /// Kills it at once and waits until it is gone.
-    ///
-    /// # Errors
-    /// When the system does not say how it ended.
     pub async fn kill(&mut self) -> Result<ExitStatus> {
         if self.ended().is_none() {
             self.process.start_kill()?;
@@ -146,19 +111,9 @@ impl Child {
     }
 
     /// Sends it a signal.
-    ///
-    /// # Errors
-    /// When it has ended.
-    pub async fn signal(&self, signal: Signal) -> Result<()> {
-        // The shell's own `kill`: a small system has no program of that name.
-        let status = Command::new("/bin/sh")
-            .args(["-c", r#"kill -s "$0" "$1" 2>/dev/null"#, signal.name(), &self.pid.to_string()])
-            .status()
-            .await?;
-        if status.success() {
-            return Ok(());
-        }
-        Err(format!("{} is not running", self.name).into())
+    pub fn signal(&self, signal: Signal) -> Result<()> {
+        let pid = i32::try_from(self.pid).ok().and_then(Pid::from_raw).ok_or("no process id")?;
+        kill_process(pid, signal).map_err(|_| format!("{} is not running", self.name).into())
     }
 
     /// Why it ended, in one line: its name, its exit status and the last line that it wrote, of an error if there is one.
@@ -189,7 +144,7 @@ impl Drop for Child {
 
 fn open_log(output: &Output) -> io::Result<Option<File>> {
     match output {
-        Output::Captured => nameless_file().map(Some),
+        Output::Captured => tempfile::tempfile().map(Some),
         Output::File(path) => {
             File::create(path)?;
             OpenOptions::new().read(true).append(true).open(path).map(Some)
@@ -198,17 +153,30 @@ fn open_log(output: &Output) -> io::Result<Option<File>> {
     }
 }
 
-/// A file that lives as long as somebody holds it open, so that nothing has to clean it up.
-fn nameless_file() -> io::Result<File> {
-    let path = std::env::temp_dir().join(format!("wpp-local-output-{:016x}", fastrand::u64(..)));
-    let file = OpenOptions::new().read(true).append(true).create_new(true).open(&path)?;
-    remove_file(&path)?;
-    Ok(file)
+/// The first directory on the `PATH` that holds `program`, with that name.
+pub(crate) fn on_path(program: &str) -> Option<PathBuf> {
+    let path = env::var_os("PATH")?;
+    env::split_paths(&path).map(|directory| directory.join(program)).find(|file| file.is_file())
+}
+
+/// The file that an environment variable names, if it is set; an error when it is not there.
+pub(crate) fn named_by(variable: &str) -> Result<Option<PathBuf>> {
+    let Some(value) = env::var_os(variable).filter(|value| !value.is_empty()) else { return Ok(None) };
+    let path = PathBuf::from(value);
+    if path.exists() {
+        return Ok(Some(path));
+    }
+    Err(format!("{variable} names {}, which is not there", path.display()).into())
+}
+
+/// The root of the workspace that this crate is a part of.
+pub(crate) fn workspace() -> PathBuf {
+    let manifest = Path::new(env!("CARGO_MANIFEST_DIR"));
+    manifest.parent().unwrap_or(manifest).to_owned()
 }
 
 #[cfg(test)]
 mod tests {
-    use std::path::Path;
     use std::process::Command as Blocking;
 
     use super::*;
@@ -238,7 +206,7 @@ mod tests {
 
     #[tokio::test]
     async fn output_and_exit_status_are_the_programs_own() {
-        let mut child = sh("echo out; echo err >&2; exit 7", Signal::Terminate);
+        let mut child = sh("echo out; echo err >&2; exit 7", Signal::TERM);
         assert_eq!(child.wait().await.unwrap().code(), Some(7));
         assert_eq!(child.logs(), "out\nerr\n");
         assert_eq!(child.exit_report(), "script ended with exit status: 7: err");
@@ -246,7 +214,7 @@ mod tests {
 
     #[tokio::test]
     async fn an_obituary_prefers_the_complaint_to_what_follows_it() {
-        let mut child = sh("echo begun; echo FATAL: no room; echo bye", Signal::Terminate);
+        let mut child = sh("echo begun; echo FATAL: no room; echo bye", Signal::TERM);
         child.wait().await.unwrap();
         assert_eq!(child.exit_report(), "script ended with exit status: 0: FATAL: no room");
         assert!(child.kill().await.unwrap().success());
@@ -255,18 +223,18 @@ mod tests {
     #[tokio::test]
     async fn stop_sends_the_chosen_signal_even_to_a_frozen_program() {
         let mut child =
-            sh("trap 'echo bye; exit 3' INT; echo ready; while :; do sleep 0.01; done", Signal::Interrupt);
+            sh("trap 'echo bye; exit 3' INT; echo ready; while :; do sleep 0.01; done", Signal::INT);
         assert!(until(|| child.logs().contains("ready")).await);
-        child.signal(Signal::Stop).await.unwrap();
+        child.signal(Signal::STOP).unwrap();
         assert_eq!(child.stop().await.unwrap().code(), Some(3));
         assert_eq!(child.logs(), "ready\nbye\n");
-        assert!(child.signal(Signal::Terminate).await.is_err());
+        assert!(child.signal(Signal::TERM).is_err());
     }
 
     #[tokio::test]
     async fn a_dropped_child_is_gone_with_descendants_in_groups_of_their_own() {
         let child =
-            sh("setsid sh -c 'trap \"\" TERM; echo $$; while :; do sleep 1; done' & wait", Signal::Terminate);
+            sh("setsid sh -c 'trap \"\" TERM; echo $$; while :; do sleep 1; done' & wait", Signal::TERM);
         assert!(until(|| child.logs().ends_with('\n')).await);
         let (leader, descendant) = (child.pid().to_string(), child.logs());
         assert!(alive(&leader) && alive(&descendant));
@@ -278,18 +246,16 @@ mod tests {
     #[tokio::test]
     async fn a_child_ends_when_its_owner_is_killed() {
         // A shell plays the owner: it holds the only writing end of the leash.
-        let directory = std::env::temp_dir().join(format!("wpp-local-owner-{:016x}", fastrand::u64(..)));
-        std::fs::create_dir(&directory).unwrap();
-        let owner = r#"mkfifo leash; sh -c "$0" leash TERM sh -c 'echo $$ > pid; sleep 1000' <leash & exec sleep 1000 >leash"#;
+        let directory = tempfile::tempdir().unwrap();
+        let owner = r#"mkfifo leash; sh -c "$0" leash 15 sh -c 'echo $$ > pid; sleep 1000' <leash & exec sleep 1000 >leash"#;
         let mut owner =
             Blocking::new("/bin/sh").args(["-c", owner, LEASH]).current_dir(&directory).spawn().unwrap();
-        let pid = || std::fs::read_to_string(Path::new(&directory).join("pid")).unwrap_or_default();
+        let pid = || std::fs::read_to_string(directory.path().join("pid")).unwrap_or_default();
         assert!(until(|| pid().ends_with('\n')).await);
         let child = pid();
         assert!(alive(&child));
         owner.kill().unwrap();
         owner.wait().unwrap();
         assert!(until(|| !alive(&child)).await);
-        std::fs::remove_dir_all(&directory).unwrap();
     }
 }

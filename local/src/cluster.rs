@@ -1,18 +1,18 @@
-//! PostgreSQL's programs and data directories: where they are, who may run them, how a new one is made quickly.
+//! PostgreSQL servers: which programs run them, as whom, on what data.
 
 use std::env::temp_dir;
 use std::fs;
-use std::io;
 use std::os::unix::fs::{MetadataExt, PermissionsExt, chown};
 use std::path::{Path, PathBuf};
 use std::process::id;
 
+use tempfile::TempDir;
 use tokio::process::Command;
-use tokio::sync::OnceCell;
+use tokio_postgres::{Client, NoTls};
 
 use crate::Result;
-use crate::child::{Child, Output, Signal, supervised};
-use crate::programs::{named_by, on_path};
+use crate::child::{Child, Output, Signal, named_by, on_path, supervised};
+use crate::service::{Program, Service};
 
 /// Where Debian's packages put the servers, a directory for each major version.
 const DEBIAN_SERVERS: &str = "/usr/lib/postgresql";
@@ -20,84 +20,122 @@ const DEBIAN_SERVERS: &str = "/usr/lib/postgresql";
 /// Whom PostgreSQL runs as where we are root, which it refuses to be; the first that exists.
 const STAND_INS: [&str; 2] = ["postgres", "nobody"];
 
-/// Options of `initdb`: small segments of the write-ahead log, so that a copy is quick; no passwords, since only the
-/// loopback address is served.
+/// Options of `initdb`: no passwords, since only the loopback address is served.
 const INITDB: [&str; 6] =
     ["--username=postgres", "--auth=trust", "--encoding=UTF8", "--locale=C", "--wal-segsize=1", "--no-sync"];
+
+/// Settings of every server. No sockets beside the loopback address; connections for all tests of a process at once.
+const SETTINGS: [&str; 6] = [
+    "listen_addresses=127.0.0.1",
+    "unix_socket_directories=",
+    "shared_buffers=32MB",
+    "max_connections=400",
+    "wal_level=minimal",
+    "max_wal_senders=0",
+];
+
+/// Settings of a server whose data nobody will miss.
+const CARELESS: [&str; 3] = ["fsync=off", "synchronous_commit=off", "full_page_writes=off"];
 
 /// Begins the names of temporary directories; their owner's process id follows.
 const SCRATCH: &str = "wpp-local-run-";
 
+/// A running PostgreSQL server. Dropping it ends it, and removes its data where that is temporary.
+pub(crate) type Cluster = Service<Server>;
+
+/// How a server is run.
+#[derive(Debug)]
+pub(crate) struct Server {
+    installation: Installation,
+    data: PathBuf,
+    scratch: Option<TempDir>,
+}
+
+impl Cluster {
+    /// Starts a server on `127.0.0.1:port` whose data and output stay in `directory`; without one, its data is
+    /// temporary.
+    pub async fn start(port: u16, directory: Option<&Path>) -> Result<Self> {
+        let installation = Installation::find()?;
+        let Some(directory) = directory else {
+            let scratch = installation.scratch()?;
+            let data = scratch.path().to_owned();
+            installation.initdb(&data).await?;
+            return Self::run(Server { installation, data, scratch: Some(scratch) }, port, Output::Captured)
+                .await;
+        };
+        fs::create_dir_all(directory)?;
+        let directory = fs::canonicalize(directory)?;
+        let data = directory.join("postgres");
+        if !data.exists() {
+            // Half a cluster, of an `initdb` that was interrupted, must not be taken for one.
+            let unfinished = directory.join("postgres.unfinished");
+            if unfinished.exists() {
+                fs::remove_dir_all(&unfinished)?;
+            }
+            fs::create_dir(&unfinished)?;
+            installation.initdb(&unfinished).await?;
+            fs::rename(unfinished, &data)?;
+        }
+        let output = Output::File(directory.join("postgres.log"));
+        Self::run(Server { installation, data, scratch: None }, port, output).await
+    }
+}
+
+impl Program for Server {
+    const NAME: &str = "PostgreSQL";
+
+    fn command(&self, port: u16) -> Command {
+        let mut command = self.installation.command("postgres");
+        command.arg("-D").arg(&self.data).current_dir(&self.data);
+        command.args(["-p", &port.to_string()]);
+        let careless = if self.scratch.is_some() { &CARELESS[..] } else { &[] };
+        for setting in SETTINGS.iter().chain(careless) {
+            command.args(["-c", setting]);
+        }
+        command
+    }
+
+    /// Another's server has another directory.
+    async fn answers(&self, port: u16) -> bool {
+        let Ok(client) = connect(&url("postgres", port, "template1")).await else { return false };
+        let directory = client.query_one("show data_directory", &[]).await;
+        directory.is_ok_and(|row| row.get::<_, String>(0) == self.data.to_string_lossy())
+    }
+}
+
+/// A database's address for a client that is `role`; no password is needed.
+pub(crate) fn url(role: &str, port: u16, database: &str) -> String {
+    format!("postgresql://{role}@127.0.0.1:{port}/{database}")
+}
+
+/// Connects to a database.
+pub(crate) async fn connect(url: &str) -> Result<Client> {
+    let (client, connection) = tokio_postgres::connect(url, NoTls).await?;
+    // It ends with the client; a failure shows in the client's own calls.
+    tokio::spawn(async { drop(connection.await) });
+    Ok(client)
+}
+
 /// The installed PostgreSQL, and the user that runs it.
 #[derive(Clone, Debug)]
-pub struct Installation {
+pub(crate) struct Installation {
     programs: PathBuf,
-    uid: u32,
-    /// Whom to become, being root.
+    /// User and group to become, being root.
     stand_in: Option<(u32, u32)>,
 }
 
 impl Installation {
     /// Finds it: `POSTGRES_BIN` (a directory), the `PATH`, then Debian's place, newest version first.
-    ///
-    /// # Errors
-    /// Says what to install when there is none.
     pub fn find() -> Result<Self> {
-        let programs = match named_by("POSTGRES_BIN")? {
-            Some(directory) => directory,
-            None => installed().ok_or(
+        let named = named_by("POSTGRES_BIN")?;
+        let programs =
+            named.map_or_else(installed, |directory| Some(directory).filter(|it| holds_server(it))).ok_or(
                 "PostgreSQL is not installed: install it (Debian: apt-get install postgresql), \
-                 or name the directory of its programs in POSTGRES_BIN",
-            )?,
-        };
-        if !holds_server(&programs) {
-            return Err(
-                format!("{} does not hold PostgreSQL's initdb and postgres", programs.display()).into()
-            );
-        }
-        let own = fs::metadata("/proc/self")?.uid();
-        let stand_in = if own == 0 { Some(stand_in()?) } else { None };
-        let uid = stand_in.map_or(own, |(uid, _)| uid);
-        Ok(Self { programs, uid, stand_in })
-    }
-
-    /// A command that runs one of its programs on a leash, as the user it must be.
-    pub fn command(&self, program: &str) -> Command {
-        let mut command = supervised(self.programs.join(program), Signal::Interrupt);
-        command.env("LC_ALL", "C");
-        self.lower(&mut command);
-        command
-    }
-
-    /// Initialises `data` unless it has been. Its parent must be within reach, see [`Installation::reaches`].
-    ///
-    /// # Errors
-    /// When the system or `initdb` refuses.
-    pub async fn initialise(&self, data: &Path) -> Result<()> {
-        if data.exists() {
-            return Ok(());
-        }
-        // Half a cluster, of an `initdb` that was interrupted, must not be taken for one.
-        let unfinished = data.with_extension("unfinished");
-        if unfinished.exists() {
-            fs::remove_dir_all(&unfinished)?;
-        }
-        self.give_away(&unfinished)?;
-        self.initdb(&unfinished).await?;
-        Ok(fs::rename(unfinished, data)?)
-    }
-
-    /// Makes `data` by copying a template, which is made on first use: `initdb` takes a second or more.
-    ///
-    /// # Errors
-    /// When the template or the copy cannot be made.
-    pub async fn copy_template(&self, data: &Path) -> Result<()> {
-        static TEMPLATE: OnceCell<PathBuf> = OnceCell::const_new();
-        let template = TEMPLATE.get_or_try_init(|| self.template()).await?;
-        let mut copy = supervised("cp", Signal::Terminate);
-        copy.arg("-R").arg(template).arg(data);
-        self.lower(&mut copy);
-        finish(Child::spawn("cp", copy, &Output::Captured)?).await
+             or name the directory of its initdb and postgres in POSTGRES_BIN",
+            )?;
+        let is_root = fs::metadata("/proc/self")?.uid() == 0;
+        let stand_in = if is_root { Some(stand_in()?) } else { None };
+        Ok(Self { programs, stand_in })
     }
 
     /// Whether the user that runs PostgreSQL can get to `path`, or to where it would be made.
@@ -107,76 +145,36 @@ impl Installation {
         self.stand_in.is_none() || path.ancestors().skip(1).filter(|above| above.exists()).all(open)
     }
 
-    /// Makes a temporary directory that belongs to the user that runs PostgreSQL, and removes those whose owners are
-    /// gone without having done so.
-    ///
-    /// # Errors
-    /// When it cannot be made.
-    pub fn scratch(&self) -> io::Result<PathBuf> {
-        let place = fs::canonicalize(self.temporary())?;
-        sweep(&place);
-        let directory = place.join(format!("{SCRATCH}{}-{:016x}", id(), fastrand::u64(..)));
-        self.give_away(&directory)?;
-        Ok(directory)
-    }
-
-    async fn initdb(&self, data: &Path) -> Result<()> {
-        let mut initdb = self.command("initdb");
-        initdb.args(INITDB).arg("-D").arg(data).current_dir(data);
-        finish(Child::spawn("initdb", initdb, &Output::Captured)?).await
-    }
-
-    /// One initialised data directory per version and user, in the place for temporary files.
-    async fn template(&self) -> Result<PathBuf> {
-        let name = format!("wpp-local-template-{}-{}", self.version().await?, self.uid);
-        let template = self.temporary().join(name);
-        // Others write to that place too: what they put there is no template of ours.
-        let is_ours = || fs::metadata(&template).is_ok_and(|there| there.uid() == self.uid);
-        if is_ours() {
-            return Ok(template);
-        }
-        let unfinished = self.scratch()?;
-        self.initdb(&unfinished).await?;
-        if let Err(error) = fs::rename(&unfinished, &template) {
-            // Usually another process was quicker.
-            fs::remove_dir_all(&unfinished)?;
-            if !is_ours() {
-                return Err(format!("cannot make {}: {error}", template.display()).into());
-            }
-        }
-        Ok(template)
-    }
-
-    /// What `postgres --version` says, as it may stand in a file's name.
-    async fn version(&self) -> Result<String> {
-        let output = Command::new(self.programs.join("postgres")).arg("--version").output().await?;
-        let said = String::from_utf8_lossy(&output.stdout);
-        Ok(said.chars().filter(|c| c.is_ascii_alphanumeric() || *c == '.').collect())
-    }
-
-    fn temporary(&self) -> PathBuf {
-        let usual = temp_dir();
-        if self.reaches(&usual.join(SCRATCH)) { usual } else { PathBuf::from("/tmp") }
-    }
-
-    fn give_away(&self, directory: &Path) -> io::Result<()> {
-        fs::create_dir_all(directory)?;
-        fs::set_permissions(directory, fs::Permissions::from_mode(0o700))?;
-        self.stand_in.map_or(Ok(()), |(uid, gid)| chown(directory, Some(uid), Some(gid)))
-    }
-
-    fn lower(&self, command: &mut Command) {
+    /// A command that runs one of its programs on a leash, as the user it must be.
+    fn command(&self, program: &str) -> Command {
+        let mut command = supervised(self.programs.join(program), Signal::INT);
+        command.env("LC_ALL", "C");
         if let Some((uid, gid)) = self.stand_in {
             command.uid(uid).gid(gid);
         }
+        command
     }
-}
 
-async fn finish(mut child: Child) -> Result<()> {
-    if child.wait().await?.success() {
-        return Ok(());
+    /// Makes a temporary directory, and removes those whose owners are gone without having done so.
+    fn scratch(&self) -> Result<TempDir> {
+        let usual = temp_dir();
+        let place = if self.reaches(&usual.join(SCRATCH)) { usual } else { PathBuf::from("/tmp") };
+        let place = fs::canonicalize(place)?;
+        sweep(&place);
+        Ok(tempfile::Builder::new().prefix(&format!("{SCRATCH}{}-", id())).tempdir_in(place)?)
     }
-    Err(child.exit_report().into())
+
+    /// Makes a new cluster in an empty directory.
+    async fn initdb(&self, data: &Path) -> Result<()> {
+        fs::set_permissions(data, fs::Permissions::from_mode(0o700))?;
+        if let Some((uid, gid)) = self.stand_in {
+            chown(data, Some(uid), Some(gid))?;
+        }
+        let mut initdb = self.command("initdb");
+        initdb.args(INITDB).arg("-D").arg(data).current_dir(data);
+        let mut child = Child::spawn("initdb", initdb, &Output::Captured)?;
+        if child.wait().await?.success() { Ok(()) } else { Err(child.exit_report().into()) }
+    }
 }
 
 fn holds_server(directory: &Path) -> bool {
@@ -185,14 +183,11 @@ fn holds_server(directory: &Path) -> bool {
 
 fn installed() -> Option<PathBuf> {
     let on_path = on_path("postgres").and_then(|file| Some(file.parent()?.to_owned()));
-    if let Some(directory) = on_path.filter(|directory| holds_server(directory)) {
-        return Some(directory);
-    }
-    let major = |directory: &PathBuf| directory.file_name()?.to_str()?.parse::<u32>().ok();
-    let mut versions: Vec<PathBuf> =
-        fs::read_dir(DEBIAN_SERVERS).ok()?.flatten().map(|entry| entry.path()).collect();
-    versions.sort_by_key(major);
-    versions.iter().rev().map(|version| version.join("bin")).find(|directory| holds_server(directory))
+    let debian = fs::read_dir(DEBIAN_SERVERS).into_iter().flatten().flatten();
+    let mut versions: Vec<PathBuf> = debian.map(|entry| entry.path()).collect();
+    let major = |version: &PathBuf| version.file_name()?.to_str()?.parse::<u32>().ok();
+    versions.sort_by_key(|version| std::cmp::Reverse(major(version)));
+    on_path.into_iter().chain(versions.iter().map(|version| version.join("bin"))).find(|it| holds_server(it))
 }
 
 /// User and group id of the first of [`STAND_INS`] that the machine knows.
@@ -209,9 +204,9 @@ fn stand_in() -> Result<(u32, u32)> {
     })
 }
 
+/// A process that was killed has not removed its own; nor is the server removed that a process's tests share.
 fn sweep(place: &Path) {
-    let Ok(entries) = fs::read_dir(place) else { return };
-    for entry in entries.flatten() {
+    for entry in fs::read_dir(place).into_iter().flatten().flatten() {
         let name = entry.file_name().to_string_lossy().into_owned();
         let owner = name.strip_prefix(SCRATCH).and_then(|rest| rest.split('-').next());
         if owner.is_some_and(|pid| !Path::new("/proc").join(pid).exists()) {

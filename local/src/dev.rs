@@ -12,14 +12,13 @@ use tokio::signal::unix::{SignalKind, signal};
 use uuid::{Uuid, uuid};
 
 use crate::Result;
-use crate::child::{Child, Output, Signal, supervised};
+use crate::child::{Child, Output, Signal, named_by, on_path, supervised, workspace};
 use crate::cluster::Installation;
 use crate::events::Event;
 use crate::http;
 use crate::platform;
-use crate::ports;
-use crate::postgres::{Privileges, Storage};
-use crate::programs::{named_by, on_path, workspace};
+use crate::postgres::Storage;
+use crate::service;
 use crate::stack::{Settings, Stack};
 
 /// The functions, each a binary of its name, served at `/functions/v1/<name>`.
@@ -42,9 +41,6 @@ const FUNCTION_PATIENCE: Duration = Duration::from_secs(60);
 const POLL: Duration = Duration::from_millis(250);
 
 /// Runs the system until Ctrl-C, a termination, or a failure.
-///
-/// # Errors
-/// One line on what is missing, in use or broken.
 pub async fn run() -> Result<()> {
     let mut interrupt = signal(SignalKind::interrupt())?;
     let mut terminate = signal(SignalKind::terminate())?;
@@ -60,16 +56,15 @@ pub async fn run() -> Result<()> {
 
 /// Starts everything, says so, and returns only when something fails.
 async fn serve() -> Result<()> {
-    let ports = Ports::from_env()?;
+    let port = port("WPP_LOCAL_PORT", 9000)?;
     let cargo_lambda = cargo_lambda()?;
     let data = data_directory()?;
-    let settings = settings(&ports, &data);
-    let session = settings.platform.session_of(&ORGANISATION.to_string()).unwrap_or_default();
-    let stack = Stack::start_with(settings).await?;
+    let session = platform::session_for(&ORGANISATION.to_string());
+    let stack = Stack::start_with(settings(&data)?).await?;
     stack.seed(ORGANISATION, USER, "Local organisation").await?;
     build().await?;
-    let mut watch = watch(&cargo_lambda, ports.functions, &stack)?;
-    let functions = format!("http://127.0.0.1:{}/functions/v1", ports.functions);
+    let mut watch = watch(&cargo_lambda, port, &stack)?;
+    let functions = format!("http://127.0.0.1:{port}/functions/v1");
     let client = http::client()?;
     for name in FUNCTIONS {
         tokio::select! {
@@ -78,36 +73,29 @@ async fn serve() -> Result<()> {
         }
     }
     let token = stack.keys.user_token_for(USER, TOKEN_LIFETIME_S);
-    let events = events_directory();
-    write_events(&events, &token, &session)?;
+    let events = write_events(&token, &session)?;
     let invoke = format!(
-        "{} lambda invoke wpp-status --invoke-address 127.0.0.1 --invoke-port {} --data-file {}/status.json",
+        "{} lambda invoke wpp-status --invoke-address 127.0.0.1 --invoke-port {port} --data-file {}/status.json",
         cargo_lambda.display(),
-        ports.functions,
         events.display()
     );
     println!("{}", guide(&stack, &functions, &token, &session, &data, &invoke));
     Err(failure(&stack, &mut watch).await.into())
 }
 
-struct Ports {
-    functions: u16,
-    platform: u16,
-    supabase: u16,
-    postgres: u16,
-    postgrest: u16,
-}
-
-impl Ports {
-    fn from_env() -> Result<Self> {
-        Ok(Self {
-            functions: port("WPP_LOCAL_PORT", 9000)?,
-            platform: port("WPP_LOCAL_PLATFORM_PORT", 9100)?,
-            supabase: port("WPP_LOCAL_SUPABASE_PORT", 9200)?,
-            postgres: port("WPP_LOCAL_POSTGRES_PORT", 9300)?,
-            postgrest: port("WPP_LOCAL_POSTGREST_PORT", 9301)?,
-        })
-    }
+fn settings(data: &Path) -> Result<Settings> {
+    Ok(Settings {
+        postgres_port: port("WPP_LOCAL_POSTGRES_PORT", 9300)?,
+        postgrest_port: port("WPP_LOCAL_POSTGREST_PORT", 9301)?,
+        supabase_port: port("WPP_LOCAL_SUPABASE_PORT", 9200)?,
+        storage: Storage::Lasting(data.to_owned()),
+        jwt_secret: Some(JWT_SECRET.to_owned()),
+        platform: platform::Settings {
+            port: port("WPP_LOCAL_PLATFORM_PORT", 9100)?,
+            file: Some(data.join("platform.json")),
+            ..platform::Settings::default()
+        },
+    })
 }
 
 /// The port that a variable names, which must be free now: before anything has been started.
@@ -118,7 +106,7 @@ fn port(variable: &str, default: u16) -> Result<u16> {
         }
         Err(_) => default,
     };
-    if ports::is_free(port) {
+    if service::is_free(port) {
         return Ok(port);
     }
     Err(format!("port {port} is in use: end what listens there, or name another in {variable}").into())
@@ -146,31 +134,10 @@ fn data_directory() -> Result<PathBuf> {
     Ok(PathBuf::from(format!("/var/tmp/wpp-local-{name}")))
 }
 
-fn settings(ports: &Ports, data: &Path) -> Settings {
-    Settings {
-        postgres_port: ports.postgres,
-        postgrest_port: ports.postgrest,
-        supabase_port: ports.supabase,
-        storage: Storage::Lasting(data.to_owned()),
-        privileges: Privileges::default(),
-        jwt_secret: Some(JWT_SECRET.to_owned()),
-        platform: platform::Settings {
-            port: ports.platform,
-            // A number that was linked before is linked still.
-            deterministic: true,
-            ..platform::Settings::default()
-        },
-    }
-}
-
-/// `.local/events` as seen from the workspace, where a person stands; or beside data of its own.
-fn events_directory() -> PathBuf {
-    env::var_os("WPP_LOCAL_DATA").map_or(PathBuf::from(".local"), PathBuf::from).join("events")
-}
-
-/// Writes the events that `cargo lambda invoke` takes, with a token that is good now.
-fn write_events(directory: &Path, token: &str, session: &str) -> Result<()> {
-    let directory = workspace().join(directory);
+/// Writes the events that `cargo lambda invoke` takes, with a token that is good now; where, as seen from the workspace.
+fn write_events(token: &str, session: &str) -> Result<PathBuf> {
+    let place = env::var_os("WPP_LOCAL_DATA").map_or(PathBuf::from(".local"), PathBuf::from).join("events");
+    let directory = workspace().join(&place);
     std::fs::create_dir_all(&directory)?;
     let events = [
         ("create", Event::post("wpp-create").json(&json!({}))),
@@ -181,13 +148,13 @@ fn write_events(directory: &Path, token: &str, session: &str) -> Result<()> {
         let event = serde_json::to_string_pretty(&event.bearer(token).v2())?;
         std::fs::write(directory.join(format!("{name}.json")), event)?;
     }
-    Ok(())
+    Ok(place)
 }
 
 /// Builds the functions first: `cargo lambda watch` has each built by itself, and they would wait for each other.
 /// By `--bin`, as it does: a choice of packages would choose other features, and all would be built twice.
 async fn build() -> Result<()> {
-    let mut cargo = supervised(env::var_os("CARGO").unwrap_or("cargo".into()), Signal::Terminate);
+    let mut cargo = supervised(env::var_os("CARGO").unwrap_or("cargo".into()), Signal::TERM);
     cargo.arg("build").current_dir(workspace());
     for name in FUNCTIONS {
         cargo.args(["--bin", name]);
@@ -202,7 +169,7 @@ async fn build() -> Result<()> {
 
 /// Serves the functions at the paths that `CargoLambda.toml` gives them.
 fn watch(cargo_lambda: &Path, port: u16, stack: &Stack) -> Result<Child> {
-    let mut watch = supervised(cargo_lambda, Signal::Terminate);
+    let mut watch = supervised(cargo_lambda, Signal::TERM);
     watch.args(["lambda", "watch", "--disable-cors", "--invoke-address", "127.0.0.1"]);
     watch.args(["--invoke-port", &port.to_string()]).current_dir(workspace()).envs(stack.env());
     // All that the functions call is here, whatever proxy this machine has.

@@ -158,12 +158,14 @@ impl Event {
     fn payload_2(self, route: &str, host: &str) -> Value {
         let event = self.header("Host", host);
         let path = event.path();
+        let headers: Vec<_> =
+            event.headers.iter().map(|(name, value)| (name.to_lowercase(), value.clone())).collect();
         let mut payload = json!({
             "version": "2.0",
             "routeKey": route,
             "rawPath": path,
             "rawQueryString": encoded(&event.query),
-            "headers": joined(&lower_case(&event.headers)),
+            "headers": joined(&headers),
             "requestContext": {
                 "accountId": ACCOUNT,
                 "apiId": host.split('.').next(),
@@ -197,17 +199,14 @@ impl Event {
 
 type Pairs = [(String, String)];
 
-fn grouped(pairs: &Pairs) -> BTreeMap<&str, Vec<&str>> {
+/// One value for each name, made of all its values; or the null that API Gateway sends in the place of no pairs at all.
+fn object(pairs: &Pairs, value: impl Fn(Vec<&str>) -> Value) -> Value {
     let mut groups = BTreeMap::<_, Vec<_>>::new();
     for (name, value) in pairs {
-        groups.entry(name.as_str()).or_default().push(value.as_str());
+        groups.entry(name.clone()).or_default().push(value.as_str());
     }
-    groups
-}
-
-fn lower_case(pairs: &Pairs) -> Vec<(String, String)> {
-    let lower = |(name, value): &(String, String)| (name.to_lowercase(), value.clone());
-    pairs.iter().map(lower).collect()
+    let fields: Map<_, _> = groups.into_iter().map(|(name, values)| (name, value(values))).collect();
+    if fields.is_empty() { Value::Null } else { fields.into() }
 }
 
 fn joined(pairs: &Pairs) -> Value {
@@ -220,15 +219,6 @@ fn last(pairs: &Pairs) -> Value {
 
 fn all(pairs: &Pairs) -> Value {
     object(pairs, |values| values.into())
-}
-
-/// An object of the pairs, or the null that API Gateway sends in its place.
-fn object(pairs: &Pairs, value: impl Fn(Vec<&str>) -> Value) -> Value {
-    if pairs.is_empty() {
-        return Value::Null;
-    }
-    let fields = grouped(pairs).into_iter().map(|(name, values)| (name.to_owned(), value(values)));
-    Value::Object(fields.collect::<Map<_, _>>())
 }
 
 fn encoded(query: &Pairs) -> String {

@@ -9,9 +9,6 @@ use rustls::{ClientConfig, RootCertStore};
 use crate::Result;
 
 /// A client that speaks plain HTTP only: it follows no redirect, uses no proxy and trusts no certificate.
-///
-/// # Errors
-/// When the system refuses what a client needs.
 pub fn client() -> Result<Client> {
     let tls = ClientConfig::builder_with_provider(Arc::new(default_provider()))
         .with_safe_default_protocol_versions()?

@@ -59,9 +59,6 @@ pub enum Ended {
 
 impl Ended {
     /// The answer.
-    ///
-    /// # Errors
-    /// When there is none; says why.
     pub fn answered(self) -> Result<Answer> {
         match self {
             Self::Answered(answer) => Ok(answer),
@@ -140,23 +137,18 @@ pub struct Sandbox {
 }
 
 impl Sandbox {
-    /// Starts the function with this environment, `PATH` and the variables that Lambda sets, and no other.
-    ///
-    /// # Errors
-    /// When the process cannot be started. A function that gives up at once is told by [`Sandbox::ready`].
+    /// Starts the function with this environment, `PATH` and the variables that Lambda sets, and no other. One that gives
+    /// up at once is told by [`Sandbox::ready`].
     pub async fn start(binary: &Path, env: &[(String, String)]) -> Result<Self> {
         Self::start_with(binary, env, Options::default()).await
     }
 
     /// [`Sandbox::start`] with options.
-    ///
-    /// # Errors
-    /// When the process cannot be started.
     pub async fn start_with(binary: &Path, env: &[(String, String)], options: Options) -> Result<Self> {
         let api = Arc::new(RuntimeApi::default());
         let server = Server::start(0, runtime_api::routes(api.clone())).await?;
         let name = binary.file_name().unwrap_or_default().to_string_lossy();
-        let mut command = supervised(binary, Signal::Kill);
+        let mut command = supervised(binary, Signal::KILL);
         command
             .env_clear()
             .envs(var_os("PATH").map(|path| ("PATH", path)))
@@ -178,10 +170,7 @@ impl Sandbox {
         })
     }
 
-    /// Waits until the function asks for its first invocation.
-    ///
-    /// # Errors
-    /// When its process ends instead: how, and what it wrote.
+    /// Waits until the function asks for its first invocation; an error if its process ends instead, with what it wrote.
     pub async fn ready(&self) -> Result<()> {
         tokio::select! {
             () = self.api.asked() => Ok(()),
@@ -206,7 +195,7 @@ impl Sandbox {
     async fn thaw(&self) {
         let mut in_flight = self.in_flight.lock().await;
         if self.freeze && *in_flight == 0 {
-            self.signal(Signal::Continue).await;
+            self.signal(Signal::CONT).await;
         }
         *in_flight += 1;
     }
@@ -215,20 +204,17 @@ impl Sandbox {
         let mut in_flight = self.in_flight.lock().await;
         *in_flight -= 1;
         if self.freeze && *in_flight == 0 {
-            self.signal(Signal::Stop).await;
+            self.signal(Signal::STOP).await;
             stopped(self.pid).await;
         }
     }
 
     async fn signal(&self, signal: Signal) {
         // It fails when the process has ended, which whoever waits for an answer hears anyway.
-        let _ = self.child.lock().await.signal(signal).await;
+        let _ = self.child.lock().await.signal(signal);
     }
 
     /// Kills the process at once, as Lambda does with one that exceeds its memory, and waits until it is gone.
-    ///
-    /// # Errors
-    /// When the system does not say how the process ended.
     pub async fn kill(&self) -> Result<()> {
         self.child.lock().await.kill().await?;
         self.exit().await;
@@ -304,9 +290,6 @@ fn lambda_variables(name: &str, server: &Server, options: Options) -> Vec<(&'sta
 }
 
 /// The built function `name`, in the target directory of the running program.
-///
-/// # Errors
-/// When it is not there.
 pub fn binary(name: &str) -> Result<PathBuf> {
     let program = current_exe()?;
     let found = program.ancestors().skip(1).map(|directory| directory.join(name)).find(|path| path.is_file());

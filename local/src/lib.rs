@@ -9,12 +9,10 @@ pub mod fault_injector;
 pub mod http;
 pub mod lambda;
 pub mod platform;
-pub mod ports;
 pub mod postgres;
 pub mod postgrest;
-mod programs;
 pub mod server;
-mod service;
+pub mod service;
 pub mod shapes;
 pub mod siblings;
 pub mod stack;
@@ -22,5 +20,8 @@ pub mod supabase;
 pub mod test_app;
 pub mod users;
 
-/// What anything here can fail with: a sentence for the person at the terminal.
-pub type Result<T> = std::result::Result<T, Box<dyn std::error::Error + Send + Sync>>;
+/// What anything here can fail with: a sentence for the person at the terminal, on what is missing, in use or broken.
+pub type Error = Box<dyn std::error::Error + Send + Sync>;
+
+/// What comes of anything here.
+pub type Result<T> = std::result::Result<T, Error>;

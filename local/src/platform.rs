@@ -1,25 +1,31 @@
-//! A simulator of the WPP Platform: its HTTP API with its rules and its moods, in memory.
+//! A simulator of the WPP Platform: its HTTP API with its rules and its moods.
 
 use std::collections::VecDeque;
+use std::fs;
+use std::ops::Deref;
+use std::path::PathBuf;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use crate::Result;
+use axum::extract::{Request, State};
+use axum::http::StatusCode;
+use axum::middleware::{Next, from_fn_with_state};
+use axum::response::{IntoResponse, Response};
+
 use crate::fault_injector::FaultInjector;
 use crate::server::Server;
 
 mod accounts;
 mod behavior;
 mod control;
-mod key_factory;
 mod routes;
 mod session;
 
-use accounts::{Accounts, Refused};
+use accounts::{Accounts, NO_QR};
+pub use accounts::{Refused, session_for};
 pub use behavior::{
     AcceptedTokens, Behavior, FieldValue, LetterCase, QrField, QrForm, RepeatedCreate, StartAnswer,
 };
-use key_factory::KeyFactory;
 
 /// How many requests are remembered.
 const SEEN_LIMIT: usize = 1000;
@@ -31,35 +37,22 @@ pub struct Settings {
     pub port: u16,
     /// What a create must bear (`WPP_SECRET`).
     pub secret: String,
-    /// Derives keys, sessions and signatures from the secret and the organisation's id, so that those of before a
-    /// restart are good after it. A session of before a restart counts as linked.
-    pub deterministic: bool,
+    /// The file that keeps its accounts for the next start, as JSON; without one they are in memory alone.
+    pub file: Option<PathBuf>,
     /// How it behaves at first.
     pub behavior: Behavior,
 }
 
 impl Default for Settings {
     fn default() -> Self {
-        Self {
-            port: 0,
-            secret: "local-wpp-secret".to_owned(),
-            deterministic: false,
-            behavior: Behavior::default(),
-        }
-    }
-}
-
-impl Settings {
-    /// The session that a deterministic platform gives an organisation id; `None` when it is left to chance.
-    pub fn session_of(&self, organization_id: &str) -> Option<String> {
-        self.deterministic.then(|| KeyFactory::from_secret(&self.secret).session(organization_id))
+        Self { port: 0, secret: "local-wpp-secret".to_owned(), file: None, behavior: Behavior::default() }
     }
 }
 
 /// A request that the platform has seen.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Seen {
-    /// The gate's name for the endpoint.
+    /// The fault injector's name for the endpoint.
     pub endpoint: &'static str,
     /// The path as it was sent, percent-encoding and all.
     pub path: String,
@@ -71,156 +64,167 @@ pub struct Seen {
 
 /// A running platform. Its endpoints are called `create`, `token`, `status`, `qr`, `start`, `webhook` and `stop` at
 /// the fault injector, and a request to no endpoint at all is `unknown` there.
-///
-/// Its clock is the machine's until [`Platform::advance`] moves it ahead.
 pub struct Platform {
-    /// Counts, faults and holds of the endpoints.
-    pub faults: FaultInjector,
-    shared: Arc<Shared>,
     /// What listens: it can close connections, and refuse them.
     pub server: Server,
-}
-
-struct Shared {
-    faults: FaultInjector,
-    secret: String,
-    accounts: Mutex<Accounts>,
-    seen: Mutex<VecDeque<Seen>>,
+    simulator: Arc<Simulator>,
 }
 
 impl Platform {
-    /// Starts a platform that knows nobody yet.
-    ///
-    /// # Errors
-    /// When the port is taken.
-    pub async fn start(settings: Settings) -> Result<Self> {
-        let key_factory = if settings.deterministic {
-            KeyFactory::from_secret(&settings.secret)
-        } else {
-            KeyFactory::random()
+    /// Starts a platform that knows nobody yet, or whom its file knows.
+    pub async fn start(settings: Settings) -> crate::Result<Self> {
+        let Settings { port, secret, file, behavior } = settings;
+        let accounts = match file.as_ref().filter(|file| file.exists()) {
+            None => Accounts::new(behavior),
+            Some(file) => {
+                let kept = serde_json::from_slice::<Accounts>(&fs::read(file)?);
+                let mut accounts = kept.map_err(|error| format!("{}: {error}", file.display()))?;
+                accounts.behavior = behavior;
+                accounts
+            }
         };
-        let accounts = Accounts::new(settings.behavior, key_factory, settings.deterministic);
-        let faults = FaultInjector::default();
-        let shared = Arc::new(Shared {
-            faults: faults.clone(),
-            secret: settings.secret,
+        let simulator = Arc::new(Simulator {
+            faults: FaultInjector::default(),
+            secret,
+            file,
             accounts: Mutex::new(accounts),
             seen: Mutex::default(),
         });
-        let router = routes::routes().merge(control::routes()).with_state(shared.clone());
-        let server = Server::start(settings.port, router).await?;
-        Ok(Self { faults, shared, server })
+        let router = routes::routes().merge(control::routes()).with_state(simulator.clone());
+        let router = router.layer(from_fn_with_state(simulator.clone(), keeping));
+        Ok(Self { server: Server::start(port, router).await?, simulator })
     }
 
     /// Its base URL, without a slash at the end.
     pub fn url(&self) -> String {
         self.server.url()
     }
+}
 
+impl Deref for Platform {
+    type Target = Simulator;
+
+    fn deref(&self) -> &Simulator {
+        &self.simulator
+    }
+}
+
+/// What a platform is but for the port: what a test sees of it and does to it.
+///
+/// Its clock is the machine's until [`Simulator::advance`] moves it ahead.
+pub struct Simulator {
+    /// Counts, faults and holds of the endpoints.
+    pub faults: FaultInjector,
+    secret: String,
+    file: Option<PathBuf>,
+    accounts: Mutex<Accounts>,
+    seen: Mutex<VecDeque<Seen>>,
+}
+
+impl Simulator {
     /// What a create must bear.
     pub fn secret(&self) -> &str {
-        &self.shared.secret
+        &self.secret
     }
 
     /// Changes its behavior: `platform.behave(|behavior| behavior.opaque_tokens = true)`.
     pub fn behave(&self, change: impl FnOnce(&mut Behavior)) {
-        change(&mut self.shared.accounts().behavior);
+        change(&mut self.accounts().behavior);
     }
 
     /// Moves its clock ahead: tokens expire, QRs rotate.
     pub fn advance(&self, by: Duration) {
-        self.shared.accounts().advance(by);
+        self.accounts().ahead_ms += i64::try_from(by.as_millis()).unwrap_or_default();
     }
 
     /// Refuses every token issued so far, as a restarted platform does.
     pub fn forget_tokens(&self) {
-        self.shared.accounts().forget_tokens();
+        self.accounts().tokens.clear();
     }
 
     /// Refuses the key for good. Tokens that it was given stay valid.
     pub fn revoke_key(&self, api_key: &str) {
-        self.shared.accounts().revoke_key(api_key);
+        self.accounts().revoke_key(api_key);
     }
 
     /// Denies that the session exists, until it is created again.
     pub fn forget_session(&self, session: &str) {
-        self.shared.accounts().forget_session(session);
+        self.accounts().sessions.entry(session.to_owned()).and_modify(session::Session::forget);
     }
 
     /// A phone scans the session's QR.
-    ///
-    /// # Errors
-    /// When there is no such session or it shows no QR.
-    pub fn scan(&self, session: &str) -> Result<()> {
-        self.shared.accounts().scan(session).map_err(sentence)
+    pub fn scan(&self, session: &str) -> Result<(), Refused> {
+        if self.accounts().session(session)?.scan() { Ok(()) } else { Err(NO_QR) }
     }
 
     /// Puts the session where `status` says and has it say exactly that word; one that the platform does not know
     /// itself stands for a QR that is needed.
-    ///
-    /// # Errors
-    /// When there is no such session.
-    pub fn set_status(&self, session: &str, status: &str) -> Result<()> {
-        self.shared.accounts().set_status(session, status).map_err(sentence)
+    pub fn set_status(&self, session: &str, status: &str) -> Result<(), Refused> {
+        let mut accounts = self.accounts();
+        let now_ms = accounts.now_ms();
+        accounts.session(session)?.set_status(status, now_ms);
+        Ok(())
     }
 
     /// Milliseconds since 1970 by its clock.
     pub fn now_ms(&self) -> i64 {
-        self.shared.accounts().now_ms()
+        self.accounts().now_ms()
     }
 
     /// Organisations that ever created a client.
     pub fn clients(&self) -> usize {
-        self.shared.accounts().clients()
+        self.accounts().sessions_by_organization.len()
     }
 
     /// Creates that were carried out, repeated ones included.
     pub fn create_calls(&self) -> u64 {
-        self.shared.accounts().creates
+        self.accounts().creates
     }
 
     /// The session of an organisation id.
     pub fn session_of(&self, organization_id: &str) -> Option<String> {
-        self.shared.accounts().session_of(organization_id)
+        self.accounts().sessions_by_organization.get(organization_id).cloned()
     }
 
     /// The present key of an organisation id.
     pub fn key_of(&self, organization_id: &str) -> Option<String> {
-        self.shared.accounts().key_of(organization_id)
+        let session = self.session_of(organization_id)?;
+        self.accounts().sessions.get(&session).map(|session| session.key.clone())
     }
 
     /// Tokens that a key was given.
     pub fn tokens_issued(&self, api_key: &str) -> u64 {
-        self.shared.accounts().tokens_issued(api_key)
+        self.accounts().keys.get(api_key).map_or(0, |key| key.tokens_issued)
     }
 
     /// The tokens accepted for a session now, the oldest first.
     pub fn tokens_of(&self, session: &str) -> Vec<String> {
-        self.shared.accounts().tokens_of(session)
+        let accounts = self.accounts();
+        let (tokens, now_ms) = (accounts.tokens.iter(), accounts.now_ms());
+        let accepted = tokens.filter(|token| token.session == session && token.expires_ms > now_ms);
+        accepted.map(|token| token.text.clone()).collect()
     }
 
     /// The word for a session's state, as it would be said; `None` for a session that is not there.
     pub fn status_of(&self, session: &str) -> Option<String> {
-        self.shared.accounts().status_of(session)
+        self.accounts().session(session).ok().map(|session| session.status().to_owned())
     }
 
     /// The QR that a session shows now.
     pub fn qr_of(&self, session: &str) -> Option<String> {
-        self.shared.accounts().qr_of(session)
+        self.accounts().qr_of(session)
     }
 
     /// The webhook that a session was given last.
     pub fn webhook_of(&self, session: &str) -> Option<String> {
-        self.shared.accounts().webhook_of(session)
+        self.accounts().sessions.get(session)?.webhook.clone()
     }
 
     /// The last requests, the oldest first, those that met a fault included.
     pub fn requests(&self) -> Vec<Seen> {
-        self.shared.seen().iter().cloned().collect()
+        self.seen().iter().cloned().collect()
     }
-}
 
-impl Shared {
     fn accounts(&self) -> MutexGuard<'_, Accounts> {
         self.accounts.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -236,10 +240,26 @@ impl Shared {
         }
         seen.push_back(request);
     }
+
+    /// Writes the accounts to the file, so that it holds all of them at any moment.
+    fn keep(&self) -> crate::Result<()> {
+        if let Some(file) = &self.file {
+            let accounts = self.accounts();
+            let new = file.with_extension("new");
+            fs::write(&new, serde_json::to_vec_pretty(&*accounts)?)?;
+            fs::rename(new, file)?;
+        }
+        Ok(())
+    }
 }
 
-fn sentence((_, error): Refused) -> Box<dyn std::error::Error + Send + Sync> {
-    error.into()
+/// Answers once what the request changed is kept.
+async fn keeping(State(simulator): State<Arc<Simulator>>, request: Request, next: Next) -> Response {
+    let response = next.run(request).await;
+    match simulator.keep() {
+        Ok(()) => response,
+        Err(error) => (StatusCode::INTERNAL_SERVER_ERROR, error.to_string()).into_response(),
+    }
 }
 
 #[cfg(test)]

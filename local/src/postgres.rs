@@ -1,19 +1,26 @@
-//! A PostgreSQL server as a Supabase project has it: its roles, its default privileges, our migrations.
+//! The database of a Supabase project: its roles, its default privileges, our migrations.
 
 use std::fs;
 use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
 
-use tokio::process::Command;
-use tokio_postgres::{Client, NoTls};
+use tokio::sync::OnceCell;
+use tokio_postgres::Client;
 
 use crate::Result;
-use crate::child::Output;
-use crate::cluster::Installation;
-use crate::programs::workspace;
-use crate::service::{Program, Service};
+use crate::child::workspace;
+use crate::cluster::{Cluster, connect, url};
 
-/// What a Supabase project has before its first migration.
-const BOOTSTRAP: &str = include_str!("bootstrap.sql");
+const ROLES: &str = include_str!("roles.sql");
+
+/// The default privileges of every project before October 2026.
+const GRANTED: &str = "
+    grant usage on schema public to anon, authenticated, service_role;
+    alter default privileges in schema public grant all on tables to anon, authenticated, service_role;
+    alter default privileges in schema public grant all on functions to anon, authenticated, service_role;
+    alter default privileges in schema public grant all on sequences to anon, authenticated, service_role;
+    alter default privileges grant execute on functions to public";
 
 /// What Supabase takes back of that. Its own last statement names the schema, and so takes nothing from PUBLIC; here it
 /// is taken as it is meant, so that whoever forgets a grant hears of it.
@@ -26,6 +33,15 @@ const TAKEN_BACK: &str = "
       revoke execute on functions from anon, authenticated, service_role;
     alter default privileges revoke execute on functions from public";
 
+/// The database that each new server has; on the shared one, the template of the others.
+const FIRST: &str = "postgres";
+
+/// The server that the tests of this process share. It ends with the process.
+static SHARED: OnceCell<Arc<Cluster>> = OnceCell::const_new();
+
+/// Databases on the shared server whose tests are over. They go when the next one is made.
+static FINISHED: Mutex<Vec<String>> = Mutex::new(Vec::new());
+
 /// What a project grants by itself on new tables and functions.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Privileges {
@@ -36,135 +52,91 @@ pub enum Privileges {
     Nothing,
 }
 
-/// Settings of every server. No sockets beside the loopback address; small, since tests run many.
-const FRUGAL: [&str; 6] = [
-    "listen_addresses=127.0.0.1",
-    "unix_socket_directories=",
-    "shared_buffers=16MB",
-    "max_connections=60",
-    "wal_level=minimal",
-    "max_wal_senders=0",
-];
-
-/// Settings of a server whose data nobody will miss.
-const CARELESS: [&str; 3] = ["fsync=off", "synchronous_commit=off", "full_page_writes=off"];
-
-/// Where a server keeps its data.
+/// Where the data is.
 #[derive(Clone, Debug, Default)]
 pub enum Storage {
-    /// In a temporary directory, removed on drop.
+    /// In a database of its own on the server that all tests of this process share.
     #[default]
     Temporary,
+    /// On a server of its own, which a test may stop; its data goes with it.
+    OwnServer,
     /// In `<directory>/postgres`, to be found there next time; its output in `<directory>/postgres.log`.
     Lasting(PathBuf),
 }
 
-/// A running PostgreSQL server. Dropping it ends it.
+/// A project's database on a running server.
 #[derive(Debug)]
 pub struct Postgres {
-    /// Declared before the scratch directory, since the server ends before its data goes.
-    service: Service<Server>,
-    _scratch: Option<Scratch>,
-}
-
-#[derive(Debug)]
-struct Server {
-    installation: Installation,
-    data: PathBuf,
-    settings: Vec<&'static str>,
-}
-
-/// A directory that is removed on drop.
-#[derive(Debug)]
-struct Scratch(PathBuf);
-
-impl Drop for Scratch {
-    fn drop(&mut self) {
-        // What stays is removed by the next to make one.
-        let _ = fs::remove_dir_all(&self.0);
-    }
+    server: Arc<Cluster>,
+    database: String,
 }
 
 impl Postgres {
-    /// Starts a server on `127.0.0.1:port` (0 takes a free one), with our migrations applied.
-    ///
-    /// # Errors
-    /// When PostgreSQL is not installed, the port is in use, the server does not start or a migration fails.
+    /// A project's database with our migrations applied. A server of its own listens on `127.0.0.1:port`; 0 takes a
+    /// free one.
     pub async fn start(port: u16, storage: &Storage) -> Result<Self> {
-        Self::start_with(port, storage, Privileges::default()).await
+        match storage {
+            Storage::Temporary => Self::on_shared_server().await,
+            Storage::OwnServer => Self::on_own_server(port, None).await,
+            Storage::Lasting(directory) => Self::on_own_server(port, Some(directory)).await,
+        }
     }
 
-    /// [`Postgres::start`] with a project's default privileges.
-    ///
-    /// # Errors
-    /// As there.
-    pub async fn start_with(port: u16, storage: &Storage, privileges: Privileges) -> Result<Self> {
-        let installation = Installation::find()?;
-        let (data, output, scratch) = match storage {
-            Storage::Temporary => {
-                let scratch = Scratch(installation.scratch()?);
-                let data = scratch.0.join("data");
-                installation.copy_template(&data).await?;
-                (data, Output::Captured, Some(scratch))
-            }
-            Storage::Lasting(directory) => {
-                fs::create_dir_all(directory)?;
-                let directory = fs::canonicalize(directory)?;
-                let data = directory.join("postgres");
-                installation.initialise(&data).await?;
-                (data, Output::File(directory.join("postgres.log")), None)
-            }
-        };
-        let careless = if scratch.is_some() { &CARELESS[..] } else { &[] };
-        let settings = [&FRUGAL, careless].concat();
-        let server = Server { installation, data, settings };
-        let service = Service::start(server, port, output).await?;
-        let postgres = Self { service, _scratch: scratch };
-        postgres.bootstrap(privileges).await?;
+    async fn on_own_server(port: u16, directory: Option<&Path>) -> Result<Self> {
+        let server = Arc::new(Cluster::start(port, directory).await?);
+        let postgres = Self { server, database: FIRST.to_owned() };
+        postgres.apply("roles.sql", ROLES).await?;
+        postgres.set_privileges(Privileges::default()).await?;
         postgres.migrate(&migrations()).await?;
         Ok(postgres)
     }
 
+    /// A copy of a migrated database takes a tenth of the time of a server.
+    async fn on_shared_server() -> Result<Self> {
+        static MADE: AtomicU32 = AtomicU32::new(1);
+        let server = SHARED
+            .get_or_try_init(async || {
+                Ok::<_, crate::Error>(Self::on_own_server(0, None).await?.server.clone())
+            })
+            .await?
+            .clone();
+        // A database can be copied while nobody is connected to it.
+        let sql = connect(&url("postgres", server.port(), "template1")).await?;
+        let finished = std::mem::take(&mut *FINISHED.lock().unwrap_or_else(PoisonError::into_inner));
+        for database in finished {
+            sql.batch_execute(&format!("drop database {database} with (force)")).await?;
+        }
+        let database = format!("test_{}", MADE.fetch_add(1, Ordering::Relaxed));
+        sql.batch_execute(&format!("create database {database} template {FIRST}")).await?;
+        Ok(Self { server, database })
+    }
+
     /// Puts another project in the place of this one, with these tables of its own in it and none of our migrations.
-    ///
-    /// # Errors
-    /// When the SQL is refused.
     pub async fn replace(&self, privileges: Privileges, tables: &str) -> Result<()> {
         self.apply("public", "drop schema public cascade; create schema public").await?;
-        self.bootstrap(privileges).await?;
+        self.set_privileges(privileges).await?;
         self.apply("the project's tables", tables).await
     }
 
-    async fn bootstrap(&self, privileges: Privileges) -> Result<()> {
-        self.apply("bootstrap.sql", BOOTSTRAP).await?;
+    async fn set_privileges(&self, privileges: Privileges) -> Result<()> {
+        self.apply("default privileges", GRANTED).await?;
         match privileges {
             Privileges::Granted => Ok(()),
             Privileges::Nothing => self.apply("default privileges", TAKEN_BACK).await,
         }
     }
 
-    /// The port it listens on.
-    pub fn port(&self) -> u16 {
-        self.service.port()
-    }
-
     /// Its address for a client that is `role`; no password is needed.
     pub fn url(&self, role: &str) -> String {
-        url(role, self.port())
+        url(role, self.server.port(), &self.database)
     }
 
     /// Connects as the superuser.
-    ///
-    /// # Errors
-    /// When the server is stopped.
     pub async fn connect(&self) -> Result<Client> {
-        connect(self.port()).await
+        connect(&self.url("postgres")).await
     }
 
     /// Applies the `*.sql` files of a directory in the order of their names, then has PostgREST look again.
-    ///
-    /// # Errors
-    /// Names the file, and what PostgreSQL says against it.
     pub async fn migrate(&self, directory: &Path) -> Result<()> {
         let entries = fs::read_dir(directory).map_err(|error| format!("{}: {error}", directory.display()))?;
         let mut files: Vec<PathBuf> = entries.flatten().map(|entry| entry.path()).collect();
@@ -187,50 +159,40 @@ impl Postgres {
     }
 
     /// Ends every session and the server; its data and its port stay for [`Postgres::restart`].
-    ///
-    /// # Errors
-    /// When the system does not say how it ended.
     pub async fn stop(&self) -> Result<()> {
-        self.service.stop().await
+        if self.is_shared() {
+            return Err("other tests use this server: take Storage::OwnServer".into());
+        }
+        self.server.stop().await
     }
 
-    /// Starts it again, on the same data and port; stops it first if it runs.
-    ///
-    /// # Errors
-    /// When it does not start; the error holds what the server said.
+    /// Starts it again, on the same data and port.
     pub async fn restart(&self) -> Result<()> {
-        self.service.restart().await
+        self.stop().await?;
+        self.server.restart().await
     }
 
-    /// One line on why it ended, or nothing if it runs or was stopped.
+    /// One line on why the server ended, or nothing if it runs or was stopped.
     pub async fn failure(&self) -> Option<String> {
-        self.service.failure().await
+        self.server.failure().await
     }
 
-    /// What it has written since it was started last.
+    /// What the server has written since it was started last; a shared one, about all its databases.
     pub async fn logs(&self) -> String {
-        self.service.logs().await
+        self.server.logs().await
+    }
+
+    fn is_shared(&self) -> bool {
+        self.database != FIRST
     }
 }
 
-impl Program for Server {
-    const NAME: &str = "PostgreSQL";
-
-    fn command(&self, port: u16) -> Command {
-        let mut command = self.installation.command("postgres");
-        command.arg("-D").arg(&self.data).current_dir(&self.data);
-        command.args(["-p", &port.to_string()]);
-        for setting in &self.settings {
-            command.args(["-c", setting]);
+impl Drop for Postgres {
+    fn drop(&mut self) {
+        if self.is_shared() {
+            let database = std::mem::take(&mut self.database);
+            FINISHED.lock().unwrap_or_else(PoisonError::into_inner).push(database);
         }
-        command
-    }
-
-    /// Another's server has another directory.
-    async fn answers(&self, port: u16) -> bool {
-        let Ok(client) = connect(port).await else { return false };
-        let directory = client.query_one("show data_directory", &[]).await;
-        directory.is_ok_and(|row| row.get::<_, String>(0) == self.data.to_string_lossy())
     }
 }
 
@@ -239,63 +201,56 @@ pub fn migrations() -> PathBuf {
     workspace().join("migrations")
 }
 
-fn url(role: &str, port: u16) -> String {
-    format!("postgresql://{role}@127.0.0.1:{port}/postgres")
-}
-
-async fn connect(port: u16) -> Result<Client> {
-    let (client, connection) = tokio_postgres::connect(&url("postgres", port), NoTls).await?;
-    // It ends with the client; a failure shows in the client's own calls.
-    tokio::spawn(async { drop(connection.await) });
-    Ok(client)
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::ports;
-
-    fn scratch(postgres: &Postgres) -> PathBuf {
-        postgres._scratch.as_ref().unwrap().0.clone()
-    }
-
-    async fn count(client: &Client, sql: &str) -> i64 {
-        client.query_one(sql, &[]).await.unwrap().get(0)
-    }
+    use crate::service::is_free;
 
     #[tokio::test]
     async fn data_and_port_outlast_a_stop_but_sessions_do_not() {
-        let postgres = Postgres::start(0, &Storage::Temporary).await.unwrap();
+        let postgres = Postgres::start(0, &Storage::OwnServer).await.unwrap();
         let client = postgres.connect().await.unwrap();
-        client.batch_execute("create table kept (); insert into kept default values").await.unwrap();
+        client.batch_execute("create table kept ()").await.unwrap();
         postgres.stop().await.unwrap();
         assert!(client.query_one("select 1", &[]).await.is_err());
         assert!(postgres.connect().await.is_err());
         postgres.restart().await.unwrap();
-        let client = postgres.connect().await.unwrap();
-        assert_eq!(count(&client, "select count(*) from kept").await, 1);
+        postgres.connect().await.unwrap().query("select from kept", &[]).await.unwrap();
     }
 
     #[tokio::test]
     async fn a_dropped_server_leaves_no_data_and_a_free_port() {
-        let postgres = Postgres::start(0, &Storage::Temporary).await.unwrap();
-        let (port, scratch) = (postgres.port(), scratch(&postgres));
+        let postgres = Postgres::start(0, &Storage::OwnServer).await.unwrap();
+        let data = postgres.connect().await.unwrap().query_one("show data_directory", &[]).await.unwrap();
+        let (port, data) = (postgres.server.port(), data.get::<_, String>(0));
+        assert!(Path::new(&data).exists() && !is_free(port));
         drop(postgres);
-        assert!(!scratch.exists());
-        assert!(ports::is_free(port));
+        assert!(!Path::new(&data).exists() && is_free(port));
+    }
+
+    #[tokio::test]
+    async fn a_database_on_the_shared_server_goes_after_its_test_and_the_server_stays() {
+        let postgres = Postgres::start(0, &Storage::Temporary).await.unwrap();
+        assert!(postgres.stop().await.is_err() && postgres.restart().await.is_err());
+        let (server, mine) = (postgres.server.clone(), postgres.database.clone());
+        let client = postgres.connect().await.unwrap();
+        drop(postgres);
+        Postgres::start(0, &Storage::Temporary).await.unwrap();
+        assert!(client.query_one("select 1", &[]).await.is_err());
+        assert!(connect(&url("postgres", server.port(), &mine)).await.is_err());
     }
 
     #[tokio::test]
     async fn lasting_data_is_found_again() {
-        let installation = Installation::find().unwrap();
-        let scratch = Scratch(installation.scratch().unwrap());
-        let storage = Storage::Lasting(scratch.0.clone());
+        let directory = tempfile::tempdir().unwrap();
+        // PostgreSQL's user must get through it.
+        fs::set_permissions(directory.path(), std::os::unix::fs::PermissionsExt::from_mode(0o711)).unwrap();
+        let storage = Storage::Lasting(directory.path().to_owned());
         let postgres = Postgres::start(0, &storage).await.unwrap();
         postgres.connect().await.unwrap().batch_execute("create table kept ()").await.unwrap();
         drop(postgres);
         let postgres = Postgres::start(0, &storage).await.unwrap();
-        let client = postgres.connect().await.unwrap();
-        assert_eq!(count(&client, "select count(*) from kept").await, 0);
+        postgres.connect().await.unwrap().query("select from kept", &[]).await.unwrap();
     }
 
     #[tokio::test]
@@ -305,7 +260,7 @@ mod tests {
         let new = "create table new (); create function new() returns int language sql as 'select 1'";
         let may = "select has_table_privilege($1, 'new', 'select, insert, update, delete'),
             has_function_privilege($1, 'new()', 'execute')";
-        // Twice, since a lasting database may have been the other before.
+        // Twice, since a database may have been the other before.
         for privileges in [Privileges::Granted, Privileges::Nothing, Privileges::Granted] {
             postgres.replace(privileges, new).await.unwrap();
             for role in ["anon", "authenticated", "service_role"] {
@@ -319,11 +274,10 @@ mod tests {
     #[tokio::test]
     async fn a_broken_migration_is_named_with_its_error() {
         let postgres = Postgres::start(0, &Storage::Temporary).await.unwrap();
-        let directory = scratch(&postgres).join("migrations");
-        fs::create_dir(&directory).unwrap();
-        fs::write(directory.join("1_good.sql"), "create table good ()").unwrap();
-        fs::write(directory.join("2_bad.sql"), "create tabel bad ()").unwrap();
-        let error = postgres.migrate(&directory).await.unwrap_err().to_string();
+        let directory = tempfile::tempdir().unwrap();
+        fs::write(directory.path().join("1_good.sql"), "create table good ()").unwrap();
+        fs::write(directory.path().join("2_bad.sql"), "create tabel bad ()").unwrap();
+        let error = postgres.migrate(directory.path()).await.unwrap_err().to_string();
         assert!(error.ends_with("2_bad.sql: ERROR: syntax error at or near \"tabel\""), "{error}");
     }
 }

@@ -6,20 +6,17 @@ use reqwest::Client;
 use tokio::process::Command;
 
 use crate::Result;
-use crate::child::{Output, Signal, supervised};
+use crate::child::{Output, Signal, named_by, on_path, supervised, workspace};
 use crate::http;
-use crate::programs::{named_by, on_path, workspace};
 use crate::service::{Program, Service};
 use crate::users::Keys;
 
 /// A running PostgREST-compatible server. Dropping it ends it.
-#[derive(Debug)]
-pub struct Postgrest {
-    service: Service<Server>,
-}
+pub type Postgrest = Service<Server>;
 
+/// How it is run.
 #[derive(Debug)]
-struct Server {
+pub struct Server {
     program: PathBuf,
     database_url: String,
     keys: Keys,
@@ -29,9 +26,6 @@ struct Server {
 impl Postgrest {
     /// Starts one on `127.0.0.1:port` (0 takes a free one) for the database at `database_url`, whose role is the
     /// authenticator. It reads the schema now; afterwards `notify pgrst, 'reload schema'` makes it look again.
-    ///
-    /// # Errors
-    /// When there is no such program, the port is in use, or the server does not start.
     pub async fn start(port: u16, database_url: &str, keys: &Keys, output: Output) -> Result<Self> {
         let server = Server {
             program: find()?,
@@ -39,38 +33,12 @@ impl Postgrest {
             keys: keys.clone(),
             client: http::client()?,
         };
-        Ok(Self { service: Service::start(server, port, output).await? })
+        Self::run(server, port, output).await
     }
 
     /// `http://127.0.0.1:<port>`: the tables are below it, without `/rest/v1`.
     pub fn url(&self) -> String {
-        url(self.service.port())
-    }
-
-    /// Ends it; its port stays for [`Postgrest::restart`].
-    ///
-    /// # Errors
-    /// When the system does not say how it ended.
-    pub async fn stop(&self) -> Result<()> {
-        self.service.stop().await
-    }
-
-    /// Starts it again on the same port; stops it first if it runs.
-    ///
-    /// # Errors
-    /// When it does not start.
-    pub async fn restart(&self) -> Result<()> {
-        self.service.restart().await
-    }
-
-    /// One line on why it ended, or nothing if it runs or was stopped.
-    pub async fn failure(&self) -> Option<String> {
-        self.service.failure().await
-    }
-
-    /// What it has written since it was started last.
-    pub async fn logs(&self) -> String {
-        self.service.logs().await
+        url(self.port())
     }
 }
 
@@ -78,7 +46,7 @@ impl Program for Server {
     const NAME: &str = "PostgREST";
 
     fn command(&self, port: u16) -> Command {
-        let mut command = supervised(&self.program, Signal::Terminate);
+        let mut command = supervised(&self.program, Signal::TERM);
         command.env_clear().envs([
             ("PGRST_DB_URI", self.database_url.as_str()),
             ("PGRST_DB_SCHEMAS", "public"),

@@ -69,9 +69,6 @@ enum End {
 
 impl Server {
     /// Serves `router` on `127.0.0.1:port`; port 0 takes a free one.
-    ///
-    /// # Errors
-    /// Names the port when it cannot be had.
     pub async fn start(port: u16, router: Router) -> Result<Self> {
         let listener = TcpListener::bind(("127.0.0.1", port))
             .await
@@ -98,9 +95,6 @@ impl Server {
     }
 
     /// Refuses every connection from now on. What is under way is answered, and its connection closed then.
-    ///
-    /// # Errors
-    /// When the port cannot be kept.
     pub async fn refuse(&self) -> Result<()> {
         let mut state = self.state.lock().await;
         if let State::Accepting(accepting) = &mut *state {
@@ -117,9 +111,6 @@ impl Server {
     }
 
     /// Accepts connections again.
-    ///
-    /// # Errors
-    /// When the system refuses.
     pub async fn accept(&self) -> Result<()> {
         let mut state = self.state.lock().await;
         if let Some(socket) = state.take_kept() {

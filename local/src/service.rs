@@ -1,5 +1,6 @@
 //! A child process that listens on a port: started, waited for, stopped and started again.
 
+use std::net::TcpListener;
 use std::time::Duration;
 
 use tokio::process::Command;
@@ -7,7 +8,6 @@ use tokio::sync::Mutex;
 
 use crate::Result;
 use crate::child::{Child, Output};
-use crate::ports;
 
 /// How long a program may take to answer; a database's recovery after a crash included.
 const START_PATIENCE: Duration = Duration::from_secs(60);
@@ -15,11 +15,18 @@ const START_PATIENCE: Duration = Duration::from_secs(60);
 /// How often a program that is starting is asked.
 const START_POLL: Duration = Duration::from_millis(10);
 
-/// How many ports to try when somebody else gets to them first.
-const PORT_TRIES: usize = 5;
+/// How often to try another port when somebody else gets to one first.
+const START_TRIES: usize = 5;
+
+/// How many ports to look at: far more than it takes while some are free.
+const PORT_TRIES: usize = 1000;
+
+/// Below the range that systems take for outgoing connections, so that none of these can sit on the port of a server
+/// that is being restarted.
+const PORTS: std::ops::Range<u16> = 12_000..32_000;
 
 /// How to run a program that listens.
-pub(crate) trait Program {
+pub trait Program {
     /// What messages call it.
     const NAME: &str;
 
@@ -27,41 +34,43 @@ pub(crate) trait Program {
     fn command(&self, port: u16) -> Command;
 
     /// Whether it answers there; not whether somebody else does.
-    async fn answers(&self, port: u16) -> bool;
+    fn answers(&self, port: u16) -> impl Future<Output = bool> + Send;
 }
 
 /// A running program. Dropping it ends it.
 #[derive(Debug)]
-pub(crate) struct Service<P> {
+pub struct Service<P> {
+    /// Declared before the program: it ends before what belongs to the program goes.
+    child: Mutex<Option<Child>>,
     program: P,
     port: u16,
     output: Output,
-    child: Mutex<Option<Child>>,
 }
 
 impl<P: Program> Service<P> {
     /// Starts `program` on `127.0.0.1:port`, 0 for a free one, and waits until it answers.
-    pub(crate) async fn start(program: P, port: u16, output: Output) -> Result<Self> {
-        let mut service = Self { program, port, output, child: Mutex::new(None) };
-        for left in (0..PORT_TRIES).rev() {
+    pub async fn run(program: P, port: u16, output: Output) -> Result<Self> {
+        let mut service = Self { child: Mutex::new(None), program, port, output };
+        for left in (0..START_TRIES).rev() {
             if port == 0 {
-                service.port = ports::free()?;
+                service.port = free_port()?;
             }
             match service.restart().await {
                 // A free port did not stay free.
-                Err(_) if port == 0 && left > 0 && !ports::is_free(service.port) => {}
+                Err(_) if port == 0 && left > 0 && !is_free(service.port) => {}
                 started => return started.map(|()| service),
             }
         }
         Ok(service)
     }
 
-    pub(crate) fn port(&self) -> u16 {
+    /// The port it listens on.
+    pub fn port(&self) -> u16 {
         self.port
     }
 
     /// Ends it; its port stays for [`Service::restart`].
-    pub(crate) async fn stop(&self) -> Result<()> {
+    pub async fn stop(&self) -> Result<()> {
         if let Some(mut child) = self.child.lock().await.take() {
             child.stop().await?;
         }
@@ -69,25 +78,22 @@ impl<P: Program> Service<P> {
     }
 
     /// Stops it if it runs, starts it on the same port and waits until it answers.
-    pub(crate) async fn restart(&self) -> Result<()> {
-        let mut running = self.child.lock().await;
-        if let Some(mut child) = running.take() {
-            child.stop().await?;
-        }
+    pub async fn restart(&self) -> Result<()> {
+        self.stop().await?;
         let child = Child::spawn(P::NAME, self.program.command(self.port), &self.output)?;
-        *running = Some(self.ready(child).await?);
+        *self.child.lock().await = Some(self.ready(child).await?);
         Ok(())
     }
 
     /// One line on why it ended, or nothing if it runs or was stopped.
-    pub(crate) async fn failure(&self) -> Option<String> {
+    pub async fn failure(&self) -> Option<String> {
         let mut child = self.child.lock().await;
         let child = child.as_mut()?;
         child.ended().map(|_| child.exit_report())
     }
 
     /// What it has written since it was started last.
-    pub(crate) async fn logs(&self) -> String {
+    pub async fn logs(&self) -> String {
         self.child.lock().await.as_ref().map(Child::logs).unwrap_or_default()
     }
 
@@ -106,4 +112,15 @@ impl<P: Program> Service<P> {
             Err(_) => Err(format!("no answer yet: {}", child.exit_report()).into()),
         }
     }
+}
+
+/// A port of the loopback address that nobody listens on.
+pub fn free_port() -> Result<u16> {
+    let mut ports = std::iter::repeat_with(|| fastrand::u16(PORTS)).take(PORT_TRIES);
+    ports.find(|port| is_free(*port)).ok_or_else(|| "every port of 127.0.0.1 is in use".into())
+}
+
+/// Whether a server could listen on this port of the loopback address now.
+pub fn is_free(port: u16) -> bool {
+    TcpListener::bind(("127.0.0.1", port)).is_ok()
 }

@@ -156,6 +156,18 @@ pub const WORKING: [Shape; 22] = [
     ),
 ];
 
+/// A table that lacks a column.
+macro_rules! without {
+    ($table:literal, $column:literal) => {
+        refused(
+            concat!("no ", $column),
+            $table,
+            $column,
+            concat!("alter table ", $table, " drop column ", $column),
+        )
+    };
+}
+
 /// Shapes that cannot work, and so must not be begun with.
 pub const REFUSED: [Refused; 27] = [
     refused(
@@ -177,33 +189,13 @@ pub const REFUSED: [Refused; 27] = [
         "create sequence serial_numbers; revoke all on sequence serial_numbers from service_role;
            alter table messenger_integrations add serial_number bigint not null default nextval('serial_numbers')",
     ),
-    refused(
-        "no is_primary",
-        NUMBERS,
-        "is_primary",
-        "alter table messenger_integrations drop column is_primary",
-    ),
-    refused("no is_active", NUMBERS, "is_active", "alter table messenger_integrations drop column is_active"),
-    refused(
-        "no created_at",
-        NUMBERS,
-        "created_at",
-        "alter table messenger_integrations drop column created_at",
-    ),
-    refused(
-        "no updated_at",
-        NUMBERS,
-        "updated_at",
-        "alter table messenger_integrations drop column updated_at",
-    ),
-    refused("no name", NUMBERS, "name", "alter table messenger_integrations drop column name"),
-    refused(
-        "no webhook_key",
-        NUMBERS,
-        "webhook_key",
-        "alter table messenger_integrations drop column webhook_key",
-    ),
-    refused("no last_qr_at", SESSIONS, "last_qr_at", "alter table whatsapp_sessions drop column last_qr_at"),
+    without!("messenger_integrations", "is_primary"),
+    without!("messenger_integrations", "is_active"),
+    without!("messenger_integrations", "created_at"),
+    without!("messenger_integrations", "updated_at"),
+    without!("messenger_integrations", "name"),
+    without!("messenger_integrations", "webhook_key"),
+    without!("whatsapp_sessions", "last_qr_at"),
     refused(
         "settings as json",
         NUMBERS,

@@ -22,8 +22,6 @@ pub struct Settings {
     pub supabase_port: u16,
     /// Where the data stays, and what the servers write.
     pub storage: Storage,
-    /// What the project grants by itself.
-    pub privileges: Privileges,
     /// The project's JWT secret, 32 bytes at least; none for a new one.
     pub jwt_secret: Option<String>,
     /// The platform's.
@@ -57,27 +55,20 @@ pub struct Organisation {
 
 impl Stack {
     /// Starts a stack unlike any other, on ports of its own.
-    ///
-    /// # Errors
-    /// Says what is missing on the machine, or what does not start.
     pub async fn start() -> Result<Self> {
         Self::start_with(Settings::default()).await
     }
 
     /// Starts a stack as told.
-    ///
-    /// # Errors
-    /// Says what is missing on the machine, or what does not start.
     pub async fn start_with(settings: Settings) -> Result<Self> {
         let keys = match &settings.jwt_secret {
             Some(secret) => Keys::with_jwt_secret(secret)?,
             None => Keys::generate()?,
         };
         let platform = Platform::start(settings.platform).await?;
-        let postgres =
-            Postgres::start_with(settings.postgres_port, &settings.storage, settings.privileges).await?;
+        let postgres = Postgres::start(settings.postgres_port, &settings.storage).await?;
         let output = match &settings.storage {
-            Storage::Temporary => Output::Captured,
+            Storage::Temporary | Storage::OwnServer => Output::Captured,
             Storage::Lasting(directory) => Output::File(directory.join("postgrest.log")),
         };
         let database = postgres.url("authenticator");
@@ -101,17 +92,11 @@ impl Stack {
     }
 
     /// Connects to the database as the superuser.
-    ///
-    /// # Errors
-    /// When PostgreSQL is stopped.
     pub async fn sql(&self) -> Result<Client> {
         self.postgres.connect().await
     }
 
     /// Puts a database with these tables in the place of this one's, and applies our migrations to it.
-    ///
-    /// # Errors
-    /// When a migration refuses the tables.
     pub async fn deploy(&self, privileges: Privileges, tables: &str) -> Result<()> {
         self.postgres.replace(privileges, tables).await?;
         self.postgres.migrate(&migrations()).await?;
@@ -120,17 +105,11 @@ impl Stack {
     }
 
     /// Makes a new organisation with one user.
-    ///
-    /// # Errors
-    /// When PostgreSQL is stopped.
     pub async fn organisation(&self, name: &str) -> Result<Organisation> {
         self.seed(Uuid::new_v4(), Uuid::new_v4(), name).await
     }
 
     /// Makes this organisation with this user, unless they are there.
-    ///
-    /// # Errors
-    /// When PostgreSQL is stopped.
     pub async fn seed(&self, id: Uuid, user: Uuid, name: &str) -> Result<Organisation> {
         let sql = self.sql().await?;
         let organisation = "insert into organizations (id, name) values ($1, $2) on conflict do nothing";
@@ -180,7 +159,8 @@ mod tests {
 
     #[tokio::test]
     async fn a_server_that_ends_by_itself_is_reported() {
-        let stack = Stack::start().await.unwrap();
+        let settings = Settings { storage: Storage::OwnServer, ..Settings::default() };
+        let stack = Stack::start_with(settings).await.unwrap();
         assert_eq!(stack.failure().await, None);
         stack
             .sql()

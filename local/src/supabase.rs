@@ -46,9 +46,6 @@ struct Front {
 
 impl Supabase {
     /// Starts the front of `postgrest` on `127.0.0.1:port`, 0 for a free one.
-    ///
-    /// # Errors
-    /// When the port is in use.
     pub async fn start(port: u16, keys: &Keys, postgrest: &Postgrest) -> Result<Self> {
         let faults = FaultInjector::default();
         let front = Front {

@@ -47,7 +47,11 @@ impl TestApp {
 
     /// With more variables for the functions, and another kind of sandbox.
     pub async fn start_with(more: &[(&str, &str)], options: Options) -> Self {
-        let stack = Stack::start().await.unwrap();
+        Self::on(Stack::start().await.unwrap(), more, options).await
+    }
+
+    /// As [`TestApp::start_with`], on this stack.
+    pub async fn on(stack: Stack, more: &[(&str, &str)], options: Options) -> Self {
         let env = environment(&stack, more);
         let sandbox = async |name| Sandbox::start_with(&binary(name).unwrap(), &env, options).await.unwrap();
         let (create, qr, status) =

@@ -76,17 +76,11 @@ pub struct Keys {
 
 impl Keys {
     /// New secrets, unlike any other's.
-    ///
-    /// # Errors
-    /// When the system has no randomness to give.
     pub fn generate() -> Result<Self> {
         Self::with_jwt_secret(&format!("{}{}", Uuid::new_v4().simple(), Uuid::new_v4().simple()))
     }
 
     /// Keys that stay the same where a JWT secret stays the same, the key pair aside. The secret has 32 bytes at least.
-    ///
-    /// # Errors
-    /// When the system has no randomness to give.
     pub fn with_jwt_secret(jwt_secret: &str) -> Result<Self> {
         let pair = key_pair().ok_or("the system gives no randomness")?;
         let derived =
@@ -156,29 +150,18 @@ impl Keys {
     /// A token with exactly these claims.
     pub fn token(&self, claims: &Value, signing: Signing) -> String {
         let header = match signing {
-            Signing::Hs256 => json!({"alg": "HS256", "typ": "JWT"}),
+            Signing::Hs256 => return sign_hs256(&self.jwt_secret, claims),
             Signing::Es256 => json!({"alg": "ES256", "typ": "JWT", "kid": self.key_id}),
             Signing::None => json!({"alg": "none", "typ": "JWT"}),
         };
-        let part = |value: &Value| URL_SAFE_NO_PAD.encode(value.to_string());
-        let signed = format!("{}.{}", part(&header), part(claims));
-        let signature = self.sign(signing, signed.as_bytes());
-        format!("{signed}.{}", URL_SAFE_NO_PAD.encode(signature))
-    }
-
-    fn sign(&self, signing: Signing, message: &[u8]) -> Vec<u8> {
-        match signing {
-            Signing::Hs256 => hmac_sha256(&self.jwt_secret, message).as_ref().to_vec(),
-            Signing::Es256 => {
-                let signature = self.pair.sign(&SystemRandom::new(), message);
-                #[allow(
-                    clippy::expect_used,
-                    reason = "fails only where the system has no randomness to give"
-                )]
-                signature.expect("the system gives randomness").as_ref().to_vec()
+        jwt(&header, claims, |message| {
+            if signing == Signing::None {
+                return Vec::new();
             }
-            Signing::None => Vec::new(),
-        }
+            let signature = self.pair.sign(&SystemRandom::new(), message);
+            #[allow(clippy::expect_used, reason = "fails only where the system has no randomness to give")]
+            signature.expect("the system gives randomness").as_ref().to_vec()
+        })
     }
 
     fn project_key(&self, role: &str) -> String {
@@ -225,6 +208,19 @@ pub fn anonymous_claims(user: Uuid) -> Value {
     claims["amr"][0]["method"] = json!("anonymous");
     claims["is_anonymous"] = json!(true);
     claims
+}
+
+/// A JWT with these claims, signed with a secret.
+pub(crate) fn sign_hs256(secret: &str, claims: &Value) -> String {
+    let header = json!({"alg": "HS256", "typ": "JWT"});
+    jwt(&header, claims, |message| hmac_sha256(secret, message).as_ref().to_vec())
+}
+
+fn jwt(header: &Value, claims: &Value, sign: impl FnOnce(&[u8]) -> Vec<u8>) -> String {
+    let part = |value: &Value| URL_SAFE_NO_PAD.encode(value.to_string());
+    let signed = format!("{}.{}", part(header), part(claims));
+    let signature = sign(signed.as_bytes());
+    format!("{signed}.{}", URL_SAFE_NO_PAD.encode(signature))
 }
 
 fn key_pair() -> Option<EcdsaKeyPair> {

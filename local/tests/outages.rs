@@ -12,6 +12,8 @@ use local::clock::unix_ms;
 use local::fault_injector::Fault;
 use local::lambda::{Answer, Options};
 use local::platform::FieldValue;
+use local::postgres::Storage;
+use local::stack::{Settings, Stack};
 use local::test_app::{Number, TestApp, until_within};
 use serde_json::{Value, json};
 use tokio::task::JoinSet;
@@ -50,7 +52,9 @@ type Poll = (i64, i64, Answer);
 
 impl Load {
     async fn begin() -> Self {
-        let app = TestApp::start_with(&TIMES, Options::default()).await;
+        let settings = Settings { storage: Storage::OwnServer, ..Settings::default() };
+        let stack = Stack::start_with(settings).await.unwrap();
+        let app = TestApp::on(stack, &TIMES, Options::default()).await;
         // A fifth of such a life is too late, so it is used for 4 s.
         app.stack.platform.behave(|behavior| behavior.expires_in = FieldValue::This(json!(5)));
         let number = app.number().await;

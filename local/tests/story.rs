@@ -6,7 +6,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use local::child::{Child, Output, Signal, supervised};
-use local::{http, ports};
+use local::{http, service};
 use reqwest::Client;
 use serde_json::{Value, json};
 use tokio::process::Command;
@@ -28,8 +28,9 @@ struct Dev {
 
 impl Dev {
     async fn start(data: PathBuf) -> Self {
-        let [functions, platform, supabase, postgres, postgrest] = [(); 5].map(|()| ports::free().unwrap());
-        let mut command = supervised(env!("CARGO_BIN_EXE_local"), Signal::Terminate);
+        let [functions, platform, supabase, postgres, postgrest] =
+            [(); 5].map(|()| service::free_port().unwrap());
+        let mut command = supervised(env!("CARGO_BIN_EXE_local"), Signal::TERM);
         command.arg("dev").env("WPP_LOCAL_DATA", &data).env("NO_COLOR", "1");
         for (name, port) in [
             ("WPP_LOCAL_PORT", functions),
@@ -112,10 +113,10 @@ impl Dev {
 
     /// Ctrl-C, and what is left afterwards.
     async fn interrupt(mut self) -> Option<i32> {
-        self.process.signal(Signal::Interrupt).await.unwrap();
+        self.process.signal(Signal::INT).unwrap();
         let status = self.process.wait().await.unwrap();
         for port in [self.functions, self.platform, self.postgres] {
-            assert!(ports::is_free(port), "somebody still listens on port {port}");
+            assert!(service::is_free(port), "somebody still listens on port {port}");
         }
         status.code()
     }

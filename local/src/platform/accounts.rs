@@ -1,92 +1,87 @@
 //! What the platform knows of its clients, keys, tokens and sessions; and its rules.
 
 use std::collections::BTreeMap;
-use std::time::Duration;
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
+use ring::digest::{SHA256, digest};
+use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 
 use super::behavior::{AcceptedTokens, Behavior, FieldValue, QrField, QrForm, RepeatedCreate, StartAnswer};
-use super::key_factory::{KeyFactory, random_hex};
 use super::session::Session;
 use crate::clock::unix_ms;
+use crate::users::sign_hs256;
 
 /// A PNG of one white dot. Readers stop at its end, so a pairing text may follow and tell one QR from another.
 const PNG: &[u8] = b"\x89PNG\r\n\x1a\n\0\0\0\rIHDR\0\0\0\x01\0\0\0\x01\x08\0\0\0\0:~\x9bU\
     \0\0\0\nIDATx\xdac\xf8\x0f\0\x01\x01\x01\0\x1c\xb0\x8c\x99\0\0\0\0IEND\xaeB`\x82";
 
 /// Why the platform does not do what it is asked: an HTTP status and its `error`.
-pub(super) type Refused = (u16, &'static str);
+pub type Refused = (u16, &'static str);
 
 const INVALID_KEY: Refused = (403, "Invalid API key");
 const INVALID_TOKEN: Refused = (401, "Invalid token");
 const NO_SESSION: Refused = (404, "Session not found");
 const STRANGE_SESSION: Refused = (403, "The token is for another session");
 const NOT_STARTED: Refused = (409, "The session is not started");
-const NO_QR: Refused = (409, "The session shows no QR");
+pub(super) const NO_QR: Refused = (409, "The session shows no QR");
 
 /// The platform's memory.
+#[derive(Default, Serialize, Deserialize)]
 pub(super) struct Accounts {
+    #[serde(skip)]
     pub behavior: Behavior,
     /// Creates that were carried out.
     pub creates: u64,
-    key_factory: KeyFactory,
     /// Milliseconds by which the platform's clock is ahead of the machine's.
-    ahead_ms: i64,
-    /// Takes what the key_factory could have made for what it made before a restart.
-    remembers: bool,
-    remembers_tokens: bool,
-    sessions_by_organization: BTreeMap<String, String>,
-    sessions: BTreeMap<String, Session>,
-    keys: BTreeMap<String, Key>,
-    tokens: Vec<Token>,
+    pub ahead_ms: i64,
+    /// Signs its tokens.
+    jwt_secret: String,
+    pub sessions_by_organization: BTreeMap<String, String>,
+    pub sessions: BTreeMap<String, Session>,
+    pub keys: BTreeMap<String, Key>,
+    pub tokens: Vec<Token>,
 }
 
-#[derive(Default)]
-struct Key {
+#[derive(Default, Serialize, Deserialize)]
+pub(super) struct Key {
     session: String,
     refusals_left: u32,
-    revoked: bool,
-    tokens_issued: u64,
+    pub revoked: bool,
+    pub tokens_issued: u64,
 }
 
-struct Token {
-    text: String,
+#[derive(Serialize, Deserialize)]
+pub(super) struct Token {
+    pub text: String,
     key: String,
-    session: String,
-    expires_ms: i64,
+    pub session: String,
+    pub expires_ms: i64,
 }
 
 impl Accounts {
-    pub fn new(behavior: Behavior, key_factory: KeyFactory, remembers: bool) -> Self {
-        Self {
-            behavior,
-            creates: 0,
-            key_factory,
-            ahead_ms: 0,
-            remembers,
-            remembers_tokens: remembers,
-            sessions_by_organization: BTreeMap::new(),
-            sessions: BTreeMap::new(),
-            keys: BTreeMap::new(),
-            tokens: Vec::new(),
-        }
+    /// Nobody is known yet.
+    pub fn new(behavior: Behavior) -> Self {
+        Self { behavior, jwt_secret: random_hex(), ..Self::default() }
+    }
+
+    pub fn now_ms(&self) -> i64 {
+        unix_ms() + self.ahead_ms
     }
 
     /// `POST /api/integrations/wpp/create`
     pub fn create(&mut self, organization_id: &str) -> Result<Value, Refused> {
         self.creates += 1;
-        let id = self.key_factory.session(organization_id);
+        let id = session_for(organization_id);
         self.sessions_by_organization.insert(organization_id.to_owned(), id.clone());
-        match self.sessions.get(&id) {
-            None => self.give_key(&id, 0, self.behavior.activate_after),
-            Some(session) if self.needs_new_key(session) => {
-                let (old, generation) = (session.key.clone(), session.generation.wrapping_add(1));
-                self.revoke_key(&old);
-                self.give_key(&id, generation, self.behavior.activate_after);
-            }
-            Some(_) => {}
+        let old = self.sessions.get(&id).map(|session| session.key.clone());
+        if old.as_ref().is_none_or(|old| self.needs_new_key(old)) {
+            old.iter().for_each(|old| self.revoke_key(old));
+            let key = format!("wpp_key_{}", random_hex());
+            let refusals_left = self.behavior.activate_after;
+            self.keys.insert(key.clone(), Key { session: id.clone(), refusals_left, ..Key::default() });
+            self.sessions.entry(id.clone()).or_default().key = key;
         }
         let case = self.behavior.status_case;
         let session = self.sessions.get_mut(&id).ok_or(NO_SESSION)?;
@@ -97,28 +92,17 @@ impl Accounts {
         Ok(answer)
     }
 
-    fn needs_new_key(&self, session: &Session) -> bool {
-        let revoked = self.keys.get(&session.key).is_some_and(|key| key.revoked);
-        revoked || self.behavior.repeated_create == RepeatedCreate::NewKey
+    fn needs_new_key(&self, key: &str) -> bool {
+        self.behavior.repeated_create == RepeatedCreate::NewKey
+            || self.keys.get(key).is_some_and(|key| key.revoked)
     }
 
-    /// Makes a key for a session, and the session if need be.
-    fn give_key(&mut self, id: &str, generation: u8, refusals_left: u32) {
-        let text = self.key_factory.key(id, generation);
-        let key = Key { session: id.to_owned(), refusals_left, ..Key::default() };
-        self.keys.insert(text.clone(), key);
-        self.sessions
-            .entry(id.to_owned())
-            .and_modify(|session| {
-                session.key.clone_from(&text);
-                session.generation = generation;
-            })
-            .or_insert_with(|| Session::offline(text, generation));
+    pub fn revoke_key(&mut self, key: &str) {
+        self.keys.entry(key.to_owned()).or_default().revoked = true;
     }
 
     /// `POST /auth/token`
     pub fn issue_token(&mut self, api_key: &str) -> Result<Value, Refused> {
-        self.recall_key(api_key);
         let key = self.keys.get_mut(api_key).filter(|key| !key.revoked).ok_or(INVALID_KEY)?;
         if key.refusals_left > 0 {
             key.refusals_left -= 1;
@@ -130,19 +114,19 @@ impl Accounts {
         let text = if self.behavior.opaque_tokens {
             random_hex()
         } else {
-            self.key_factory.token(&session, now_s, lifetime_s)
+            let (iat, exp) = (now_s, now_s + lifetime_s);
+            sign_hs256(
+                &self.jwt_secret,
+                &json!({"sub": session, "iat": iat, "exp": exp, "jti": random_hex()}),
+            )
         };
         if self.behavior.accepted_tokens == AcceptedTokens::Newest {
             self.tokens.retain(|token| token.key != api_key);
         }
         let mut answer = json!({"token": text});
         self.behavior.expires_in.put(&mut answer, "expiresIn", lifetime_s.into());
-        self.tokens.push(Token {
-            text,
-            key: api_key.to_owned(),
-            session,
-            expires_ms: (now_s + lifetime_s) * 1000,
-        });
+        let expires_ms = (now_s + lifetime_s) * 1000;
+        self.tokens.push(Token { text, key: api_key.to_owned(), session, expires_ms });
         Ok(answer)
     }
 
@@ -205,51 +189,28 @@ impl Accounts {
 
     fn authorised(&mut self, token: &str, id: &str) -> Result<&mut Session, Refused> {
         let now_ms = self.now_ms();
-        let known = self.tokens.iter().find(|known| known.text == token);
-        let (session, expires_ms) = known
-            .map(|known| (known.session.clone(), known.expires_ms))
-            .or_else(|| self.recall_token(token))
-            .ok_or(INVALID_TOKEN)?;
-        if expires_ms <= now_ms {
-            return Err(INVALID_TOKEN);
-        }
-        let wanted = self.session(id)?;
-        if session == id { Ok(wanted) } else { Err(STRANGE_SESSION) }
+        let known = self.tokens.iter().find(|known| known.text == token && known.expires_ms > now_ms);
+        let is_of_session = known.ok_or(INVALID_TOKEN)?.session == id;
+        let session = self.session(id)?;
+        if is_of_session { Ok(session) } else { Err(STRANGE_SESSION) }
     }
 
-    fn session(&mut self, id: &str) -> Result<&mut Session, Refused> {
+    pub fn session(&mut self, id: &str) -> Result<&mut Session, Refused> {
         let known = self.sessions.get_mut(id);
         known.filter(|session| !session.forgotten).ok_or(NO_SESSION)
     }
 
-    /// Takes a key of before a restart for good. One older than the session's key was dead even then.
-    fn recall_key(&mut self, api_key: &str) {
-        let recalled = self.key_factory.read_key(api_key).filter(|_| self.remembers);
-        let Some((id, generation)) = recalled.filter(|_| !self.keys.contains_key(api_key)) else {
-            return;
-        };
-        self.recall_session(&id);
-        if self.sessions.get(&id).is_some_and(|session| session.generation <= generation) {
-            self.give_key(&id, generation, 0);
-        }
-    }
-
-    /// The session and the expiry (Unix milliseconds) of a token of before a restart.
-    fn recall_token(&mut self, token: &str) -> Option<(String, i64)> {
-        let claims = self.key_factory.read_token(token).filter(|_| self.remembers_tokens)?;
-        if self.key_factory.made_in_this_run(&claims) {
-            return None;
-        }
-        self.recall_session(&claims.sub);
-        Some((claims.sub, claims.exp * 1000))
-    }
-
-    /// Takes a session that was made before a restart as linked: whether it was, only the phone knows.
-    fn recall_session(&mut self, id: &str) {
-        if self.key_factory.made_session(id) && !self.sessions.contains_key(id) {
-            self.give_key(id, 0, 0);
-            self.sessions.entry(id.to_owned()).and_modify(Session::link);
-        }
+    /// The QR that a session shows now.
+    pub fn qr_of(&self, id: &str) -> Option<String> {
+        let turn = self.sessions.get(id)?.qr_turn(self.now_ms())?;
+        let part = |name| STANDARD.encode(digest(&SHA256, format!("{name}/{id}/{turn}").as_bytes()));
+        let text = format!("2@{},{},{},1", part("reference"), part("noise key"), part("identity key"));
+        let png = || STANDARD.encode([PNG, text.as_bytes()].concat());
+        Some(match self.behavior.qr_form {
+            QrForm::DataUrl => format!("data:image/png;base64,{}", png()),
+            QrForm::Base64 => png(),
+            QrForm::Text => text,
+        })
     }
 
     fn put_qr(&self, answer: &mut Value, id: &str) {
@@ -266,82 +227,16 @@ impl Accounts {
     }
 }
 
-/// What only a test sees or does, or a person at the control plane.
-impl Accounts {
-    pub fn now_ms(&self) -> i64 {
-        unix_ms() + self.ahead_ms
-    }
+/// The session that an organisation id is given: thirteen digits, leading zeros included.
+pub fn session_for(organization_id: &str) -> String {
+    let hash = digest(&SHA256, organization_id.as_bytes());
+    let number = hash.as_ref().iter().take(8).fold(0, |number, byte| number << 8 | u64::from(*byte));
+    format!("00{:011}", number % 100_000_000_000)
+}
 
-    pub fn advance(&mut self, by: Duration) {
-        self.ahead_ms += i64::try_from(by.as_millis()).unwrap_or_default();
-    }
-
-    pub fn scan(&mut self, id: &str) -> Result<(), Refused> {
-        if self.session(id)?.scan() { Ok(()) } else { Err(NO_QR) }
-    }
-
-    pub fn set_status(&mut self, id: &str, word: &str) -> Result<(), Refused> {
-        let now_ms = self.now_ms();
-        self.session(id)?.set_status(word, now_ms);
-        Ok(())
-    }
-
-    pub fn forget_session(&mut self, id: &str) {
-        self.sessions.entry(id.to_owned()).and_modify(Session::forget);
-    }
-
-    pub fn forget_tokens(&mut self) {
-        self.tokens.clear();
-        self.remembers_tokens = false;
-    }
-
-    pub fn revoke_key(&mut self, api_key: &str) {
-        self.recall_key(api_key);
-        self.keys.entry(api_key.to_owned()).or_default().revoked = true;
-    }
-
-    pub fn clients(&self) -> usize {
-        self.sessions_by_organization.len()
-    }
-
-    pub fn session_of(&self, organization_id: &str) -> Option<String> {
-        self.sessions_by_organization.get(organization_id).cloned()
-    }
-
-    pub fn key_of(&self, organization_id: &str) -> Option<String> {
-        let session = self.sessions_by_organization.get(organization_id)?;
-        self.sessions.get(session).map(|session| session.key.clone())
-    }
-
-    pub fn status_of(&self, id: &str) -> Option<String> {
-        let session = self.sessions.get(id).filter(|session| !session.forgotten)?;
-        Some(session.status().to_owned())
-    }
-
-    pub fn qr_of(&self, id: &str) -> Option<String> {
-        let turn = self.sessions.get(id)?.qr_turn(self.now_ms())?;
-        let text = self.key_factory.pairing_text(id, turn);
-        let png = || STANDARD.encode([PNG, text.as_bytes()].concat());
-        Some(match self.behavior.qr_form {
-            QrForm::Text => text,
-            QrForm::DataUrl => format!("data:image/png;base64,{}", png()),
-            QrForm::Base64 => png(),
-        })
-    }
-
-    pub fn webhook_of(&self, id: &str) -> Option<String> {
-        self.sessions.get(id)?.webhook.clone()
-    }
-
-    pub fn tokens_issued(&self, api_key: &str) -> u64 {
-        self.keys.get(api_key).map_or(0, |key| key.tokens_issued)
-    }
-
-    pub fn tokens_of(&self, id: &str) -> Vec<String> {
-        let now_ms = self.now_ms();
-        let accepted = self.tokens.iter().filter(|token| token.session == id && token.expires_ms > now_ms);
-        accepted.map(|token| token.text.clone()).collect()
-    }
+/// 32 hexadecimal digits that nobody could foresee.
+fn random_hex() -> String {
+    format!("{:032x}", fastrand::u128(..))
 }
 
 impl FieldValue {

@@ -13,7 +13,7 @@ use axum::{Json, Router};
 use serde::Deserialize;
 use serde_json::Value;
 
-use super::Shared;
+use super::Simulator;
 use super::accounts::Refused;
 use super::routes::refusal;
 use crate::fault_injector::Fault;
@@ -60,7 +60,7 @@ struct Advance {
 /// A body is read as JSON whatever it is called: nobody wants to type a header.
 type Outcome = Result<Response<Body>, JsonRejection>;
 
-pub(super) fn routes() -> Router<Arc<Shared>> {
+pub(super) fn routes() -> Router<Arc<Simulator>> {
     Router::new()
         .route("/", get(HELP))
         .route("/_sim/scan", post(scan))
@@ -78,41 +78,41 @@ fn done(result: Result<(), Refused>) -> Response<Body> {
     }
 }
 
-async fn scan(State(shared): State<Arc<Shared>>, body: Bytes) -> Outcome {
+async fn scan(State(simulator): State<Arc<Simulator>>, body: Bytes) -> Outcome {
     let Json(Scan { session }) = Json::from_bytes(&body)?;
-    Ok(done(shared.accounts().scan(&session)))
+    Ok(done(simulator.scan(&session)))
 }
 
-async fn status(State(shared): State<Arc<Shared>>, body: Bytes) -> Outcome {
+async fn status(State(simulator): State<Arc<Simulator>>, body: Bytes) -> Outcome {
     let Json(Status { session, status }) = Json::from_bytes(&body)?;
-    Ok(done(shared.accounts().set_status(&session, &status)))
+    Ok(done(simulator.set_status(&session, &status)))
 }
 
-async fn counts(State(shared): State<Arc<Shared>>) -> Json<Value> {
-    Json(shared.faults.counts().into_iter().collect())
+async fn counts(State(simulator): State<Arc<Simulator>>) -> Json<Value> {
+    Json(simulator.faults.counts().into_iter().collect())
 }
 
-async fn misbehave(State(shared): State<Arc<Shared>>, body: Bytes) -> Outcome {
+async fn misbehave(State(simulator): State<Arc<Simulator>>, body: Bytes) -> Outcome {
     let Json(Misbehaviour { endpoint, fault, times }) = Json::from_bytes(&body)?;
     match times {
-        Some(times) => shared.faults.inject_times(&endpoint, times, fault),
-        None => shared.faults.inject(&endpoint, fault),
+        Some(times) => simulator.faults.inject_times(&endpoint, times, fault),
+        None => simulator.faults.inject(&endpoint, fault),
     }
     Ok(done(Ok(())))
 }
 
-async fn behave(State(shared): State<Arc<Shared>>) -> StatusCode {
-    shared.faults.clear();
+async fn behave(State(simulator): State<Arc<Simulator>>) -> StatusCode {
+    simulator.faults.clear();
     StatusCode::NO_CONTENT
 }
 
-async fn advance(State(shared): State<Arc<Shared>>, body: Bytes) -> Outcome {
+async fn advance(State(simulator): State<Arc<Simulator>>, body: Bytes) -> Outcome {
     let Json(Advance { seconds }) = Json::from_bytes(&body)?;
-    shared.accounts().advance(Duration::from_secs(seconds));
+    simulator.advance(Duration::from_secs(seconds));
     Ok(done(Ok(())))
 }
 
-async fn forget_tokens(State(shared): State<Arc<Shared>>) -> StatusCode {
-    shared.accounts().forget_tokens();
+async fn forget_tokens(State(simulator): State<Arc<Simulator>>) -> StatusCode {
+    simulator.forget_tokens();
     StatusCode::NO_CONTENT
 }

@@ -9,12 +9,10 @@ use axum::http::{HeaderMap, Response, StatusCode};
 use axum::response::IntoResponse;
 use axum::routing::{MethodFilter, MethodRouter, on};
 use axum::{Json, Router};
-use serde::Deserialize;
-use serde::de::DeserializeOwned;
 use serde_json::{Value, json};
 
 use super::accounts::Refused;
-use super::{Seen, Shared};
+use super::{Seen, Simulator};
 
 const MALFORMED: Refused = (400, "Bad request");
 const UNAUTHORISED: Refused = (401, "Unauthorized");
@@ -26,7 +24,7 @@ const BODY_LIMIT: usize = 1024 * 1024;
 /// An answer: JSON, or nothing at all (204).
 type Answer = Result<Option<Value>, Refused>;
 
-type Work = fn(&Shared, &Call) -> Answer;
+type Work = fn(&Simulator, &Call) -> Answer;
 
 /// What an endpoint needs of a request.
 struct Call {
@@ -40,35 +38,15 @@ struct Call {
 }
 
 impl Call {
-    fn input<T: DeserializeOwned>(&self) -> Result<T, Refused> {
-        serde_json::from_slice(&self.body).map_err(|_| MALFORMED)
+    /// A text in the JSON body.
+    fn field(&self, name: &str) -> Result<String, Refused> {
+        let body: Value = serde_json::from_slice(&self.body).map_err(|_| MALFORMED)?;
+        body[name].as_str().filter(|text| !text.is_empty()).map(str::to_owned).ok_or(MALFORMED)
     }
 }
 
-#[derive(Deserialize)]
-#[serde(rename_all = "camelCase")]
-struct CreateInput {
-    organization_id: String,
-}
-
-#[derive(Deserialize)]
-#[serde(rename_all = "camelCase")]
-struct TokenInput {
-    api_key: String,
-}
-
-#[derive(Deserialize)]
-struct StartInput {
-    number: String,
-}
-
-#[derive(Deserialize)]
-struct WebhookInput {
-    url: String,
-}
-
 /// The endpoints. `unknown` is what the fault injector calls everything else that is asked for.
-pub(super) fn routes() -> Router<Arc<Shared>> {
+pub(super) fn routes() -> Router<Arc<Simulator>> {
     let anything = MethodFilter::GET.or(MethodFilter::POST);
     Router::new()
         .route("/api/integrations/wpp/create", endpoint(MethodFilter::POST, "create", create))
@@ -81,22 +59,22 @@ pub(super) fn routes() -> Router<Arc<Shared>> {
         .fallback(endpoint(anything, "unknown", |_, _| Err(NO_SUCH_PATH)))
 }
 
-fn endpoint(method: MethodFilter, name: &'static str, work: Work) -> MethodRouter<Arc<Shared>> {
-    on(method, move |State(shared): State<Arc<Shared>>, call: Call| async move {
-        shared.saw(Seen {
+fn endpoint(method: MethodFilter, name: &'static str, work: Work) -> MethodRouter<Arc<Simulator>> {
+    on(method, move |State(simulator): State<Arc<Simulator>>, call: Call| async move {
+        simulator.saw(Seen {
             endpoint: name,
             path: call.path.clone(),
             bearer: call.bearer.clone(),
             body: String::from_utf8_lossy(&call.body).into_owned(),
         });
-        shared.faults.pass(name, async { answer(work(&shared, &call)) }).await
+        simulator.faults.pass(name, async { answer(work(&simulator, &call)) }).await
     })
 }
 
-impl FromRequest<Arc<Shared>> for Call {
+impl FromRequest<Arc<Simulator>> for Call {
     type Rejection = Response<Body>;
 
-    async fn from_request(request: Request, state: &Arc<Shared>) -> Result<Self, Self::Rejection> {
+    async fn from_request(request: Request, state: &Arc<Simulator>) -> Result<Self, Self::Rejection> {
         let (mut parts, body) = request.into_parts();
         // Without a match there are no parameters, which this extractor takes for an error.
         let parameters = RawPathParams::from_request_parts(&mut parts, state).await;
@@ -128,42 +106,35 @@ pub(super) fn refusal((status, error): Refused) -> Response<Body> {
     (status, Json(json!({"error": error}))).into_response()
 }
 
-fn create(shared: &Shared, call: &Call) -> Answer {
-    if call.bearer != shared.secret {
+fn create(simulator: &Simulator, call: &Call) -> Answer {
+    if call.bearer != simulator.secret {
         return Err(UNAUTHORISED);
     }
-    let CreateInput { organization_id } = call.input()?;
-    if organization_id.is_empty() {
-        return Err(MALFORMED);
-    }
-    shared.accounts().create(&organization_id).map(Some)
+    simulator.accounts().create(&call.field("organizationId")?).map(Some)
 }
 
-fn token(shared: &Shared, call: &Call) -> Answer {
-    let TokenInput { api_key } = call.input()?;
-    shared.accounts().issue_token(&api_key).map(Some)
+fn token(simulator: &Simulator, call: &Call) -> Answer {
+    simulator.accounts().issue_token(&call.field("apiKey")?).map(Some)
 }
 
-fn status(shared: &Shared, call: &Call) -> Answer {
-    shared.accounts().look_at_status(&call.bearer, &call.number).map(Some)
+fn status(simulator: &Simulator, call: &Call) -> Answer {
+    simulator.accounts().look_at_status(&call.bearer, &call.number).map(Some)
 }
 
-fn qr(shared: &Shared, call: &Call) -> Answer {
-    shared.accounts().look_at_qr(&call.bearer, &call.number).map(Some)
+fn qr(simulator: &Simulator, call: &Call) -> Answer {
+    simulator.accounts().look_at_qr(&call.bearer, &call.number).map(Some)
 }
 
-fn start(shared: &Shared, call: &Call) -> Answer {
-    let StartInput { number } = call.input()?;
-    shared.accounts().start(&call.bearer, &number).map(Some)
+fn start(simulator: &Simulator, call: &Call) -> Answer {
+    simulator.accounts().start(&call.bearer, &call.field("number")?).map(Some)
 }
 
-fn webhook(shared: &Shared, call: &Call) -> Answer {
-    let WebhookInput { url } = call.input()?;
-    shared.accounts().set_webhook(&call.bearer, &call.number, &url)?;
+fn webhook(simulator: &Simulator, call: &Call) -> Answer {
+    simulator.accounts().set_webhook(&call.bearer, &call.number, &call.field("url")?)?;
     Ok(None)
 }
 
-fn stop(shared: &Shared, call: &Call) -> Answer {
-    shared.accounts().stop(&call.bearer, &call.number)?;
+fn stop(simulator: &Simulator, call: &Call) -> Answer {
+    simulator.accounts().stop(&call.bearer, &call.number)?;
     Ok(None)
 }

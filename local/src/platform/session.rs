@@ -1,15 +1,16 @@
 //! One session: from its creation to the phone that scanned its QR.
 
+use serde::{Deserialize, Serialize};
+
 /// How long a QR is shown before the next one takes its place, in milliseconds.
 const QR_TURN_MS: i64 = 20_000;
 
 /// Looks enough for a session that stays `starting` until somebody says otherwise.
 const FOREVER: u32 = u32::MAX;
 
+#[derive(Default, Serialize, Deserialize)]
 pub(super) struct Session {
     pub key: String,
-    /// How many keys it had before this one.
-    pub generation: u8,
     pub webhook: Option<String>,
     /// The platform denies that it exists, until it is created again.
     pub forgotten: bool,
@@ -18,20 +19,21 @@ pub(super) struct Session {
     word: Option<String>,
 }
 
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 enum Phase {
+    /// Nobody started it yet.
+    #[default]
     Offline,
-    Starting { looks_left: u32 },
-    QrRequired { since_ms: i64 },
+    Starting {
+        looks_left: u32,
+    },
+    QrRequired {
+        since_ms: i64,
+    },
     Connected,
 }
 
 impl Session {
-    /// A session that nobody started yet.
-    pub fn offline(key: String, generation: u8) -> Self {
-        Self { key, generation, webhook: None, forgotten: false, phase: Phase::Offline, word: None }
-    }
-
     pub fn status(&self) -> &str {
         self.word.as_deref().unwrap_or(match self.phase {
             Phase::Offline => "offline",
@@ -77,15 +79,10 @@ impl Session {
         }
     }
 
-    /// A phone has scanned it, whatever it showed.
-    pub fn link(&mut self) {
-        self.enter(Phase::Connected);
-    }
-
     /// A phone scans the QR; false when there is none to scan. A session that is linked stays so.
     pub fn scan(&mut self) -> bool {
         if matches!(self.phase, Phase::QrRequired { .. }) {
-            self.link();
+            self.enter(Phase::Connected);
         }
         self.phase == Phase::Connected
     }

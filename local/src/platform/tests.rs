@@ -339,24 +339,30 @@ async fn malformed_and_unauthorised_requests_are_refused() {
 }
 
 #[tokio::test]
-async fn a_deterministic_platform_knows_a_linked_number_after_a_restart() {
-    let settings = Settings { deterministic: true, ..Settings::default() };
-    let before = Caller::start_with(settings.clone()).await;
-    let (key, session) = before.create(ORG).await;
-    assert_eq!(settings.session_of(ORG).as_ref(), Some(&session));
-    let token = text(&before.token(&key).await.1["token"]);
-    let restart = async || Caller::start_with(settings.clone()).await;
-    let after = restart().await;
+async fn a_platform_with_a_file_knows_everything_after_a_restart() {
+    let directory = tempfile::tempdir().unwrap();
+    let file = directory.path().join("platform.json");
+    let settings = Settings { file: Some(file.clone()), ..Settings::default() };
+    let start = async || Caller::start_with(settings.clone()).await;
+    let before = start().await;
+    let (key, session, token) = before.account().await;
+    assert_eq!(session, session_for(ORG));
+    before.begin(&session, &token).await;
+    assert_eq!(before.post("/_sim/scan", "", json!({"session": session})).await.0, 204);
+    let after = start().await;
     assert_eq!(after.status(&session, &token).await, said("connected"));
     assert_eq!(after.create(ORG).await, (key.clone(), session.clone()));
-    after.platform.forget_tokens();
+    assert_eq!(after.post("/_sim/forget-tokens", "", Value::Null).await.0, 204);
+    let after = start().await;
     assert_eq!(after.status(&session, &token).await, invalid_token());
-    let after = restart().await;
     let token = text(&after.token(&key).await.1["token"]);
     assert_eq!(after.status(&session, &token).await, said("connected"));
     let stranger = Caller::start().await;
     assert_eq!(stranger.token(&key).await, invalid_key());
     assert_eq!(stranger.status(&session, &token).await, invalid_token());
+    fs::write(&file, "{").unwrap();
+    let error = Platform::start(settings).await.err().unwrap().to_string();
+    assert!(error.contains("platform.json"), "{error}");
 }
 
 #[tokio::test]

@@ -149,7 +149,8 @@ async fn a_writer_in_the_middle_of_it_and_a_new_token_both_stand() {
         writing.execute(greet, &[&number.id]).await.unwrap();
         hold.release();
         until(async || {
-            let waiting = "select exists (select from pg_stat_activity where wait_event_type = 'Lock')";
+            let waiting = "select exists (select from pg_stat_activity where wait_event_type = 'Lock'
+                and datname = current_database())";
             app.sql.query_one(waiting, &[]).await.unwrap().get(0)
         })
         .await;

@@ -114,7 +114,7 @@ catalogue! {
         "Please delete the number in the list and connect it again.",
         "Удалите номер в списке и подключите его заново.";
     SCAN:
-        "On the phone, open WhatsApp, go to Linked devices, tap SessionState a device, and scan the code that is shown now.",
+        "On the phone, open WhatsApp, go to Linked devices, tap Link a device, and scan the code that is shown now.",
         "Откройте WhatsApp на телефоне, перейдите в «Связанные устройства», нажмите «Привязка устройства» и \
             отсканируйте код, который показан сейчас.";
     CONFIRM_PASSKEY:

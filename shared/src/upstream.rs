@@ -70,7 +70,7 @@ pub enum Failure {
     TooLarge,
 }
 
-/// The HTTP client, with the sandbox's retry_budget for repetitions at one host.
+/// The HTTP client, with the sandbox's retry budget for one host.
 #[derive(Clone, Debug)]
 pub struct Upstream {
     http: Client,
@@ -118,7 +118,7 @@ impl Upstream {
         Ok(Self { http: client()?, retry_budget: RetryBudget::new() })
     }
 
-    /// The same client for another host, which has an retry_budget of its own.
+    /// The same client for another host, with a retry budget of its own.
     #[must_use]
     pub fn for_another_host(&self) -> Self {
         Self { http: self.http.clone(), retry_budget: RetryBudget::new() }
@@ -131,7 +131,7 @@ impl Upstream {
 
     /// Sends a request and reads its whole answer. Every call that goes out from here is safe to repeat, by an id or by
     /// what it does, so a connection error and a 502, 503, 504 or one of Cloudflare's are tried again while time and
-    /// retry_budget last.
+    /// budget last.
     ///
     /// # Errors
     /// A [`Failure`] where the last attempt brought no whole answer.

@@ -65,7 +65,7 @@ pub enum Event {
 pub enum Step {
     /// Make the platform call with this token.
     Call(Token),
-    /// StoreCall for the lease.
+    /// Ask for the lease.
     Claim {
         /// The token to replace (nothing: there is none).
         replaces: Option<Secret>,
@@ -74,9 +74,9 @@ pub enum Step {
     },
     /// Pause for at most this long.
     Wait(Duration),
-    /// StoreCall the platform for a token.
+    /// Ask the platform for a token.
     Fetch,
-    /// Put this token in the place of the replaces one.
+    /// Put this token in the place of the old one.
     Save {
         /// The new token.
         token: Token,
@@ -89,7 +89,7 @@ pub enum Step {
     Fail(RefreshError),
 }
 
-/// Why a token is to be replaces.
+/// Why a token is to be replaced.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Why {
     /// It ends soon, and serves until then.

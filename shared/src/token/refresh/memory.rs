@@ -170,7 +170,7 @@ impl Memory {
 impl State {
     /// As `wpp_number` shows it.
     fn number(&self, now: UnixMs) -> Value {
-        let keyed_at = if self.key_is_new { now } else { now.minus(HOUR) };
+        let saved_at = if self.key_is_new { now } else { now.minus(HOUR) };
         let mut settings =
             json!({"wppApiKey": format!("key{}", self.row.key), "wppAccountNumber": self.session});
         if let Some(token) = self.row.token {
@@ -179,7 +179,7 @@ impl State {
         }
         json!({
             "integration_id": Uuid::nil(), "organization_id": Uuid::nil(), "settings": settings,
-            "keyed_at_ms": keyed_at.0, "linked_at_ms": null, "seen": null,
+            "credentials_saved_at_ms": saved_at.0, "first_connected_at_ms": null, "news_if_connected": false, "snapshot": null,
         })
     }
 

@@ -50,9 +50,6 @@ impl Deadline {
     }
 
     /// Runs `work` until it ends or the time has run out; it is dropped then.
-    ///
-    /// # Errors
-    /// [`Elapsed`] when the time ran out first.
     pub async fn bound<F: Future>(self, work: F) -> Result<F::Output, Elapsed> {
         tokio::time::timeout_at(self.0, work).await.map_err(|_| Elapsed)
     }

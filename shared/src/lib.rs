@@ -39,9 +39,6 @@ pub struct App {
 
 impl App {
     /// Builds the clients, once for a sandbox.
-    ///
-    /// # Errors
-    /// What the TLS library says; it depends on nothing outside this crate.
     pub fn new(config: Config) -> Result<Self, Box<dyn std::error::Error + Send + Sync>> {
         let upstream = Upstream::new()?;
         let supabase = config.supabase_url.as_str();

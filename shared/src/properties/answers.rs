@@ -8,7 +8,7 @@ use crate::clock::UnixMs;
 use crate::config::ServiceKey;
 use crate::platform::{Platform, PlatformError, SessionState};
 use crate::secret::Secret;
-use crate::store::{Attempt, CreateMode, MirrorState, NumberSelector, Store};
+use crate::store::{Attempt, CreateMode, NumberSelector, State, Store};
 use crate::token::Token;
 use crate::token::store::{StoreCall, TokenRow, TokenStore};
 use crate::upstream::Upstream;
@@ -65,7 +65,7 @@ fn fuzz_answers_of_the_platform() {
                 prop_assert!(qr.is_err() || good);
             }
             if let Err(error) = platform.set_webhook("1", "u", &secret, deadline()).await {
-                prop_assert!(!good && error != PlatformError::TimedOut || answer.0 == 408, "{error}");
+                prop_assert!(!good && error.why != PlatformError::TimedOut || answer.0 == 408, "{error}");
             }
             Ok(())
         })
@@ -120,14 +120,14 @@ fn fuzz_answers_of_the_database() {
                 ask(StoreCall::Save { token: &token, api_key: Some(&secret), replaces: None }).await.err(),
                 ask(StoreCall::Release { failure: "platform", cool: Duration::ZERO }).await.err(),
                 store
-                    .save_snapshot(Uuid::nil(), "1", MirrorState::Pairing, UnixMs(1), deadline())
+                    .save_snapshot(Uuid::nil(), "1", State::QrPending, None, UnixMs(1), deadline())
                     .await
                     .err(),
                 store.begin_creation(&attempt, deadline()).await.err(),
             ];
             // What PostgREST writes may quote a row: of it, a short code is all that is kept.
             for error in errors.into_iter().flatten() {
-                prop_assert!(error.to_string().len() < 60, "{error}");
+                prop_assert!(error.why.to_string().len() < 60, "{error}");
             }
             Ok(())
         })

@@ -5,7 +5,7 @@ use std::io::{self, Write};
 use std::sync::{Arc, Mutex};
 
 use futures_util::future::join_all;
-use lambda_http::tracing::subscriber::fmt;
+use lambda_runtime::tracing::subscriber::fmt;
 use tracing::subscriber;
 
 use memory::{Memory, State};

@@ -12,7 +12,7 @@ use crate::clock::UnixMs;
 use crate::deadline::Deadline;
 use crate::secret::Secret;
 use crate::token::Token;
-use crate::upstream::{CallError, Failure, Limits, Reply, Upstream};
+use crate::upstream::{CallError, Failure, Reply, Upstream};
 
 /// The longest word for a state that is passed on.
 const WORD_LIMIT: usize = 64;
@@ -125,7 +125,6 @@ pub struct Started {
 pub struct Platform {
     base: Url,
     upstream: Upstream,
-    timeout: Duration,
 }
 
 /// What a call shows the platform, and so whose refusal a 401 is.
@@ -140,9 +139,9 @@ enum Auth<'a> {
 }
 
 impl Platform {
-    /// A platform at `base`; one attempt at a call takes `timeout` at most.
-    pub fn new(base: Url, upstream: Upstream, timeout: Duration) -> Self {
-        Self { base, upstream, timeout }
+    /// A platform at `base`.
+    pub fn new(base: Url, upstream: Upstream) -> Self {
+        Self { base, upstream }
     }
 
     /// `POST /api/integrations/wpp/create`: the client for an id, made or found. The same id names the same session.
@@ -241,7 +240,7 @@ impl Platform {
     ) -> PlatformResult<T> {
         let answer = async {
             let request = self.request(auth, path, body)?;
-            let reply = self.upstream.send(request, Limits { timeout: self.timeout, deadline }).await?;
+            let reply = self.upstream.send(request, deadline).await?;
             accepted(auth, &reply)?;
             read(&reply)
         };

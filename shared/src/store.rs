@@ -19,7 +19,7 @@ use crate::clock::UnixMs;
 use crate::config::ServiceKey;
 use crate::deadline::Deadline;
 use crate::platform::Credentials;
-use crate::upstream::{CallError, Limits, Reply, Upstream};
+use crate::upstream::{CallError, Reply, Upstream};
 
 pub use records::*;
 use refusal::refusal;
@@ -30,18 +30,17 @@ pub use refusal::{StoreError, StoreResult};
 pub struct Store {
     queries: Postgrest,
     upstream: Upstream,
-    timeout: Duration,
 }
 
 impl Store {
-    /// The project at `supabase_url`; one attempt at a call takes `timeout` at most.
-    pub fn new(supabase_url: &str, key: &ServiceKey, upstream: Upstream, timeout: Duration) -> Self {
+    /// The project at `supabase_url`.
+    pub fn new(supabase_url: &str, key: &ServiceKey, upstream: Upstream) -> Self {
         let url = format!("{}/rest/v1", supabase_url.trim_end_matches('/'));
         let mut queries = Postgrest::new(url).insert_header("apikey", key.secret().expose());
         if let Some(bearer) = key.bearer() {
             queries = queries.insert_header("authorization", format!("Bearer {}", bearer.expose()));
         }
-        Self { queries, upstream, timeout }
+        Self { queries, upstream }
     }
 
     /// The number that the user means, with the database's time. A failure is never to be taken for "there is none".
@@ -151,7 +150,7 @@ impl Store {
     async fn call(&self, function: &'static str, params: Value, deadline: Deadline) -> StoreResult<Reply> {
         let answer = async {
             let request = self.request(function, params).ok_or(StoreError::BadAnswer)?;
-            let reply = self.upstream.send(request, Limits { timeout: self.timeout, deadline }).await?;
+            let reply = self.upstream.send(request, deadline).await?;
             if reply.status.is_success() { Ok(reply) } else { Err(refusal(&reply)) }
         };
         answer.await.map_err(|why| CallError { call: function, why })

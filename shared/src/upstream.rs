@@ -38,15 +38,6 @@ const RETRY_BUDGET: u32 = 10;
 /// No answer of an upstream is this large: a QR as an image is some 20 KiB.
 const BODY_LIMIT: usize = 1 << 20;
 
-/// The limits of one call.
-#[derive(Clone, Copy, Debug)]
-pub struct Limits {
-    /// The longest that one attempt may take, from connecting to the last byte.
-    pub timeout: Duration,
-    /// When the request that needs this call must have been answered.
-    pub deadline: Deadline,
-}
-
 /// A whole answer.
 pub struct Reply {
     /// The HTTP status.
@@ -91,6 +82,8 @@ impl<E: fmt::Display> fmt::Debug for CallError<E> {
 #[derive(Clone, Debug)]
 pub struct Upstream {
     http: Client,
+    /// The longest that one attempt may take, from connecting to the last byte.
+    timeout: Duration,
     retry_budget: Arc<RetryBudget>,
 }
 
@@ -127,15 +120,15 @@ impl RetryBudget {
 }
 
 impl Upstream {
-    /// Builds the client: once per sandbox. It fails by no input.
-    pub fn new() -> Result<Self, Box<dyn std::error::Error + Send + Sync>> {
-        Ok(Self { http: client()?, retry_budget: RetryBudget::new() })
+    /// Builds the client, once for a sandbox. No input makes it fail.
+    pub fn new(timeout: Duration) -> Result<Self, Box<dyn std::error::Error + Send + Sync>> {
+        Ok(Self { http: client()?, timeout, retry_budget: RetryBudget::new() })
     }
 
     /// The same client for another host, with a retry budget of its own.
     #[must_use]
     pub fn for_another_host(&self) -> Self {
-        Self { http: self.http.clone(), retry_budget: RetryBudget::new() }
+        Self { retry_budget: RetryBudget::new(), ..self.clone() }
     }
 
     /// The bare client, for what builds its own requests.
@@ -146,25 +139,25 @@ impl Upstream {
     /// Sends a request and reads its whole answer. Every call that goes out from here is safe to repeat, by an id or by
     /// what it does, so a connection error and a 502, 503, 504 or one of Cloudflare's are tried again while time and
     /// budget last.
-    pub async fn send(&self, request: Request, limits: Limits) -> Result<Reply, Failure> {
+    pub async fn send(&self, request: Request, deadline: Deadline) -> Result<Reply, Failure> {
         let mut backoff = Backoff::new(FIRST_PAUSE, LONGEST_PAUSE);
         for _ in 1..ATTEMPTS {
             let Some(attempt) = request.try_clone() else { break };
-            let outcome = self.attempt(attempt, limits).await;
+            let outcome = self.attempt(attempt, deadline).await;
             let pause = asked_pause(&outcome).saturating_add(backoff.pause(LONGEST_PAUSE));
             if !may_pass(&outcome)
-                || pause >= limits.deadline.remaining()
+                || pause >= deadline.remaining()
                 || !self.retry_budget.try_withdraw(&outcome)
             {
                 return outcome;
             }
-            limits.deadline.sleep(pause).await;
+            deadline.sleep(pause).await;
         }
-        self.attempt(request, limits).await
+        self.attempt(request, deadline).await
     }
 
-    async fn attempt(&self, request: Request, limits: Limits) -> Result<Reply, Failure> {
-        let whole = limits.deadline.at_most(limits.timeout).bound(self.exchange(request)).await;
+    async fn attempt(&self, request: Request, deadline: Deadline) -> Result<Reply, Failure> {
+        let whole = deadline.at_most(self.timeout).bound(self.exchange(request)).await;
         let reply = whole.unwrap_or(Err(Failure::TimedOut))?;
         self.retry_budget.deposit(&reply);
         Ok(reply)

@@ -90,19 +90,19 @@ async fn connect<'a>(
     let deadline = request.deadline.for_a_wait().at_most(app.config.qr_wait);
     let mut session = NumberSession::open(app, number, now, deadline)?;
     let mut view = linking::link(&mut session).await?;
-    session.allow_until(request.deadline);
+    session.deadline = request.deadline;
     // What was not seen does not replace in the mirror what was.
-    if view.is_seen() || session.number().snapshot.is_none() {
+    if view.is_seen() || session.number.snapshot.is_none() {
         session.save_snapshot(&mut view).await;
     }
     Ok((session, view))
 }
 
 fn answer(session: &NumberSession<'_>, view: View, language: Language) -> CreateAnswer {
-    let hint = Hint::due(session.number(), &view, session.webhook(), session.now());
+    let hint = Hint::due(&session.number, &view, session.webhook(), session.now);
     CreateAnswer {
         session: session.id().to_owned(),
-        api_key: session.number().settings.api_key.as_ref().map(Secret::masked),
+        api_key: session.number.settings.api_key.as_ref().map(Secret::masked),
         status: match view.state {
             State::Connected => "connected",
             State::QrIssued => "qr_issued",

@@ -17,7 +17,7 @@ const QR_PAUSE: Duration = Duration::from_secs(1);
 /// How far the number is when the time for waiting is over. Once the session was started, time that runs out is no
 /// failure: the frontend polls from there. After a failure the number stands, and the same request goes on with it.
 pub async fn link(session: &mut NumberSession<'_>) -> Result<View, Error> {
-    if session.number().key_is_new(session.now()) {
+    if session.number.key_is_new(session.now) {
         link_new(session).await
     } else {
         link_existing(session).await
@@ -31,7 +31,7 @@ async fn link_new(session: &mut NumberSession<'_>) -> Result<View, Error> {
         tracing::warn!(%error, "no token for a new key yet");
         let pause = pauses.next().filter(|_| matches!(error, Error::ApiKeyNotActive));
         match pause {
-            Some(pause) if session.sleep(pause).await => {}
+            Some(pause) if session.deadline.sleep(pause).await => {}
             _ => return Ok(View::starting()),
         }
     }
@@ -75,7 +75,7 @@ async fn bring_up(session: &mut NumberSession<'_>) -> Result<View, Error> {
             Ok(snapshot) => view = snapshot,
             Err(error) => tracing::warn!(%error, "a look for the QR failed"),
         }
-        if waits_for_qr(&view) && !session.sleep(QR_PAUSE).await {
+        if waits_for_qr(&view) && !session.deadline.sleep(QR_PAUSE).await {
             break;
         }
     }

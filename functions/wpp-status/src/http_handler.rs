@@ -70,9 +70,9 @@ pub async fn handle(app: Arc<App>, request: ApiRequest) -> Result<StatusAnswer, 
     if let Some(recent) = session.recent() {
         return Ok(answer(recent, &session, language));
     }
-    let last_seen = session.number().snapshot.clone();
+    let last_seen = session.number.snapshot.clone();
     if last_seen.is_some() {
-        session.allow_until(request.deadline.at_most(STALE_AFTER));
+        session.deadline = request.deadline.at_most(STALE_AFTER);
     }
     match (live(&mut session, request.deadline).await, last_seen) {
         (Ok(view), _) => Ok(answer(view, &session, language)),
@@ -94,7 +94,7 @@ async fn live(session: &mut NumberSession<'_>, deadline: Deadline) -> Result<Vie
         Err(Error::SessionLost) => View::lost(),
         looked => looked?,
     };
-    session.allow_until(deadline);
+    session.deadline = deadline;
     session.save_snapshot(&mut view).await;
     if view.is_connected() {
         session.make_up_for_webhook().await;
@@ -108,7 +108,7 @@ fn disconnected(message: Sentence, language: Language) -> StatusAnswer {
 }
 
 fn answer(view: View, session: &NumberSession<'_>, language: Language) -> StatusAnswer {
-    let hint = Hint::due(session.number(), &view, session.webhook(), session.now());
+    let hint = Hint::due(&session.number, &view, session.webhook(), session.now);
     let message = match view.state {
         State::Disconnected => Some(say::DISCONNECTED),
         State::QrPending => Some(say::QR_COMING),

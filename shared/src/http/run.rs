@@ -7,13 +7,13 @@ use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
 
 use futures_util::FutureExt;
-use http::{Method, header};
+use http::{HeaderValue, Method, header};
 use lambda_runtime::{LambdaEvent, service_fn};
 use serde::Serialize;
 use serde_json::Value;
 
 use crate::App;
-use crate::clock::{self, UnixMs};
+use crate::clock;
 use crate::deadline::Deadline;
 use crate::error::Error;
 use crate::http::auth::AuthError;
@@ -99,7 +99,19 @@ where
     let mut response = if method == Some(Method::OPTIONS) {
         preflight(methods)
     } else {
-        let work = handle(app.clone(), methods, handler, event, now, deadline);
+        let work = async {
+            let Some(method) = &event.method else {
+                return Err(Error::BadRequest { field: "event", wrong: say::NOT_HTTP });
+            };
+            if !methods.split(", ").any(|allowed| allowed == method.as_str()) {
+                return Err(Error::MethodNotAllowed(methods));
+            }
+            let authorization = event.headers.get(header::AUTHORIZATION).map(HeaderValue::to_str).transpose();
+            let authorization = authorization.map_err(|_| AuthError::Malformed)?;
+            let caller = app.verifier.verify(authorization, now).await?;
+            let request = ApiRequest::read(event, caller.user_id, deadline)?;
+            handler(app.clone(), request).await
+        };
         // What a panic leaves behind is this request's alone: the App holds nothing that could be half-changed.
         let outcome = match deadline.bound(AssertUnwindSafe(work).catch_unwind()).await {
             Ok(Ok(outcome)) => outcome,
@@ -121,32 +133,6 @@ where
         response.headers.insert("access-control-allow-origin", allowed.to_owned());
     }
     response
-}
-
-async fn handle<H, W, A>(
-    app: Arc<App>,
-    methods: &'static str,
-    handler: H,
-    event: HttpEvent,
-    now: UnixMs,
-    deadline: Deadline,
-) -> Result<A, Error>
-where
-    H: Fn(Arc<App>, ApiRequest) -> W,
-    W: Future<Output = Result<A, Error>>,
-{
-    let Some(method) = &event.method else {
-        return Err(Error::BadRequest { field: "event", wrong: say::NOT_HTTP });
-    };
-    if !methods.split(", ").any(|allowed| allowed == method.as_str()) {
-        return Err(Error::MethodNotAllowed(methods));
-    }
-    let authorization = event.headers.get(header::AUTHORIZATION);
-    let authorization =
-        authorization.map(|value| value.to_str().map_err(|_| AuthError::Malformed)).transpose()?;
-    let caller = app.verifier.verify(authorization, now).await?;
-    let request = ApiRequest::read(event, caller.user_id, deadline)?;
-    handler(app, request).await
 }
 
 /// One line for each request; the whole cause of a failure is here and nowhere else.

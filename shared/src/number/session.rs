@@ -21,11 +21,14 @@ const WEBHOOK_EVERY: Duration = Duration::from_secs(60);
 
 /// A number with the client that speaks for it, for the length of one request.
 pub struct NumberSession<'a> {
+    /// The row.
+    pub number: Number,
+    /// When it was read, by the database's clock.
+    pub now: UnixMs,
+    /// When the following calls must have ended.
+    pub deadline: Deadline,
     app: &'a App,
-    number: Number,
     client: Client,
-    now: UnixMs,
-    deadline: Deadline,
 }
 
 impl<'a> NumberSession<'a> {
@@ -38,26 +41,6 @@ impl<'a> NumberSession<'a> {
     /// The platform's session.
     pub fn id(&self) -> &str {
         self.client.session()
-    }
-
-    /// When the number was read, by the database's clock.
-    pub fn now(&self) -> UnixMs {
-        self.now
-    }
-
-    /// The row.
-    pub fn number(&self) -> &Number {
-        &self.number
-    }
-
-    /// Gives the following calls another deadline.
-    pub fn allow_until(&mut self, deadline: Deadline) {
-        self.deadline = deadline;
-    }
-
-    /// Pauses, but not past the deadline; tells whether the whole pause fitted.
-    pub async fn sleep(&self, pause: Duration) -> bool {
-        self.deadline.sleep(pause).await
     }
 
     /// Makes sure of a usable token.

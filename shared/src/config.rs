@@ -54,17 +54,11 @@ pub struct ConfigError {
 
 impl Config {
     /// From the process environment. `needed` names what this function cannot do without, beside what none can.
-    ///
-    /// # Errors
-    /// The first variable that is missing or malformed.
     pub fn from_env(needed: &[&'static str]) -> Result<Self, ConfigError> {
         Self::read(|name| std::env::var(name).ok(), needed)
     }
 
     /// From any source of variables.
-    ///
-    /// # Errors
-    /// The first variable that is missing or malformed.
     pub fn read(
         source: impl Fn(&str) -> Option<String>,
         needed: &[&'static str],

@@ -3,13 +3,12 @@
 
 use std::time::Duration;
 
-use lambda_http::http::StatusCode;
-
 use crate::http::auth::AuthError;
 use crate::platform::PlatformError;
 use crate::sentence::{self as say, Language, Sentence};
 use crate::store::StoreError;
 use crate::token::protocol::{FetchFailure, RefreshError};
+use crate::upstream::CallError;
 
 /// For what is under way already.
 const SOON: Option<Duration> = Some(Duration::from_secs(2));
@@ -65,11 +64,11 @@ pub enum Error {
     #[error("the platform does not know the session")]
     SessionLost,
     /// A call to the platform failed.
-    #[error("platform: {0}")]
-    Platform(PlatformError),
+    #[error("platform {0}")]
+    Platform(#[from] CallError<PlatformError>),
     /// A call to the database failed.
-    #[error("database: {0}")]
-    Database(#[from] StoreError),
+    #[error("database {0}")]
+    Database(#[from] CallError<StoreError>),
     /// The time for the request ran out.
     #[error("the time for the request ran out")]
     DeadlineExceeded,
@@ -96,7 +95,7 @@ impl From<RefreshError> for Error {
 #[derive(Debug)]
 pub struct ErrorResponse {
     /// The HTTP status.
-    pub status: StatusCode,
+    pub status: u16,
     /// A stable word for programs.
     pub code: &'static str,
     /// Whether the same request can succeed later. Not the status says that: the frontend repeats some of these in vain.
@@ -110,12 +109,12 @@ pub struct ErrorResponse {
 
 impl ErrorResponse {
     /// What passes by itself.
-    fn passing(status: StatusCode, code: &'static str, what: Sentence) -> Self {
+    fn passing(status: u16, code: &'static str, what: Sentence) -> Self {
         Self { retryable: true, ..Self::lasting(status, code, what, say::TRY_AGAIN) }
     }
 
     /// What stays until somebody does something about it.
-    fn lasting(status: StatusCode, code: &'static str, what: Sentence, way_on: Sentence) -> Self {
+    fn lasting(status: u16, code: &'static str, what: Sentence, way_on: Sentence) -> Self {
         Self { status, code, retryable: false, retry_after: None, what, field: "", way_on }
     }
 
@@ -138,102 +137,70 @@ impl Error {
     /// Whether it says nothing of what was asked, only that the platform cannot be asked now.
     pub fn is_platform_outage(&self) -> bool {
         use PlatformError::{BadAnswer, Busy, TimedOut, Unavailable};
-        matches!(self, Self::Platform(Busy(_) | Unavailable | TimedOut | BadAnswer) | Self::DeadlineExceeded)
+        match self {
+            Self::Platform(error) => matches!(error.why, Busy(_) | Unavailable | TimedOut | BadAnswer),
+            error => matches!(error, Self::DeadlineExceeded),
+        }
     }
 
     /// The one place where an error becomes an answer.
     pub fn response(&self) -> ErrorResponse {
-        use {PlatformError as P, StatusCode as S, StoreError as D};
+        use {AuthError as A, PlatformError as P, StoreError as D};
         let (passing, lasting) = (ErrorResponse::passing, ErrorResponse::lasting);
         match self {
-            Self::Caller(AuthError::KeysUnavailable) => {
-                passing(S::SERVICE_UNAVAILABLE, "auth_unavailable", say::SIGN_IN_UNCHECKED)
-            }
-            Self::Caller(AuthError::Missing) => {
-                lasting(S::UNAUTHORIZED, "unauthorized", say::NOT_SIGNED_IN, say::SIGN_IN)
-            }
-            Self::Caller(AuthError::Expired) => {
-                lasting(S::UNAUTHORIZED, "session_expired", say::SIGN_IN_EXPIRED, say::SIGN_IN)
-            }
-            Self::Caller(_) => lasting(S::UNAUTHORIZED, "unauthorized", say::SIGN_IN_REFUSED, say::SIGN_IN),
+            Self::Caller(A::KeysUnavailable) => passing(503, "auth_unavailable", say::SIGN_IN_UNCHECKED),
+            Self::Caller(A::Missing) => lasting(401, "unauthorized", say::NOT_SIGNED_IN, say::SIGN_IN),
+            Self::Caller(A::Expired) => lasting(401, "session_expired", say::SIGN_IN_EXPIRED, say::SIGN_IN),
+            Self::Caller(_) => lasting(401, "unauthorized", say::SIGN_IN_REFUSED, say::SIGN_IN),
 
             Self::BadRequest { field, wrong } => {
-                ErrorResponse { field, ..lasting(S::BAD_REQUEST, "invalid_request", *wrong, say::RELOAD) }
+                ErrorResponse { field, ..lasting(400, "invalid_request", *wrong, say::RELOAD) }
             }
-            Self::InvalidJson(_) => lasting(S::BAD_REQUEST, "invalid_json", say::BROKEN_JSON, say::RELOAD),
-            Self::MethodNotAllowed(_) => {
-                lasting(S::METHOD_NOT_ALLOWED, "method_not_allowed", say::NOT_AVAILABLE, say::RELOAD)
-            }
-            Self::BodyTooLarge => {
-                lasting(S::PAYLOAD_TOO_LARGE, "body_too_large", say::TOO_LARGE, say::RELOAD)
-            }
-            Self::UnsupportedMediaType => {
-                lasting(S::UNSUPPORTED_MEDIA_TYPE, "unsupported_media_type", say::NOT_JSON, say::RELOAD)
-            }
+            Self::InvalidJson(_) => lasting(400, "invalid_json", say::BROKEN_JSON, say::RELOAD),
+            Self::MethodNotAllowed(_) => lasting(405, "method_not_allowed", say::NOT_AVAILABLE, say::RELOAD),
+            Self::BodyTooLarge => lasting(413, "body_too_large", say::TOO_LARGE, say::RELOAD),
+            Self::UnsupportedMediaType => lasting(415, "unsupported_media_type", say::NOT_JSON, say::RELOAD),
             Self::IdempotencyMismatch => {
-                lasting(S::UNPROCESSABLE_ENTITY, "idempotency_mismatch", say::USED_DIFFERENTLY, say::RELOAD)
+                lasting(422, "idempotency_mismatch", say::USED_DIFFERENTLY, say::RELOAD)
             }
 
-            Self::NoOrganization => {
-                lasting(S::NOT_FOUND, "organization_not_found", say::NO_ORGANIZATION, say::TELL)
-            }
-            Self::NumberNotFound => {
-                lasting(S::NOT_FOUND, "number_not_found", say::NO_SUCH_NUMBER, say::CONNECT)
-            }
-            Self::ApiKeyRejected => {
-                lasting(S::CONFLICT, "api_key_rejected", say::ACCESS_LOST, say::RECONNECT)
-            }
-            Self::SessionLost => lasting(S::CONFLICT, "session_lost", say::LINK_LOST, say::RECONNECT),
-            Self::ApiKeyNotActive => {
-                passing(S::SERVICE_UNAVAILABLE, "api_key_not_active", say::NOT_ACTIVE_YET).after(SOON)
-            }
-            Self::CreationInProgress => {
-                passing(S::SERVICE_UNAVAILABLE, "creation_in_progress", say::STILL_CREATING).after(SOON)
-            }
+            Self::NoOrganization => lasting(404, "organization_not_found", say::NO_ORGANIZATION, say::TELL),
+            Self::NumberNotFound => lasting(404, "number_not_found", say::NO_SUCH_NUMBER, say::CONNECT),
+            Self::ApiKeyRejected => lasting(409, "api_key_rejected", say::ACCESS_LOST, say::RECONNECT),
+            Self::SessionLost => lasting(409, "session_lost", say::LINK_LOST, say::RECONNECT),
+            Self::ApiKeyNotActive => passing(503, "api_key_not_active", say::NOT_ACTIVE_YET).after(SOON),
+            Self::CreationInProgress => passing(503, "creation_in_progress", say::STILL_CREATING).after(SOON),
 
-            Self::TokenRejected => passing(S::BAD_GATEWAY, "token_rejected", say::ACCESS_REFUSED),
-            Self::Platform(P::Busy(after)) => {
-                passing(S::SERVICE_UNAVAILABLE, "platform_busy", say::WHATSAPP_BUSY).after(*after)
-            }
-            Self::Platform(P::Unavailable) => {
-                passing(S::BAD_GATEWAY, "platform_unavailable", say::WHATSAPP_UNREACHABLE)
-            }
-            Self::Platform(P::TimedOut) => {
-                passing(S::GATEWAY_TIMEOUT, "platform_timeout", say::WHATSAPP_SLOW)
-            }
-            Self::Platform(P::BadAnswer) => {
-                passing(S::BAD_GATEWAY, "platform_bad_answer", say::WHATSAPP_UNREADABLE)
-            }
-            Self::Platform(P::SecretRefused) => {
-                lasting(S::BAD_GATEWAY, "platform_secret_rejected", say::SERVICE_REFUSED, say::TELL)
-            }
-            Self::Platform(P::TokenRejected | P::KeyRefused | P::UnknownSession | P::Refused(_)) => {
-                lasting(S::BAD_GATEWAY, "platform_refused", say::WHATSAPP_REFUSED, say::TELL)
-            }
+            Self::TokenRejected => passing(502, "token_rejected", say::ACCESS_REFUSED),
+            Self::Platform(error) => match error.why {
+                P::Busy(after) => passing(503, "platform_busy", say::WHATSAPP_BUSY).after(after),
+                P::Unavailable => passing(502, "platform_unavailable", say::WHATSAPP_UNREACHABLE),
+                P::TimedOut => passing(504, "platform_timeout", say::WHATSAPP_SLOW),
+                P::BadAnswer => passing(502, "platform_bad_answer", say::WHATSAPP_UNREADABLE),
+                P::SecretRefused => lasting(502, "platform_secret_rejected", say::SERVICE_REFUSED, say::TELL),
+                P::TokenRejected | P::KeyRefused | P::UnknownSession | P::Refused(_) => {
+                    lasting(502, "platform_refused", say::WHATSAPP_REFUSED, say::TELL)
+                }
+            },
+            Self::Database(error) => match error.why {
+                D::Unavailable { retry_after } => {
+                    passing(503, "database_unavailable", say::SERVICE_DOWN).after(retry_after)
+                }
+                D::TimedOut => passing(504, "database_timeout", say::SERVICE_DOWN),
+                D::KeyRefused => lasting(500, "database_key_rejected", say::SERVICE_MISCONFIGURED, say::TELL),
+                D::NotMigrated => {
+                    lasting(500, "database_not_migrated", say::SERVICE_MISCONFIGURED, say::TELL)
+                }
+                // A conflict is with another's write, and over with it; what is unreadable comes from a proxy.
+                D::Refused { status: 409, .. } | D::BadAnswer => {
+                    passing(500, "database_error", say::WENT_WRONG)
+                }
+                D::Refused { .. } => lasting(500, "database_error", say::WENT_WRONG, say::TELL),
+            },
 
-            Self::Database(D::Unavailable { retry_after }) => {
-                passing(S::SERVICE_UNAVAILABLE, "database_unavailable", say::SERVICE_DOWN).after(*retry_after)
-            }
-            Self::Database(D::TimedOut) => passing(S::GATEWAY_TIMEOUT, "database_timeout", say::SERVICE_DOWN),
-            Self::Database(D::KeyRefused) => {
-                let what = say::SERVICE_MISCONFIGURED;
-                lasting(S::INTERNAL_SERVER_ERROR, "database_key_rejected", what, say::TELL)
-            }
-            Self::Database(D::NotMigrated) => {
-                let what = say::SERVICE_MISCONFIGURED;
-                lasting(S::INTERNAL_SERVER_ERROR, "database_not_migrated", what, say::TELL)
-            }
-            // A conflict is with another's write, and over with it; what is unreadable comes from a proxy.
-            Self::Database(D::Refused { status: 409, .. } | D::BadAnswer) => {
-                passing(S::INTERNAL_SERVER_ERROR, "database_error", say::WENT_WRONG)
-            }
-            Self::Database(D::Refused { .. }) => {
-                lasting(S::INTERNAL_SERVER_ERROR, "database_error", say::WENT_WRONG, say::TELL)
-            }
-
-            Self::DeadlineExceeded => passing(S::GATEWAY_TIMEOUT, "deadline_exceeded", say::TOO_SLOW),
+            Self::DeadlineExceeded => passing(504, "deadline_exceeded", say::TOO_SLOW),
             // A mistake of ours makes the same request fail again.
-            Self::Panic => lasting(S::INTERNAL_SERVER_ERROR, "internal_error", say::WENT_WRONG, say::TELL),
+            Self::Panic => lasting(500, "internal_error", say::WENT_WRONG, say::TELL),
         }
     }
 }
@@ -243,6 +210,35 @@ mod tests {
     use std::collections::BTreeSet;
 
     use super::*;
+
+    fn platform_error(why: PlatformError) -> Error {
+        CallError { call: "status", why }.into()
+    }
+
+    fn database_error(why: StoreError) -> Error {
+        CallError { call: "wpp_find_number", why }.into()
+    }
+
+    #[test]
+    fn an_upstreams_failure_names_the_call() {
+        let timeout = platform_error(PlatformError::TimedOut);
+        assert_eq!(timeout.to_string(), "platform status: timed out");
+        assert_eq!(database_error(StoreError::TimedOut).to_string(), "database wpp_find_number: timed out");
+    }
+
+    #[test]
+    fn an_outage_is_what_says_nothing_of_the_number() {
+        let outages = every().into_iter().filter(Error::is_platform_outage);
+        let codes: BTreeSet<_> = outages.map(|error| error.response().code).collect();
+        let expected = [
+            "deadline_exceeded",
+            "platform_bad_answer",
+            "platform_busy",
+            "platform_timeout",
+            "platform_unavailable",
+        ];
+        assert_eq!(codes, BTreeSet::from(expected));
+    }
 
     /// Every error; of those that carry something, one for each answer.
     fn every() -> Vec<Error> {
@@ -300,7 +296,7 @@ mod tests {
             Error::Panic,
         ];
         let fields = fields.map(|wrong| Error::BadRequest { field: "session", wrong });
-        let upstream = platform.map(Error::Platform).into_iter().chain(database.map(Error::Database));
+        let upstream = platform.map(platform_error).into_iter().chain(database.map(database_error));
         others.into_iter().chain(fields).chain(upstream).collect()
     }
 
@@ -322,7 +318,7 @@ mod tests {
     fn each_error_has_the_status_and_the_code_that_the_readme_says() {
         let said = |error: Error| {
             let public = error.response();
-            (public.status.as_u16(), public.code.to_owned(), public.retryable)
+            (public.status, public.code.to_owned(), public.retryable)
         };
         assert_eq!(every().into_iter().map(said).collect::<BTreeSet<_>>(), documented());
     }
@@ -345,10 +341,10 @@ mod tests {
     #[test]
     fn of_a_databases_refusals_a_conflict_alone_passes() {
         for (status, passes) in [(400, false), (404, false), (409, true), (422, false), (302, false)] {
-            let error = Error::Database(StoreError::Refused { status, code: String::new() });
+            let error = database_error(StoreError::Refused { status, code: String::new() });
             assert_eq!(error.response().retryable, passes, "{status}");
         }
-        assert!(Error::Database(StoreError::BadAnswer).response().retryable);
+        assert!(database_error(StoreError::BadAnswer).response().retryable);
     }
 
     #[test]
@@ -377,8 +373,8 @@ mod tests {
         let after = |error: Error| error.response().retry_after.map(|after| after.as_secs());
         assert_eq!(after(Error::CreationInProgress), Some(2));
         assert_eq!(after(Error::ApiKeyNotActive), Some(2));
-        assert_eq!(after(Error::Platform(PlatformError::Busy(Some(Duration::from_secs(7))))), Some(7));
+        assert_eq!(after(platform_error(PlatformError::Busy(Some(Duration::from_secs(7))))), Some(7));
         let retry_after = Some(Duration::from_secs(7));
-        assert_eq!(after(Error::Database(StoreError::Unavailable { retry_after })), Some(7));
+        assert_eq!(after(database_error(StoreError::Unavailable { retry_after })), Some(7));
     }
 }

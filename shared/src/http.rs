@@ -5,6 +5,6 @@ pub mod auth_error;
 pub(crate) mod event;
 pub(crate) mod jwks;
 mod jwt_ring;
-mod logs;
+pub mod logs;
 pub mod request;
 pub mod run;

@@ -39,21 +39,13 @@ pub struct App {
 
 impl App {
     /// Builds the clients, once for a sandbox.
-    ///
-    /// # Errors
-    /// What the TLS library says; it depends on nothing outside this crate.
     pub fn new(config: Config) -> Result<Self, Box<dyn std::error::Error + Send + Sync>> {
-        let upstream = Upstream::new()?;
-        let supabase = config.supabase_url.as_str();
+        let upstream = Upstream::new(config.upstream_timeout)?;
         Ok(Self {
-            store: Store::new(supabase, &config.service_key, upstream.clone(), config.upstream_timeout),
+            store: Store::new(config.supabase_url.as_str(), &config.service_key, upstream.clone()),
             verifier: http::auth::Verifier::new(&config, upstream.clone()),
             single_flight: SingleFlight::default(),
-            platform: Platform::new(
-                config.wpp_base_url.clone(),
-                upstream.for_another_host(),
-                config.upstream_timeout,
-            ),
+            platform: Platform::new(config.wpp_base_url.clone(), upstream.for_another_host()),
             config,
         })
     }

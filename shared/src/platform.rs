@@ -2,17 +2,17 @@
 
 use std::time::Duration;
 
-use lambda_http::http::Method;
+use http::{Method, header};
 use reqwest::{Request, Url};
+use serde::Deserialize;
 use serde::de::DeserializeOwned;
-use serde::{Deserialize, Serialize};
-use serde_json::Value;
+use serde_json::{Value, json};
 
 use crate::clock::UnixMs;
 use crate::deadline::Deadline;
 use crate::secret::Secret;
 use crate::token::Token;
-use crate::upstream::{Failure, Limits, Reply, Upstream};
+use crate::upstream::{CallError, Failure, Reply, Upstream};
 
 /// The longest word for a state that is passed on.
 const WORD_LIMIT: usize = 64;
@@ -49,6 +49,9 @@ pub enum PlatformError {
     BadAnswer,
 }
 
+/// What a call brought, or which call failed and why.
+pub type PlatformResult<T> = Result<T, CallError<PlatformError>>;
+
 impl From<Failure> for PlatformError {
     fn from(failure: Failure) -> Self {
         match failure {
@@ -69,7 +72,7 @@ pub struct Credentials {
 }
 
 /// What the platform says of a session.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum SessionState {
     /// A phone is linked.
     Connected,
@@ -122,210 +125,161 @@ pub struct Started {
 pub struct Platform {
     base: Url,
     upstream: Upstream,
-    timeout: Duration,
+}
+
+/// What a call shows the platform, and so whose refusal a 401 is.
+#[derive(Clone, Copy)]
+enum Auth<'a> {
+    /// `WPP_SECRET`, as the bearer.
+    Secret(&'a Secret),
+    /// An API key, in the body.
+    ApiKey,
+    /// A number's token, as the bearer.
+    Token(&'a Secret),
 }
 
 impl Platform {
-    /// A platform at `base`; one attempt at a call takes `timeout` at most.
-    pub fn new(base: Url, upstream: Upstream, timeout: Duration) -> Self {
-        Self { base, upstream, timeout }
+    /// A platform at `base`.
+    pub fn new(base: Url, upstream: Upstream) -> Self {
+        Self { base, upstream }
     }
 
     /// `POST /api/integrations/wpp/create`: the client for an id, made or found. The same id names the same session.
-    ///
-    /// # Errors
-    /// [`PlatformError::SecretRefused`], or what failed.
-    pub async fn create(
-        &self,
-        secret: &Secret,
-        id: &str,
-        deadline: Deadline,
-    ) -> Result<Credentials, PlatformError> {
-        #[derive(Serialize)]
-        #[serde(rename_all = "camelCase")]
-        struct Body<'a> {
-            organization_id: &'a str,
-        }
+    pub async fn create(&self, secret: &Secret, id: &str, deadline: Deadline) -> PlatformResult<Credentials> {
         #[derive(Deserialize)]
         #[serde(rename_all = "camelCase")]
         struct Given {
             api_key: String,
             session: String,
         }
-        let request = self.post(
-            &["api", "integrations", "wpp", "create"],
-            Some(secret),
-            &Body { organization_id: id },
-        )?;
-        let given: Given = parse(&self.send_as(request, PlatformError::SecretRefused, deadline).await?)?;
-        if given.api_key.is_empty() || given.session.is_empty() {
-            return Err(PlatformError::BadAnswer);
-        }
-        Ok(Credentials { api_key: Secret::new(given.api_key), session: given.session })
+        let (path, body) = (["api", "integrations", "wpp", "create"], json!({"organizationId": id}));
+        self.call("create", Auth::Secret(secret), &path, Some(body), deadline, |reply| {
+            let given: Given = parse(reply)?;
+            if given.api_key.is_empty() || given.session.is_empty() {
+                return Err(PlatformError::BadAnswer);
+            }
+            Ok(Credentials { api_key: Secret::new(given.api_key), session: given.session })
+        })
+        .await
     }
 
     /// `POST /auth/token`: a token for a key. `now` is when it was asked for.
-    ///
-    /// # Errors
-    /// [`PlatformError::KeyRefused`], or what failed.
-    pub async fn token(
-        &self,
-        api_key: &Secret,
-        now: UnixMs,
-        deadline: Deadline,
-    ) -> Result<Token, PlatformError> {
-        #[derive(Serialize)]
-        #[serde(rename_all = "camelCase")]
-        struct Body<'a> {
-            api_key: &'a Secret,
-        }
+    pub async fn token(&self, api_key: &Secret, now: UnixMs, deadline: Deadline) -> PlatformResult<Token> {
         #[derive(Deserialize)]
         #[serde(rename_all = "camelCase")]
         struct Given {
             token: Secret,
             expires_in: Option<Value>,
         }
-        let request = self.post(&["auth", "token"], None, &Body { api_key })?;
-        let given: Given = parse(&self.send_as(request, PlatformError::KeyRefused, deadline).await?)?;
-        if given.token.expose().is_empty() {
-            return Err(PlatformError::BadAnswer);
-        }
-        Ok(Token::issued(given.token, given.expires_in.as_ref(), now))
+        let body = json!({"apiKey": api_key});
+        self.call("auth/token", Auth::ApiKey, &["auth", "token"], Some(body), deadline, |reply| {
+            let given: Given = parse(reply)?;
+            if given.token.expose().is_empty() {
+                return Err(PlatformError::BadAnswer);
+            }
+            Ok(Token::issued(given.token, given.expires_in.as_ref(), now))
+        })
+        .await
     }
 
     /// `GET /api/accounts/{session}/status`.
-    ///
-    /// # Errors
-    /// What failed.
-    pub async fn status(
-        &self,
-        session: &str,
-        jwt: &Secret,
-        deadline: Deadline,
-    ) -> Result<Status, PlatformError> {
+    pub async fn status(&self, session: &str, jwt: &Secret, deadline: Deadline) -> PlatformResult<Status> {
         #[derive(Deserialize)]
         struct Given {
             status: String,
         }
-        let request = self.request(Method::GET, &["api", "accounts", session, "status"], Some(jwt), None)?;
-        let given: Given = parse(&self.send(request, deadline).await?)?;
-        Ok(Status::of(&given.status))
+        let path = ["api", "accounts", session, "status"];
+        let read = |reply: &Reply| parse(reply).map(|given: Given| Status::of(&given.status));
+        self.call("status", Auth::Token(jwt), &path, None, deadline, read).await
     }
 
     /// `GET /api/accounts/{session}/qr`: the QR as the platform gives it (pairing text, data URL or bare base64), or
     /// nothing while it is not ready.
-    ///
-    /// # Errors
-    /// What failed.
     pub async fn qr(
         &self,
         session: &str,
         jwt: &Secret,
         deadline: Deadline,
-    ) -> Result<Option<String>, PlatformError> {
-        let request = self.request(Method::GET, &["api", "accounts", session, "qr"], Some(jwt), None)?;
-        qr_in(&parse(&self.send(request, deadline).await?)?)
+    ) -> PlatformResult<Option<String>> {
+        let path = ["api", "accounts", session, "qr"];
+        self.call("qr", Auth::Token(jwt), &path, None, deadline, |reply| qr_in(&parse(reply)?)).await
     }
 
     /// `POST /api/accounts/start`: brings a session up; harmless where it is up.
-    ///
-    /// # Errors
-    /// What failed.
-    pub async fn start(
-        &self,
-        session: &str,
-        jwt: &Secret,
-        deadline: Deadline,
-    ) -> Result<Started, PlatformError> {
-        #[derive(Serialize)]
-        struct Body<'a> {
-            number: &'a str,
-        }
-        let request = self.post(&["api", "accounts", "start"], Some(jwt), &Body { number: session })?;
-        let given: Value = parse(&self.send(request, deadline).await?)?;
-        let word = given.get("status").or_else(|| given.get("state")).and_then(Value::as_str);
-        Ok(Started { qr: qr_in(&given)?, status: word.map(Status::of) })
+    pub async fn start(&self, session: &str, jwt: &Secret, deadline: Deadline) -> PlatformResult<Started> {
+        let (path, body) = (["api", "accounts", "start"], json!({"number": session}));
+        self.call("start", Auth::Token(jwt), &path, Some(body), deadline, |reply| {
+            let given: Value = parse(reply)?;
+            let word = given.get("status").or_else(|| given.get("state")).and_then(Value::as_str);
+            Ok(Started { qr: qr_in(&given)?, status: word.map(Status::of) })
+        })
+        .await
     }
 
     /// `POST /internal/session/{session}/webhook`: where the platform reports to.
-    ///
-    /// # Errors
-    /// What failed.
     pub async fn set_webhook(
         &self,
         session: &str,
         url: &str,
         jwt: &Secret,
         deadline: Deadline,
-    ) -> Result<(), PlatformError> {
-        #[derive(Serialize)]
-        struct Body<'a> {
-            url: &'a str,
-        }
-        let request = self.post(&["internal", "session", session, "webhook"], Some(jwt), &Body { url })?;
-        self.send(request, deadline).await.map(drop)
+    ) -> PlatformResult<()> {
+        let (path, body) = (["internal", "session", session, "webhook"], json!({"url": url}));
+        self.call("webhook", Auth::Token(jwt), &path, Some(body), deadline, |_| Ok(())).await
     }
 
-    fn post(
+    /// Makes a call, a `POST` where it has a body, and reads its answer.
+    async fn call<T>(
         &self,
+        call: &'static str,
+        auth: Auth<'_>,
         path: &[&str],
-        bearer: Option<&Secret>,
-        body: &impl Serialize,
-    ) -> Result<Request, PlatformError> {
-        let body = serde_json::to_vec(body).map_err(|_| PlatformError::BadAnswer)?;
-        self.request(Method::POST, path, bearer, Some(body))
+        body: Option<Value>,
+        deadline: Deadline,
+        read: impl FnOnce(&Reply) -> Result<T, PlatformError>,
+    ) -> PlatformResult<T> {
+        let answer = async {
+            let request = self.request(auth, path, body)?;
+            let reply = self.upstream.send(request, deadline).await?;
+            accepted(auth, &reply)?;
+            read(&reply)
+        };
+        answer.await.map_err(|why| CallError { call, why })
     }
 
     /// Every path segment is percent-encoded: a session is foreign text.
-    fn request(
-        &self,
-        method: Method,
-        path: &[&str],
-        bearer: Option<&Secret>,
-        body: Option<Vec<u8>>,
-    ) -> Result<Request, PlatformError> {
+    fn request(&self, auth: Auth<'_>, path: &[&str], body: Option<Value>) -> Result<Request, PlatformError> {
         let mut url = self.base.clone();
         if let Ok(mut segments) = url.path_segments_mut() {
             segments.pop_if_empty().extend(path);
         }
+        let method = if body.is_some() { Method::POST } else { Method::GET };
         let mut request = self.upstream.http().request(method, url);
-        if let Some(bearer) = bearer {
+        if let Auth::Secret(bearer) | Auth::Token(bearer) = auth {
             request = request.bearer_auth(bearer.expose());
         }
         if let Some(body) = body {
-            request = request.header("content-type", "application/json").body(body);
+            request = request.header(header::CONTENT_TYPE, "application/json").body(body.to_string());
         }
         // Only a bearer that cannot be a header value fails here: a token that nobody can have issued for use.
         request.build().map_err(|_| PlatformError::TokenRejected)
     }
+}
 
-    /// A call with a number's token.
-    async fn send(&self, request: Request, deadline: Deadline) -> Result<Reply, PlatformError> {
-        let reply = self.exchange(request, deadline).await?;
-        match reply.status.as_u16() {
-            401 => Err(PlatformError::TokenRejected),
-            404 if says_so(&reply) => Err(PlatformError::UnknownSession),
-            _ => accepted(reply),
-        }
-    }
-
-    /// A call with another credential, and what it means that this is refused.
-    async fn send_as(
-        &self,
-        request: Request,
-        refused: PlatformError,
-        deadline: Deadline,
-    ) -> Result<Reply, PlatformError> {
-        let reply = self.exchange(request, deadline).await?;
-        match reply.status.as_u16() {
-            401 | 403 if is_the_platforms(&reply) => Err(refused),
-            _ => accepted(reply),
-        }
-    }
-
-    async fn exchange(&self, request: Request, deadline: Deadline) -> Result<Reply, PlatformError> {
-        Ok(self.upstream.send(request, Limits { timeout: self.timeout, deadline }).await?)
-    }
+/// What the status of an answer means for a call with this credential.
+fn accepted(auth: Auth<'_>, reply: &Reply) -> Result<(), PlatformError> {
+    Err(match (reply.status.as_u16(), auth) {
+        (200..=299, _) => return Ok(()),
+        (401, Auth::Token(_)) => PlatformError::TokenRejected,
+        (404, Auth::Token(_)) if says_so(reply) => PlatformError::UnknownSession,
+        (401 | 403, Auth::ApiKey) if is_the_platforms(reply) => PlatformError::KeyRefused,
+        (401 | 403, Auth::Secret(_)) if is_the_platforms(reply) => PlatformError::SecretRefused,
+        (408, _) => PlatformError::TimedOut,
+        (429, _) => PlatformError::Busy(reply.retry_after),
+        (status @ 400..=499, _) if is_the_platforms(reply) => PlatformError::Refused(status),
+        (500..=599, _) => PlatformError::Unavailable,
+        _ => PlatformError::BadAnswer,
+    })
 }
 
 /// Whether a refusal is the platform's own. A proxy's page says nothing of a key or a session, which a person would be
@@ -337,17 +291,6 @@ fn is_the_platforms(reply: &Reply) -> bool {
 /// Whether the platform gives a reason: only that tells an unknown session from an address where nothing is.
 fn says_so(reply: &Reply) -> bool {
     parse::<Value>(reply).is_ok_and(|body| body.is_object())
-}
-
-fn accepted(reply: Reply) -> Result<Reply, PlatformError> {
-    match reply.status.as_u16() {
-        200..=299 => Ok(reply),
-        408 => Err(PlatformError::TimedOut),
-        429 => Err(PlatformError::Busy(reply.retry_after)),
-        status @ 400..=499 if is_the_platforms(&reply) => Err(PlatformError::Refused(status)),
-        500..=599 => Err(PlatformError::Unavailable),
-        _ => Err(PlatformError::BadAnswer),
-    }
 }
 
 fn parse<T: DeserializeOwned>(reply: &Reply) -> Result<T, PlatformError> {

@@ -3,7 +3,7 @@
 //! They are for the people of a school, who see a list of numbers and a QR code: no word of ours belongs in them. A program
 //! reads `code`.
 
-use lambda_http::http::{HeaderMap, header};
+use http::{HeaderMap, header};
 
 /// A language of the sentences. Whoever asks for none of them is spoken to in the first.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]

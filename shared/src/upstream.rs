@@ -5,11 +5,11 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
 
-use backon::BackoffBuilder;
-use lambda_http::http::{HeaderMap, StatusCode, header};
+use http::{HeaderMap, StatusCode, header};
 use reqwest::{Client, Request};
 use rustls::{ClientConfig, RootCertStore};
 
+use crate::backoff::Backoff;
 use crate::deadline::Deadline;
 
 /// A name that does not resolve or a host that does not answer is known within this; it is a fraction of any call's timeout.
@@ -28,23 +28,15 @@ const SILENCE_TIMEOUT: Duration = Duration::from_secs(3);
 /// How often one call is tried, the first time included.
 const ATTEMPTS: usize = 3;
 
-/// The first pause before a repetition is drawn from zero to this; it doubles.
+/// The pauses before the second attempt and before the third.
 const FIRST_PAUSE: Duration = Duration::from_millis(100);
+const LONGEST_PAUSE: Duration = Duration::from_millis(200);
 
 /// Repetitions that a sandbox may have in hand for one host. A failing host is soon asked once per request, not thrice.
 const RETRY_BUDGET: u32 = 10;
 
 /// No answer of an upstream is this large: a QR as an image is some 20 KiB.
 const BODY_LIMIT: usize = 1 << 20;
-
-/// The limits of one call.
-#[derive(Clone, Copy, Debug)]
-pub struct Limits {
-    /// The longest that one attempt may take, from connecting to the last byte.
-    pub timeout: Duration,
-    /// When the request that needs this call must have been answered.
-    pub deadline: Deadline,
-}
 
 /// A whole answer.
 pub struct Reply {
@@ -70,10 +62,28 @@ pub enum Failure {
     TooLarge,
 }
 
+/// A call that failed.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, thiserror::Error)]
+#[error("{call}: {why}")]
+pub struct CallError<E> {
+    /// Which one.
+    pub call: &'static str,
+    /// How.
+    pub why: E,
+}
+
+impl<E: fmt::Display> fmt::Debug for CallError<E> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        fmt::Display::fmt(self, f)
+    }
+}
+
 /// The HTTP client, with the sandbox's retry budget for one host.
 #[derive(Clone, Debug)]
 pub struct Upstream {
     http: Client,
+    /// The longest that one attempt may take, from connecting to the last byte.
+    timeout: Duration,
     retry_budget: Arc<RetryBudget>,
 }
 
@@ -110,18 +120,15 @@ impl RetryBudget {
 }
 
 impl Upstream {
-    /// Builds the client: once per sandbox.
-    ///
-    /// # Errors
-    /// What reqwest or rustls says; neither depends on input.
-    pub fn new() -> Result<Self, Box<dyn std::error::Error + Send + Sync>> {
-        Ok(Self { http: client()?, retry_budget: RetryBudget::new() })
+    /// Builds the client, once for a sandbox. No input makes it fail.
+    pub fn new(timeout: Duration) -> Result<Self, Box<dyn std::error::Error + Send + Sync>> {
+        Ok(Self { http: client()?, timeout, retry_budget: RetryBudget::new() })
     }
 
     /// The same client for another host, with a retry budget of its own.
     #[must_use]
     pub fn for_another_host(&self) -> Self {
-        Self { http: self.http.clone(), retry_budget: RetryBudget::new() }
+        Self { retry_budget: RetryBudget::new(), ..self.clone() }
     }
 
     /// The bare client, for what builds its own requests.
@@ -132,36 +139,28 @@ impl Upstream {
     /// Sends a request and reads its whole answer. Every call that goes out from here is safe to repeat, by an id or by
     /// what it does, so a connection error and a 502, 503, 504 or one of Cloudflare's are tried again while time and
     /// budget last.
-    ///
-    /// # Errors
-    /// A [`Failure`] where the last attempt brought no whole answer.
-    pub async fn send(&self, request: Request, limits: Limits) -> Result<Reply, Failure> {
-        let mut pauses = backon::ExponentialBuilder::default()
-            .with_min_delay(FIRST_PAUSE)
-            .with_max_times(ATTEMPTS - 1)
-            .build();
-        loop {
-            let Some(attempt) = request.try_clone() else { return self.attempt(request, limits).await };
-            let outcome = self.attempt(attempt, limits).await;
-            if let Ok(reply) = &outcome {
-                self.retry_budget.deposit(reply);
-            }
-            if !may_pass(&outcome) {
+    pub async fn send(&self, request: Request, deadline: Deadline) -> Result<Reply, Failure> {
+        let mut backoff = Backoff::new(FIRST_PAUSE, LONGEST_PAUSE);
+        for _ in 1..ATTEMPTS {
+            let Some(attempt) = request.try_clone() else { break };
+            let outcome = self.attempt(attempt, deadline).await;
+            let pause = asked_pause(&outcome).saturating_add(backoff.pause(LONGEST_PAUSE));
+            if !may_pass(&outcome)
+                || pause >= deadline.remaining()
+                || !self.retry_budget.try_withdraw(&outcome)
+            {
                 return outcome;
             }
-            let Some(pause) = pauses.next() else { return outcome };
-            let jitter = pause.mul_f64(fastrand::f64());
-            let pause = asked_pause(&outcome).unwrap_or_default() + jitter;
-            if pause >= limits.deadline.remaining() || !self.retry_budget.try_withdraw(&outcome) {
-                return outcome;
-            }
-            limits.deadline.sleep(pause).await;
+            deadline.sleep(pause).await;
         }
+        self.attempt(request, deadline).await
     }
 
-    async fn attempt(&self, request: Request, limits: Limits) -> Result<Reply, Failure> {
-        let whole = limits.deadline.at_most(limits.timeout).bound(self.exchange(request)).await;
-        whole.unwrap_or(Err(Failure::TimedOut))
+    async fn attempt(&self, request: Request, deadline: Deadline) -> Result<Reply, Failure> {
+        let whole = deadline.at_most(self.timeout).bound(self.exchange(request)).await;
+        let reply = whole.unwrap_or(Err(Failure::TimedOut))?;
+        self.retry_budget.deposit(&reply);
+        Ok(reply)
     }
 
     async fn exchange(&self, request: Request) -> Result<Reply, Failure> {
@@ -213,8 +212,8 @@ fn is_transient(status: StatusCode) -> bool {
     matches!(status.as_u16(), 502..=504 | 520..=524)
 }
 
-fn asked_pause(outcome: &Result<Reply, Failure>) -> Option<Duration> {
-    outcome.as_ref().ok().and_then(|reply| reply.retry_after)
+fn asked_pause(outcome: &Result<Reply, Failure>) -> Duration {
+    outcome.as_ref().ok().and_then(|reply| reply.retry_after).unwrap_or_default()
 }
 
 fn retry_after(headers: &HeaderMap) -> Option<Duration> {

@@ -2,24 +2,40 @@
 
 use std::sync::Arc;
 
-use serde_json::json;
+use serde::Serialize;
 use shared::App;
 use shared::clock::UnixMs;
 use shared::error::Error;
 use shared::http::request::ApiRequest;
-use shared::http::run::Answer;
 use shared::number::creation::{Created, heal, obtain};
-use shared::number::hint::Hint;
-use shared::number::session::NumberSession;
+use shared::number::hint::{Advice, Hint};
+use shared::number::session::{NumberSession, Webhook};
 use shared::number::view::{State, View};
+use shared::secret::Secret;
 use shared::sentence::{self as say, Language};
 use shared::store::{CreateMode, Number, NumberSelector};
 
 use crate::linking;
 
+/// The number and how far it is.
+#[derive(Serialize)]
+pub struct CreateAnswer {
+    session: String,
+    #[serde(rename = "apiKey")]
+    api_key: Option<String>,
+    status: &'static str,
+    webhook: Webhook,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    qrcode: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    platform_status: Option<String>,
+    #[serde(flatten)]
+    advice: Advice,
+}
+
 /// `POST {"force_recreate"?, "add_new"?, "session"? | "session_name"? | "integration_id"?}`: the organisation's number (the
 /// named one, where one is named), new credentials for it, or one more number.
-pub async fn handle(app: Arc<App>, request: ApiRequest) -> Result<Answer, Error> {
+pub async fn handle(app: Arc<App>, request: ApiRequest) -> Result<CreateAnswer, Error> {
     let selector = request.selector()?;
     let mode = mode(&request, &selector)?;
     let (mut session, mut view) = attempt(&app, &request, mode, &selector).await?;
@@ -27,7 +43,7 @@ pub async fn handle(app: Arc<App>, request: ApiRequest) -> Result<Answer, Error>
     if view.is_connected() && mode == CreateMode::AddNew && request.idempotency_key.is_none() {
         (session, view) = attempt(&app, &request, mode, &selector).await?;
     }
-    Ok(answer(&session, &view, request.language))
+    Ok(answer(&session, view, request.language))
 }
 
 fn mode(request: &ApiRequest, selector: &NumberSelector) -> Result<CreateMode, Error> {
@@ -57,7 +73,7 @@ async fn attempt<'a>(
     let Created { number: healed, now } = heal(app, request, &number).await?;
     // The platform may have given the same key again, and take it now.
     let is_as_it_was = healed.credentials_saved_at == number.credentials_saved_at
-        && healed.settings.api_key() == number.settings.api_key();
+        && healed.settings.api_key == number.settings.api_key;
     if is_as_it_was {
         return Err(Error::ApiKeyRejected);
     }
@@ -74,32 +90,27 @@ async fn connect<'a>(
     let deadline = request.deadline.for_a_wait().at_most(app.config.qr_wait);
     let mut session = NumberSession::open(app, number, now, deadline)?;
     let mut view = linking::link(&mut session).await?;
-    session.allow_until(request.deadline);
+    session.deadline = request.deadline;
     // What was not seen does not replace in the mirror what was.
-    if view.is_seen() || session.number().snapshot.is_none() {
+    if view.is_seen() || session.number.snapshot.is_none() {
         session.save_snapshot(&mut view).await;
     }
     Ok((session, view))
 }
 
-fn answer(session: &NumberSession<'_>, view: &View, language: Language) -> Answer {
-    let status = match view.state {
-        State::Connected => "connected",
-        State::QrIssued => "qr_issued",
-        State::QrPending | State::Disconnected => "starting",
-    };
-    let api_key = session.number().settings.api_key().map(|key| key.masked());
-    let mut body = json!({
-        "success": true, "session": session.id(), "apiKey": api_key, "status": status, "webhook": session.webhook(),
-    });
-    if let Some(qr) = &view.qr {
-        body["qrcode"] = json!(qr);
+fn answer(session: &NumberSession<'_>, view: View, language: Language) -> CreateAnswer {
+    let hint = Hint::due(&session.number, &view, session.webhook(), session.now);
+    CreateAnswer {
+        session: session.id().to_owned(),
+        api_key: session.number.settings.api_key.as_ref().map(Secret::masked),
+        status: match view.state {
+            State::Connected => "connected",
+            State::QrIssued => "qr_issued",
+            _ => "starting",
+        },
+        webhook: session.webhook(),
+        platform_status: view.platform_status().map(str::to_owned),
+        qrcode: view.qr,
+        advice: Advice::new(hint, None, language),
     }
-    if let Some(word) = view.platform_status() {
-        body["platform_status"] = json!(word);
-    }
-    if let Some(hint) = Hint::due(session.number(), view, session.webhook(), session.now()) {
-        hint.add_to(&mut body, language);
-    }
-    body
 }

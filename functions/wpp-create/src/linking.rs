@@ -6,6 +6,7 @@ use shared::error::Error;
 use shared::number::session::NumberSession;
 use shared::number::view::View;
 use shared::platform::{PlatformError, SessionState};
+use shared::upstream::CallError;
 
 /// A new key that is not active yet is tried again after these.
 const KEY_PAUSES: [Duration; 3] = [Duration::from_secs(1), Duration::from_secs(2), Duration::from_secs(3)];
@@ -14,12 +15,9 @@ const KEY_PAUSES: [Duration; 3] = [Duration::from_secs(1), Duration::from_secs(2
 const QR_PAUSE: Duration = Duration::from_secs(1);
 
 /// How far the number is when the time for waiting is over. Once the session was started, time that runs out is no
-/// failure: the frontend polls from there.
-///
-/// # Errors
-/// What failed; the number stands, and repeating the request goes on with it.
+/// failure: the frontend polls from there. After a failure the number stands, and the same request goes on with it.
 pub async fn link(session: &mut NumberSession<'_>) -> Result<View, Error> {
-    if session.number().key_is_new(session.now()) {
+    if session.number.key_is_new(session.now) {
         link_new(session).await
     } else {
         link_existing(session).await
@@ -33,7 +31,7 @@ async fn link_new(session: &mut NumberSession<'_>) -> Result<View, Error> {
         tracing::warn!(%error, "no token for a new key yet");
         let pause = pauses.next().filter(|_| matches!(error, Error::ApiKeyNotActive));
         match pause {
-            Some(pause) if session.sleep(pause).await => {}
+            Some(pause) if session.deadline.sleep(pause).await => {}
             _ => return Ok(View::starting()),
         }
     }
@@ -59,7 +57,7 @@ async fn bring_up(session: &mut NumberSession<'_>) -> Result<View, Error> {
     if let Err(error) = before {
         tracing::warn!(%error, "the webhook could not be registered before the start");
         // A platform that refuses it may take it for a session that was started; one that hangs would hang again.
-        if !matches!(error, Error::Platform(PlatformError::TimedOut))
+        if !matches!(error, Error::Platform(CallError { why: PlatformError::TimedOut, .. }))
             && let Err(error) = session.register_webhook().await
         {
             tracing::warn!(%error, "the webhook could not be registered after the start");
@@ -77,7 +75,7 @@ async fn bring_up(session: &mut NumberSession<'_>) -> Result<View, Error> {
             Ok(snapshot) => view = snapshot,
             Err(error) => tracing::warn!(%error, "a look for the QR failed"),
         }
-        if waits_for_qr(&view) && !session.sleep(QR_PAUSE).await {
+        if waits_for_qr(&view) && !session.deadline.sleep(QR_PAUSE).await {
             break;
         }
     }

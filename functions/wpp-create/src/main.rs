@@ -5,8 +5,16 @@ mod linking;
 
 use std::process::ExitCode;
 
+use shared::http::{logs, run};
+use shared::{App, config::Config};
+
 // One request at a time is what a sandbox mostly has: one thread starts faster and needs less memory.
 #[tokio::main(flavor = "current_thread")]
 async fn main() -> ExitCode {
-    shared::http::run::serve("POST", &["WPP_SECRET"], http_handler::handle).await
+    logs::init();
+    let function = async {
+        let app = App::new(Config::from_env(&["WPP_SECRET"])?)?;
+        run::run(app, "POST", http_handler::handle).await
+    };
+    logs::exit_code(function.await)
 }

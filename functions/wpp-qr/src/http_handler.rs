@@ -2,11 +2,10 @@
 
 use std::sync::Arc;
 
-use serde_json::json;
+use serde::Serialize;
 use shared::App;
 use shared::error::Error;
 use shared::http::request::ApiRequest;
-use shared::http::run::Answer;
 use shared::number::session::NumberSession;
 use shared::platform::SessionState;
 use shared::sentence as say;
@@ -15,9 +14,17 @@ use shared::store::NumberSelector;
 /// When to ask again for a QR that is not ready, and for the next one.
 const POLL_AFTER_MS: u32 = 2_000;
 
+/// The QR, and what it means that there is none.
+#[derive(Serialize)]
+pub struct QrAnswer {
+    qr: Option<String>,
+    state: &'static str,
+    poll_after_ms: u32,
+}
+
 /// `GET ?session=` or `POST {"session"}`, or `session_name` in either. Answers `qr`, null only while the platform has none
 /// ready.
-pub async fn handle(app: Arc<App>, request: ApiRequest) -> Result<Answer, Error> {
+pub async fn handle(app: Arc<App>, request: ApiRequest) -> Result<QrAnswer, Error> {
     let session =
         request.session()?.ok_or(Error::BadRequest { field: "session", wrong: say::FIELD_MISSING })?;
     let selector = NumberSelector { session: Some(session), integration_id: None };
@@ -38,5 +45,5 @@ pub async fn handle(app: Arc<App>, request: ApiRequest) -> Result<Answer, Error>
         }
         None => "not_ready",
     };
-    Ok(json!({"success": true, "qr": qr, "state": state, "poll_after_ms": POLL_AFTER_MS}))
+    Ok(QrAnswer { qr, state, poll_after_ms: POLL_AFTER_MS })
 }

@@ -3,52 +3,85 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use serde_json::json;
+use serde::Serialize;
 use shared::App;
 use shared::clock::UnixMs;
 use shared::deadline::Deadline;
 use shared::error::Error;
 use shared::http::request::ApiRequest;
-use shared::http::run::Answer;
-use shared::number::hint::Hint;
-use shared::number::session::NumberSession;
+use shared::number::hint::{Advice, Hint};
+use shared::number::session::{NumberSession, Webhook};
 use shared::number::view::{State, View};
 use shared::sentence::{self as say, Language, Sentence};
 
 /// A platform that is slower is not waited for where the last known state will do.
 const STALE_AFTER: Duration = Duration::from_secs(4);
 
+/// How a number is. Of one that is not there yet, only the status and a message.
+#[derive(Serialize)]
+pub struct StatusAnswer {
+    status: State,
+    #[serde(flatten)]
+    number: Option<NumberAnswer>,
+    #[serde(flatten)]
+    stale: Option<Stale>,
+    #[serde(flatten)]
+    advice: Advice,
+}
+
+/// What is known of a number.
+#[derive(Serialize)]
+struct NumberAnswer {
+    account_number: String,
+    webhook: Webhook,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    qrcode: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    last_qr_at: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    platform_status: Option<String>,
+}
+
+/// That it is what was seen last.
+#[derive(Serialize)]
+struct Stale {
+    stale: bool,
+    seen_at: Option<String>,
+}
+
 /// `POST {"session_name"?, "session"?, "integration_id"?, "force"?}`, or `GET` with the same as parameters. A number that is
 /// not named is the organisation's primary, else any active one.
-pub async fn handle(app: Arc<App>, request: ApiRequest) -> Result<Answer, Error> {
-    let (force, selector) = (request.flag("force")?, request.selector()?);
+pub async fn handle(app: Arc<App>, request: ApiRequest) -> Result<StatusAnswer, Error> {
+    let (force, selector, language) = (request.flag("force")?, request.selector()?, request.language);
 
     let found = app.store.find(request.user_id, &selector, request.deadline).await?;
     found.organization_id.ok_or(Error::NoOrganization)?;
     let number = match found.number {
-        Some(number) if number.settings.session().is_some() && number.settings.api_key().is_some() => number,
+        Some(number) if number.settings.session.is_some() && number.settings.api_key.is_some() => number,
         None if selector.is_named() => return Err(Error::NumberNotFound),
-        Some(_) => return Ok(disconnected(say::NOT_CONNECTED_YET, request.language)),
-        None => return Ok(disconnected(say::NO_NUMBER_YET, request.language)),
+        Some(_) => return Ok(disconnected(say::NOT_CONNECTED_YET, language)),
+        None => return Ok(disconnected(say::NO_NUMBER_YET, language)),
     };
 
     let mut session = NumberSession::open(&app, number, found.now, request.deadline)?;
-    let last_seen = session
-        .number()
-        .snapshot
-        .as_ref()
-        .map(|snapshot| (View::last_seen(snapshot, found.now), snapshot.at))
-        .filter(|_| !force);
-    if let Some(recent) = session.recent().filter(|_| !force) {
-        return Ok(answer(&recent, &session, request.language));
+    if force {
+        return Ok(answer(live(&mut session, request.deadline).await?, &session, language));
     }
+    if let Some(recent) = session.recent() {
+        return Ok(answer(recent, &session, language));
+    }
+    let last_seen = session.number.snapshot.clone();
     if last_seen.is_some() {
-        session.allow_until(request.deadline.at_most(STALE_AFTER));
+        session.deadline = request.deadline.at_most(STALE_AFTER);
     }
     match (live(&mut session, request.deadline).await, last_seen) {
-        (Ok(view), _) => Ok(answer(&view, &session, request.language)),
-        (Err(error), Some((view, at))) if error.is_platform_outage() => {
-            Ok(stale(&view, at, &session, request.language))
+        (Ok(view), _) => Ok(answer(view, &session, language)),
+        // An outage disconnects nobody.
+        (Err(error), Some(last_seen)) if error.is_platform_outage() => {
+            let mut answer = answer(View::last_seen(&last_seen, found.now), &session, language);
+            answer.stale = Some(Stale { stale: true, seen_at: last_seen.at.to_rfc3339() });
+            answer.advice.message = Some(say::LAST_KNOWN.text(language).to_owned());
+            Ok(answer)
         }
         (Err(error), _) => Err(error),
     }
@@ -61,7 +94,7 @@ async fn live(session: &mut NumberSession<'_>, deadline: Deadline) -> Result<Vie
         Err(Error::SessionLost) => View::lost(),
         looked => looked?,
     };
-    session.allow_until(deadline);
+    session.deadline = deadline;
     session.save_snapshot(&mut view).await;
     if view.is_connected() {
         session.make_up_for_webhook().await;
@@ -69,45 +102,25 @@ async fn live(session: &mut NumberSession<'_>, deadline: Deadline) -> Result<Vie
     Ok(view)
 }
 
-/// The platform is away: an outage disconnects nobody.
-fn stale(view: &View, seen_at: UnixMs, session: &NumberSession<'_>, language: Language) -> Answer {
-    let mut body = answer(view, session, language);
-    body["stale"] = json!(true);
-    body["message"] = json!(say::LAST_KNOWN.text(language));
-    body["seen_at"] = json!(seen_at.to_rfc3339());
-    body
+fn disconnected(message: Sentence, language: Language) -> StatusAnswer {
+    let advice = Advice::new(None, Some(message), language);
+    StatusAnswer { status: State::Disconnected, number: None, stale: None, advice }
 }
 
-fn disconnected(message: Sentence, language: Language) -> Answer {
-    json!({"success": true, "status": State::Disconnected, "message": message.text(language)})
-}
-
-fn answer(view: &View, session: &NumberSession<'_>, language: Language) -> Answer {
-    let mut body = json!({
-        "success": true, "status": view.state, "account_number": session.id(), "webhook": session.webhook(),
-    });
-    if let Some(qr) = &view.qr {
-        body["qrcode"] = json!(qr);
-    }
-    if let Some(at) = view.qr_at.and_then(UnixMs::to_rfc3339) {
-        body["last_qr_at"] = json!(at);
-    }
-    if let Some(word) = view.platform_status() {
-        body["platform_status"] = json!(word);
-    }
-    if let Some(message) = message(view.state) {
-        body["message"] = json!(message.text(language));
-    }
-    if let Some(hint) = Hint::due(session.number(), view, session.webhook(), session.now()) {
-        hint.add_to(&mut body, language);
-    }
-    body
-}
-
-fn message(state: State) -> Option<Sentence> {
-    match state {
+fn answer(view: View, session: &NumberSession<'_>, language: Language) -> StatusAnswer {
+    let hint = Hint::due(&session.number, &view, session.webhook(), session.now);
+    let message = match view.state {
         State::Disconnected => Some(say::DISCONNECTED),
         State::QrPending => Some(say::QR_COMING),
-        State::Connected | State::QrIssued => None,
-    }
+        _ => None,
+    };
+    let number = NumberAnswer {
+        account_number: session.id().to_owned(),
+        webhook: session.webhook(),
+        last_qr_at: view.qr_at.and_then(UnixMs::to_rfc3339),
+        platform_status: view.platform_status().map(str::to_owned),
+        qrcode: view.qr,
+    };
+    let advice = Advice::new(hint, message, language);
+    StatusAnswer { status: view.state, number: Some(number), stale: None, advice }
 }

@@ -4,8 +4,16 @@ mod http_handler;
 
 use std::process::ExitCode;
 
+use shared::http::{logs, run};
+use shared::{App, config::Config};
+
 // One request at a time is what a sandbox mostly has: one thread starts faster and needs less memory.
 #[tokio::main(flavor = "current_thread")]
 async fn main() -> ExitCode {
-    shared::http::run::serve("GET, POST", &[], http_handler::handle).await
+    logs::init();
+    let function = async {
+        let app = App::new(Config::from_env(&[])?)?;
+        run::run(app, "GET, POST", http_handler::handle).await
+    };
+    logs::exit_code(function.await)
 }

@@ -46,14 +46,14 @@ impl Story {
     }
 
     async fn stored(&self) -> Token {
-        self.row().await.settings.token().unwrap()
+        self.row().await.settings.token.unwrap()
     }
 
     /// A request when the stored token has `left` seconds to live; with the calls that it made to the platform and for
     /// the lease.
     async fn ask(&self, left: u64) -> (Result<Status, Error>, Value) {
         let number = self.row().await;
-        let now = number.settings.token().unwrap().expires_at.minus(Duration::from_secs(left));
+        let now = number.settings.token.as_ref().unwrap().expires_at.minus(Duration::from_secs(left));
         self.app.forget_calls();
         let mut client = Client::of_number(&self.sandbox, &number, now).unwrap();
         let platform = &self.sandbox.platform;

@@ -15,7 +15,7 @@ use crate::clock::UnixMs;
 use crate::deadline::Deadline;
 use crate::http::auth_error::AuthError;
 use crate::secret::Secret;
-use crate::upstream::{Failure, Limits, Upstream};
+use crate::upstream::Upstream;
 
 mod key;
 #[cfg(test)]
@@ -105,18 +105,19 @@ impl Jwks {
         self.cache.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    async fn fetch(&self) -> Result<Vec<Key>, FetchError> {
+    /// The keys that can be read; a failure says nothing of the answer.
+    async fn fetch(&self) -> Result<Vec<Key>, String> {
         let request = self.upstream.http().get(&self.url).header("apikey", self.apikey.expose());
-        let request = request.build().map_err(|_| FetchError::NotAKeySet)?;
-        let limits = Limits { timeout: FETCH_TIMEOUT, deadline: Deadline::within(FETCH_TIMEOUT) };
-        let reply = self.upstream.send(request, limits).await?;
+        let request = request.build().map_err(|_| "no request can be made")?;
+        let sent = self.upstream.send(request, Deadline::within(FETCH_TIMEOUT)).await;
+        let reply = sent.map_err(|failure| failure.to_string())?;
         if !reply.status.is_success() {
-            return Err(FetchError::Status(reply.status.as_u16()));
+            return Err(format!("status {}", reply.status.as_u16()));
         }
         if reply.body.len() > BODY_LIMIT {
-            return Err(FetchError::TooLarge);
+            return Err(format!("more than {BODY_LIMIT} bytes"));
         }
-        let set: Set = serde_json::from_slice(&reply.body).map_err(|_| FetchError::NotAKeySet)?;
+        let set: Set = serde_json::from_slice(&reply.body).map_err(|_| "not a set of keys")?;
         Ok(set.keys.into_iter().filter_map(Key::from_jwk).collect())
     }
 }
@@ -172,7 +173,7 @@ impl KeyCache {
     }
 
     /// Takes in the outcome of a fetch made for `kid`; a failure leaves what there is.
-    fn finish(&mut self, fetched: Result<Vec<Key>, FetchError>, kid: Option<&str>, now: UnixMs) {
+    fn finish(&mut self, fetched: Result<Vec<Key>, String>, kid: Option<&str>, now: UnixMs) {
         self.fetches += 1;
         match fetched {
             Ok(keys) => {
@@ -254,19 +255,6 @@ impl KeySet {
 #[derive(Deserialize)]
 struct Set {
     keys: Vec<serde_json::Value>,
-}
-
-/// Why there is no new set. Holds nothing of the answer.
-#[derive(Debug, thiserror::Error)]
-enum FetchError {
-    #[error("status {0}")]
-    Status(u16),
-    #[error("more than {BODY_LIMIT} bytes")]
-    TooLarge,
-    #[error("not a set of keys")]
-    NotAKeySet,
-    #[error(transparent)]
-    Upstream(#[from] Failure),
 }
 
 /// How far two points lie apart, whichever is later: a clock set back a little ages nothing,

@@ -2,24 +2,32 @@
 
 use std::env;
 use std::panic::{PanicHookInfo, set_hook};
+use std::process::ExitCode;
 
-use lambda_http::tracing::subscriber::filter::{LevelFilter, Targets};
-use lambda_http::tracing::subscriber::fmt;
-use lambda_http::tracing::subscriber::prelude::*;
+use lambda_runtime::tracing::subscriber::filter::{LevelFilter, Targets};
+use lambda_runtime::tracing::subscriber::prelude::*;
+use lambda_runtime::tracing::subscriber::{fmt, registry};
 
 /// How the names of our crates begin.
 const OURS: [&str; 2] = ["shared", "wpp_"];
 
 /// Writes the log to standard output as Lambda's own variables say: `AWS_LAMBDA_LOG_LEVEL`, else `RUST_LOG` (a level,
 /// `info` by default) and `AWS_LAMBDA_LOG_FORMAT`.
-pub(crate) fn init() {
+pub fn init() {
     let asked = env::var("AWS_LAMBDA_LOG_LEVEL").or_else(|_| env::var("RUST_LOG"));
     let level = asked.ok().and_then(|level| level.parse().ok()).unwrap_or(LevelFilter::INFO);
     let json = env::var("AWS_LAMBDA_LOG_FORMAT").is_ok_and(|format| format.eq_ignore_ascii_case("json"));
     let lines = fmt::layer().with_target(false).without_time();
     let lines = if json { lines.json().boxed() } else { lines.with_ansi(false).boxed() };
-    lambda_http::tracing::subscriber::registry().with(lines.with_filter(filter(level))).init();
+    registry().with(lines.with_filter(filter(level))).init();
     set_hook(Box::new(report));
+}
+
+/// How the process ends, and one line of the log that says why if it should not.
+pub fn exit_code(outcome: Result<(), lambda_runtime::Error>) -> ExitCode {
+    let Err(error) = outcome else { return ExitCode::SUCCESS };
+    tracing::error!(%error, "the function ended");
+    ExitCode::FAILURE
 }
 
 /// `level` for our own crates. The others stop at `info`: below it the runtime writes whole events, tokens and all.
@@ -39,7 +47,6 @@ mod tests {
     use std::panic::{catch_unwind, take_hook};
     use std::sync::{Arc, Mutex};
 
-    use lambda_http::tracing::subscriber::registry;
     use tracing::subscriber;
 
     use super::*;

@@ -1,13 +1,14 @@
 //! The request as a handler sees it: checked at the door, before anything is done.
 
-use lambda_http::aws_lambda_events::query_map::QueryMap;
-use lambda_http::http::{HeaderMap, Method, header};
-use lambda_http::{Request, RequestExt};
-use serde_json::Value;
+use std::collections::HashMap;
+
+use http::{HeaderMap, Method, header};
+use serde_json::{Map, Value};
 use uuid::Uuid;
 
 use crate::deadline::Deadline;
 use crate::error::Error;
+use crate::http::event::HttpEvent;
 use crate::sentence::{self as say, Language, Sentence};
 use crate::store::NumberSelector;
 
@@ -32,48 +33,38 @@ pub struct ApiRequest {
     /// The body: a JSON object, empty where none was sent.
     pub body: Value,
     /// What the body does not say may stand in the query.
-    pub query: QueryMap,
+    pub query: HashMap<String, String>,
     /// `Idempotency-Key`.
     pub idempotency_key: Option<String>,
 }
 
 impl ApiRequest {
     /// Reads and checks a request of this user, before anything is done for it.
-    ///
-    /// # Errors
-    /// A 4xx that says what is wrong.
-    pub(crate) fn read(request: &Request, user_id: Uuid, deadline: Deadline) -> Result<Self, Error> {
-        let body = if request.method() == Method::GET { empty() } else { body(request)? };
+    pub(crate) fn read(event: HttpEvent, user_id: Uuid, deadline: Deadline) -> Result<Self, Error> {
         Ok(Self {
             user_id,
             deadline,
-            language: Language::wanted_by(request.headers()),
-            body,
-            query: request.query_string_parameters(),
-            idempotency_key: idempotency_key(request.headers())?,
+            language: Language::wanted_by(&event.headers),
+            body: if event.method == Some(Method::GET) { empty() } else { body(&event)? },
+            idempotency_key: idempotency_key(&event.headers)?,
+            query: event.query,
         })
     }
 
     /// A field's text; an empty one counts as absent.
-    ///
-    /// # Errors
-    /// [`Error::BadRequest`].
     pub fn text(&self, field: &'static str) -> Result<Option<&str>, Error> {
         let text = match &self.body[field] {
             Value::Null => "",
             Value::String(text) => text,
             _ => return Err(wrong(field, say::FIELD_NOT_TEXT)),
         };
-        let texts = [Some(text), self.query.first(field)];
+        let texts = [Some(text), self.in_query(field)];
         Ok(texts.into_iter().flatten().find(|text| !text.is_empty()))
     }
 
     /// Whether a field is set.
-    ///
-    /// # Errors
-    /// [`Error::BadRequest`].
     pub fn flag(&self, field: &'static str) -> Result<bool, Error> {
-        match (&self.body[field], self.query.first(field).unwrap_or_default()) {
+        match (&self.body[field], self.in_query(field).unwrap_or_default()) {
             (Value::Bool(flag), _) => Ok(*flag),
             (Value::Null, "true" | "1") => Ok(true),
             (Value::Null, "" | "false" | "0") => Ok(false),
@@ -81,10 +72,11 @@ impl ApiRequest {
         }
     }
 
+    fn in_query(&self, field: &str) -> Option<&str> {
+        self.query.get(field).map(String::as_str)
+    }
+
     /// The session that is named, as `session` or as `session_name`.
-    ///
-    /// # Errors
-    /// [`Error::BadRequest`].
     pub fn session(&self) -> Result<Option<String>, Error> {
         let named = |field| Ok::<_, Error>(self.text(field)?.map(|text| checked_session(field, text)));
         let (session, session_name) = (named("session")?, named("session_name")?);
@@ -92,9 +84,6 @@ impl ApiRequest {
     }
 
     /// Which of its numbers a request names, if any.
-    ///
-    /// # Errors
-    /// [`Error::BadRequest`].
     pub fn selector(&self) -> Result<NumberSelector, Error> {
         let id = self.text("integration_id")?.map(str::parse).transpose();
         let integration_id = id.map_err(|_| wrong("integration_id", say::FIELD_NOT_AN_ID))?;
@@ -114,15 +103,15 @@ pub(crate) fn checked_session(field: &'static str, session: &str) -> Result<Stri
 }
 
 /// A JSON object, whatever the platform in between made of it. No body and `null` mean an empty one.
-fn body(request: &Request) -> Result<Value, Error> {
-    let bytes: &[u8] = request.body().as_ref();
+fn body(event: &HttpEvent) -> Result<Value, Error> {
+    let bytes = &event.body;
     if bytes.len() > BODY_LIMIT {
         return Err(Error::BodyTooLarge);
     }
     if bytes.iter().all(u8::is_ascii_whitespace) {
         return Ok(empty());
     }
-    if !is_json(request.headers()) {
+    if !is_json(&event.headers) {
         return Err(Error::UnsupportedMediaType);
     }
     match serde_json::from_slice(bytes).map_err(Error::InvalidJson)? {
@@ -133,7 +122,7 @@ fn body(request: &Request) -> Result<Value, Error> {
 }
 
 fn empty() -> Value {
-    Value::Object(serde_json::Map::new())
+    Value::Object(Map::new())
 }
 
 /// JSON, or nothing said, or the `text/plain` that supabase-js gives a body that is already a string.
@@ -153,21 +142,17 @@ fn idempotency_key(headers: &HeaderMap) -> Result<Option<String>, Error> {
 
 #[cfg(test)]
 mod tests {
-    use std::collections::HashMap;
-
     use serde_json::json;
 
     use super::*;
 
     fn request(body: Value, query: &[(&str, &str)]) -> ApiRequest {
-        let query: HashMap<_, _> =
-            query.iter().map(|(name, value)| (name.to_string(), value.to_string())).collect();
         ApiRequest {
             user_id: Uuid::nil(),
             deadline: Deadline::within(std::time::Duration::ZERO),
             language: Language::English,
             body,
-            query: query.into(),
+            query: query.iter().map(|(name, value)| (name.to_string(), value.to_string())).collect(),
             idempotency_key: None,
         }
     }

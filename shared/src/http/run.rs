@@ -1,26 +1,23 @@
-//! The HTTP edge, the same for all three functions: from Lambda's event to a handler and back to an answer. Every way
-//! through it ends in an answer of ours, with CORS and in one envelope: Lambda never sees an error.
+//! From Lambda's event to a handler and back to an answer, the same for all three functions. Every way through it ends in
+//! an answer of ours, with CORS and in one envelope: Lambda never sees an error.
 
+use std::collections::BTreeMap;
 use std::convert::Infallible;
 use std::panic::AssertUnwindSafe;
-use std::process::ExitCode;
 use std::sync::Arc;
 
 use futures_util::FutureExt;
-use lambda_http::http::{HeaderValue, Method, StatusCode, header, response};
-use lambda_http::tower::ServiceExt;
-use lambda_http::{Adapter, Body, LambdaEvent, Request, RequestExt, Response, service_fn};
+use http::{HeaderValue, Method, header};
+use lambda_runtime::{LambdaEvent, service_fn};
 use serde::Serialize;
-use serde_json::json;
+use serde_json::Value;
 
 use crate::App;
 use crate::clock;
-use crate::config::Config;
 use crate::deadline::Deadline;
 use crate::error::Error;
 use crate::http::auth::AuthError;
-use crate::http::event::{self, Readable};
-use crate::http::logs;
+use crate::http::event::HttpEvent;
 use crate::http::request::ApiRequest;
 use crate::sentence::{self as say, Language};
 
@@ -37,183 +34,163 @@ const MAX_AGE_S: &str = "7200";
 /// What an answer depends on, beside the request itself.
 const VARY: &str = "Origin, Accept-Language";
 
-/// An answer of a handler: 200 with this body, and `Cache-Control: no-store`.
-pub type Answer = serde_json::Value;
+/// An answer as both formats of API Gateway take it.
+#[derive(Debug, Default, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub(crate) struct Response {
+    pub(crate) status_code: u16,
+    pub(crate) headers: BTreeMap<&'static str, String>,
+    pub(crate) body: String,
+    is_base64_encoded: bool,
+}
 
-/// Runs a function until Lambda ends it. `methods` lists what it takes, as `Allow` does; `needed` the variables that this
-/// function cannot do without, beside those that none can.
-///
-/// A configuration that makes no sense ends the process at once, with one line that names the variable.
-pub async fn serve<H, W>(methods: &'static str, needed: &[&'static str], handler: H) -> ExitCode
+/// The body of a 200.
+#[derive(Serialize)]
+struct Success<A> {
+    success: bool,
+    #[serde(flatten)]
+    answer: A,
+}
+
+/// The body of every other answer.
+#[derive(Serialize)]
+struct Failure<'a> {
+    success: bool,
+    error: String,
+    hint: &'static str,
+    code: &'static str,
+    retryable: bool,
+    request_id: &'a str,
+}
+
+/// Answers requests until Lambda ends the process. `methods` lists what the function takes, as `Allow` does.
+pub async fn run<H, W, A>(app: App, methods: &'static str, handler: H) -> Result<(), lambda_runtime::Error>
 where
     H: Fn(Arc<App>, ApiRequest) -> W + Clone + Send + Sync + 'static,
-    W: Future<Output = Result<Answer, Error>> + Send + 'static,
+    W: Future<Output = Result<A, Error>> + Send + 'static,
+    A: Serialize + Send,
 {
-    logs::init();
-    let app = match Config::from_env(needed).map_err(Into::into).and_then(App::new) {
-        Ok(app) => Arc::new(app),
-        Err(error) => {
-            tracing::error!("configuration: {error}");
-            return ExitCode::FAILURE;
-        }
-    };
-    let service = service_fn(move |request: Request| {
+    let app = Arc::new(app);
+    lambda_runtime::run_concurrent(service_fn(move |event| {
         let (app, handler) = (app.clone(), handler.clone());
-        async move { Ok::<_, Infallible>(answer(app, methods, handler, request).await) }
-    });
-    match lambda_runtime::run_concurrent(
-        Adapter::from(service)
-            .map_request(|event: LambdaEvent<Readable>| LambdaEvent::new(event.payload.0, event.context)),
-    )
+        async move { Ok::<_, Infallible>(answer(app, methods, handler, event).await) }
+    }))
     .await
-    {
-        Ok(()) => ExitCode::SUCCESS,
-        Err(error) => {
-            tracing::error!("the Lambda runtime ended: {error}");
-            ExitCode::FAILURE
-        }
-    }
 }
 
 /// One request, from event to answer.
-pub(crate) async fn answer<H, W>(
+pub(crate) async fn answer<H, W, A>(
     app: Arc<App>,
     methods: &'static str,
     handler: H,
-    request: Request,
-) -> Response<Body>
+    LambdaEvent { payload, context }: LambdaEvent<Value>,
+) -> Response
 where
     H: Fn(Arc<App>, ApiRequest) -> W,
-    W: Future<Output = Result<Answer, Error>>,
+    W: Future<Output = Result<A, Error>>,
+    A: Serialize,
 {
     let now = clock::now();
-    let context = request.lambda_context_ref();
-    let request_id = context.map(|context| context.request_id.clone()).unwrap_or_default();
-    let deadline = Deadline::of_invocation(
-        context.map_or(0, |context| context.deadline),
-        now,
-        app.config.request_budget,
-    );
-    let origin =
-        request.headers().get(header::ORIGIN).and_then(|value| value.to_str().ok()).map(str::to_owned);
-    let method = request.method().clone();
-    let language = Language::wanted_by(request.headers());
+    let deadline = Deadline::of_invocation(context.deadline, now, app.config.request_budget);
+    let event = HttpEvent::from(&payload);
+    let (method, language) = (event.method.clone(), Language::wanted_by(&event.headers));
+    let origin = event.headers.get(header::ORIGIN).and_then(|origin| origin.to_str().ok()).map(str::to_owned);
 
-    let response = if method == Method::OPTIONS {
+    let mut response = if method == Some(Method::OPTIONS) {
         preflight(methods)
     } else {
-        let work = handle(app.clone(), methods, handler, request, now, deadline);
+        let work = async {
+            let Some(method) = &event.method else {
+                return Err(Error::BadRequest { field: "event", wrong: say::NOT_HTTP });
+            };
+            if !methods.split(", ").any(|allowed| allowed == method.as_str()) {
+                return Err(Error::MethodNotAllowed(methods));
+            }
+            let authorization = event.headers.get(header::AUTHORIZATION).map(HeaderValue::to_str).transpose();
+            let authorization = authorization.map_err(|_| AuthError::Malformed)?;
+            let caller = app.verifier.verify(authorization, now).await?;
+            let request = ApiRequest::read(event, caller.user_id, deadline)?;
+            handler(app.clone(), request).await
+        };
         // What a panic leaves behind is this request's alone: the App holds nothing that could be half-changed.
         let outcome = match deadline.bound(AssertUnwindSafe(work).catch_unwind()).await {
             Ok(Ok(outcome)) => outcome,
             Ok(Err(_)) => Err(Error::Panic),
             Err(_) => Err(Error::DeadlineExceeded),
         };
-        log(&method, &outcome, clock::now().0 - now.0, &request_id);
+        log(method.as_ref(), outcome.as_ref().err(), clock::now().0 - now.0, &context.request_id);
         match outcome {
-            Ok(body) => json_response(Response::builder().status(StatusCode::OK), &body, language),
-            Err(error) => error_response(&error, &request_id, language),
+            Ok(answer) => json(200, &Success { success: true, answer }, language),
+            Err(error) => failure(&error, &context.request_id, language),
         }
     };
-    finish(response, &app.config, origin.as_deref(), &request_id)
-}
-
-async fn handle<H, W>(
-    app: Arc<App>,
-    methods: &'static str,
-    handler: H,
-    request: Request,
-    now: clock::UnixMs,
-    deadline: Deadline,
-) -> Result<Answer, Error>
-where
-    H: Fn(Arc<App>, ApiRequest) -> W,
-    W: Future<Output = Result<Answer, Error>>,
-{
-    if event::is_unreadable(&request) {
-        return Err(Error::BadRequest { field: "event", wrong: say::NOT_HTTP });
+    // CORS is here and not in a layer of tower-http, which would leave out what ends below it: a preflight is answered
+    // for each function's own methods, and a `*` or an origin goes with every error too.
+    response.headers.insert("vary", VARY.to_owned());
+    response.headers.insert("access-control-expose-headers", EXPOSED_HEADERS.to_owned());
+    response.headers.insert("x-request-id", context.request_id);
+    if let Some(allowed) = app.config.origins.allow(origin.as_deref()) {
+        response.headers.insert("access-control-allow-origin", allowed.to_owned());
     }
-    if !methods.split(", ").any(|allowed| allowed == request.method().as_str()) {
-        return Err(Error::MethodNotAllowed(methods));
-    }
-    let authorization = request.headers().get(header::AUTHORIZATION);
-    let authorization =
-        authorization.map(|value| value.to_str().map_err(|_| AuthError::Malformed)).transpose()?;
-    let caller = app.verifier.verify(authorization, now).await?;
-    let request = ApiRequest::read(&request, caller.user_id, deadline)?;
-    handler(app, request).await
+    response
 }
 
 /// One line for each request; the whole cause of a failure is here and nowhere else.
-fn log(method: &Method, outcome: &Result<Answer, Error>, took_ms: i64, request_id: &str) {
-    match outcome {
-        Ok(_) => tracing::info!(%method, status = 200, took_ms, request_id, "answered"),
-        Err(error) => {
-            let public = error.response();
-            let (status, code) = (public.status.as_u16(), public.code);
-            if public.status.is_server_error() {
-                tracing::error!(%method, status, code, took_ms, request_id, %error, "failed");
-            } else {
-                tracing::info!(%method, status, code, took_ms, request_id, %error, "refused");
-            }
-        }
+fn log(method: Option<&Method>, error: Option<&Error>, took_ms: i64, request_id: &str) {
+    let method = method.map(Method::as_str);
+    let Some(error) = error else {
+        return tracing::info!(method, status = 200, took_ms, request_id, "answered");
+    };
+    let public = error.response();
+    let (status, code) = (public.status, public.code);
+    if status >= 500 {
+        tracing::error!(method, status, code, took_ms, request_id, %error, "failed");
+    } else {
+        tracing::info!(method, status, code, took_ms, request_id, %error, "refused");
     }
 }
 
-fn error_response(error: &Error, request_id: &str, language: Language) -> Response<Body> {
+fn failure(error: &Error, request_id: &str, language: Language) -> Response {
     let public = error.response();
-    let body = json!({
-        "success": false, "error": public.error(language), "hint": public.hint(language), "code": public.code,
-        "retryable": public.retryable, "request_id": request_id,
-    });
-    let mut response = Response::builder().status(public.status);
+    let body = Failure {
+        success: false,
+        error: public.error(language),
+        hint: public.hint(language),
+        code: public.code,
+        retryable: public.retryable,
+        request_id,
+    };
+    let mut response = json(public.status, &body, language);
     if let Some(after) = public.retry_after {
-        response = response.header(header::RETRY_AFTER, after.as_secs().max(1));
+        response.headers.insert("retry-after", after.as_secs().max(1).to_string());
     }
     if let Error::MethodNotAllowed(methods) = error {
-        response = response.header(header::ALLOW, format!("{methods}, OPTIONS"));
-    }
-    json_response(response, &body, language)
-}
-
-fn json_response(response: response::Builder, body: &impl Serialize, language: Language) -> Response<Body> {
-    let text = serde_json::to_string(body).unwrap_or_else(|_| r#"{"success":false}"#.to_owned());
-    response
-        .header(header::CONTENT_TYPE, "application/json")
-        .header(header::CONTENT_LANGUAGE, language.tag())
-        .header(header::CACHE_CONTROL, "no-store")
-        .body(Body::Text(text))
-        .unwrap_or_else(|_| Response::new(Body::Empty))
-}
-
-fn preflight(methods: &str) -> Response<Body> {
-    let allow = format!("{methods}, OPTIONS");
-    Response::builder()
-        .status(StatusCode::NO_CONTENT)
-        .header(header::ACCESS_CONTROL_ALLOW_METHODS, allow)
-        .header(header::ACCESS_CONTROL_ALLOW_HEADERS, ALLOWED_HEADERS)
-        .header(header::ACCESS_CONTROL_MAX_AGE, MAX_AGE_S)
-        .body(Body::Empty)
-        .unwrap_or_else(|_| Response::new(Body::Empty))
-}
-
-/// What every answer carries.
-fn finish(
-    mut response: Response<Body>,
-    config: &Config,
-    origin: Option<&str>,
-    request_id: &str,
-) -> Response<Body> {
-    let headers = response.headers_mut();
-    headers.insert(header::VARY, HeaderValue::from_static(VARY));
-    headers.insert(header::ACCESS_CONTROL_EXPOSE_HEADERS, HeaderValue::from_static(EXPOSED_HEADERS));
-    if let Some(Ok(allowed)) = config.origins.allow(origin).map(HeaderValue::from_str) {
-        headers.insert(header::ACCESS_CONTROL_ALLOW_ORIGIN, allowed);
-    }
-    if let Ok(id) = HeaderValue::from_str(request_id) {
-        headers.insert("x-request-id", id);
+        response.headers.insert("allow", format!("{methods}, OPTIONS"));
     }
     response
+}
+
+fn json(status_code: u16, body: &impl Serialize, language: Language) -> Response {
+    let headers = [
+        ("content-type", "application/json"),
+        ("content-language", language.tag()),
+        ("cache-control", "no-store"),
+    ];
+    Response {
+        status_code,
+        headers: headers.map(|(name, value)| (name, value.to_owned())).into(),
+        body: serde_json::to_string(body).unwrap_or_else(|_| r#"{"success":false}"#.to_owned()),
+        ..Response::default()
+    }
+}
+
+fn preflight(methods: &str) -> Response {
+    let headers = [
+        ("access-control-allow-methods", format!("{methods}, OPTIONS")),
+        ("access-control-allow-headers", ALLOWED_HEADERS.to_owned()),
+        ("access-control-max-age", MAX_AGE_S.to_owned()),
+    ];
+    Response { status_code: 204, headers: headers.into(), ..Response::default() }
 }
 
 #[cfg(test)]

@@ -1,8 +1,8 @@
-//! What a person can do about a number that does not get on, and when it is due.
+//! What a person can do about a number that is stuck, and when it is due.
 
 use std::time::Duration;
 
-use serde_json::{Value, json};
+use serde::Serialize;
 
 use crate::clock::UnixMs;
 use crate::number::session::Webhook;
@@ -17,11 +17,10 @@ const STARTS_WITHIN: Duration = Duration::from_secs(2 * 60);
 /// A QR that waits for longer has been forgotten, or cannot be scanned.
 const SCANNED_WITHIN: Duration = Duration::from_secs(10 * 60);
 
-/// An addition to an answer: that a number is stuck, and the way on.
+/// That a number is stuck, and the way on.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Hint {
-    /// A stable word for programs.
-    pub code: &'static str,
+    code: &'static str,
     what: Sentence,
     way_on: Sentence,
 }
@@ -49,7 +48,7 @@ impl Hint {
             (State::QrPending, _) => {
                 let since = match &number.snapshot {
                     // New credentials are a new start.
-                    Some(snapshot) if snapshot.status == "pairing" => {
+                    Some(snapshot) if snapshot.status == State::QrPending => {
                         Some(snapshot.at).max(number.credentials_saved_at)
                     }
                     Some(_) => None,
@@ -64,12 +63,30 @@ impl Hint {
             _ => None,
         }
     }
+}
 
-    /// Puts the hint into an answer: as `message` all that a person needs, as `hint` the way on alone.
-    pub fn add_to(self, answer: &mut Value, language: Language) {
-        let (what, way_on) = (self.what.text(language), self.way_on.text(language));
-        answer["code"] = json!(self.code);
-        answer["message"] = json!(format!("{what} {way_on}"));
-        answer["hint"] = json!(way_on);
+/// What an answer says beside the state.
+#[derive(Serialize)]
+pub struct Advice {
+    /// That the number is stuck: a stable word for programs.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub code: Option<&'static str>,
+    /// All that a person needs.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub message: Option<String>,
+    /// The way on alone.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub hint: Option<&'static str>,
+}
+
+impl Advice {
+    /// The hint that is due, else the message.
+    pub fn new(hint: Option<Hint>, message: Option<Sentence>, language: Language) -> Self {
+        let Some(hint) = hint else {
+            let message = message.map(|message| message.text(language).to_owned());
+            return Self { code: None, message, hint: None };
+        };
+        let (what, way_on) = (hint.what.text(language), hint.way_on.text(language));
+        Self { code: Some(hint.code), message: Some(format!("{what} {way_on}")), hint: Some(way_on) }
     }
 }

@@ -1,4 +1,4 @@
-//! A number at work: its platform calls within one request, and the mirror of what they show.
+//! Platform calls for one number within one request, and the mirror of what they show.
 
 use std::time::Duration;
 
@@ -8,10 +8,10 @@ use crate::App;
 use crate::clock::UnixMs;
 use crate::deadline::Deadline;
 use crate::error::Error;
-use crate::number::view::View;
-use crate::platform::{PlatformError, SessionState, Started, Status};
-use crate::store::{MirrorState, Number};
-use crate::token::client::Client;
+use crate::number::view::{State, View};
+use crate::platform::{Platform, PlatformError, PlatformResult, SessionState, Started, Status};
+use crate::store::{Number, Snapshot};
+use crate::token::client::{Client, SessionAuth};
 
 /// A webhook that takes longer is not worth the wait.
 const WEBHOOK_TIME: Duration = Duration::from_secs(2);
@@ -24,18 +24,18 @@ const WEBHOOK_EVERY: Duration = Duration::from_secs(60);
 
 /// A number with the client that speaks for it, for the length of one request.
 pub struct NumberSession<'a> {
+    /// The row.
+    pub number: Number,
+    /// When it was read, by the database's clock.
+    pub now: UnixMs,
+    /// When the following calls must have ended.
+    pub deadline: Deadline,
     app: &'a App,
-    number: Number,
     client: Client,
-    now: UnixMs,
-    deadline: Deadline,
 }
 
 impl<'a> NumberSession<'a> {
-    /// The line of a number that was read at `now`.
-    ///
-    /// # Errors
-    /// [`Error::NumberNotFound`] where it has no session yet.
+    /// For a number that was read at `now`; [`Error::NumberNotFound`] where it has no session yet.
     pub fn open(app: &'a App, number: Number, now: UnixMs, deadline: Deadline) -> Result<Self, Error> {
         let client = Client::of_number(app, &number, now)?;
         Ok(Self { app, number, client, now, deadline })
@@ -46,30 +46,7 @@ impl<'a> NumberSession<'a> {
         self.client.session()
     }
 
-    /// When the number was read, by the database's clock.
-    pub fn now(&self) -> UnixMs {
-        self.now
-    }
-
-    /// The row.
-    pub fn number(&self) -> &Number {
-        &self.number
-    }
-
-    /// Gives the line's calls another deadline.
-    pub fn allow_until(&mut self, deadline: Deadline) {
-        self.deadline = deadline;
-    }
-
-    /// Pauses, but not past the line's time; tells whether the whole pause fitted.
-    pub async fn sleep(&self, pause: Duration) -> bool {
-        self.deadline.sleep(pause).await
-    }
-
     /// Makes sure of a usable token.
-    ///
-    /// # Errors
-    /// Why there is none.
     pub async fn token(&mut self) -> Result<(), Error> {
         self.client.get_token(self.deadline).await.map(drop)
     }
@@ -81,7 +58,7 @@ impl<'a> NumberSession<'a> {
 
     /// Whether a phone was linked when somebody looked last.
     pub fn was_connected(&self) -> bool {
-        self.number.snapshot.as_ref().is_some_and(|snapshot| snapshot.status == "connected")
+        self.number.snapshot.as_ref().is_some_and(|snapshot| snapshot.status == State::Connected)
     }
 
     /// Whether a phone may be linked, as far as the database knows.
@@ -90,12 +67,9 @@ impl<'a> NumberSession<'a> {
     }
 
     /// Asks the platform: for the status, and side by side for the QR, which it will need unless it was last seen connected.
-    ///
-    /// # Errors
-    /// What failed.
     pub async fn look(&mut self) -> Result<View, Error> {
         if !self.was_connected() {
-            return self.look_with_qr().await;
+            return self.call(look_with_qr).await;
         }
         let status = self.status().await?;
         let qr = if needs_qr(&status) { self.qr().await? } else { None };
@@ -103,65 +77,32 @@ impl<'a> NumberSession<'a> {
     }
 
     /// Asks the platform for the status alone.
-    ///
-    /// # Errors
-    /// What failed.
     pub async fn status(&mut self) -> Result<Status, Error> {
-        let (platform, deadline) = (&self.app.platform, self.deadline);
-        self.client
-            .call(
-                deadline,
-                |access| async move { platform.status(&access.session, &access.jwt, deadline).await },
-            )
+        self.call(async |platform, auth, deadline| platform.status(&auth.session, &auth.jwt, deadline).await)
             .await
     }
 
     /// Asks the platform for the QR alone; nothing while it is not ready.
-    ///
-    /// # Errors
-    /// What failed.
     pub async fn qr(&mut self) -> Result<Option<String>, Error> {
-        let (platform, deadline) = (&self.app.platform, self.deadline);
-        self.client
-            .call(deadline, |access| async move { platform.qr(&access.session, &access.jwt, deadline).await })
-            .await
-    }
-
-    async fn look_with_qr(&mut self) -> Result<View, Error> {
-        let (platform, deadline) = (&self.app.platform, self.deadline);
-        self.client
-            .call(deadline, |access| async move {
-                let (status, qr) = tokio::join!(
-                    platform.status(&access.session, &access.jwt, deadline),
-                    platform.qr(&access.session, &access.jwt, deadline),
-                );
-                let status = status?;
-                // A QR that is not needed may fail as it likes, except over the token.
-                let qr = match qr {
-                    Ok(qr) => qr,
-                    Err(PlatformError::TokenRejected) => return Err(PlatformError::TokenRejected),
-                    // The status has just shown that the session is known: there is no QR for it yet.
-                    Err(PlatformError::UnknownSession) => None,
-                    Err(error) if needs_qr(&status) => return Err(error),
-                    Err(_) => None,
-                };
-                Ok(View::live(status, qr))
-            })
+        self.call(async |platform, auth, deadline| platform.qr(&auth.session, &auth.jwt, deadline).await)
             .await
     }
 
     /// Has the platform bring the session up.
-    ///
-    /// # Errors
-    /// What failed.
     pub async fn start(&mut self) -> Result<Started, Error> {
-        let (platform, deadline) = (&self.app.platform, self.deadline);
-        self.client
-            .call(
-                deadline,
-                |access| async move { platform.start(&access.session, &access.jwt, deadline).await },
-            )
+        self.call(async |platform, auth, deadline| platform.start(&auth.session, &auth.jwt, deadline).await)
             .await
+    }
+
+    async fn call<T, W>(
+        &mut self,
+        work: impl Fn(&'a Platform, SessionAuth, Deadline) -> W,
+    ) -> Result<T, Error>
+    where
+        W: Future<Output = PlatformResult<T>>,
+    {
+        let (platform, deadline) = (&self.app.platform, self.deadline);
+        self.client.call(deadline, |auth| work(platform, auth, deadline)).await
     }
 
     /// Whether the platform reports about the session to where it should.
@@ -173,9 +114,6 @@ impl<'a> NumberSession<'a> {
     }
 
     /// Has the platform report about the session, and notes whether it does.
-    ///
-    /// # Errors
-    /// What failed.
     pub async fn register_webhook(&mut self) -> Result<(), Error> {
         self.register_webhook_by(self.deadline.at_most(WEBHOOK_TIME)).await
     }
@@ -192,7 +130,7 @@ impl<'a> NumberSession<'a> {
         let known = registered.is_ok().then_some(url);
         if self.number.webhook_url != known {
             if let Err(error) = self.app.store.save_webhook(&self.number, known.as_deref(), deadline).await {
-                tracing::warn!(%error, "whether the webhook is registered could not be noted");
+                tracing::warn!(%error, "whether the webhook is registered could not be saved");
             }
             self.number.webhook_url = known;
         }
@@ -218,36 +156,56 @@ impl<'a> NumberSession<'a> {
     /// Brings the mirror up to date, where it is not, and the view to what the mirror then holds: somebody may have seen
     /// something newer. A mirror that cannot be written is a warning: the platform was asked, and its word is the answer.
     pub async fn save_snapshot(&mut self, view: &mut View) {
-        let state = view.mirrored();
         let is_news = view.is_connected() && self.number.news_if_connected;
-        let is_steady = matches!(state, MirrorState::Connected | MirrorState::Disconnected);
-        if let Some(snapshot) = self.number.snapshot.as_ref()
-            && !is_news
-            && !(is_steady && snapshot.at.until(self.now) >= CONFIRMED_EVERY)
-            && snapshot.status == state.word()
-            && snapshot.qr.as_deref() == state.qr()
-        {
-            view.qr_at = snapshot.qr_at;
+        let is_steady = matches!(view.state, State::Connected | State::Disconnected);
+        let is_told = |known: &&Snapshot| {
+            let is_old = is_steady && known.at.until(self.now) >= CONFIRMED_EVERY;
+            view.is_mirrored_in(known) && !is_news && !is_old
+        };
+        if let Some(known) = self.number.snapshot.as_ref().filter(is_told) {
+            view.qr_at = known.qr_at;
             return;
         }
+        let (session, qr) = (self.client.session(), view.qr.as_deref());
         let (store, organization) = (&self.app.store, self.number.organization_id);
-        match store.save_snapshot(organization, self.client.session(), state, self.now, self.deadline).await {
-            Ok(Some(snapshot)) if snapshot.status == state.word() && snapshot.qr.as_deref() == state.qr() => {
-                view.qr_at = snapshot.qr_at;
-                self.number.snapshot = Some(snapshot);
-            }
+        match store.save_snapshot(organization, session, view.state, qr, self.now, self.deadline).await {
             Ok(Some(snapshot)) => {
-                *view = View::last_seen(&snapshot, self.now);
+                if view.is_mirrored_in(&snapshot) {
+                    view.qr_at = snapshot.qr_at;
+                } else {
+                    *view = View::last_seen(&snapshot, self.now);
+                }
                 self.number.snapshot = Some(snapshot);
             }
             // The mirror has no room for it, or cannot be written: since when it is so, nobody knows.
-            Ok(None) => view.qr_at = view.qr.is_some().then_some(self.now),
-            Err(error) => {
-                tracing::warn!(%error, "the state of a session could not be remembered");
+            unsaved => {
+                if let Err(error) = unsaved {
+                    tracing::warn!(%error, "the state of a session could not be saved");
+                }
                 view.qr_at = view.qr.is_some().then_some(self.now);
             }
         }
     }
+}
+
+/// The status and the QR, asked for side by side.
+async fn look_with_qr(platform: &Platform, auth: SessionAuth, deadline: Deadline) -> PlatformResult<View> {
+    let (status, qr) = tokio::join!(
+        platform.status(&auth.session, &auth.jwt, deadline),
+        platform.qr(&auth.session, &auth.jwt, deadline),
+    );
+    let status = status?;
+    let qr = match qr {
+        Ok(qr) => qr,
+        Err(error) => match error.why {
+            // The status has just shown that the session is known: there is no QR for it yet.
+            PlatformError::UnknownSession => None,
+            // A QR that is not needed may fail as it likes, except over the token.
+            why if why == PlatformError::TokenRejected || needs_qr(&status) => return Err(error),
+            _ => None,
+        },
+    };
+    Ok(View::live(status, qr))
 }
 
 /// Whether the platform reports about a session.

@@ -2,31 +2,17 @@
 
 use std::time::Duration;
 
-use serde::Serialize;
-
 use crate::clock::UnixMs;
 use crate::platform::{SessionState, Status};
-use crate::store::{MirrorState, Snapshot};
+use crate::store::Snapshot;
+
+pub use crate::store::State;
 
 /// A `connected` that was seen so recently is believed.
 const CONNECTED_HOLDS: Duration = Duration::from_secs(10);
 
 /// A QR that was seen so recently can still be scanned: the platform makes a new one every 20 to 30 s.
 const QR_HOLDS: Duration = Duration::from_secs(25);
-
-/// A session's state in the frontend's words.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
-#[serde(rename_all = "snake_case")]
-pub enum State {
-    /// A phone is linked.
-    Connected,
-    /// A QR waits to be scanned.
-    QrIssued,
-    /// A QR is on its way.
-    QrPending,
-    /// No phone, and no QR without a new attempt.
-    Disconnected,
-}
 
 /// What is known of a session.
 #[derive(Clone, PartialEq, Eq)]
@@ -86,11 +72,11 @@ impl View {
     /// From the mirror, whatever its age; but a QR that is older than it can be scanned is none.
     pub fn last_seen(snapshot: &Snapshot, now: UnixMs) -> Self {
         let qr = snapshot.qr.as_ref().filter(|_| snapshot.qr_at.is_some_and(|at| at.until(now) < QR_HOLDS));
-        let (state, qr) = match (snapshot.status.as_str(), qr) {
-            ("connected", _) => (State::Connected, None),
-            ("qr_issued", Some(qr)) => (State::QrIssued, Some(qr.clone())),
-            ("qr_issued" | "pairing", _) => (State::QrPending, None),
-            _ => (State::Disconnected, None),
+        let (state, qr) = match (snapshot.status, qr) {
+            (State::Connected, _) => (State::Connected, None),
+            (State::QrIssued, Some(qr)) => (State::QrIssued, Some(qr.clone())),
+            (State::QrIssued | State::QrPending, _) => (State::QrPending, None),
+            (State::Disconnected | State::Unknown, _) => (State::Disconnected, None),
         };
         Self { state, qr_at: snapshot.qr_at.filter(|_| qr.is_some()), qr, status: None }
     }
@@ -101,29 +87,82 @@ impl View {
         let is_recent = match view.state {
             State::Connected => snapshot.at <= now && snapshot.at.until(now) < CONNECTED_HOLDS,
             State::QrIssued => view.qr_at.is_some_and(|at| at <= now),
-            State::QrPending | State::Disconnected => false,
+            _ => false,
         };
         is_recent.then_some(view)
     }
 
-    pub(crate) fn mirrored(&self) -> MirrorState<'_> {
-        match (self.state, &self.qr) {
-            (State::Connected, _) => MirrorState::Connected,
-            (State::Disconnected, _) => MirrorState::Disconnected,
-            (_, Some(qr)) => MirrorState::QrIssued(qr),
-            (_, None) => MirrorState::Pairing,
-        }
+    /// Whether the mirror shows the same.
+    pub(crate) fn is_mirrored_in(&self, snapshot: &Snapshot) -> bool {
+        snapshot.status == self.state && snapshot.qr == self.qr
     }
 }
 
 #[cfg(test)]
 mod tests {
+    use serde_json::json;
+
     use super::*;
+
+    /// As `wpp_mirror` shows it.
+    fn snapshot(status: &str, qr: Option<&str>, at: UnixMs) -> Snapshot {
+        serde_json::from_value(json!({"status": status, "qr": qr, "qr_at_ms": at, "at_ms": at})).unwrap()
+    }
+
+    #[test]
+    fn the_mirrors_words_are_read_and_another_ones_mean_disconnected() {
+        for (word, qr, state) in [
+            ("connected", None, State::Connected),
+            ("connected", Some("2@"), State::Connected),
+            ("qr_issued", Some("2@"), State::QrIssued),
+            ("qr_issued", None, State::QrPending),
+            ("pairing", None, State::QrPending),
+            ("disconnected", None, State::Disconnected),
+            ("disconnected", Some("2@"), State::Disconnected),
+            ("qr_pending", None, State::Disconnected),
+            ("", None, State::Disconnected),
+        ] {
+            let view = View::last_seen(&snapshot(word, qr, UnixMs(7)), UnixMs(8));
+            assert_eq!(view.state, state, "{word}");
+            assert_eq!(view.qr.as_deref(), qr.filter(|_| state == State::QrIssued), "{word}");
+            assert_eq!(view.qr_at, view.qr.as_ref().map(|_| UnixMs(7)), "{word}");
+        }
+    }
+
+    #[test]
+    fn a_qr_is_last_seen_for_as_long_as_it_can_be_scanned() {
+        for (now, state) in [(25_006, State::QrIssued), (25_007, State::QrPending)] {
+            let view = View::last_seen(&snapshot("qr_issued", Some("2@"), UnixMs(7)), UnixMs(now));
+            assert_eq!((view.state, view.qr.is_some()), (state, state == State::QrIssued));
+        }
+    }
+
+    #[test]
+    fn what_the_platform_says_is_told_in_the_frontends_words_and_kept_in_the_mirrors() {
+        for (word, qr, told, kept) in [
+            ("connected", Some("2@"), "connected", "connected"),
+            ("offline", Some("2@"), "disconnected", "disconnected"),
+            ("starting", None, "qr_pending", "pairing"),
+            ("starting", Some("2@"), "qr_issued", "qr_issued"),
+            ("passkey_required", None, "qr_pending", "pairing"),
+        ] {
+            let state = match word {
+                "connected" => SessionState::Connected,
+                "offline" => SessionState::Offline,
+                "starting" => SessionState::Starting,
+                _ => SessionState::PasskeyRequired,
+            };
+            let view = View::live(Status { state, word: word.to_owned() }, qr.map(str::to_owned));
+            assert_eq!(json!(view.state), told, "{word}");
+            let mirror = snapshot(kept, view.qr.as_deref(), UnixMs(7));
+            assert!(view.is_mirrored_in(&mirror), "{word}");
+            assert_eq!(view.qr.as_deref(), qr.filter(|_| told == "qr_issued"), "{word}");
+        }
+    }
 
     fn recent(status: &str, qr: Option<&str>, age_ms: i64) -> Option<State> {
         let (now, at) = (UnixMs(1_000_000), UnixMs(1_000_000 - age_ms));
-        let snapshot = Snapshot { status: status.to_owned(), qr: qr.map(str::to_owned), qr_at: Some(at), at };
-        View::recent(&snapshot, now).map(|view| view.state)
+        View::recent(&snapshot(status, qr, at), now).map(|view| view.state)
     }
 
     #[test]

@@ -8,7 +8,7 @@ use crate::clock::UnixMs;
 use crate::config::ServiceKey;
 use crate::platform::{Platform, PlatformError, SessionState};
 use crate::secret::Secret;
-use crate::store::{Attempt, CreateMode, MirrorState, NumberSelector, Store};
+use crate::store::{Attempt, CreateMode, NumberSelector, State, Store};
 use crate::token::Token;
 use crate::token::store::{StoreCall, TokenRow, TokenStore};
 use crate::upstream::Upstream;
@@ -38,7 +38,7 @@ fn fuzz_answers_of_the_platform() {
     let runtime = runtime();
     let server = runtime.block_on(Server::start(""));
     let url = Url::parse(&server.url).unwrap();
-    let platform = Platform::new(url, Upstream::new().unwrap(), Duration::from_secs(20));
+    let platform = Platform::new(url, Upstream::new(Duration::from_secs(20)).unwrap());
     let names =
         &["apiKey", "session", "token", "expiresIn", "status", "state", "qr", "qrCode", "qrcode", "data"];
     hold(answer(names), |answer| {
@@ -65,7 +65,7 @@ fn fuzz_answers_of_the_platform() {
                 prop_assert!(qr.is_err() || good);
             }
             if let Err(error) = platform.set_webhook("1", "u", &secret, deadline()).await {
-                prop_assert!(!good && error != PlatformError::TimedOut || answer.0 == 408, "{error}");
+                prop_assert!(!good && error.why != PlatformError::TimedOut || answer.0 == 408, "{error}");
             }
             Ok(())
         })
@@ -77,10 +77,11 @@ fn fuzz_answers_of_the_database() {
     let runtime = runtime();
     let server = runtime.block_on(Server::start(""));
     let key = ServiceKey::New(Secret::new("sb_secret_x"));
-    let store = Store::new(&server.url, &key, Upstream::new().unwrap(), Duration::from_secs(20));
+    let upstream = Upstream::new(Duration::from_secs(20)).unwrap();
+    let store = Store::new(&server.url, &key, upstream.clone());
     let row = TokenRow {
         store: store.clone(),
-        platform: Platform::new(Url::parse(&server.url).unwrap(), Upstream::new().unwrap(), Duration::ZERO),
+        platform: Platform::new(Url::parse(&server.url).unwrap(), upstream),
         organization_id: Uuid::nil(),
         integration_id: Uuid::nil(),
     };
@@ -120,14 +121,14 @@ fn fuzz_answers_of_the_database() {
                 ask(StoreCall::Save { token: &token, api_key: Some(&secret), replaces: None }).await.err(),
                 ask(StoreCall::Release { failure: "platform", cool: Duration::ZERO }).await.err(),
                 store
-                    .save_snapshot(Uuid::nil(), "1", MirrorState::Pairing, UnixMs(1), deadline())
+                    .save_snapshot(Uuid::nil(), "1", State::QrPending, None, UnixMs(1), deadline())
                     .await
                     .err(),
                 store.begin_creation(&attempt, deadline()).await.err(),
             ];
             // What PostgREST writes may quote a row: of it, a short code is all that is kept.
             for error in errors.into_iter().flatten() {
-                prop_assert!(error.to_string().len() < 60, "{error}");
+                prop_assert!(error.why.to_string().len() < 60, "{error}");
             }
             Ok(())
         })

@@ -26,12 +26,14 @@ fn fuzz_settings() {
         ["wppApiKey", "wppAccountNumber", "wppJwtToken", "wppJwtExpiresAt", "wppSubOrgId"];
     hold((object(&OURS), any::<i64>()), |(row, now)| {
         let settings: Settings = serde_json::from_value(json!(row)).unwrap();
-        prop_assert_eq!(&serde_json::to_value(&settings).unwrap(), &json!(row));
         let text = |key: &str| row.get(key).and_then(Value::as_str).filter(|text| !text.is_empty());
-        prop_assert_eq!(settings.session(), text("wppAccountNumber"));
-        prop_assert_eq!(settings.api_key(), text("wppApiKey").map(Secret::new));
-        prop_assert_eq!(settings.token().map(|token| token.jwt), text("wppJwtToken").map(Secret::new));
-        if let Some(token) = settings.token() {
+        prop_assert_eq!(settings.session.as_deref(), text("wppAccountNumber"));
+        prop_assert_eq!(settings.api_key, text("wppApiKey").map(Secret::new));
+        prop_assert_eq!(
+            settings.token.as_ref().map(|token| token.jwt.clone()),
+            text("wppJwtToken").map(Secret::new)
+        );
+        if let Some(token) = settings.token {
             let _ = token.age(UnixMs(now));
             let _ = token.expires_at.to_rfc3339();
         }

@@ -4,7 +4,7 @@ use std::fmt;
 use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
-use serde_json::Value;
+use serde_json::{Value, json};
 use uuid::Uuid;
 
 use crate::clock::UnixMs;
@@ -44,11 +44,36 @@ impl Number {
     }
 }
 
+/// A session's state, in the frontend's words.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum State {
+    /// A phone is linked.
+    Connected,
+    /// A QR waits to be scanned.
+    QrIssued,
+    /// A QR is on its way.
+    #[serde(rename(deserialize = "pairing"))]
+    QrPending,
+    /// No phone, and no QR without a new attempt.
+    Disconnected,
+    /// A word of somebody else's in `whatsapp_sessions`.
+    #[serde(other)]
+    Unknown,
+}
+
+impl State {
+    /// The word for it in `whatsapp_sessions`.
+    pub(super) fn mirrored(self) -> Value {
+        if self == Self::QrPending { "pairing".into() } else { json!(self) }
+    }
+}
+
 /// What `whatsapp_sessions` holds of a session.
 #[derive(Clone, Deserialize)]
 pub struct Snapshot {
-    /// `connected`, `disconnected`, `qr_issued` or `pairing`.
-    pub status: String,
+    /// The state.
+    pub status: State,
     /// The last QR.
     pub qr: Option<String>,
     /// When that QR was first seen.
@@ -66,36 +91,6 @@ impl fmt::Debug for Snapshot {
     }
 }
 
-/// The state that `whatsapp_sessions` is to mirror.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum MirrorState<'a> {
-    /// A phone is linked.
-    Connected,
-    /// It was, or never will be without a new attempt.
-    Disconnected,
-    /// This QR waits to be scanned.
-    QrIssued(&'a str),
-    /// Neither linked nor a QR yet.
-    Pairing,
-}
-
-impl MirrorState<'_> {
-    /// The word of the `status` column.
-    pub fn word(self) -> &'static str {
-        match self {
-            Self::Connected => "connected",
-            Self::Disconnected => "disconnected",
-            Self::QrIssued(_) => "qr_issued",
-            Self::Pairing => "pairing",
-        }
-    }
-
-    /// The QR to remember with it.
-    pub fn qr(&self) -> Option<&str> {
-        if let Self::QrIssued(qr) = self { Some(qr) } else { None }
-    }
-}
-
 /// Which of an organisation's numbers is meant; its own choice, where none is named.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
 pub struct NumberSelector {
@@ -103,6 +98,13 @@ pub struct NumberSelector {
     pub session: Option<String>,
     /// Else the one with this row.
     pub integration_id: Option<Uuid>,
+}
+
+impl NumberSelector {
+    /// Whether a number is named.
+    pub fn is_named(&self) -> bool {
+        *self != Self::default()
+    }
 }
 
 /// What a look-up found.
@@ -124,7 +126,7 @@ pub enum Saved {
     /// The row holds what was to be saved.
     Saved {
         /// The row now.
-        number: Number,
+        number: Box<Number>,
     },
     /// Another attempt has taken over.
     Superseded,
@@ -135,7 +137,8 @@ pub enum Saved {
 }
 
 /// What a request to create is to bring.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "snake_case")]
 pub enum CreateMode {
     /// The organisation's number; a first one if it has none.
     Ensure,
@@ -146,24 +149,6 @@ pub enum CreateMode {
     /// New credentials that nobody asked for, for a number whose key is refused: only where nothing that works can be
     /// lost by it.
     Heal,
-}
-
-impl NumberSelector {
-    /// Whether a number is named.
-    pub fn is_named(&self) -> bool {
-        *self != Self::default()
-    }
-}
-
-impl CreateMode {
-    pub(crate) fn word(self) -> &'static str {
-        match self {
-            Self::Ensure => "ensure",
-            Self::AddNew => "add_new",
-            Self::ForceRecreate => "force_recreate",
-            Self::Heal => "heal",
-        }
-    }
 }
 
 /// One attempt to create a number.
@@ -185,6 +170,20 @@ pub struct Attempt {
     pub waited_for: Option<Uuid>,
     /// The client's `Idempotency-Key`, and the request that it stands for.
     pub idempotency: Option<(String, Value)>,
+}
+
+/// An attempt's right to carry a creation out, until its lease ends.
+#[derive(Clone, Copy, Debug, Serialize)]
+pub struct CreationLease {
+    /// Whose number it is.
+    #[serde(rename = "p_organization_id")]
+    pub organization_id: Uuid,
+    /// The creation.
+    #[serde(rename = "p_creation")]
+    pub creation: Uuid,
+    /// The attempt's own name.
+    #[serde(rename = "p_holder")]
+    pub holder: Uuid,
 }
 
 /// The answer to an attempt to begin; see `wpp_begin_creation` in `migrations/`.

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use serde::Deserialize;
 
-use crate::upstream::{Failure, Reply};
+use crate::upstream::{CallError, Failure, Reply};
 
 /// Why the database brought no answer. Carries no text of its own: PostgREST quotes values in its messages.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, thiserror::Error)]
@@ -36,6 +36,9 @@ pub enum StoreError {
     #[error("unreadable answer")]
     BadAnswer,
 }
+
+/// What a call brought, or which SQL function failed and why.
+pub type StoreResult<T> = Result<T, CallError<StoreError>>;
 
 impl From<Failure> for StoreError {
     fn from(failure: Failure) -> Self {
@@ -84,7 +87,7 @@ pub(super) fn refusal(reply: &Reply) -> StoreError {
 
 #[cfg(test)]
 mod tests {
-    use lambda_http::http::StatusCode;
+    use http::StatusCode;
 
     use super::*;
 

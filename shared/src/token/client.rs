@@ -7,7 +7,7 @@ use crate::App;
 use crate::clock::UnixMs;
 use crate::deadline::Deadline;
 use crate::error::Error;
-use crate::platform::PlatformError;
+use crate::platform::{PlatformError, PlatformResult};
 use crate::secret::Secret;
 use crate::store::Number;
 use crate::token::protocol::{Event, RefreshProtocol, Step};
@@ -35,9 +35,6 @@ pub struct Client<S = TokenRow> {
 
 impl Client {
     /// A client for a row that was read at `now`: its token is used, and a new one saved in it.
-    ///
-    /// # Errors
-    /// [`Error::NumberNotFound`] where the row has no session yet.
     pub fn of_number(app: &App, number: &Number, now: UnixMs) -> Result<Self, Error> {
         let state = TokenState::of(number, now).ok_or(Error::NumberNotFound)?;
         let store = TokenRow {
@@ -63,21 +60,16 @@ impl<S: TokenStore> Client<S> {
     }
 
     /// A token that serves: the one at hand, else a new one.
-    ///
-    /// # Errors
-    /// Why there is none.
     pub async fn get_token(&mut self, deadline: Deadline) -> Result<Secret, Error> {
         self.call(deadline, |auth| std::future::ready(Ok(auth.jwt))).await
     }
 
-    /// Makes a platform call with a token that serves; once more with a new one where the platform rejects that.
-    ///
-    /// # Errors
-    /// What failed: the call, or the way to a token. Never loops.
+    /// Makes a platform call with a token that serves; once more with a new one where the platform rejects that. Never
+    /// loops.
     pub async fn call<T, F, W>(&mut self, deadline: Deadline, work: F) -> Result<T, Error>
     where
         F: Fn(SessionAuth) -> W,
-        W: Future<Output = Result<T, PlatformError>>,
+        W: Future<Output = PlatformResult<T>>,
     {
         let mut protocol = RefreshProtocol::new(self.has_claimed);
         let mut event = self.state.as_read();
@@ -90,9 +82,11 @@ impl<S: TokenStore> Client<S> {
                     let auth = SessionAuth { session, jwt: token.jwt.clone() };
                     match work(auth).await {
                         Ok(answer) => return Ok(answer),
-                        Err(PlatformError::TokenRejected) => Event::Rejected(token.jwt),
-                        Err(PlatformError::UnknownSession) => return Err(Error::SessionLost),
-                        Err(error) => return Err(Error::Platform(error)),
+                        Err(error) => match error.why {
+                            PlatformError::TokenRejected => Event::Rejected(token.jwt),
+                            PlatformError::UnknownSession => return Err(Error::SessionLost),
+                            _ => return Err(error.into()),
+                        },
                     }
                 }
                 Step::Fail(error) => {

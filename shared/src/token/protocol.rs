@@ -21,6 +21,7 @@ use crate::platform::PlatformError;
 use crate::secret::Secret;
 use crate::store::StoreError;
 use crate::token::{Age, Token};
+use crate::upstream::CallError;
 
 /// What just happened.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
@@ -43,7 +44,7 @@ pub enum Event {
     /// The number is no longer there.
     Gone,
     /// The database did not answer the claim.
-    ClaimFailed(StoreError),
+    ClaimFailed(CallError<StoreError>),
     /// The pause is over.
     Waited,
     /// The request's time is over.
@@ -57,7 +58,7 @@ pub enum Event {
     /// The row holds this new token.
     Saved(Token),
     /// The database did not answer the save of this one.
-    SaveFailed(Token, StoreError),
+    SaveFailed(Token, CallError<StoreError>),
 }
 
 /// What the request does next.
@@ -110,7 +111,7 @@ pub enum FetchFailure {
     /// The API key is rejected, and so new that it may not be active yet.
     KeyNotActive,
     /// The platform is rate limited, unreachable, or answering garbage.
-    Platform(PlatformError),
+    Platform(CallError<PlatformError>),
 }
 
 /// Why a request has no token.
@@ -123,7 +124,7 @@ pub enum RefreshError {
     /// The number is no longer there.
     Gone,
     /// The database did not answer.
-    Database(StoreError),
+    Database(CallError<StoreError>),
     /// The request's time was over before somebody else's refresh.
     OutOfTime,
 }

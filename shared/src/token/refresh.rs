@@ -117,11 +117,11 @@ impl<'a, S: TokenStore> Refresh<'a, S> {
         };
         match self.client.store.fetch(api_key, state.now, self.fetch_by).await {
             Ok(token) => Event::Fetched(token),
-            Err(PlatformError::KeyRefused) if state.key_is_new => {
-                Event::FetchFailed(FetchFailure::KeyNotActive)
-            }
-            Err(PlatformError::KeyRefused) => Event::FetchFailed(FetchFailure::KeyRejected),
-            Err(error) => Event::FetchFailed(FetchFailure::Platform(error)),
+            Err(error) => Event::FetchFailed(match error.why {
+                PlatformError::KeyRefused if state.key_is_new => FetchFailure::KeyNotActive,
+                PlatformError::KeyRefused => FetchFailure::KeyRejected,
+                _ => FetchFailure::Platform(error),
+            }),
         }
     }
 

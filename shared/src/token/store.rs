@@ -10,9 +10,10 @@ use super::Token;
 use super::protocol::{Event, FetchFailure};
 use crate::clock::UnixMs;
 use crate::deadline::Deadline;
-use crate::platform::{Platform, PlatformError};
+use crate::platform::{Platform, PlatformError, PlatformResult};
 use crate::secret::Secret;
-use crate::store::{Number, Store, StoreError};
+use crate::store::{Number, Store, StoreResult, ms};
+use crate::upstream::CallError;
 
 /// A number's credentials and token, as they were in its row.
 #[derive(Clone, Debug)]
@@ -33,10 +34,10 @@ impl TokenState {
     /// What a row says that was read at `now`; nothing where it has no session.
     pub fn of(number: &Number, now: UnixMs) -> Option<Self> {
         Some(Self {
-            session: number.settings.session()?.to_owned(),
-            api_key: number.settings.api_key(),
+            session: number.settings.session.clone()?,
+            api_key: number.settings.api_key.clone(),
             key_is_new: number.key_is_new(now),
-            token: number.settings.token(),
+            token: number.settings.token.clone(),
             now,
         })
     }
@@ -54,7 +55,7 @@ pub trait TokenStore {
         api_key: &Secret,
         now: UnixMs,
         deadline: Deadline,
-    ) -> impl Future<Output = Result<Token, PlatformError>> + Send;
+    ) -> impl Future<Output = PlatformResult<Token>> + Send;
 
     /// Asks the database, in the name of `holder`.
     fn ask(
@@ -62,7 +63,7 @@ pub trait TokenStore {
         holder: Uuid,
         call: StoreCall<'_>,
         deadline: Deadline,
-    ) -> impl Future<Output = Result<Answer, StoreError>> + Send;
+    ) -> impl Future<Output = StoreResult<Answer>> + Send;
 }
 
 /// What the database is asked.
@@ -147,11 +148,11 @@ pub struct TokenRow {
 }
 
 impl TokenStore for TokenRow {
-    async fn fetch(&self, api_key: &Secret, now: UnixMs, deadline: Deadline) -> Result<Token, PlatformError> {
+    async fn fetch(&self, api_key: &Secret, now: UnixMs, deadline: Deadline) -> PlatformResult<Token> {
         self.platform.token(api_key, now, deadline).await
     }
 
-    async fn ask(&self, holder: Uuid, call: StoreCall<'_>, deadline: Deadline) -> Result<Answer, StoreError> {
+    async fn ask(&self, holder: Uuid, call: StoreCall<'_>, deadline: Deadline) -> StoreResult<Answer> {
         let (function, mut params) = match call {
             StoreCall::Claim { replaces, lease } => {
                 ("wpp_claim_refresh", json!({"p_replaces": replaces, "p_lease_ms": ms(lease)}))
@@ -170,7 +171,7 @@ impl TokenStore for TokenRow {
         params["p_organization_id"] = json!(self.organization_id);
         params["p_integration_id"] = json!(self.integration_id);
         params["p_holder"] = json!(holder);
-        self.store.rpc(function, &params, deadline).await
+        self.store.rpc(function, params, deadline).await
     }
 }
 
@@ -188,11 +189,7 @@ impl FetchFailure {
         match word {
             "api_key_rejected" => Self::KeyRejected,
             "api_key_not_active" => Self::KeyNotActive,
-            _ => Self::Platform(PlatformError::Unavailable),
+            _ => Self::Platform(CallError { call: "auth/token", why: PlatformError::Unavailable }),
         }
     }
-}
-
-fn ms(duration: Duration) -> u64 {
-    u64::try_from(duration.as_millis()).unwrap_or(u64::MAX)
 }

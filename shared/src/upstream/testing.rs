@@ -6,7 +6,8 @@ use std::sync::{Arc, Mutex};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
 
-use super::{Failure, Limits, Upstream};
+use super::{Failure, Upstream};
+use crate::deadline::Deadline;
 
 /// An upstream that says the same thing to everybody, one request on each connection.
 pub(crate) struct Server {
@@ -43,10 +44,14 @@ impl Server {
     }
 
     /// One call by `upstream`, and how many requests it took.
-    pub(crate) async fn call(&self, upstream: &Upstream, limits: Limits) -> (Result<u16, Failure>, usize) {
+    pub(crate) async fn call(
+        &self,
+        upstream: &Upstream,
+        deadline: Deadline,
+    ) -> (Result<u16, Failure>, usize) {
         let before = self.requests();
         let request = upstream.http().get(&self.url).build().unwrap();
-        let outcome = upstream.send(request, limits).await.map(|reply| reply.status.as_u16());
+        let outcome = upstream.send(request, deadline).await.map(|reply| reply.status.as_u16());
         (outcome, self.requests() - before)
     }
 }

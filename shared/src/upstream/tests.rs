@@ -7,12 +7,17 @@ fn whole(status: u16, headers: &str) -> String {
     format!("HTTP/1.1 {status} X\r\ncontent-length: 2\r\nconnection: close\r\n{headers}\r\n{{}}")
 }
 
-fn limits() -> Limits {
-    within(Duration::from_secs(20), Duration::from_secs(20))
+fn deadline() -> Deadline {
+    Deadline::within(Duration::from_secs(20))
 }
 
-fn within(timeout: Duration, deadline: Duration) -> Limits {
-    Limits { timeout, deadline: Deadline::within(deadline) }
+fn upstream() -> Upstream {
+    Upstream::new(Duration::from_secs(20)).unwrap()
+}
+
+/// With so short a time for an attempt.
+fn hasty() -> Upstream {
+    Upstream::new(Duration::from_millis(500)).unwrap()
 }
 
 #[tokio::test]
@@ -20,15 +25,15 @@ async fn only_a_gateways_refusal_and_a_broken_connection_are_tried_again() {
     let server = Server::start("").await;
     for status in [200, 204, 301, 307, 400, 401, 403, 404, 408, 409, 429, 500, 501, 505, 519, 525, 599] {
         server.says(whole(status, ""));
-        assert_eq!(server.call(&Upstream::new().unwrap(), limits()).await, (Ok(status), 1));
+        assert_eq!(server.call(&upstream(), deadline()).await, (Ok(status), 1));
     }
     for status in [502, 503, 504, 520, 522, 524] {
         server.says(whole(status, ""));
-        assert_eq!(server.call(&Upstream::new().unwrap(), limits()).await, (Ok(status), ATTEMPTS));
+        assert_eq!(server.call(&upstream(), deadline()).await, (Ok(status), ATTEMPTS));
     }
     for broken in ["connection: close", "HTTP/1.1 200 X\r\nconnection: close\r\ncontent-length: 9\r\n\r\n{"] {
         server.says(broken);
-        let outcome = server.call(&Upstream::new().unwrap(), limits()).await;
+        let outcome = server.call(&upstream(), deadline()).await;
         assert_eq!(outcome, (Err(Failure::Connection), ATTEMPTS), "{broken}");
     }
 }
@@ -36,52 +41,51 @@ async fn only_a_gateways_refusal_and_a_broken_connection_are_tried_again() {
 #[tokio::test]
 async fn a_sandbox_has_a_small_budget_for_repetitions_and_earns_it_back_by_answers() {
     let server = Server::start(whole(503, "")).await;
-    let upstream = Upstream::new().unwrap();
+    let upstream = upstream();
     let mut requests = Vec::new();
     for _ in 0..8 {
-        requests.push(server.call(&upstream, limits()).await.1);
+        requests.push(server.call(&upstream, deadline()).await.1);
     }
     assert_eq!(requests, [3, 3, 3, 3, 3, 1, 1, 1]);
     server.says(whole(200, ""));
-    assert_eq!(server.call(&upstream, limits()).await, (Ok(200), 1));
+    assert_eq!(server.call(&upstream, deadline()).await, (Ok(200), 1));
     server.says(whole(503, ""));
-    assert_eq!(server.call(&upstream, limits()).await, (Ok(503), 2));
+    assert_eq!(server.call(&upstream, deadline()).await, (Ok(503), 2));
 }
 
 #[tokio::test]
 async fn an_upstream_that_only_times_out_earns_no_repetitions() {
     let server = Server::start("HTTP/1.1 200 X\r\n").await;
-    let upstream = Upstream::new().unwrap();
+    let upstream = hasty();
     upstream.retry_budget.retries.store(0, Ordering::Relaxed);
-    let short = within(Duration::from_millis(500), Duration::from_secs(20));
-    assert_eq!(server.call(&upstream, short).await, (Err(Failure::TimedOut), 1));
+    assert_eq!(server.call(&upstream, deadline()).await, (Err(Failure::TimedOut), 1));
     server.says(whole(503, ""));
-    assert_eq!(server.call(&upstream, limits()).await, (Ok(503), 1));
+    assert_eq!(server.call(&upstream, deadline()).await, (Ok(503), 1));
 }
 
 #[tokio::test]
 async fn as_many_connections_as_are_kept_may_be_dead_whatever_the_budget_says_and_no_more() {
     let server = Server::start("connection: close").await;
-    let upstream = Upstream::new().unwrap();
+    let upstream = upstream();
     upstream.retry_budget.retries.store(0, Ordering::Relaxed);
-    assert_eq!(server.call(&upstream, limits()).await.1, ATTEMPTS);
-    assert_eq!(server.call(&upstream, limits()).await.1, 1);
+    assert_eq!(server.call(&upstream, deadline()).await.1, ATTEMPTS);
+    assert_eq!(server.call(&upstream, deadline()).await.1, 1);
     // An answer leaves a connection in the pool again; of another host it says nothing.
-    assert_eq!(server.call(&upstream.for_another_host(), limits()).await.1, ATTEMPTS);
+    assert_eq!(server.call(&upstream.for_another_host(), deadline()).await.1, ATTEMPTS);
     server.says(whole(200, ""));
-    server.call(&upstream, limits()).await.0.unwrap();
+    server.call(&upstream, deadline()).await.0.unwrap();
     upstream.retry_budget.retries.store(0, Ordering::Relaxed);
     server.says("connection: close");
-    assert_eq!(server.call(&upstream, limits()).await.1, ATTEMPTS);
+    assert_eq!(server.call(&upstream, deadline()).await.1, ATTEMPTS);
 }
 
 #[tokio::test]
 async fn a_host_that_keeps_breaking_off_is_soon_asked_once_per_request() {
     let server = Server::start("connection: close").await;
-    let upstream = Upstream::new().unwrap();
+    let upstream = upstream();
     let mut requests = Vec::new();
     for _ in 0..8 {
-        requests.push(server.call(&upstream, limits()).await.1);
+        requests.push(server.call(&upstream, deadline()).await.1);
     }
     assert_eq!(requests, [3, 3, 3, 3, 3, 3, 1, 1]);
 }
@@ -89,20 +93,20 @@ async fn a_host_that_keeps_breaking_off_is_soon_asked_once_per_request() {
 #[tokio::test]
 async fn a_retry_after_is_waited_for_where_the_time_allows_and_else_passed_on() {
     let server = Server::start(whole(503, "retry-after: 1\r\n")).await;
-    let (upstream, limits) = (Upstream::new().unwrap(), limits());
+    let (upstream, deadline) = (upstream(), deadline());
     let mend = async {
         while server.requests() == 0 {
             tokio::task::yield_now().await;
         }
         server.says(whole(200, ""));
     };
-    let (outcome, ()) = tokio::join!(server.call(&upstream, limits), mend);
+    let (outcome, ()) = tokio::join!(server.call(&upstream, deadline), mend);
     assert_eq!(outcome, (Ok(200), 2));
-    assert!(limits.deadline.remaining() < Duration::from_secs(19), "it was not waited for");
+    assert!(deadline.remaining() < Duration::from_secs(19), "it was not waited for");
 
     server.says(whole(503, "retry-after: 60\r\n"));
     let request = upstream.http().get(&server.url).build().unwrap();
-    let reply = upstream.send(request, limits).await.unwrap();
+    let reply = upstream.send(request, deadline).await.unwrap();
     assert_eq!(reply.retry_after, Some(Duration::from_secs(60)));
 }
 
@@ -116,12 +120,11 @@ async fn a_date_or_nonsense_in_retry_after_says_nothing() {
 
 #[tokio::test]
 async fn connecting_the_headers_and_the_body_each_time_out_and_are_not_tried_again() {
-    let short = || within(Duration::from_millis(500), Duration::from_secs(20));
-    let upstream = Upstream::new().unwrap();
+    let upstream = hasty();
     let server = Server::start("HTTP/1.1 200 X\r\ncontent-length: 9\r\n").await;
-    assert_eq!(server.call(&upstream, short()).await, (Err(Failure::TimedOut), 1));
+    assert_eq!(server.call(&upstream, deadline()).await, (Err(Failure::TimedOut), 1));
     server.says("HTTP/1.1 200 X\r\ncontent-length: 9\r\n\r\n{");
-    assert_eq!(server.call(&upstream, short()).await, (Err(Failure::TimedOut), 1));
+    assert_eq!(server.call(&upstream, deadline()).await, (Err(Failure::TimedOut), 1));
 
     // A host whose queue for connections is full lets everybody else wait.
     let socket = TcpSocket::new_v4().unwrap();
@@ -130,7 +133,7 @@ async fn connecting_the_headers_and_the_body_each_time_out_and_are_not_tried_aga
     let address = full.local_addr().unwrap();
     let _first = TcpStream::connect(address).await.unwrap();
     let request = upstream.http().get(format!("http://{address}")).build().unwrap();
-    assert_eq!(upstream.send(request, short()).await.unwrap_err(), Failure::TimedOut);
+    assert_eq!(upstream.send(request, deadline()).await.unwrap_err(), Failure::TimedOut);
 }
 
 #[tokio::test]
@@ -139,8 +142,8 @@ async fn an_answer_is_read_up_to_the_limit_and_not_a_byte_further() {
     for (length, expected) in [(BODY_LIMIT, Ok(200)), (BODY_LIMIT + 1, Err(Failure::TooLarge))] {
         let body = "x".repeat(length);
         server.says(format!("HTTP/1.1 200 X\r\nconnection: close\r\ncontent-length: {length}\r\n\r\n{body}"));
-        assert_eq!(server.call(&Upstream::new().unwrap(), limits()).await, (expected, 1));
+        assert_eq!(server.call(&upstream(), deadline()).await, (expected, 1));
         server.says(format!("HTTP/1.1 200 X\r\nconnection: close\r\n\r\n{body}"));
-        assert_eq!(server.call(&Upstream::new().unwrap(), limits()).await, (expected, 1));
+        assert_eq!(server.call(&upstream(), deadline()).await, (expected, 1));
     }
 }

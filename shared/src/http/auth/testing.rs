@@ -37,7 +37,7 @@ pub(crate) fn config(url: &str) -> Config {
 
 /// The verifier of a function with this configuration.
 pub(crate) fn verifier(config: &Config) -> Verifier {
-    Verifier::new(config, Upstream::new().unwrap())
+    Verifier::new(config, Upstream::new(std::time::Duration::from_secs(8)).unwrap())
 }
 
 /// A project with an ES256 key `es`, an RS256 key `rs` and a legacy secret.

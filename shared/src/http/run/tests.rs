@@ -1,10 +1,13 @@
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
-use lambda_http::Context;
+use lambda_runtime::Context;
+use serde_json::json;
 
 use super::*;
+use crate::config::Config;
 use crate::http::auth::testing::{SECRET, Signer};
+use crate::upstream::CallError;
 
 const PROJECT: &str = "http://127.0.0.1:1";
 const PAGE: &str = "https://app.example";
@@ -23,27 +26,38 @@ fn app() -> Arc<App> {
     Arc::new(App::new(Config::read(source, &[]).unwrap()).unwrap())
 }
 
-/// A request of a signed-in user.
-fn request() -> Request {
+/// A request of a signed-in user, with these headers too.
+fn request_with(more: &[(&str, &str)]) -> LambdaEvent<Value> {
     let claims = json!({
         "iss": format!("{PROJECT}/auth/v1"), "aud": "authenticated", "role": "authenticated",
         "sub": "7d9f3b52-0c7e-4f0a-9a51-2f6f0f3c8b11", "exp": clock::now().0 / 1000 + 60,
     });
     let bearer = format!("Bearer {}", Signer::hs256(SECRET.as_bytes()).token(&claims));
-    let mut request = Request::new(Body::Empty).with_lambda_context(Context::default());
-    *request.method_mut() = Method::POST;
-    request.headers_mut().insert(header::AUTHORIZATION, bearer.parse().unwrap());
-    request.headers_mut().insert(header::ORIGIN, HeaderValue::from_static(PAGE));
-    request
+    let mut event = json!({"httpMethod": "POST", "headers": {"authorization": bearer, "origin": PAGE}});
+    for (name, value) in more {
+        event["headers"][name] = json!(value);
+    }
+    LambdaEvent::new(event, Context::default())
+}
+
+fn request() -> LambdaEvent<Value> {
+    request_with(&[])
 }
 
 /// The status and the code of an answer, which has all that every answer has.
-fn told(response: &Response<Body>) -> (u16, String) {
-    assert_eq!(response.headers()[header::ACCESS_CONTROL_ALLOW_ORIGIN], PAGE);
-    assert_eq!(response.headers()[header::CONTENT_TYPE], "application/json");
-    assert!(response.headers().contains_key("x-request-id"));
-    let body: Answer = serde_json::from_slice(response.body()).unwrap();
-    (response.status().as_u16(), body["code"].as_str().unwrap_or_default().to_owned())
+fn told(response: &Response) -> (u16, String) {
+    assert_eq!(response.headers["access-control-allow-origin"], PAGE);
+    assert_eq!(response.headers["access-control-expose-headers"], "retry-after, x-request-id");
+    assert_eq!(response.headers["content-type"], "application/json");
+    assert_eq!(response.headers["cache-control"], "no-store");
+    assert!(response.headers.contains_key("x-request-id"));
+    let body = body(response);
+    assert_eq!(body["success"], response.status_code == 200);
+    (response.status_code, body["code"].as_str().unwrap_or_default().to_owned())
+}
+
+fn body(response: &Response) -> Value {
+    serde_json::from_str(&response.body).unwrap()
 }
 
 #[tokio::test]
@@ -54,7 +68,7 @@ async fn a_panic_is_a_500_of_ours_and_the_next_request_is_served() {
         async move {
             tokio::task::yield_now().await;
             assert!(!first, "canary");
-            Ok(json!({"success": true}))
+            Ok(json!({}))
         }
     };
     let panicked = answer(app.clone(), "POST", handler, request()).await;
@@ -75,7 +89,7 @@ async fn a_panic_before_the_first_await_is_caught_too() {
 
 #[tokio::test(start_paused = true)]
 async fn a_handler_that_never_ends_is_answered_for() {
-    let handler = |_: Arc<App>, _: ApiRequest| std::future::pending();
+    let handler = |_: Arc<App>, _: ApiRequest| std::future::pending::<Result<Value, Error>>();
     let late = answer(app(), "POST", handler, request()).await;
     assert_eq!(told(&late), (504, "deadline_exceeded".to_owned()));
 }
@@ -83,38 +97,54 @@ async fn a_handler_that_never_ends_is_answered_for() {
 #[tokio::test]
 async fn a_retry_after_is_whole_seconds_and_at_least_one() {
     for (after, header) in [(Duration::from_millis(300), "1"), (Duration::from_secs(7), "7")] {
-        let error = || Error::Platform(crate::platform::PlatformError::Busy(Some(after)));
-        let handler = |_: Arc<App>, _: ApiRequest| std::future::ready(Err(error()));
+        let why = crate::platform::PlatformError::Busy(Some(after));
+        let error = || Error::from(CallError { call: "qr", why });
+        let handler = |_: Arc<App>, _: ApiRequest| std::future::ready(Err::<Value, _>(error()));
         let busy = answer(app(), "POST", handler, request()).await;
         assert_eq!(told(&busy), (503, "platform_busy".to_owned()));
-        assert_eq!(busy.headers()[header::RETRY_AFTER], header);
+        assert_eq!(busy.headers["retry-after"], header);
     }
 }
 
 #[tokio::test]
 async fn a_handler_and_an_error_speak_the_language_that_was_asked_for() {
-    for (selector, tag) in
+    for (wanted, tag) in
         [(Some("ru-RU, en;q=0.5"), "ru"), (Some("de, en;q=0.5, ru;q=0.4"), "en"), (None, "en")]
     {
-        let asked = || {
-            let mut request = request();
-            let selector = selector.map(HeaderValue::from_static);
-            request.headers_mut().extend(selector.map(|selector| (header::ACCEPT_LANGUAGE, selector)));
-            request
-        };
+        let header: Vec<_> = wanted.map(|wanted| ("accept-language", wanted)).into_iter().collect();
+        let asked = || request_with(&header);
         let handler =
             |_: Arc<App>, ask: ApiRequest| std::future::ready(Ok(json!({"language": ask.language.tag()})));
         let good = answer(app(), "POST", handler, asked()).await;
-        let failing = |_: Arc<App>, _: ApiRequest| std::future::ready(Err(Error::SessionLost));
+        let failing = |_: Arc<App>, _: ApiRequest| std::future::ready(Err::<Value, _>(Error::SessionLost));
         let failed = answer(app(), "POST", failing, asked()).await;
         for response in [&good, &failed] {
-            assert_eq!(response.headers()[header::CONTENT_LANGUAGE], tag, "{selector:?}");
-            assert_eq!(response.headers()[header::VARY], "Origin, Accept-Language");
+            assert_eq!(response.headers["content-language"], tag, "{wanted:?}");
+            assert_eq!(response.headers["vary"], "Origin, Accept-Language");
         }
-        let body = |response: &Response<Body>| serde_json::from_slice::<Answer>(response.body()).unwrap();
         assert_eq!(body(&good)["language"], tag);
         let (failed, russian) = (body(&failed), tag == "ru");
         assert_eq!(failed["hint"].as_str().unwrap().starts_with("Удалите номер"), russian, "{failed}");
         assert_eq!(failed["error"].as_str().unwrap().starts_with("Этот номер"), russian, "{failed}");
     }
+}
+
+#[tokio::test]
+async fn a_preflight_is_answered_without_a_token_and_another_method_refused() {
+    let handler = |_: Arc<App>, _: ApiRequest| std::future::ready(Ok(json!({})));
+    let event = |method: &str, origin: &str| {
+        let event = json!({"httpMethod": method, "headers": {"origin": origin}});
+        LambdaEvent::new(event, Context::default())
+    };
+    let preflight = answer(app(), "GET, POST", handler, event("OPTIONS", PAGE)).await;
+    assert_eq!((preflight.status_code, preflight.body.as_str()), (204, ""));
+    assert_eq!(preflight.headers["access-control-allow-methods"], "GET, POST, OPTIONS");
+    assert_eq!(preflight.headers["access-control-allow-origin"], PAGE);
+    let stranger = answer(app(), "POST", handler, event("OPTIONS", "https://other.example")).await;
+    assert!(!stranger.headers.contains_key("access-control-allow-origin"));
+    let other = answer(app(), "POST", handler, event("GET", PAGE)).await;
+    assert_eq!(told(&other), (405, "method_not_allowed".to_owned()));
+    assert_eq!(other.headers["allow"], "POST, OPTIONS");
+    let none = answer(app(), "POST", handler, event("two words", PAGE)).await;
+    assert_eq!(told(&none), (400, "invalid_request".to_owned()));
 }

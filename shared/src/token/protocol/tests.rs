@@ -5,7 +5,9 @@ mod walk;
 use super::*;
 
 const NOW: UnixMs = UnixMs(1_800_000_000_000);
-const AWAY: FetchFailure = FetchFailure::Platform(PlatformError::Unavailable);
+const AWAY: FetchFailure =
+    FetchFailure::Platform(CallError { call: "auth/token", why: PlatformError::Unavailable });
+const SLOW: CallError<StoreError> = CallError { call: "claim", why: StoreError::TimedOut };
 
 fn token(jwt: &str, left: u64) -> Token {
     let life = Duration::from_secs(3600);
@@ -41,7 +43,7 @@ fn failures() -> Vec<Event> {
         Event::Busy(Duration::from_secs(6)),
         Event::Cooling(FetchFailure::KeyRejected),
         Event::Gone,
-        Event::ClaimFailed(StoreError::TimedOut),
+        Event::ClaimFailed(SLOW),
         Event::OutOfTime,
         Event::FetchFailed(AWAY),
         Event::FailureNoted(AWAY),
@@ -74,7 +76,7 @@ fn a_granted_lease_brings_a_token_saves_it_and_uses_it() {
         assert_eq!(protocol.next(Event::Fetched(new.clone())), save(new.clone(), replaces));
         let mut other = protocol.clone();
         assert_eq!(protocol.next(Event::Saved(new.clone())), Step::Call(new.clone()));
-        assert_eq!(other.next(Event::SaveFailed(new.clone(), StoreError::TimedOut)), Step::Call(new));
+        assert_eq!(other.next(Event::SaveFailed(new.clone(), SLOW)), Step::Call(new));
     }
 }
 
@@ -110,7 +112,7 @@ fn without_a_token_that_serves_a_failure_is_the_end_and_a_busy_lease_is_waited_f
     for (event, expected) in [
         (Event::Cooling(FetchFailure::KeyRejected), Step::Fail(E::NoToken(FetchFailure::KeyRejected))),
         (Event::Gone, Step::Fail(E::Gone)),
-        (Event::ClaimFailed(StoreError::TimedOut), Step::Fail(E::Database(StoreError::TimedOut))),
+        (Event::ClaimFailed(SLOW), Step::Fail(E::Database(SLOW))),
         (Event::OutOfTime, Step::Fail(E::OutOfTime)),
         (Event::FetchFailed(AWAY), Step::Release(AWAY)),
         (Event::FailureNoted(AWAY), Step::Fail(E::NoToken(AWAY))),

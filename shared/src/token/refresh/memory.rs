@@ -11,15 +11,16 @@ use uuid::Uuid;
 use crate::clock::UnixMs;
 use crate::deadline::Deadline;
 use crate::error::Error;
-use crate::platform::PlatformError;
+use crate::platform::{PlatformError, PlatformResult};
 use crate::secret::Secret;
-use crate::store::StoreError;
+use crate::store::{StoreError, StoreResult};
 use crate::token::Token;
 use crate::token::client::{Client, SessionAuth};
 use crate::token::protocol::FetchFailure;
 use crate::token::protocol::tests::model::{Claimed, Lease, Row};
 use crate::token::single_flight::Flight;
 use crate::token::store::{Answer, StoreCall, TokenState, TokenStore};
+use crate::upstream::CallError;
 
 const START: UnixMs = UnixMs(1_800_000_000_000);
 const DAY: Duration = Duration::from_secs(24 * 3600);
@@ -245,7 +246,7 @@ fn number_of(jwt: &Secret) -> u8 {
 }
 
 impl TokenStore for Memory {
-    async fn fetch(&self, api_key: &Secret, now: UnixMs, deadline: Deadline) -> Result<Token, PlatformError> {
+    async fn fetch(&self, api_key: &Secret, now: UnixMs, deadline: Deadline) -> PlatformResult<Token> {
         self.state().fetching += 1;
         let work = |state: &mut State, _| {
             if api_key.expose() != format!("key{}", state.row.key) {
@@ -258,10 +259,10 @@ impl TokenStore for Memory {
         };
         let fetched = self.arrive("fetch", deadline, work).await;
         self.state().fetching -= 1;
-        fetched?
+        fetched.flatten().map_err(|why| CallError { call: "auth/token", why })
     }
 
-    async fn ask(&self, holder: Uuid, call: StoreCall<'_>, deadline: Deadline) -> Result<Answer, StoreError> {
+    async fn ask(&self, holder: Uuid, call: StoreCall<'_>, deadline: Deadline) -> StoreResult<Answer> {
         let name = match call {
             StoreCall::Claim { .. } => "claim",
             StoreCall::Save { .. } => "save",
@@ -269,8 +270,8 @@ impl TokenStore for Memory {
         };
         match self.arrive(name, deadline, |state, now| state.answer(holder, call, now)).await {
             Ok(answer) => Ok(serde_json::from_value(answer).unwrap()),
-            Err(PlatformError::TimedOut) => Err(StoreError::TimedOut),
-            Err(_) => Err(StoreError::Unavailable { retry_after: None }),
+            Err(PlatformError::TimedOut) => Err(CallError { call: name, why: StoreError::TimedOut }),
+            Err(_) => Err(CallError { call: name, why: StoreError::Unavailable { retry_after: None } }),
         }
     }
 }
@@ -298,7 +299,8 @@ impl Sandbox {
                 state.served.insert((auth.jwt.expose().to_owned(), auth.session.clone()));
                 if is_good { Ok(token) } else { Err(PlatformError::TokenRejected) }
             };
-            self.memory.arrive("call", deadline, work).await?
+            let served = self.memory.arrive("call", deadline, work).await.and_then(|served| served);
+            served.map_err(|why| CallError { call: "status", why })
         };
         client.call(deadline, serve).await
     }

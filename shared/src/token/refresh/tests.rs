@@ -5,7 +5,7 @@ use std::io::{self, Write};
 use std::sync::{Arc, Mutex};
 
 use futures_util::future::join_all;
-use lambda_http::tracing::subscriber::fmt;
+use lambda_runtime::tracing::subscriber::fmt;
 use tracing::subscriber;
 
 use memory::{Memory, State};
@@ -440,7 +440,7 @@ async fn a_refresh_leaves_one_line_that_says_what_was_decided_and_why() {
         (
             0,
             |it| it.slow("fetch", NEVER),
-            r#"outcome="no token" why=Expired because=FailureNoted(Platform(TimedOut)) took_ms=5000"#,
+            r#"outcome="no token" why=Expired because=FailureNoted(Platform(auth/token: timed out)) took_ms=5000"#,
         ),
     ];
     for (left, trouble, expected) in cases {

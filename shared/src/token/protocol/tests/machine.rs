@@ -9,7 +9,9 @@ use super::*;
 const TICK: Duration = Duration::from_secs(1800);
 const LIFE: Duration = Duration::from_secs(1830);
 
-pub const AWAY: FetchFailure = FetchFailure::Platform(PlatformError::Unavailable);
+pub const AWAY: FetchFailure =
+    FetchFailure::Platform(CallError { call: "auth/token", why: PlatformError::Unavailable });
+const SLOW: CallError<StoreError> = CallError { call: "claim", why: StoreError::TimedOut };
 
 /// What a request is about to do.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -148,9 +150,9 @@ fn follow(protocol: &mut RefreshProtocol, event: Event, key: u8) -> Option<Messa
 pub fn missing(message: Message) -> Event {
     match message {
         Message::Call(code) => Event::Rejected(token(code).jwt),
-        Message::Claim { .. } => Event::ClaimFailed(StoreError::TimedOut),
+        Message::Claim { .. } => Event::ClaimFailed(SLOW),
         Message::Fetch { .. } => Event::FetchFailed(AWAY),
-        Message::Save { token: code, .. } => Event::SaveFailed(token(code), StoreError::TimedOut),
+        Message::Save { token: code, .. } => Event::SaveFailed(token(code), SLOW),
         Message::Fail(failure) => Event::FailureNoted(failure),
     }
 }

@@ -10,7 +10,7 @@ export RUST_TEST_THREADS ?= 4
 SCRATCH = $(shell [ "$$(df -k --output=avail /dev/shm 2>/dev/null | tail -1)" -gt 2000000 ] 2>/dev/null && \
 	echo /dev/shm || echo "$${TMPDIR:-/tmp}")
 
-.PHONY: dev test check properties walk build template tools clean
+.PHONY: dev test check properties walk mutants build template tools clean
 
 dev: tools
 	cargo run --package local dev
@@ -36,6 +36,12 @@ properties:
 # The exhaustive walk of a token's refresh with two mishaps on a way instead of one: a minute, after a build of its own.
 walk:
 	CARGO_PROFILE_DEV_OPT_LEVEL=2 WALK_MISHAPS=2 cargo test --package shared --target-dir target/walk walk -- --nocapture
+
+# Plants one mistake after the other in a file, or in what a diff touches, and names those that no in-process test of `shared`
+# notices: make mutants FILE=shared/src/token.rs, make mutants DIFF=my.diff
+mutants:
+	@sh local/tools.sh mutants
+	.tools/bin/cargo-mutants mutants --package shared --output target $(if $(FILE),--file $(FILE)) $(if $(DIFF),--in-diff $(DIFF)) -- --lib
 
 # What a deployment takes: target/lambda/<name>/bootstrap. Its linker, zig, is looked for on the PATH.
 build: tools

@@ -55,7 +55,15 @@ need_postgrest() {
   rm -rf .tools/build
 }
 
+need_mutants() {
+  [ -x .tools/bin/cargo-mutants ] && return
+  say "building cargo-mutants 27.1.0 into .tools (cargo, about two minutes)"
+  cargo install --quiet --debug --locked --root .tools --target-dir .tools/build --version 27.1.0 cargo-mutants
+  rm -rf .tools/build
+}
+
 case "${1:-all}" in
+  mutants) need_mutants ;;
   cfn-lint) python_tool cfn cfn-lint==1.58.0 ;;
   all)
     need_postgresql

@@ -309,3 +309,6 @@ fn qr_in(answer: &Value) -> Result<Option<String>, PlatformError> {
         Some(_) => Err(PlatformError::BadAnswer),
     }
 }
+
+#[cfg(test)]
+mod tests;

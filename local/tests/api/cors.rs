@@ -46,7 +46,8 @@ async fn answers(app: &TestApp, origin: &str) -> Vec<Answer> {
     let busy = |status| Fault::Status { status, body: String::new(), retry_after_s: Some(1) };
     platform.inject("qr", busy(429));
     take("wpp-qr", of_line()).await;
-    platform.inject("qr", busy(404));
+    let unknown = r#"{"error":"Session not found"}"#.to_owned();
+    platform.inject("qr", Fault::Status { status: 404, body: unknown, retry_after_s: Some(1) });
     take("wpp-qr", of_line()).await;
     platform.inject("qr", Fault::SlowBody);
     take("wpp-qr", of_line()).await;

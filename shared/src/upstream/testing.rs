@@ -14,6 +14,7 @@ pub(crate) struct Server {
     pub(crate) url: String,
     requests: Arc<AtomicUsize>,
     says: Arc<Mutex<Vec<u8>>>,
+    heard: Arc<Mutex<String>>,
 }
 
 impl Server {
@@ -23,13 +24,14 @@ impl Server {
             url: format!("http://{}", listener.local_addr().unwrap()),
             requests: Arc::default(),
             says: Arc::new(Mutex::new(says.into())),
+            heard: Arc::default(),
         };
-        let (requests, says) = (server.requests.clone(), server.says.clone());
+        let (requests, says, heard) = (server.requests.clone(), server.says.clone(), server.heard.clone());
         tokio::spawn(async move {
             while let Ok((connection, _)) = listener.accept().await {
                 requests.fetch_add(1, Ordering::Relaxed);
                 let says = says.lock().unwrap().clone();
-                tokio::spawn(answer(connection, says));
+                tokio::spawn(answer(connection, says, heard.clone()));
             }
         });
         server
@@ -37,6 +39,11 @@ impl Server {
 
     pub(crate) fn says(&self, what: impl Into<Vec<u8>>) {
         *self.says.lock().unwrap() = what.into();
+    }
+
+    /// The last request, as it came.
+    pub(crate) fn heard(&self) -> String {
+        self.heard.lock().unwrap().clone()
     }
 
     pub(crate) fn requests(&self) -> usize {
@@ -57,15 +64,24 @@ impl Server {
 }
 
 /// Says what it has to say and, unless that is a whole answer, keeps the connection.
-async fn answer(mut connection: TcpStream, says: Vec<u8>) {
+async fn answer(mut connection: TcpStream, says: Vec<u8>, heard: Arc<Mutex<String>>) {
     let mut request = Vec::new();
-    while !request.windows(4).any(|end| end == b"\r\n\r\n") {
+    while !is_whole(&request) {
         if connection.read_buf(&mut request).await.unwrap_or(0) == 0 {
             return;
         }
     }
+    *heard.lock().unwrap() = String::from_utf8_lossy(&request).into_owned();
     let _ = connection.write_all(&says).await;
     if !says.windows(17).any(|words| words == b"connection: close") {
         std::future::pending().await
     }
+}
+
+/// Whether a request has come with all of its body.
+fn is_whole(request: &[u8]) -> bool {
+    let request = String::from_utf8_lossy(request);
+    let Some((head, body)) = request.split_once("\r\n\r\n") else { return false };
+    let length = head.lines().find_map(|line| line.strip_prefix("content-length: "));
+    body.len() >= length.map_or(0, |length| length.parse().unwrap())
 }

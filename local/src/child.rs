@@ -1,4 +1,4 @@
-//! Programs of this machine: where they are, and how they run on a leash: they end with their owner, even one that was
+//! Programs of this machine: where they are, and how they run supervised. They end with their owner, even one that was
 //! killed or panicked.
 
 use std::env;
@@ -17,12 +17,12 @@ use tokio::process::{ChildStdin, Command};
 use crate::Result;
 
 /// What runs the command; it explains itself.
-const LEASH: &str = include_str!("supervise.sh");
+const SUPERVISE: &str = include_str!("supervise.sh");
 
 /// How often a dropped child is looked at until it has ended.
 const DROP_POLL: Duration = Duration::from_millis(2);
 
-/// How long a drop waits: a little more than the leash waits before it kills.
+/// How long a drop waits: a little more than the script waits before it kills.
 const DROP_PATIENCE: Duration = Duration::from_secs(7);
 
 /// Where a child's output goes.
@@ -36,12 +36,12 @@ pub enum Output {
     Terminal,
 }
 
-/// A command that will run `program` on a leash: add arguments and environment, then [`Child::spawn`] it.
+/// A command that will run `program` supervised: add arguments and environment, then [`Child::spawn`] it.
 ///
-/// When the leash is let go the program gets `ending`, and is killed if that does not end it within five seconds.
+/// When its owner is gone or drops it, the program gets `ending`, and is killed if that does not end it within five seconds.
 pub fn supervised(program: impl AsRef<OsStr>, ending: Signal) -> Command {
     let mut command = Command::new("/bin/sh");
-    command.args(["-c", LEASH, "leash", &ending.as_raw().to_string()]).arg(program);
+    command.args(["-c", SUPERVISE, "supervise", &ending.as_raw().to_string()]).arg(program);
     command
 }
 
@@ -51,7 +51,8 @@ pub struct Child {
     name: String,
     pid: u32,
     process: tokio::process::Child,
-    leash: Option<ChildStdin>,
+    /// Its end tells the script that the owner is gone.
+    pipe: Option<ChildStdin>,
     log: Option<File>,
 }
 
@@ -67,9 +68,9 @@ impl Child {
             .process_group(0)
             .spawn()
             .map_err(|error| format!("cannot start {name}: {error}"))?;
-        let leash = process.stdin.take();
+        let pipe = process.stdin.take();
         let pid = process.id().ok_or_else(|| format!("{name} ended before it began"))?;
-        Ok(Self { name: name.to_owned(), pid, process, leash, log })
+        Ok(Self { name: name.to_owned(), pid, process, pipe, log })
     }
 
     /// The program's process id.
@@ -96,9 +97,9 @@ impl Child {
         Ok(self.process.wait().await?)
     }
 
-    /// Ends it as its leash says and waits until it is gone.
+    /// Ends it by the signal of [`supervised`] and waits until it is gone.
     pub async fn stop(&mut self) -> Result<ExitStatus> {
-        self.leash = None;
+        self.pipe = None;
         Ok(self.process.wait().await?)
     }
 
@@ -131,7 +132,7 @@ impl Child {
 
 impl Drop for Child {
     fn drop(&mut self) {
-        self.leash = None;
+        self.pipe = None;
         let looks = DROP_PATIENCE.as_millis() / DROP_POLL.as_millis();
         for _ in 0..looks {
             if !matches!(self.process.try_wait(), Ok(None)) {
@@ -213,7 +214,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn an_obituary_prefers_the_complaint_to_what_follows_it() {
+    async fn an_exit_report_prefers_the_complaint_to_what_follows_it() {
         let mut child = sh("echo begun; echo FATAL: no room; echo bye", Signal::TERM);
         child.wait().await.unwrap();
         assert_eq!(child.exit_report(), "script ended with exit status: 0: FATAL: no room");
@@ -245,11 +246,11 @@ mod tests {
 
     #[tokio::test]
     async fn a_child_ends_when_its_owner_is_killed() {
-        // A shell plays the owner: it holds the only writing end of the leash.
+        // A shell plays the owner: it holds the only writing end of the pipe.
         let directory = tempfile::tempdir().unwrap();
-        let owner = r#"mkfifo leash; sh -c "$0" leash 15 sh -c 'echo $$ > pid; sleep 1000' <leash & exec sleep 1000 >leash"#;
+        let owner = r#"mkfifo pipe; sh -c "$0" supervise 15 sh -c 'echo $$ > pid; sleep 1000' <pipe & exec sleep 1000 >pipe"#;
         let mut owner =
-            Blocking::new("/bin/sh").args(["-c", owner, LEASH]).current_dir(&directory).spawn().unwrap();
+            Blocking::new("/bin/sh").args(["-c", owner, SUPERVISE]).current_dir(&directory).spawn().unwrap();
         let pid = || std::fs::read_to_string(directory.path().join("pid")).unwrap_or_default();
         assert!(until(|| pid().ends_with('\n')).await);
         let child = pid();

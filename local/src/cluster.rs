@@ -145,7 +145,7 @@ impl Installation {
         self.stand_in.is_none() || path.ancestors().skip(1).filter(|above| above.exists()).all(open)
     }
 
-    /// A command that runs one of its programs on a leash, as the user it must be.
+    /// A command that runs one of its programs supervised, as the user it must be.
     fn command(&self, program: &str) -> Command {
         let mut command = supervised(self.programs.join(program), Signal::INT);
         command.env("LC_ALL", "C");

@@ -45,7 +45,7 @@ pub async fn run() -> Result<()> {
     let mut interrupt = signal(SignalKind::interrupt())?;
     let mut terminate = signal(SignalKind::terminate())?;
     let mut hangup = signal(SignalKind::hangup())?;
-    // Whatever has been started by then is on a leash and goes with the future that holds it.
+    // Whatever has been started by then ends with the future that holds it.
     tokio::select! {
         failed = serve() => failed,
         _ = interrupt.recv() => Ok(()),
@@ -247,7 +247,7 @@ The same without HTTP:
 
 {invoke}
 
-The platform's other moods: curl -sS {platform}
+What else the platform can do: curl -sS {platform}
 The database: psql {database}
 The data stays in {data}. Ctrl-C ends it all."
     )

@@ -180,7 +180,7 @@ impl FaultInjector {
         Hold { barrier }
     }
 
-    /// Runs one request through the gate; `work` is what the endpoint really does.
+    /// Runs one request; `work` is what the endpoint really does.
     pub async fn pass<F>(&self, endpoint: &str, work: F) -> Response<Body>
     where
         F: Future<Output = Response<Body>> + Send,

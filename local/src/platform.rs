@@ -1,4 +1,4 @@
-//! A simulator of the WPP Platform: its HTTP API with its rules and its moods.
+//! A simulator of the WPP Platform: its HTTP API with its rules and its failures.
 
 use std::collections::VecDeque;
 use std::fs;

@@ -134,7 +134,7 @@ mod tests {
     use super::*;
 
     #[tokio::test]
-    async fn worlds_stand_side_by_side_and_know_nothing_of_each_other() {
+    async fn stacks_stand_side_by_side_and_know_nothing_of_each_other() {
         let (one, two) = tokio::join!(Stack::start(), Stack::start());
         let (one, two) = (one.unwrap(), two.unwrap());
         let organisation = one.organisation("one").await.unwrap();

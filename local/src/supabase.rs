@@ -164,7 +164,7 @@ mod tests {
         (status, serde_json::from_slice(&response.bytes().await.unwrap()).unwrap())
     }
 
-    async fn world_with_a_note() -> Stack {
+    async fn stack_with_a_note() -> Stack {
         let stack = Stack::start().await.unwrap();
         let sql = "create table notes (note text); insert into notes values ('kept');
             grant all on notes to service_role;
@@ -178,7 +178,7 @@ mod tests {
 
     #[tokio::test]
     async fn keys_are_handled_as_supabases_gateway_does() {
-        let stack = world_with_a_note().await;
+        let stack = stack_with_a_note().await;
         let client = crate::http::client().unwrap();
         let notes = || client.get(format!("{}/rest/v1/notes?select=note", stack.supabase.url()));
         let (service, secret) = (stack.keys.service_role_key(), stack.keys.secret_key());
@@ -219,7 +219,7 @@ mod tests {
 
     #[tokio::test]
     async fn requests_are_counted_by_function_and_table() {
-        let stack = world_with_a_note().await;
+        let stack = stack_with_a_note().await;
         let client = crate::http::client().unwrap();
         let url = |path: &str| format!("{}{path}", stack.supabase.url());
         let call = client.post(url("/rest/v1/rpc/greeting")).header("apikey", stack.keys.secret_key());
@@ -239,7 +239,7 @@ mod tests {
 
     #[tokio::test]
     async fn a_stopped_postgrest_is_unavailable_until_it_is_back() {
-        let stack = world_with_a_note().await;
+        let stack = stack_with_a_note().await;
         let client = crate::http::client().unwrap();
         let url = format!("{}/rest/v1/notes", stack.supabase.url());
         let read = || client.get(&url).header("apikey", stack.keys.secret_key());

@@ -1,7 +1,7 @@
 # Runs a command that must not outlive its owner.
 # usage: sh supervise.sh <number of a signal> <command> [argument...]
 #
-# Standard input is the leash: a pipe that only the owner can write to and nobody does. Its end means that the
+# Standard input is a pipe that only the owner can write to and nobody does. Its end means that the
 # owner let go or is gone, however it went. A watcher then sends the signal to the command, waits five seconds at most,
 # and kills what is left of its process group and its descendants. The watcher belongs to that group, so the group's
 # number, which is the command's, cannot pass to a stranger meanwhile. The command itself takes over this shell's

@@ -12,7 +12,7 @@ use crate::server::Server;
 const BODY: &str = r#"{"status":"connected"}"#;
 
 struct Upstream {
-    gate: FaultInjector,
+    faults: FaultInjector,
     work_done: Arc<AtomicU64>,
     server: Server,
     client: Client,
@@ -20,23 +20,24 @@ struct Upstream {
 
 impl Upstream {
     async fn start() -> Self {
-        let gate = FaultInjector::default();
+        let faults = FaultInjector::default();
         let work_done = Arc::new(AtomicU64::new(0));
         let router = Router::new()
             .route(
                 "/{endpoint}",
-                get(|Path(endpoint): Path<String>, State((gate, work_done)): State<Works>| async move {
-                    gate.pass(&endpoint, async {
-                        work_done.fetch_add(1, Ordering::SeqCst);
-                        json(StatusCode::OK, BODY.to_owned())
-                    })
-                    .await
+                get(|Path(endpoint): Path<String>, State((faults, work_done)): State<Works>| async move {
+                    faults
+                        .pass(&endpoint, async {
+                            work_done.fetch_add(1, Ordering::SeqCst);
+                            json(StatusCode::OK, BODY.to_owned())
+                        })
+                        .await
                 }),
             )
-            .with_state((gate.clone(), work_done.clone()));
+            .with_state((faults.clone(), work_done.clone()));
         let server = Server::start(0, router).await.unwrap();
         let client = client().unwrap();
-        Self { gate, work_done, server, client }
+        Self { faults, work_done, server, client }
     }
 
     async fn ask(&self, endpoint: &str) -> Result<Response, Error> {
@@ -63,10 +64,13 @@ async fn requests_are_counted_by_endpoint_until_reset() {
     for endpoint in ["a", "b", "a"] {
         assert_eq!(upstream.ask(endpoint).await.unwrap().text().await.unwrap(), BODY);
     }
-    assert_eq!((upstream.gate.count("a"), upstream.gate.count("c"), upstream.gate.count("*")), (2, 0, 3));
-    assert_eq!(upstream.gate.counts(), BTreeMap::from([("a".to_owned(), 2), ("b".to_owned(), 1)]));
-    upstream.gate.reset_counts();
-    assert!(upstream.gate.counts().is_empty());
+    assert_eq!(
+        (upstream.faults.count("a"), upstream.faults.count("c"), upstream.faults.count("*")),
+        (2, 0, 3)
+    );
+    assert_eq!(upstream.faults.counts(), BTreeMap::from([("a".to_owned(), 2), ("b".to_owned(), 1)]));
+    upstream.faults.reset_counts();
+    assert!(upstream.faults.counts().is_empty());
 }
 
 #[tokio::test]
@@ -85,7 +89,7 @@ async fn answers_instead_of_the_work_leave_it_undone() {
         (Fault::Huge { bytes: 200_000 }, 200, "application/json", r#"{"qr":"AAA"#),
     ];
     for (fault, status, kind, opening) in cases {
-        upstream.gate.inject_times("a", 1, fault.clone());
+        upstream.faults.inject_times("a", 1, fault.clone());
         let response = upstream.ask("a").await.unwrap();
         assert_eq!(response.status().as_u16(), status, "{fault:?}");
         let header =
@@ -109,18 +113,18 @@ async fn answers_instead_of_the_work_leave_it_undone() {
 async fn a_closed_connection_gives_no_answer_and_the_work_is_done_only_for_a_lost_one() {
     let upstream = Upstream::start().await;
     for (fault, work_done) in [(Fault::Drop, 0), (Fault::LostAnswer, 1)] {
-        upstream.gate.inject_times("a", 1, fault);
+        upstream.faults.inject_times("a", 1, fault);
         let error = upstream.ask("a").await.unwrap_err();
         assert!(error.is_request() && !error.is_timeout() && !error.is_connect(), "{error:?}");
         assert_eq!(upstream.work_done(), work_done);
     }
-    assert_eq!(upstream.gate.count("a"), 2);
+    assert_eq!(upstream.faults.count("a"), 2);
 }
 
 #[tokio::test]
 async fn a_truncated_answer_promises_more_than_it_holds() {
     let upstream = Upstream::start().await;
-    upstream.gate.inject("a", Fault::Truncated);
+    upstream.faults.inject("a", Fault::Truncated);
     let mut response = upstream.ask("a").await.unwrap();
     assert_eq!(response.content_length(), Some(BODY.len() as u64));
     assert_eq!(response.chunk().await.unwrap().unwrap(), BODY.as_bytes()[..BODY.len() / 2]);
@@ -132,14 +136,14 @@ async fn a_truncated_answer_promises_more_than_it_holds() {
 #[tokio::test]
 async fn slow_answers_stop_before_the_headers_or_after_the_first_byte() {
     let upstream = Upstream::start().await;
-    upstream.gate.inject_times("a", 1, Fault::SlowHeaders);
+    upstream.faults.inject_times("a", 1, Fault::SlowHeaders);
     assert!(upstream.ask_briefly("a").await.unwrap_err().is_timeout());
     assert_eq!(upstream.work_done(), 0);
-    upstream.gate.inject_times("a", 1, Fault::SlowBody);
+    upstream.faults.inject_times("a", 1, Fault::SlowBody);
     let mut response = upstream.ask_briefly("a").await.unwrap();
     assert_eq!(response.chunk().await.unwrap().unwrap(), BODY.as_bytes()[..1]);
     assert!(response.chunk().await.unwrap_err().is_timeout());
-    upstream.gate.inject_times("a", 1, Fault::Delay { ms: 1 });
+    upstream.faults.inject_times("a", 1, Fault::Delay { ms: 1 });
     assert_eq!(upstream.ask("a").await.unwrap().text().await.unwrap(), BODY);
 }
 
@@ -147,17 +151,17 @@ async fn slow_answers_stop_before_the_headers_or_after_the_first_byte() {
 async fn counted_faults_come_before_lasting_ones_and_those_of_an_endpoint_before_those_of_all() {
     let upstream = Upstream::start().await;
     let status = |status| Fault::Status { status, body: String::new(), retry_after_s: None };
-    upstream.gate.inject("*", status(500));
-    upstream.gate.inject("a", status(400));
-    upstream.gate.inject("a", status(401));
-    upstream.gate.inject_times("a", 2, status(402));
-    upstream.gate.inject_times("a", 1, status(403));
+    upstream.faults.inject("*", status(500));
+    upstream.faults.inject("a", status(400));
+    upstream.faults.inject("a", status(401));
+    upstream.faults.inject_times("a", 2, status(402));
+    upstream.faults.inject_times("a", 1, status(403));
     let mut seen = Vec::new();
     for endpoint in ["a", "b", "a", "a", "a", "a"] {
         seen.push(upstream.ask(endpoint).await.unwrap().status().as_u16());
     }
     assert_eq!(seen, [402, 500, 402, 403, 401, 401]);
-    upstream.gate.clear();
+    upstream.faults.clear();
     assert_eq!(upstream.ask("a").await.unwrap().status(), 200);
 }
 
@@ -165,7 +169,7 @@ async fn counted_faults_come_before_lasting_ones_and_those_of_an_endpoint_before
 async fn held_requests_wait_before_or_after_the_work_until_they_are_released() {
     let upstream = Upstream::start().await;
     for (point, work_done) in [(Point::Before, 0), (Point::After, 4)] {
-        let hold = upstream.gate.hold("a", point);
+        let hold = upstream.faults.hold("a", point);
         let held = async {
             hold.reached(2).await;
             assert_eq!(upstream.work_done(), work_done);
@@ -182,8 +186,8 @@ async fn held_requests_wait_before_or_after_the_work_until_they_are_released() {
 #[tokio::test]
 async fn a_server_that_is_dropped_or_told_to_closes_its_connections() {
     let upstream = Upstream::start().await;
-    upstream.gate.inject("a", Fault::SlowHeaders);
-    let hold = upstream.gate.hold("a", Point::Before);
+    upstream.faults.inject("a", Fault::SlowHeaders);
+    let hold = upstream.faults.hold("a", Point::Before);
     let disconnect = async {
         hold.reached(1).await;
         upstream.server.disconnect();
@@ -199,7 +203,7 @@ async fn a_server_that_is_dropped_or_told_to_closes_its_connections() {
 #[tokio::test]
 async fn a_hold_for_one_lets_the_second_pass() {
     let upstream = Upstream::start().await;
-    let hold = upstream.gate.hold_one("a", Point::Before);
+    let hold = upstream.faults.hold_one("a", Point::Before);
     let second = async {
         hold.reached(1).await;
         assert_eq!(upstream.ask("a").await.unwrap().status(), 200);

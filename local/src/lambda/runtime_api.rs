@@ -24,11 +24,11 @@ pub(super) struct RuntimeApi {
     arrivals: mpsc::UnboundedSender<Invocation>,
     queue: Mutex<mpsc::UnboundedReceiver<Invocation>>,
     asked: watch::Sender<bool>,
-    desk: Lock<Desk>,
+    state: Lock<Invocations>,
 }
 
 #[derive(Default)]
-struct Desk {
+struct Invocations {
     waiting: HashMap<String, oneshot::Sender<Ended>>,
     init_error: Option<Value>,
     /// The process is gone: there is nobody to wait for.
@@ -44,7 +44,7 @@ struct Invocation {
 impl Default for RuntimeApi {
     fn default() -> Self {
         let (arrivals, queue) = mpsc::unbounded_channel();
-        Self { arrivals, queue: Mutex::new(queue), asked: watch::Sender::new(false), desk: Lock::default() }
+        Self { arrivals, queue: Mutex::new(queue), asked: watch::Sender::new(false), state: Lock::default() }
     }
 }
 
@@ -54,11 +54,11 @@ impl RuntimeApi {
         let id = Uuid::new_v4().to_string();
         let (tell, told) = oneshot::channel();
         {
-            let mut desk = self.desk();
-            if desk.closed {
+            let mut state = self.state();
+            if state.closed {
                 return Ended::Died;
             }
-            desk.waiting.insert(id.clone(), tell);
+            state.waiting.insert(id.clone(), tell);
         }
         let invocation = Invocation { id: id.clone(), deadline_unix_ms, event };
         // The receiving end is ours, so this cannot fail.
@@ -67,7 +67,7 @@ impl RuntimeApi {
             Ok(Ok(ended)) => ended,
             Ok(Err(_)) => Ended::Died,
             Err(_) => {
-                self.desk().waiting.remove(&id);
+                self.state().waiting.remove(&id);
                 Ended::Failed(timed_out(&id))
             }
         }
@@ -80,24 +80,24 @@ impl RuntimeApi {
     }
 
     pub fn init_error(&self) -> Option<Value> {
-        self.desk().init_error.clone()
+        self.state().init_error.clone()
     }
 
     /// Tells all who wait that nobody will answer.
     pub fn close(&self) {
-        let mut desk = self.desk();
-        desk.closed = true;
-        desk.waiting.clear();
+        let mut state = self.state();
+        state.closed = true;
+        state.waiting.clear();
     }
 
     /// Tells how an invocation ended; false when nobody waits for it.
     fn tell(&self, id: &str, ended: Ended) -> bool {
-        let waiting = self.desk().waiting.remove(id);
+        let waiting = self.state().waiting.remove(id);
         waiting.is_some_and(|tell| tell.send(ended).is_ok())
     }
 
-    fn desk(&self) -> MutexGuard<'_, Desk> {
-        self.desk.lock().unwrap_or_else(PoisonError::into_inner)
+    fn state(&self) -> MutexGuard<'_, Invocations> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
@@ -154,7 +154,7 @@ async fn error(State(api): State<Arc<RuntimeApi>>, Path(id): Path<String>, body:
 }
 
 async fn init_error(State(api): State<Arc<RuntimeApi>>, body: Bytes) -> StatusCode {
-    api.desk().init_error = Some(report(&body));
+    api.state().init_error = Some(report(&body));
     StatusCode::ACCEPTED
 }
 

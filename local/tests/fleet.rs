@@ -50,7 +50,7 @@ impl Fleet {
         Self { _machine: machine, app, number, sandboxes }
     }
 
-    async fn ask(&self, (name, sandbox): &(&'static str, Sandbox)) -> Ended {
+    async fn request(&self, (name, sandbox): &(&'static str, Sandbox)) -> Ended {
         let event = match *name {
             "wpp-qr" => Event::get(name).query("session", &self.number.session),
             _ => Event::post(name).json(&json!({"session": self.number.session, "force": true})),
@@ -60,7 +60,7 @@ impl Fleet {
     }
 
     async fn crowd(&self, sandboxes: &[(&'static str, Sandbox)]) -> Vec<Answer> {
-        let requests = sandboxes.iter().flat_map(|sandbox| (0..REQUESTS).map(|_| self.ask(sandbox)));
+        let requests = sandboxes.iter().flat_map(|sandbox| (0..REQUESTS).map(|_| self.request(sandbox)));
         join_all(requests).await.into_iter().map(|ended| ended.answered().unwrap()).collect()
     }
 
@@ -87,7 +87,7 @@ impl Fleet {
         others.as_object_mut().unwrap().remove("rpc/wpp_claim_refresh");
         let expected = json!({"rpc/wpp_find_number": 400, "rpc/wpp_save_token": 1, "token": 1, "qr": 400, "status": 200});
         assert_eq!(others, expected);
-        // It is sandboxes that ask for the right to refresh, and not each of their requests.
+        // Sandboxes ask for the right to refresh, not each of their requests.
         assert!(calls["rpc/wpp_claim_refresh"].as_u64() < Some(REQUESTS as u64 * 4), "{calls}");
         self.assert_stored_token_is_good().await;
     }
@@ -102,7 +102,7 @@ impl Fleet {
             hold.release();
             self.crowd(survivors).await
         };
-        let (victim, answers) = tokio::join!(self.ask(holder), rest);
+        let (victim, answers) = tokio::join!(self.request(holder), rest);
         assert_eq!(victim, Ended::Died);
         self.assert_served(&answers);
         let calls = self.app.calls();

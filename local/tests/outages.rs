@@ -36,8 +36,7 @@ const PATIENCE: Duration = Duration::from_secs(60);
 const DATABASE_AWAY: [(u16, &str); 3] =
     [(503, "database_unavailable"), (504, "database_timeout"), (504, "deadline_exceeded")];
 const PLATFORM_AWAY: [(u16, &str); 2] = [(502, "platform_unavailable"), (504, "platform_timeout")];
-const PLATFORM_BESIDE_ITSELF: [(u16, &str); 2] =
-    [(502, "platform_unavailable"), (502, "platform_bad_answer")];
+const PLATFORM_GARBAGE: [(u16, &str); 2] = [(502, "platform_unavailable"), (502, "platform_bad_answer")];
 
 /// A school with a number whose token ends every few seconds, and three pages that poll for it all the time.
 struct Load {
@@ -47,7 +46,7 @@ struct Load {
     answers: Arc<Mutex<[Vec<Poll>; 3]>>,
 }
 
-/// When it was asked and answered, in milliseconds since 1970, and how.
+/// When it was sent and answered, in milliseconds since 1970, and how.
 type Poll = (i64, i64, Answer);
 
 impl Load {
@@ -55,7 +54,7 @@ impl Load {
         let settings = Settings { storage: Storage::OwnServer, ..Settings::default() };
         let stack = Stack::start_with(settings).await.unwrap();
         let app = TestApp::on(stack, &TIMES, Options::default()).await;
-        // A fifth of such a life is too late, so it is used for 4 s.
+        // A fifth of such a lifetime is the margin, so it is used for 4 s.
         app.stack.platform.behave(|behavior| behavior.expires_in = FieldValue::This(json!(5)));
         let number = app.number().await;
         app.settle_keys().await;
@@ -72,19 +71,19 @@ impl Load {
         let (app, answers) = (self.app.clone(), self.answers.clone());
         self.pages.spawn(async move {
             loop {
-                let asked_at = unix_ms();
+                let sent_at = unix_ms();
                 let answer = app.post(name, body.clone()).await;
-                let answered = (asked_at, unix_ms(), answer);
+                let answered = (sent_at, unix_ms(), answer);
                 answers.lock().unwrap_or_else(std::sync::PoisonError::into_inner)[page].push(answered);
             }
         });
     }
 
-    /// Until every page has had so many answers to what it asked for since.
+    /// Until every page has had so many answers to what it sent for since.
     async fn answers_since(&self, since_ms: i64) {
         let enough = || {
             let answers = self.answers.lock().unwrap();
-            answers.iter().all(|page| page.iter().filter(|(asked, ..)| *asked >= since_ms).count() >= POLLS)
+            answers.iter().all(|page| page.iter().filter(|(sent, ..)| *sent >= since_ms).count() >= POLLS)
         };
         until_within(PATIENCE, async || enough()).await;
     }
@@ -109,10 +108,9 @@ impl Load {
 
         let answers = self.answers.lock().unwrap();
         let mut failed = 0;
-        for (asked, answered, answer) in answers.iter().flatten().filter(|(.., answer)| answer.status != 200)
-        {
-            let while_away = *asked <= back_at && *answered >= left_at;
-            assert!(while_away, "{} ms after the return: {answer:?}", asked - back_at);
+        for (sent, answered, answer) in answers.iter().flatten().filter(|(.., answer)| answer.status != 200) {
+            let while_away = *sent <= back_at && *answered >= left_at;
+            assert!(while_away, "{} ms after the return: {answer:?}", sent - back_at);
             assert_repeatable(answer, errors);
             failed += 1;
         }
@@ -143,7 +141,7 @@ fn assert_repeatable(answer: &Answer, errors: &[(u16, &str)]) {
     assert_eq!(answer.json["request_id"], json!(answer.headers["x-request-id"]), "{answer:?}");
 }
 
-/// Whether the project's REST API reads a row, asked as the functions ask it: it may need longer to come back than the database.
+/// Whether the project's REST API reads a row, as the functions read it: it may need longer to come back than the database.
 async fn database_answers(app: &TestApp) -> bool {
     let stack = &app.stack;
     let url = format!("{}/rest/v1/messenger_integrations?select=id&limit=1", stack.supabase.url());
@@ -243,7 +241,7 @@ async fn a_platform_that_answers_with_nonsense_costs_errors_only_while_it_does()
             }
         },
         async |app| app.stack.platform.faults.clear(),
-        &PLATFORM_BESIDE_ITSELF,
+        &PLATFORM_GARBAGE,
         COOL_DOWN_MS,
     )
     .await;

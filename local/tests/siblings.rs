@@ -58,23 +58,23 @@ async fn number(app: &TestApp, school: &Organisation, request: Value) -> (Uuid, 
     (app.sql.query_one(row, &[&session]).await.unwrap().get(0), session)
 }
 
-/// One that a phone is linked with, as a page has seen.
+/// One that a phone is linked with, as a page knows.
 async fn linked(app: &TestApp, school: &Organisation, request: Value) -> (Uuid, String) {
     let number = number(app, school, request).await;
     app.stack.platform.scan(&number.1).unwrap();
-    assert_eq!(look(app, school, &number.1).await, "connected");
+    assert_eq!(live_status(app, school, &number.1).await, "connected");
     number
 }
 
 /// What the platform says of a session, as a page hears it.
-async fn look(app: &TestApp, school: &Organisation, session: &str) -> Value {
+async fn live_status(app: &TestApp, school: &Organisation, session: &str) -> Value {
     let answer = app.post_as(school, "wpp-status", json!({"session_name": session, "force": true})).await;
     assert_eq!(answer.status, 200, "{}", answer.body);
     answer.json["status"].clone()
 }
 
-/// What was noted of it.
-async fn noted(app: &TestApp, session: &str) -> Value {
+/// Its snapshot.
+async fn stored_status(app: &TestApp, session: &str) -> Value {
     app.post("wpp-status", json!({"session_name": session, "force": false})).await.json["status"].clone()
 }
 
@@ -114,14 +114,14 @@ async fn connect_another_one_goes_on_with_the_first_that_no_phone_was_linked_wit
     assert_eq!((&another["session"], &another["qrcode"]), (&first["session"], &first["qrcode"]));
     let session = first["session"].as_str().unwrap();
     app.stack.platform.scan(session).unwrap();
-    assert_eq!(look(&app, &app.school, session).await, "connected");
+    assert_eq!(live_status(&app, &app.school, session).await, "connected");
     assert_eq!(siblings.listed(app.school.id).await.unwrap().len(), 1);
     assert_eq!(siblings.send(app.school.id).await, Ok(()));
 }
 
-/// The list gives the mark to the oldest row that is left: here one that nobody has scanned.
+/// The list makes the oldest row that is left primary: here one that nobody has scanned.
 #[tokio::test]
-async fn a_linked_number_is_primary_where_the_list_marked_one_that_is_not() {
+async fn a_linked_number_is_primary_where_the_list_chose_one_that_is_not() {
     let (app, siblings) = app(BASE).await;
     let school = &app.school;
     let (first, _) = linked(&app, school, json!({})).await;
@@ -129,7 +129,7 @@ async fn a_linked_number_is_primary_where_the_list_marked_one_that_is_not() {
     let (third, session) = linked(&app, school, json!({"add_new": true})).await;
     siblings.delete(school.id, first).await.unwrap();
     assert_eq!(primaries(&siblings, school).await, [second]);
-    assert_eq!(look(&app, school, &session).await, "connected");
+    assert_eq!(live_status(&app, school, &session).await, "connected");
     assert_eq!(primaries(&siblings, school).await, [third]);
     assert_eq!(siblings.send(school.id).await, Ok(()));
 }
@@ -142,7 +142,7 @@ async fn a_number_is_not_primary_beside_another_providers_that_is_in_use() {
     let (number, session) = linked(&app, school, json!({})).await;
     assert_eq!(primaries(&siblings, school).await, [other]);
     siblings.switch(other, false).await.unwrap();
-    assert_eq!(look(&app, school, &session).await, "connected");
+    assert_eq!(live_status(&app, school, &session).await, "connected");
     assert_eq!(primaries(&siblings, school).await, [number]);
     assert_eq!(siblings.send(school.id).await, Ok(()));
 }
@@ -182,15 +182,15 @@ async fn a_row_of_the_mirror_that_changes_its_session_takes_the_whole_state_with
     assert_eq!(moved.json["status"], "qr_issued", "{}", moved.body);
     let moved = moved.json["session"].as_str().unwrap();
     assert_ne!(moved, session);
-    assert_eq!(noted(&app, moved).await, "qr_issued");
+    assert_eq!(stored_status(&app, moved).await, "qr_issued");
     assert_eq!(app.mirror(moved).await["status"], "qr_issued");
 
     app.stack.platform.scan(moved).unwrap();
-    assert_eq!(look(&app, school, moved).await, "connected");
+    assert_eq!(live_status(&app, school, moved).await, "connected");
     let (_, other) = linked(&app, school, json!({"add_new": true})).await;
     siblings.disconnect(school.id, first).await.unwrap();
-    assert_eq!(look(&app, school, &other).await, "connected");
-    assert_eq!(noted(&app, &other).await, "connected");
+    assert_eq!(live_status(&app, school, &other).await, "connected");
+    assert_eq!(stored_status(&app, &other).await, "connected");
     assert_eq!(app.mirror(&other).await["status"], "connected");
 }
 
@@ -223,7 +223,10 @@ async fn an_old_key_that_a_sibling_wrote_back_is_a_dead_key_and_is_replaced_at_o
     let creates = platform.create_calls();
     let again = app.post("wpp-create", json!({"force_recreate": true})).await;
     assert_eq!((again.status, platform.create_calls()), (200, creates + 1), "{}", again.body);
-    assert_eq!(look(&app, school, again.json["session"].as_str().unwrap()).await, again.json["status"]);
+    assert_eq!(
+        live_status(&app, school, again.json["session"].as_str().unwrap()).await,
+        again.json["status"]
+    );
 }
 
 /// What every answer of ours is, whatever the siblings do meanwhile.
@@ -265,7 +268,7 @@ const REQUESTS: [(&str, &str); 5] = [
 
 const ACTS_BETWEEN: [&str; 5] = ["delete", "disconnect", "set primary", "write back", "webhook"];
 
-/// A school in the middle of its life.
+/// A school with a number in use.
 struct Middle {
     school: Organisation,
     number: Uuid,
@@ -284,13 +287,13 @@ async fn middle(app: &TestApp, siblings: &Siblings) -> Middle {
 }
 
 impl Middle {
-    async fn ask(&self, app: &TestApp, (name, body): (&str, &str)) -> Answer {
+    async fn request(&self, app: &TestApp, (name, body): (&str, &str)) -> Answer {
         let body: Value = serde_json::from_str(&body.replace('?', &self.session)).unwrap();
         app.post_as(&self.school, name, body).await
     }
 
     /// The request, with a sibling's act just before it calls this endpoint.
-    async fn ask_amid(
+    async fn request_amid(
         &self,
         app: &TestApp,
         siblings: &Siblings,
@@ -313,7 +316,7 @@ impl Middle {
             }
             hold.release();
         };
-        tokio::join!(self.ask(app, request), meanwhile).0
+        tokio::join!(self.request(app, request), meanwhile).0
     }
 }
 
@@ -324,18 +327,18 @@ async fn an_act_between_any_two_steps_of_a_request_leaves_a_clear_answer_and_a_n
     let mut cells = 0;
     for request in REQUESTS {
         let undisturbed = middle(&app, &siblings).await;
-        assert_clear(request.0, &undisturbed.ask(&app, request).await, "undisturbed");
+        assert_clear(request.0, &undisturbed.request(&app, request).await, "undisturbed");
         let calls = app.stack.supabase.faults.counts();
         for endpoint in calls.keys().filter(|endpoint| endpoint.starts_with("rpc/")) {
             for act in ACTS_BETWEEN {
                 let what = format!("{act} before {endpoint} of {request:?}");
                 let middle = middle(&app, &siblings).await;
-                let answer = middle.ask_amid(&app, &siblings, request, endpoint, act).await;
+                let answer = middle.request_amid(&app, &siblings, request, endpoint, act).await;
                 assert_clear(request.0, &answer, &what);
                 if act.starts_with('d') {
                     assert!(!exist(&app, &[middle.number]).await, "{what}: the row is back");
                 }
-                let next = middle.ask(&app, ("wpp-create", r#"{"force_recreate": true}"#)).await;
+                let next = middle.request(&app, ("wpp-create", r#"{"force_recreate": true}"#)).await;
                 assert_eq!(next.status, 200, "{what}, then: {}", next.body);
                 assert_clear("wpp-create", &next, &what);
                 cells += 1;
@@ -353,7 +356,7 @@ struct Crowd {
     siblings: Siblings,
     schools: Vec<Organisation>,
     deleted: Mutex<Vec<Uuid>>,
-    seen: Mutex<BTreeSet<String>>,
+    answers: Mutex<BTreeSet<String>>,
     /// A unique index of the tables' owner, by which siblings refuse each other.
     is_strict: bool,
 }
@@ -365,19 +368,19 @@ impl Crowd {
         let row = rng.choice(&rows).cloned().unwrap_or_default();
         let session = row["settings"]["wppAccountNumber"].as_str().unwrap_or("0");
         let number = row["id"].as_str().map(|id| id.parse::<Uuid>().unwrap());
-        let ask = async |name: &str, body: Value| {
+        let request = async |name: &str, body: Value| {
             let what = format!("{name} {body}").replace(session, "?");
             let answer = self.app.post_as(school, name, body).await;
             assert_clear(name, &answer, &what);
-            self.seen.lock().unwrap().insert(format!("{what} {}", answer.status));
+            self.answers.lock().unwrap().insert(format!("{what} {}", answer.status));
         };
         match (rng.u32(..16), number) {
-            (0 | 1, _) => ask("wpp-create", json!({})).await,
-            (2, _) => ask("wpp-create", json!({"add_new": true})).await,
-            (3, _) => ask("wpp-create", json!({"force_recreate": true})).await,
-            (4 | 5, _) => ask("wpp-status", json!({"force": rng.bool()})).await,
-            (6, _) => ask("wpp-status", json!({"session_name": session, "force": true})).await,
-            (7, _) => ask("wpp-qr", json!({"session": session})).await,
+            (0 | 1, _) => request("wpp-create", json!({})).await,
+            (2, _) => request("wpp-create", json!({"add_new": true})).await,
+            (3, _) => request("wpp-create", json!({"force_recreate": true})).await,
+            (4 | 5, _) => request("wpp-status", json!({"force": rng.bool()})).await,
+            (6, _) => request("wpp-status", json!({"session_name": session, "force": true})).await,
+            (7, _) => request("wpp-qr", json!({"session": session})).await,
             (8, _) => self.check(self.siblings.send(school.id).await),
             (9, None) => self.check(self.siblings.add(school.id, "green_api", json!({})).await),
             (_, None) => {}
@@ -426,8 +429,8 @@ async fn survive(tables: &str, is_strict: bool) {
     for _ in 0..SCHOOLS {
         schools.push(app.stack.organisation("crowd").await.unwrap());
     }
-    let (deleted, seen) = (Mutex::default(), Mutex::default());
-    let crowd = Arc::new(Crowd { app, siblings, schools, deleted, seen, is_strict });
+    let (deleted, answers) = (Mutex::default(), Mutex::default());
+    let crowd = Arc::new(Crowd { app, siblings, schools, deleted, answers, is_strict });
     let seconds = std::env::var("SIBLINGS_SECONDS").ok().and_then(|seconds| seconds.parse::<i64>().ok());
     let until_ms = seconds.map(|seconds| unix_ms() + seconds * 1000);
     let people =
@@ -442,7 +445,7 @@ async fn survive(tables: &str, is_strict: bool) {
         assert_eq!(made.status, 200, "{}", made.body);
         assert_clear("wpp-create", &made, "afterwards");
     }
-    let answers = crowd.seen.lock().unwrap().clone();
+    let answers = crowd.answers.lock().unwrap().clone();
     println!("{acts} acts, {} rows deleted, these answers: {answers:?}", deleted.len());
 }
 

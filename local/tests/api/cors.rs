@@ -29,7 +29,7 @@ async fn answers(app: &TestApp, origin: &str) -> Vec<Answer> {
     let number = app.number().await;
     let post = |name: &str| Event::post(name).header("origin", origin);
     let signed = |name: &str| post(name).bearer(&app.school.token);
-    let of_line = || signed("wpp-qr").json(&json!({"session": number.session})).v2();
+    let poll = || signed("wpp-qr").json(&json!({"session": number.session})).v2();
     let force = || signed("wpp-status").json(&json!({"session": number.session, "force": true})).v2();
     let mut answers = Vec::new();
     let mut take = async |name: &str, event: Value| answers.push(app.invoke(name, event).await);
@@ -42,15 +42,15 @@ async fn answers(app: &TestApp, origin: &str) -> Vec<Answer> {
     take("wpp-status", signed("wpp-status").body(&" ".repeat(20_000)).v2()).await;
     take("wpp-status", signed("wpp-status").header("content-type", "text/html").body("x").v2()).await;
     platform.inject("qr", Fault::Drop);
-    take("wpp-qr", of_line()).await;
+    take("wpp-qr", poll()).await;
     let busy = |status| Fault::Status { status, body: String::new(), retry_after_s: Some(1) };
     platform.inject("qr", busy(429));
-    take("wpp-qr", of_line()).await;
+    take("wpp-qr", poll()).await;
     let unknown = r#"{"error":"Session not found"}"#.to_owned();
     platform.inject("qr", Fault::Status { status: 404, body: unknown, retry_after_s: Some(1) });
-    take("wpp-qr", of_line()).await;
+    take("wpp-qr", poll()).await;
     platform.inject("qr", Fault::SlowBody);
-    take("wpp-qr", of_line()).await;
+    take("wpp-qr", poll()).await;
     platform.clear();
     database.inject("rpc/wpp_find_number", busy(401));
     take("wpp-status", force()).await;
@@ -103,10 +103,11 @@ async fn a_preflight_needs_no_token_and_costs_nothing() {
         ("wpp-status", "GET, POST, OPTIONS"),
     ] {
         for (origin, expected) in [(APP, Some(APP)), (OTHER, None)] {
-            let ask = Event::options(name).header("Origin", origin);
-            let ask = ask.header("Access-Control-Request-Method", "POST");
-            let ask = ask.header("Access-Control-Request-Headers", "authorization, idempotency-key");
-            for event in [ask.clone().v2(), ask.clone().v1(), ask.function_url()] {
+            let preflight = Event::options(name).header("Origin", origin);
+            let preflight = preflight.header("Access-Control-Request-Method", "POST");
+            let preflight =
+                preflight.header("Access-Control-Request-Headers", "authorization, idempotency-key");
+            for event in [preflight.clone().v2(), preflight.clone().v1(), preflight.function_url()] {
                 let answer = app.invoke(name, event).await;
                 assert_eq!((answer.status, answer.body.as_str()), (204, ""), "{answer:?}");
                 assert_eq!(allowed(&answer), expected);

@@ -14,8 +14,8 @@ use local::test_app::TestApp;
 
 /// What a call comes past, in its order: the upstream's endpoint that is held, and at which side of its work.
 const POINTS: [(&str, &str, Point); 15] = [
-    ("before the intention", "rpc/wpp_begin_creation", Before),
-    ("after the intention", "rpc/wpp_begin_creation", After),
+    ("before the creation", "rpc/wpp_begin_creation", Before),
+    ("after the creation", "rpc/wpp_begin_creation", After),
     ("before the platform call", "create", Before),
     ("after the platform call", "create", After),
     ("before the key is saved", "rpc/wpp_save_credentials", Before),
@@ -33,19 +33,20 @@ const POINTS: [(&str, &str, Point); 15] = [
 
 /// The requests whose calls are killed.
 #[derive(Clone, Copy, Debug, PartialEq)]
-enum Way {
-    Use,
+enum Request {
+    Ensure,
     AddNew,
     AddNewWithKey,
     ForceRecreate,
 }
 
-const WAYS: [Way; 4] = [Way::Use, Way::AddNew, Way::AddNewWithKey, Way::ForceRecreate];
+const REQUESTS: [Request; 4] =
+    [Request::Ensure, Request::AddNew, Request::AddNewWithKey, Request::ForceRecreate];
 
-impl Way {
+impl Request {
     fn body(self) -> Value {
         match self {
-            Self::Use => json!({}),
+            Self::Ensure => json!({}),
             Self::AddNew | Self::AddNewWithKey => json!({"add_new": true}),
             Self::ForceRecreate => json!({"force_recreate": true}),
         }
@@ -53,26 +54,23 @@ impl Way {
 
     fn event(self, caller: &Organisation) -> Value {
         let event = Event::post("wpp-create").bearer(&caller.token).json(&self.body());
-        let event = if self == Self::AddNewWithKey {
-            event.header("Idempotency-Key", "one intention")
-        } else {
-            event
-        };
+        let event =
+            if self == Self::AddNewWithKey { event.header("Idempotency-Key", "one click") } else { event };
         event.v2()
     }
 
     /// Numbers of the organisation before the call, and after it.
     fn numbers(self) -> (i64, i64) {
         match self {
-            Self::Use => (0, 1),
+            Self::Ensure => (0, 1),
             Self::AddNew | Self::AddNewWithKey => (1, 2),
             Self::ForceRecreate => (1, 1),
         }
     }
 
     /// A key that the platform gives again keeps its token, so that nothing is saved there.
-    fn passes(self, endpoint: &str, manner: RepeatedCreate) -> bool {
-        let keeps_its_token = self == Self::ForceRecreate && manner == RepeatedCreate::SameKey;
+    fn passes(self, endpoint: &str, repeated_create: RepeatedCreate) -> bool {
+        let keeps_its_token = self == Self::ForceRecreate && repeated_create == RepeatedCreate::SameKey;
         !(keeps_its_token && endpoint == "rpc/wpp_save_token")
     }
 }
@@ -80,15 +78,16 @@ impl Way {
 #[tokio::test]
 async fn a_call_killed_at_any_point_is_finished_by_the_next_one_with_the_same_session() {
     let app = TestApp::start().await;
-    let mut table = String::from("\nkilled                     manner   ");
-    WAYS.iter().for_each(|way| write!(table, "{:>15}", format!("{way:?}")).unwrap());
+    let mut table = String::from("\nkilled                     create   ");
+    REQUESTS.iter().for_each(|request| write!(table, "{:>15}", format!("{request:?}")).unwrap());
     let mut all_well = true;
     for (name, endpoint, point) in POINTS {
-        for manner in [RepeatedCreate::SameKey, RepeatedCreate::NewKey] {
-            app.stack.platform.behave(|behavior| behavior.repeated_create = manner);
-            write!(table, "\n{name:<26} {:<9}", format!("{manner:?}")).unwrap();
-            for way in WAYS {
-                let outcome = cell(&app, way, endpoint, point, way.passes(endpoint, manner)).await;
+        for repeated_create in [RepeatedCreate::SameKey, RepeatedCreate::NewKey] {
+            app.stack.platform.behave(|behavior| behavior.repeated_create = repeated_create);
+            write!(table, "\n{name:<26} {:<9}", format!("{repeated_create:?}")).unwrap();
+            for request in REQUESTS {
+                let outcome =
+                    cell(&app, request, endpoint, point, request.passes(endpoint, repeated_create)).await;
                 all_well &= outcome.is_ok();
                 write!(table, "{:>15}", outcome.unwrap_or_else(|what| what)).unwrap();
             }
@@ -101,11 +100,17 @@ async fn a_call_killed_at_any_point_is_finished_by_the_next_one_with_the_same_se
     println!("{table}");
 }
 
-/// Kills one call and makes the next one. Says how that went, in a word where it went well.
-async fn cell(app: &TestApp, way: Way, endpoint: &str, point: Point, passes: bool) -> Result<String, String> {
+/// Kills one call and makes the next one. Says in one word how that went, or all about it where it failed.
+async fn cell(
+    app: &TestApp,
+    request: Request,
+    endpoint: &str,
+    point: Point,
+    passes: bool,
+) -> Result<String, String> {
     let platform = &app.stack.platform;
     let caller = app.stack.organisation("crash").await.unwrap();
-    let (before, after) = way.numbers();
+    let (before, after) = request.numbers();
     if before == 1 {
         let first = app.post_as(&caller, "wpp-create", json!({})).await;
         assert_eq!(first.json["status"], "qr_issued", "{first:?}");
@@ -126,14 +131,14 @@ async fn cell(app: &TestApp, way: Way, endpoint: &str, point: Point, passes: boo
     let (clients, first) = (platform.clients(), platform_id(app, caller.id).await);
 
     let sandbox = app.process("wpp-create").await;
-    let killed = kill_at(app, &sandbox, way.event(&caller), endpoint, point, caller.id).await;
+    let killed = kill_at(app, &sandbox, request.event(&caller), endpoint, point, caller.id).await;
     if killed != passes {
         return Err(format!("killed: {killed}"));
     }
     let begun = platform_id(app, caller.id).await.filter(|id| after == before || first.as_ref() != Some(id));
     let session = begun.as_ref().and_then(|id| platform.session_of(id));
 
-    let next = app.process("wpp-create").await.invoke(way.event(&caller)).await.answered();
+    let next = app.process("wpp-create").await.invoke(request.event(&caller)).await.answered();
     let next = next.map_err(|error| error.to_string())?;
     let id = platform_id(app, caller.id).await.ok_or("no creation")?;
     let rows = rows(app, caller.id).await;
@@ -159,7 +164,7 @@ async fn cell(app: &TestApp, way: Way, endpoint: &str, point: Point, passes: boo
     }
 }
 
-/// Kills the process when it stands at the point; tells whether it came there.
+/// Kills the process when it stands at the point; says whether it came there.
 async fn kill_at(
     app: &TestApp,
     sandbox: &Sandbox,

@@ -1,4 +1,4 @@
-//! `wpp-create`: one number for one intention, whoever asks at once.
+//! `wpp-create`: one creation, one number, however many requests come at once.
 
 use std::collections::BTreeSet;
 
@@ -90,7 +90,7 @@ async fn two_that_recreate_at_once_where_there_is_no_number_share_one_creation()
     let other = app.process("wpp-create").await;
     let event = Event::post("wpp-create").bearer(&app.school.token).json(&json!({"force_recreate": true}));
     let both_wait = async {
-        // Three: one has begun, and the other has come again after it was told to wait.
+        // Three: one has begun, and the other has come again after it had to wait.
         until(async || app.stack.supabase.faults.count("rpc/wpp_begin_creation") >= 3).await;
         hold.release();
     };
@@ -141,24 +141,24 @@ async fn a_caller_whose_time_ends_behind_another_is_told_to_come_again() {
 async fn an_idempotency_key_stands_for_one_request_of_one_organisation_for_a_day() {
     let app = TestApp::start().await;
     let neighbour = app.stack.organisation("neighbour").await.unwrap();
-    let ask = async |caller, body| app.invoke("wpp-create", keyed(caller, "k", body)).await;
-    let number = ask(&app.school, json!({"add_new": true})).await;
+    let create = async |caller, body| app.invoke("wpp-create", keyed(caller, "k", body)).await;
+    let number = create(&app.school, json!({"add_new": true})).await;
     assert_eq!(number.json["status"], "qr_issued", "{number:?}");
 
     app.forget_calls();
-    let other = ask(&app.school, json!({"force_recreate": true})).await;
+    let other = create(&app.school, json!({"force_recreate": true})).await;
     assert_eq!((other.status, &other.json["code"]), (422, &json!("idempotency_mismatch")), "{other:?}");
     assert_eq!(app.calls(), json!({"rpc/wpp_begin_creation": 1}));
 
-    let theirs = ask(&neighbour, json!({"add_new": true})).await;
+    let theirs = create(&neighbour, json!({"add_new": true})).await;
     assert_eq!(theirs.json["status"], "qr_issued", "{theirs:?}");
     assert_ne!(theirs.json["session"], number.json["session"]);
 
     let age = "update wpp_idempotency_keys set created_at = now() - $1 * interval '1 hour' where organization_id = $2";
     app.sql.execute(age, &[&23.9, &app.school.id]).await.unwrap();
-    assert_eq!(ask(&app.school, json!({"add_new": true})).await.json["session"], number.json["session"]);
+    assert_eq!(create(&app.school, json!({"add_new": true})).await.json["session"], number.json["session"]);
     app.sql.execute(age, &[&24.1, &app.school.id]).await.unwrap();
-    let next = ask(&app.school, json!({"add_new": true})).await;
+    let next = create(&app.school, json!({"add_new": true})).await;
     assert_eq!(next.json["status"], "qr_issued", "{next:?}");
     assert_ne!(next.json["session"], number.json["session"]);
     assert_eq!(rows(&app, &app.school).await, (2, 2, 1));
@@ -176,7 +176,7 @@ async fn without_a_key_another_number_is_begun_only_when_the_last_one_is_linked(
     assert_eq!(second["status"], "qr_issued", "{second}");
     assert_ne!(second["session"], first["session"]);
 
-    // The sibling that takes the platform's reports has seen the link before we have.
+    // The sibling that takes the platform's reports knows of the link before we do.
     let link = "update whatsapp_sessions set status = 'connected' where session_name = 'wpp_' || $1";
     app.sql.execute(link, &[&second["session"].as_str().unwrap()]).await.unwrap();
     let third = add_new().await;
@@ -208,14 +208,14 @@ async fn a_number_is_no_row_until_the_platform_has_given_its_credentials() {
 }
 
 #[tokio::test]
-async fn repeated_attempts_while_the_platform_is_down_leave_one_intention_and_no_row() {
+async fn repeated_attempts_while_the_platform_is_down_leave_one_creation_and_no_row() {
     let app = TestApp::start().await;
     app.stack.platform.faults.inject("create", Fault::status(500));
     for _ in 0..5 {
         assert_eq!(app.post("wpp-create", json!({"add_new": true})).await.status, 502);
     }
-    let intentions = "select count(*) from wpp_creations";
-    assert_eq!(app.sql.query_one(intentions, &[]).await.unwrap().get::<_, i64>(0), 1);
+    let creations = "select count(*) from wpp_creations";
+    assert_eq!(app.sql.query_one(creations, &[]).await.unwrap().get::<_, i64>(0), 1);
     assert_eq!(rows(&app, &app.school).await, (0, 0, 0));
 }
 

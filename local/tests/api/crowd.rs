@@ -11,7 +11,7 @@ use tokio_postgres::types::Json;
 
 const CROWD: usize = 25;
 
-async fn stage_for_a_crowd(accepted_tokens: AcceptedTokens) -> (TestApp, Number) {
+async fn app_for_a_crowd(accepted_tokens: AcceptedTokens) -> (TestApp, Number) {
     // Time enough for a busy machine.
     let env = [("REQUEST_BUDGET_MS", "29000"), ("UPSTREAM_TIMEOUT_MS", "29000")];
     let app = TestApp::start_with(&env, Options { concurrency: CROWD, ..Options::default() }).await;
@@ -42,7 +42,7 @@ fn assert_served(app: &TestApp, number: &Number, answers: &[Answer]) {
     }
 }
 
-/// All calls but the claims: how often a sandbox that waits looks again is a matter of time.
+/// All calls but the claims: how often a waiting sandbox asks again is a matter of time.
 fn calls(app: &TestApp) -> Value {
     let mut calls = app.calls();
     calls.as_object_mut().unwrap().remove("rpc/wpp_claim_refresh");
@@ -59,7 +59,7 @@ async fn assert_stored_token_is_good(app: &TestApp, number: &Number) {
 #[tokio::test]
 async fn fifty_requests_with_a_refused_token_fetch_one() {
     for accepted_tokens in [AcceptedTokens::Unexpired, AcceptedTokens::Newest] {
-        let (app, number) = stage_for_a_crowd(accepted_tokens).await;
+        let (app, number) = app_for_a_crowd(accepted_tokens).await;
         app.stack.platform.forget_tokens();
         let answers = crowd(&app, &number).await;
         assert_served(&app, &number, &answers);
@@ -74,7 +74,7 @@ async fn fifty_requests_with_a_refused_token_fetch_one() {
 #[tokio::test]
 async fn fifty_requests_with_a_token_that_is_due_are_all_served_and_fetch_one_at_most() {
     for accepted_tokens in [AcceptedTokens::Unexpired, AcceptedTokens::Newest] {
-        let (app, number) = stage_for_a_crowd(accepted_tokens).await;
+        let (app, number) = app_for_a_crowd(accepted_tokens).await;
         // Farther off than any token lives, and so due.
         app.set_token_end(&number, 3 * 24 * 3600).await;
         let old = app.settings(&number).await["wppJwtToken"].clone();
@@ -98,7 +98,7 @@ async fn fifty_requests_with_a_token_that_is_due_are_all_served_and_fetch_one_at
 #[tokio::test]
 async fn fifty_writers_of_other_keys_lose_nothing_while_tokens_rotate() {
     const CONNECTIONS: usize = 10;
-    let (app, number) = stage_for_a_crowd(AcceptedTokens::Unexpired).await;
+    let (app, number) = app_for_a_crowd(AcceptedTokens::Unexpired).await;
     let stop = watch::Sender::new(false);
     let connections = join_all((0..CONNECTIONS).map(|_| app.stack.sql())).await;
     let writers = connections.into_iter().enumerate().map(|(nth, sql)| {
@@ -137,7 +137,7 @@ async fn fifty_writers_of_other_keys_lose_nothing_while_tokens_rotate() {
 /// A writer has changed the row and not committed yet when the new token comes to be saved.
 #[tokio::test]
 async fn a_writer_in_the_middle_of_it_and_a_new_token_both_stand() {
-    let (app, number) = stage_for_a_crowd(AcceptedTokens::Unexpired).await;
+    let (app, number) = app_for_a_crowd(AcceptedTokens::Unexpired).await;
     app.set_token_end(&number, -1).await;
     let mut sibling = app.stack.sql().await.unwrap();
     let hold = app.stack.platform.faults.hold_one("token", Point::After);
@@ -166,7 +166,7 @@ async fn a_writer_in_the_middle_of_it_and_a_new_token_both_stand() {
 #[tokio::test]
 async fn what_a_recreation_saved_stands_against_a_slow_poll_with_the_old_key() {
     for accepted_tokens in [AcceptedTokens::Unexpired, AcceptedTokens::Newest] {
-        let (app, number) = stage_for_a_crowd(accepted_tokens).await;
+        let (app, number) = app_for_a_crowd(accepted_tokens).await;
         app.stack.platform.behave(|behavior| behavior.repeated_create = RepeatedCreate::NewKey);
         app.merge(&number, json!({"greeting": "old", "wppJwtExpiresAt": 1000})).await;
         let hold = app.stack.platform.faults.hold_one("token", Point::After);
@@ -191,7 +191,7 @@ async fn what_a_recreation_saved_stands_against_a_slow_poll_with_the_old_key() {
 /// The holder was so slow that its lease ended, and another request did its work.
 #[tokio::test]
 async fn a_token_that_arrives_after_its_lease_was_taken_over_replaces_nothing() {
-    let (app, number) = stage_for_a_crowd(AcceptedTokens::Unexpired).await;
+    let (app, number) = app_for_a_crowd(AcceptedTokens::Unexpired).await;
     app.set_token_end(&number, -1).await;
     let hold = app.stack.supabase.faults.hold_one("rpc/wpp_save_token", Point::Before);
     let takeover = async {
@@ -210,10 +210,10 @@ async fn a_token_that_arrives_after_its_lease_was_taken_over_replaces_nothing() 
 }
 
 /// A poll is about to fetch a token for the old key when that is replaced, and dies. What the platform then says of the old
-/// key is no reason to tell anybody to create the number again: it has just been.
+/// key is no reason for a hint to create the number again: it has just been.
 #[tokio::test]
 async fn a_poll_whose_key_was_replaced_meanwhile_goes_on_with_the_new_one() {
-    let (app, number) = stage_for_a_crowd(AcceptedTokens::Unexpired).await;
+    let (app, number) = app_for_a_crowd(AcceptedTokens::Unexpired).await;
     app.stack.platform.behave(|behavior| behavior.repeated_create = RepeatedCreate::NewKey);
     app.settle_keys().await;
     app.set_token_end(&number, -1).await;

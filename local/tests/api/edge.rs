@@ -102,7 +102,7 @@ async fn a_body_that_is_no_json_object_is_refused() {
 }
 
 #[tokio::test]
-async fn a_field_of_a_wrong_type_is_named_and_its_value_is_not_repeated() {
+async fn a_field_of_a_wrong_type_is_named_and_its_value_is_not_quoted() {
     let app = TestApp::start().await;
     let cases = [
         ("wpp-create", "add_new", json!("hunter2"), "true or false"),
@@ -253,11 +253,11 @@ async fn a_number_is_named_in_a_body_or_in_a_query_by_the_same_names() {
         }
     }
     let get = |force: &str| Event::get("wpp-status").bearer(&app.school.token).query("force", force).v2();
-    for (force, looks) in [("true", 1), ("1", 1), ("false", 0), ("", 0)] {
+    for (force, calls) in [("true", 1), ("1", 1), ("false", 0), ("", 0)] {
         app.forget_calls();
         let answer = app.invoke("wpp-status", get(force)).await;
         assert_eq!((answer.status, &answer.json["status"]), (200, &json!("qr_issued")), "{answer:?}");
-        assert_eq!(app.calls().get("status").cloned().unwrap_or(json!(0)), json!(looks), "force={force}");
+        assert_eq!(app.calls().get("status").cloned().unwrap_or(json!(0)), json!(calls), "force={force}");
     }
     app.forget_calls();
     let answer = app.invoke("wpp-status", get("yes")).await;
@@ -296,8 +296,9 @@ async fn a_person_is_spoken_to_in_their_language() {
                 let answer = app.invoke(function, event).await;
                 assert_eq!(answer.json["code"], "session_lost", "{function} {asked:?}: {answer:?}");
                 assert_eq!(answer.json["hint"], way_on, "{function} {asked:?}");
-                let told = if answer.status == 200 { &answer.json["message"] } else { &answer.json["error"] };
-                assert_eq!(told, &whole, "{function} {asked:?}");
+                let sentence =
+                    if answer.status == 200 { &answer.json["message"] } else { &answer.json["error"] };
+                assert_eq!(sentence, &whole, "{function} {asked:?}");
                 assert_eq!(answer.headers["content-language"], language, "{function} {asked:?}");
                 assert_eq!(answer.headers["vary"], "Origin, Accept-Language");
             }
@@ -306,7 +307,7 @@ async fn a_person_is_spoken_to_in_their_language() {
 }
 
 #[tokio::test]
-async fn an_event_as_a_rude_client_causes_it_is_answered_too() {
+async fn a_malformed_event_of_a_rude_client_is_answered_too() {
     let app = TestApp::start().await;
     let number = app.number().await;
     let get = || Event::get("wpp-qr").bearer(&app.school.token).query("session", &number.session).v2();

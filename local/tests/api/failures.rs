@@ -10,7 +10,7 @@ fn status(status: u16) -> Fault {
     Fault::Status { status, body: "<html>".to_owned(), retry_after_s: None }
 }
 
-/// A poll of each function, past what is remembered.
+/// A poll of each function, past the snapshot.
 async fn polls(app: &TestApp, number: &Number) -> [Answer; 2] {
     [app.poll_qr(&number.session).await, app.post("wpp-status", json!({"force": true})).await]
 }
@@ -57,7 +57,7 @@ async fn a_platform_that_answers_null_is_an_error_and_leaves_the_mirror_alone() 
     assert_eq!(app.mirror(&number.session).await, mirror);
 }
 
-/// A proxy on the way refuses or does not find, in HTML. Who took that for the platform's word would tell every person to
+/// A proxy on the way refuses or does not find, in HTML. Taking that for the platform's own answer would tell every person to
 /// give up a number that is linked.
 #[tokio::test]
 async fn a_proxys_page_says_nothing_of_a_key_or_a_session() {

@@ -1,4 +1,4 @@
-//! The fault matrix: every upstream endpoint in every kind of trouble, and what a caller gets.
+//! The fault matrix: every upstream endpoint with every fault, and what a caller gets.
 //!
 //! `faults/table.md` says what is expected, for people and for the test alike. `FAULTS=print` prints the table as it is.
 
@@ -18,30 +18,30 @@ const IMPATIENT: (&str, &str) = ("UPSTREAM_TIMEOUT_MS", "2500");
 /// What a caller got, and what stood in the database then.
 #[derive(Clone)]
 struct Cell {
-    told: String,
+    answer: String,
     state: String,
 }
 
 /// Meets an endpoint with a fault, then once more without. No answer may need the whole budget of a request: that would
 /// be a `deadline_exceeded`, which the table does not have.
 async fn cell(app: &TestApp, endpoint: &'static str, name: &str) -> Cell {
-    let scene = FaultCase::set(app, endpoint).await;
-    let answer = scene.meet(name, "an upstream's own words").await;
+    let case = FaultCase::prepare(app, endpoint).await;
+    let answer = case.send_with(name, "an upstream's own text").await;
     let redirected = app.stack.platform.faults.count("unknown");
     assert_eq!(redirected, 0, "{endpoint}, {name}: a redirect was followed");
     if answer.status != 200 {
         assert_error(&answer);
     }
-    let cell = Cell { told: told(&answer), state: scene.state().await };
+    let cell = Cell { answer: summary(&answer), state: case.state().await };
 
-    scene.wait_out_leases().await;
-    let healthy = scene.act().await;
+    case.wait_out_leases().await;
+    let healthy = case.send().await;
     assert_eq!(healthy.status, 200, "{endpoint} after {name}: {healthy:?}");
-    scene.assert_whole().await;
+    case.assert_whole().await;
     cell
 }
 
-/// An error is no state, has a sentence, and tells the way on where repeating it does not help.
+/// An error is no state, has a sentence, and says what to do where repeating it does not help.
 fn assert_error(answer: &Answer) {
     assert_eq!(answer.json["success"], false, "{answer:?}");
     assert!(answer.json["error"].is_string(), "{answer:?}");
@@ -53,20 +53,20 @@ fn assert_error(answer: &Answer) {
     }
 }
 
-/// `503 platform_busy ↻ 1 s`: the status, the code, whether to try again, and when. A success has its own word.
-fn told(answer: &Answer) -> String {
-    let word = if answer.status == 200 { &answer.json["status"] } else { &answer.json["code"] };
-    let mut told = format!("{} {}", answer.status, word.as_str().unwrap_or_default());
+/// `503 platform_busy ↻ 1 s`: the status, the code, whether to try again, and when. Of a success, the `status` in place of the code.
+fn summary(answer: &Answer) -> String {
+    let code = if answer.status == 200 { &answer.json["status"] } else { &answer.json["code"] };
+    let mut summary = format!("{} {}", answer.status, code.as_str().unwrap_or_default());
     if answer.json["retryable"] == true {
-        told += " ↻";
+        summary += " ↻";
     }
     if let Some(seconds) = answer.headers.get("retry-after") {
-        told += &format!(" {seconds} s");
+        summary += &format!(" {seconds} s");
     }
-    told
+    summary
 }
 
-/// Some endpoints' cells, in a stack of their own: faults are planned by endpoint, so no two may be under way at once.
+/// Some endpoints' cells, in a stack of their own: a fault is injected by endpoint, so no two cells may run at once.
 async fn columns(endpoints: &[&'static str]) -> Vec<Vec<Cell>> {
     let app = TestApp::start_with(&[IMPATIENT], Options::default()).await;
     let mut columns = Vec::new();
@@ -93,8 +93,8 @@ fn rendered(endpoints: &[&str], columns: &[Vec<Cell>]) -> Vec<String> {
     let mut rows = vec![row("", names), "|---".repeat(endpoints.len() + 1) + "|"];
     for (at, name) in FAULTS.iter().enumerate() {
         let cells = columns.iter().zip(&usual).map(|(column, usual)| match &column[at] {
-            Cell { told, state } if state == usual => told.clone(),
-            Cell { told, state } => format!("{told} · {state}"),
+            Cell { answer, state } if state == usual => answer.clone(),
+            Cell { answer, state } => format!("{answer} · {state}"),
         });
         rows.push(row(name, cells.collect()));
     }
@@ -116,11 +116,11 @@ async fn check(endpoints: &[&'static str]) {
 }
 
 #[tokio::test]
-async fn every_trouble_of_the_platform_has_its_answer_and_passes() {
+async fn every_fault_of_the_platform_has_its_answer_and_passes() {
     check(&PLATFORM).await;
 }
 
 #[tokio::test]
-async fn every_trouble_of_the_database_has_its_answer_and_passes() {
+async fn every_fault_of_the_database_has_its_answer_and_passes() {
     check(&DATABASE).await;
 }

@@ -44,16 +44,16 @@ async fn link(app: &TestApp, number: &Number) {
     assert_eq!(answer.json["status"], "connected", "{answer:?}");
 }
 
-/// A person is told which number to create again; the other one is not touched by it.
+/// A person learns which number to create again; the other one is not touched.
 #[tokio::test]
 async fn new_credentials_are_for_the_number_that_is_named() {
-    for manner in [RepeatedCreate::SameKey, RepeatedCreate::NewKey] {
+    for repeated_create in [RepeatedCreate::SameKey, RepeatedCreate::NewKey] {
         let app = TestApp::start().await;
         let (primary, second) = (app.number().await, app.number().await);
         link(&app, &primary).await;
         link(&app, &second).await;
         kill(&app, &second).await;
-        app.stack.platform.behave(|behavior| behavior.repeated_create = manner);
+        app.stack.platform.behave(|behavior| behavior.repeated_create = repeated_create);
         let refused = app.poll_qr(&second.session).await;
         assert_eq!((refused.status, &refused.json["code"]), (409, &json!("api_key_rejected")), "{refused:?}");
         for text in [&refused.json["error"], &refused.json["hint"]] {
@@ -62,7 +62,10 @@ async fn new_credentials_are_for_the_number_that_is_named() {
 
         let untouched = app.settings(&primary).await;
         let answer = create(&app, json!({"force_recreate": true, "session": second.session})).await;
-        assert_eq!(answer.json["status"], "connected", "{manner:?}: the session is still linked: {answer:?}");
+        assert_eq!(
+            answer.json["status"], "connected",
+            "{repeated_create:?}: the session is still linked: {answer:?}"
+        );
         let session = answer.json["session"].as_str().unwrap();
         assert_eq!(app.settings(&second).await["wppAccountNumber"], answer.json["session"]);
         assert_eq!(app.poll_qr(session).await.status, 200);
@@ -163,7 +166,7 @@ async fn a_number_that_was_linked_once_is_replaced_only_when_somebody_asks_for_i
     assert_eq!(app.poll_qr(&number.session).await.status, 200);
 }
 
-/// The sibling that takes the platform's reports has seen the link, and nobody else.
+/// The sibling that takes the platform's reports knows of the link, and nobody else.
 #[tokio::test]
 async fn a_link_that_only_the_mirror_knows_of_counts_as_well() {
     let app = TestApp::start().await;
@@ -276,13 +279,13 @@ async fn a_recreation_that_failed_after_its_key_was_saved_goes_on_with_that_key(
     assert_eq!(recreate().await.json["status"], "qr_issued");
     assert_eq!(app.stack.platform.create_calls(), before + 1);
 
-    // Later, it is another wish.
+    // Later, it is another request.
     app.settle_keys().await;
     assert_eq!(recreate().await.json["status"], "qr_issued");
     assert_eq!(app.stack.platform.create_calls(), before + 2);
 }
 
-/// Each of two clicks has its own key, and one creation serves them both: repeating either is no new wish.
+/// Each of two clicks has its own key, and one creation serves them both: repeating either is no new request.
 #[tokio::test]
 async fn an_idempotency_key_is_kept_with_the_creation_that_it_joined() {
     let app = TestApp::start().await;

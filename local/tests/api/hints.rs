@@ -27,7 +27,7 @@ async fn create(app: &TestApp) -> Value {
 /// What the screen offers for a number that is lost.
 const RECONNECT: &str = "delete the number in the list and connect it again";
 
-/// A hint is the way on for a person, under a word for programs, and the last part of what the screen shows.
+/// A hint says what a person can do, has a code for programs, and ends the sentence on the screen.
 fn assert_hint(answer: &Value, code: &str, about: &str) {
     assert_eq!(answer["code"], code, "{answer}");
     let shown = if answer["success"] == true { &answer["message"] } else { &answer["error"] };
@@ -109,35 +109,35 @@ async fn a_session_that_the_platform_does_not_know_is_disconnected_and_to_be_mad
 }
 
 #[tokio::test]
-async fn a_passkey_that_whatsapp_asks_for_has_its_own_word_and_is_not_waited_for() {
+async fn a_passkey_that_whatsapp_asks_for_has_its_own_code_and_is_not_waited_for() {
     let app = TestApp::start().await;
     let number = app.number().await;
-    // This platform shows no QR beside the word, in either of two ways.
+    // This platform shows no QR beside this status, in either of two forms.
     let unknown = Fault::status(404);
     let null = Fault::Body(r#"{"qr":null}"#.to_owned());
-    for (word, qr) in [("passkey_required", null), ("PASSKEY_CONFIRMATION_REQUIRED", unknown)] {
+    for (state, qr) in [("passkey_required", null), ("PASSKEY_CONFIRMATION_REQUIRED", unknown)] {
         app.stack.platform.faults.clear();
         app.stack.platform.faults.inject("qr", qr);
-        app.stack.platform.set_status(&number.session, word).unwrap();
+        app.stack.platform.set_status(&number.session, state).unwrap();
         let answer = status(&app).await;
-        assert_eq!((&answer["status"], &answer["platform_status"]), (&json!("qr_pending"), &json!(word)));
+        assert_eq!((&answer["status"], &answer["platform_status"]), (&json!("qr_pending"), &json!(state)));
         assert_hint(&answer, "passkey_required", "passkey");
         app.forget_calls();
         let created = create(&app).await;
         assert_eq!(created["status"], "starting");
         assert_hint(&created, "passkey_required", "passkey");
-        assert_eq!(app.calls()["status"], 1, "one look, not one each second");
+        assert_eq!(app.calls()["status"], 1, "one request, not one each second");
     }
 }
 
 #[tokio::test]
-async fn a_word_that_we_do_not_know_is_passed_on_as_it_is_and_never_means_connected() {
+async fn an_unknown_status_is_passed_on_as_it_is_and_never_means_connected() {
     let app = TestApp::start().await;
     let number = app.number().await;
-    for word in ["Pairing_v3", "ПОДКЛЮЧЕНО", "connected!", "<b>"] {
-        app.stack.platform.set_status(&number.session, word).unwrap();
+    for state in ["Pairing_v3", "ПОДКЛЮЧЕНО", "connected!", "<b>"] {
+        app.stack.platform.set_status(&number.session, state).unwrap();
         let answer = status(&app).await;
-        assert_eq!((&answer["status"], &answer["platform_status"]), (&json!("qr_issued"), &json!(word)));
+        assert_eq!((&answer["status"], &answer["platform_status"]), (&json!("qr_issued"), &json!(state)));
     }
     app.stack.platform.set_status(&number.session, &"long".repeat(1000)).unwrap();
     assert_eq!(status(&app).await["platform_status"], json!("long".repeat(16)));

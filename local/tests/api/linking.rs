@@ -1,4 +1,4 @@
-//! `wpp-create` between the credentials and the QR: a wait with an end, and troubles that do not matter.
+//! `wpp-create` between the credentials and the QR: the wait for a QR ends in time, and the webhook keeps nobody waiting.
 
 use std::time::Duration;
 
@@ -12,7 +12,7 @@ use local::lambda::{Answer, Options};
 use local::platform::StartAnswer;
 use local::test_app::TestApp;
 
-/// More looks than any wait has time for.
+/// More requests than any wait has time for.
 const NEVER: u32 = 1_000_000;
 
 #[tokio::test]
@@ -22,12 +22,12 @@ async fn the_wait_for_a_qr_ends_before_the_requests_deadline() {
     let event = Event::post("wpp-create").bearer(&app.school.token).json(&json!({})).v2();
     let answer = app.sandbox("wpp-create").invoke_by(event, unix_ms() + 4_000).await.answered().unwrap();
     assert_eq!((answer.status, &answer.json["status"]), (200, &json!("starting")), "{answer:?}");
-    // There was time left to remember it, too.
+    // There was time left to save it, too.
     assert_eq!(app.mirror(answer.json["session"].as_str().unwrap()).await["status"], "pairing");
 }
 
 #[tokio::test]
-async fn a_qr_that_takes_some_looks_is_waited_for() {
+async fn a_qr_that_takes_some_time_is_waited_for() {
     let app = TestApp::start().await;
     // Asking for the status and asking for the QR count as one each.
     app.stack.platform.behave(|behavior| behavior.looks_until_qr = 2);
@@ -73,7 +73,7 @@ async fn a_token_that_cannot_be_had_yet_does_not_fail_the_creation_and_the_first
 }
 
 #[tokio::test]
-async fn what_was_not_seen_does_not_replace_in_the_mirror_what_was() {
+async fn a_state_that_the_platform_did_not_report_is_not_saved() {
     let app = TestApp::start_with(&[("QR_WAIT_MS", "1500")], Options::default()).await;
     let number = app.number().await;
     app.settle_keys().await;
@@ -153,7 +153,7 @@ async fn a_start_that_finds_the_phone_linked_is_all_that_is_asked() {
     );
 }
 
-/// The number's webhook, as the platform has it and as an answer tells it.
+/// The number's webhook, as the platform has it and as an answer gives it.
 async fn webhook(app: &TestApp, answer: &Answer) -> (bool, Value) {
     let session = answer.json["session"].as_str().or(answer.json["account_number"].as_str()).unwrap();
     (app.stack.platform.webhook_of(session).is_some(), answer.json["webhook"].clone())
@@ -178,8 +178,8 @@ async fn a_webhook_that_failed_is_registered_once_the_number_is_seen_connected()
     app.stack.platform.scan(created.json["session"].as_str().unwrap()).unwrap();
     app.settle_keys().await;
 
-    let look = async || app.post("wpp-status", json!({"force": true})).await;
-    let linked = look().await;
+    let check = async || app.post("wpp-status", json!({"force": true})).await;
+    let linked = check().await;
     assert_eq!(
         (&linked.json["status"], &linked.json["code"]),
         (&json!("connected"), &json!("webhook_pending"))
@@ -188,7 +188,7 @@ async fn a_webhook_that_failed_is_registered_once_the_number_is_seen_connected()
     app.stack.platform.faults.clear();
     // It was tried just now, and not again before a minute has passed.
     app.forget_calls();
-    assert_eq!(look().await.json["webhook"], "pending");
+    assert_eq!(check().await.json["webhook"], "pending");
     assert_eq!(app.post("wpp-create", json!({})).await.json["webhook"], "pending");
     assert_eq!(app.stack.platform.faults.count("webhook"), 0);
 
@@ -222,7 +222,7 @@ async fn a_webhook_that_hangs_keeps_nobody_from_an_answer_for_long() {
     app.stack.platform.scan(created.json["session"].as_str().unwrap()).unwrap();
     app.sql.execute("update wpp_numbers set webhook_url = null", &[]).await.unwrap();
     let _hold = app.stack.platform.faults.hold("webhook", Point::Before);
-    let look = app.post("wpp-status", json!({"force": true}));
-    let answer = tokio::time::timeout(Duration::from_secs(7), look).await.unwrap();
+    let check = app.post("wpp-status", json!({"force": true}));
+    let answer = tokio::time::timeout(Duration::from_secs(7), check).await.unwrap();
     assert_eq!((&answer.json["status"], &answer.json["webhook"]), (&json!("connected"), &json!("pending")));
 }

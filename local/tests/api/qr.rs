@@ -39,10 +39,10 @@ async fn a_session_that_shows_no_qr_answers_null() {
     let number = app.number().await;
     for omit_unready_qr in [false, true] {
         app.stack.platform.behave(|behavior| behavior.omit_unready_qr = omit_unready_qr);
-        for word in ["starting", "connected", "offline"] {
-            app.stack.platform.set_status(&number.session, word).unwrap();
+        for state in ["starting", "connected", "offline"] {
+            app.stack.platform.set_status(&number.session, state).unwrap();
             let answer = app.poll_qr(&number.session).await;
-            assert_eq!((answer.status, answer.json.get("qr")), (200, Some(&Value::Null)), "{word}");
+            assert_eq!((answer.status, answer.json.get("qr")), (200, Some(&Value::Null)), "{state}");
             assert_eq!(
                 (&answer.json["state"], &answer.json["poll_after_ms"]),
                 (&json!("not_ready"), &json!(2000))

@@ -1,4 +1,4 @@
-//! `wpp-create` against trouble after the platform's answer, and `force_recreate`: the working number stands until
+//! `wpp-create` where something fails after the platform's answer, and `force_recreate`: the working number stands until
 //! there is a better one.
 
 use serde_json::{Value, json};

@@ -1,4 +1,4 @@
-//! What a request meets on the way to a new token, told by the functions' answers and by the calls that they made.
+//! What can happen to a request that needs a new token, by the functions' answers and the calls that they made.
 
 use std::collections::BTreeMap;
 
@@ -9,7 +9,7 @@ use local::platform::FieldValue;
 use local::test_app::{Number, TestApp};
 use serde_json::{Value, json};
 
-/// A number whose key is old and whose refreshes have nothing to wait for. Its tokens are opaque, so that their life
+/// A number whose key is old and whose refreshes have nothing to wait for. Its tokens are opaque, so that their lifetime
 /// is the usual hour, wherever a test puts their end.
 async fn number(app: &TestApp) -> Number {
     app.stack.platform.behave(|behavior| behavior.opaque_tokens = true);
@@ -157,7 +157,7 @@ async fn a_rejected_token_that_somebody_has_replaced_costs_no_refresh() {
 }
 
 #[tokio::test]
-async fn a_dead_key_is_told_with_advice_and_left_alone_until_it_has_cooled_down() {
+async fn a_dead_key_is_answered_with_a_hint_and_not_tried_again_until_it_has_cooled_down() {
     let app = TestApp::start().await;
     let number = number(&app).await;
     app.stack.platform.revoke_key(&number.key);
@@ -246,7 +246,7 @@ async fn a_stored_token_that_makes_no_sense_is_replaced_at_once() {
     }
 }
 
-/// What `expiresIn` and, where it can be read, `exp` say; and the life in seconds that is stored.
+/// What `expiresIn` and, where it can be read, `exp` say; and the lifetime in seconds that is stored.
 #[tokio::test]
 async fn the_stored_expiry_is_bounded_whatever_the_platform_says() {
     let app = TestApp::start().await;
@@ -268,7 +268,7 @@ async fn the_stored_expiry_is_bounded_whatever_the_platform_says() {
         (said(json!(1e300)), None, 86_400),
         (said(json!(1e300)), Some(1_000_000), 86_400),
     ];
-    for (expires_in, exp, life) in cases {
+    for (expires_in, exp, lifetime) in cases {
         let case = format!("{expires_in:?}, {exp:?}");
         app.stack.platform.behave(|behavior| {
             behavior.opaque_tokens = exp.is_none();
@@ -281,7 +281,7 @@ async fn the_stored_expiry_is_bounded_whatever_the_platform_says() {
         let after = clock::unix_ms();
         let end = app.settings(&number).await["wppJwtExpiresAt"].as_i64().unwrap();
         // `exp` is in whole seconds.
-        let possible = before + life * 1000 - 1000..=after + life * 1000;
+        let possible = before + lifetime * 1000 - 1000..=after + lifetime * 1000;
         assert!(possible.contains(&end), "{case}: {end} is not in {possible:?}");
     }
 }

@@ -1,4 +1,4 @@
-//! No secret leaves: every endpoint is driven through success and through every trouble, and all that came out is searched.
+//! No secret leaves: every endpoint is called with success and with every fault, and all output is searched.
 
 use std::collections::BTreeMap;
 
@@ -33,7 +33,7 @@ impl Secrets {
         secrets.add_jwt("service role key", &app.stack.keys.service_role_key());
         secrets.add("sb_secret key", app.stack.keys.secret_key());
         secrets.add("SUPABASE_JWT_SECRET", app.stack.keys.jwt_secret());
-        secrets.add("an upstream's words", UPSTREAM);
+        secrets.add("an upstream's text", UPSTREAM);
         secrets.add("another's setting", NEIGHBOUR);
         secrets.add("a caller's input", CALLER);
         secrets
@@ -72,7 +72,7 @@ impl Secrets {
     }
 }
 
-/// An app with all that came out of it.
+/// An app with all its output.
 struct Search {
     app: TestApp,
     secrets: Secrets,
@@ -88,11 +88,11 @@ impl Search {
         Self { app, secrets, answers: Vec::new(), qrs: Vec::new() }
     }
 
-    /// One endpoint: well, and in each trouble.
+    /// One endpoint, with each fault and without.
     async fn drive(&mut self, endpoint: &'static str) {
-        for trouble in FAULTS {
-            let scene = FaultCase::set(&self.app, endpoint).await;
-            self.secrets.add_jwt("user token", &scene.school.token);
+        for fault in FAULTS {
+            let case = FaultCase::prepare(&self.app, endpoint).await;
+            self.secrets.add_jwt("user token", &case.school.token);
             self.app
                 .sql
                 .execute(
@@ -101,17 +101,17 @@ impl Search {
                 )
                 .await
                 .unwrap();
-            let troubled = scene.meet(trouble, UPSTREAM).await;
-            self.answers.push((format!("{endpoint} in {trouble}"), troubled));
-            scene.wait_out_leases().await;
-            let well = scene.act().await;
-            assert_eq!(well.status, 200, "{endpoint} after {trouble}: {well:?}");
+            let failed = case.send_with(fault, UPSTREAM).await;
+            self.answers.push((format!("{endpoint} with {fault}"), failed));
+            case.wait_out_leases().await;
+            let well = case.send().await;
+            assert_eq!(well.status, 200, "{endpoint} after {fault}: {well:?}");
             self.answers.push((format!("{endpoint} well"), well));
             self.qrs.extend(
                 self.app
                     .stack
                     .platform
-                    .session_of(&scene.school.id.to_string())
+                    .session_of(&case.school.id.to_string())
                     .and_then(|session| self.app.stack.platform.qr_of(&session)),
             );
         }
@@ -122,9 +122,9 @@ impl Search {
         let token = self.app.stack.keys.token(&json!({"sub": self.app.school.user}), Signing::Es256);
         self.secrets.add_jwt("user token", &token);
         let refused = Fault::Status { status: 500, body: UPSTREAM.to_owned(), retry_after_s: None };
-        let troubles = [refused, Fault::Body(UPSTREAM.to_owned()), Fault::Drop];
-        for (name, trouble) in ["wpp-create", "wpp-qr", "wpp-status"].into_iter().zip(troubles) {
-            self.app.stack.supabase.faults.inject("jwks", trouble);
+        let faults = [refused, Fault::Body(UPSTREAM.to_owned()), Fault::Drop];
+        for (name, fault) in ["wpp-create", "wpp-qr", "wpp-status"].into_iter().zip(faults) {
+            self.app.stack.supabase.faults.inject("jwks", fault);
             let event = Event::post(name).bearer(&token).json(&json!({"session": "1"}));
             let answer = self.app.invoke(name, event.v2()).await;
             assert_eq!(answer.status, 503, "{answer:?}");
@@ -159,7 +159,7 @@ impl Search {
         }
     }
 
-    /// Looks through everything that came out.
+    /// Searches all output.
     async fn end(mut self) {
         // Whatever was in trouble, each function has answered well once.
         let number = self.app.number().await;

@@ -1,4 +1,4 @@
-//! `wpp-status` and `whatsapp_sessions`, where the rest of the product reads what was last seen.
+//! `wpp-status` and `whatsapp_sessions`, the snapshot that the rest of the product reads.
 
 use serde_json::{Value, json};
 use std::time::Duration;
@@ -7,18 +7,18 @@ use local::fault_injector::{Fault, Point};
 use local::lambda::{Answer, Options};
 use local::test_app::{Number, TestApp};
 
-async fn ask(app: &TestApp) -> Answer {
+async fn status(app: &TestApp) -> Answer {
     app.post("wpp-status", json!({})).await
 }
 
-/// The requests since the last look at them.
+/// The requests since this was asked last.
 fn calls(app: &TestApp) -> Value {
     let calls = app.calls();
     app.forget_calls();
     calls
 }
 
-/// A number that was just seen connected.
+/// A number whose snapshot was just saved as connected.
 async fn connected(app: &TestApp) -> Number {
     let number = app.number().await;
     app.stack.platform.scan(&number.session).unwrap();
@@ -28,29 +28,29 @@ async fn connected(app: &TestApp) -> Number {
 }
 
 #[tokio::test]
-async fn a_qr_is_remembered_for_25_seconds_unless_force_is_asked() {
+async fn a_stored_qr_is_answered_for_25_seconds_unless_force_is_set() {
     let app = TestApp::start().await;
     let number = app.number().await;
     app.age_mirror(15).await;
-    let remembered = ask(&app).await;
-    assert_eq!(remembered.json["status"], "qr_issued");
-    assert_eq!(remembered.json["qrcode"], json!(app.stack.platform.qr_of(&number.session).unwrap()));
+    let stored = status(&app).await;
+    assert_eq!(stored.json["status"], "qr_issued");
+    assert_eq!(stored.json["qrcode"], json!(app.stack.platform.qr_of(&number.session).unwrap()));
     assert_eq!(calls(&app), json!({"rpc/wpp_find_number": 1}));
 
     let live = app.post("wpp-status", json!({"force": true})).await;
     for field in ["status", "qrcode", "last_qr_at"] {
-        assert_eq!(live.json[field], remembered.json[field]);
+        assert_eq!(live.json[field], stored.json[field]);
     }
     assert_eq!(calls(&app), json!({"rpc/wpp_find_number": 1, "status": 1, "qr": 1}));
 
     app.age_mirror(10).await;
-    ask(&app).await;
+    status(&app).await;
     assert_eq!(calls(&app), json!({"rpc/wpp_find_number": 1, "status": 1, "qr": 1}));
 }
 
-/// The webhook reports the scan while a poll that has seen the QR is still on its way.
+/// The webhook reports the scan while a poll that got the QR is still on its way.
 #[tokio::test]
-async fn what_was_told_since_a_slow_poll_began_stands_and_is_answered() {
+async fn a_report_since_a_slow_poll_began_stands_and_is_answered() {
     let app = TestApp::start().await;
     let number = app.number().await;
     app.sql
@@ -58,35 +58,35 @@ async fn what_was_told_since_a_slow_poll_began_stands_and_is_answered() {
         .await
         .unwrap();
     let hold = app.stack.platform.faults.hold("status", Point::After);
-    let told = async {
+    let report = async {
         hold.reached(1).await;
-        let told = "update whatsapp_sessions set status = 'connected', updated_at = clock_timestamp()";
-        app.sql.execute(told, &[]).await.unwrap();
+        let change = "update whatsapp_sessions set status = 'connected', updated_at = clock_timestamp()";
+        app.sql.execute(change, &[]).await.unwrap();
         hold.release();
     };
-    let (answer, ()) = tokio::join!(app.post("wpp-status", json!({"force": true})), told);
+    let (answer, ()) = tokio::join!(app.post("wpp-status", json!({"force": true})), report);
     assert_eq!(answer.json["status"], "connected", "{answer:?}");
     assert_eq!(app.mirror(&number.session).await["status"], "connected");
 }
 
-/// The original believed `connected` for ever, and a forced look did not correct the row.
+/// The original believed `connected` for ever, and `force` did not correct the row.
 #[tokio::test]
-async fn connected_is_remembered_for_10_seconds_and_the_row_then_corrected() {
+async fn a_stored_connected_is_answered_for_10_seconds_and_then_corrected() {
     let app = TestApp::start().await;
     let number = connected(&app).await;
     app.stack.platform.set_status(&number.session, "offline").unwrap();
     app.age_mirror(5).await;
-    assert_eq!(ask(&app).await.json["status"], "connected");
+    assert_eq!(status(&app).await.json["status"], "connected");
     assert_eq!(calls(&app), json!({"rpc/wpp_find_number": 1}));
 
     app.age_mirror(5).await;
-    assert_eq!(ask(&app).await.json["status"], "disconnected");
+    assert_eq!(status(&app).await.json["status"], "disconnected");
     assert_eq!(calls(&app), json!({"rpc/wpp_find_number": 1, "status": 1, "rpc/wpp_save_snapshot": 1}));
     assert_eq!(app.mirror(&number.session).await["status"], "disconnected");
 }
 
 #[tokio::test]
-async fn a_forced_look_believes_the_platform_and_corrects_a_fresh_row() {
+async fn force_believes_the_platform_and_corrects_a_fresh_row() {
     let app = TestApp::start().await;
     let number = connected(&app).await;
     app.stack.platform.set_status(&number.session, "qr_required").unwrap();
@@ -105,16 +105,16 @@ async fn a_forced_look_believes_the_platform_and_corrects_a_fresh_row() {
 async fn the_row_follows_every_state_and_is_written_only_when_something_changed() {
     let app = TestApp::start().await;
     let number = app.number().await;
-    for (word, state) in [
+    for (platform_status, state) in [
         ("starting", "pairing"),
         ("qr_required", "qr_issued"),
         ("connected", "connected"),
         ("offline", "disconnected"),
     ] {
-        app.stack.platform.set_status(&number.session, word).unwrap();
+        app.stack.platform.set_status(&number.session, platform_status).unwrap();
         for writes in [1, 0] {
             app.post("wpp-status", json!({"force": true})).await;
-            assert_eq!(app.stack.supabase.faults.count("rpc/wpp_save_snapshot"), writes, "{word}");
+            assert_eq!(app.stack.supabase.faults.count("rpc/wpp_save_snapshot"), writes, "{platform_status}");
             app.forget_calls();
         }
         let row = app.mirror(&number.session).await;
@@ -131,7 +131,7 @@ async fn the_next_qr_takes_the_place_of_the_last_and_has_a_time_of_its_own() {
     app.age_mirror(30).await;
     let last = app.mirror(&number.session).await;
     app.stack.platform.advance(Duration::from_secs(20));
-    let answer = ask(&app).await;
+    let answer = status(&app).await;
     let next = app.mirror(&number.session).await;
     assert_eq!(next["last_qr_b64"], answer.json["qrcode"]);
     assert_ne!(next["last_qr_b64"], last["last_qr_b64"]);
@@ -141,21 +141,21 @@ async fn the_next_qr_takes_the_place_of_the_last_and_has_a_time_of_its_own() {
 
 /// The siblings write here too, and leave the QR where it is.
 #[tokio::test]
-async fn a_qr_that_is_still_shown_after_another_word_in_the_row_keeps_its_time() {
+async fn a_qr_that_is_still_shown_after_another_status_in_the_row_keeps_its_time() {
     let app = TestApp::start().await;
     let number = app.number().await;
     app.age_mirror(5).await;
     let first_seen = app.mirror(&number.session).await["last_qr_at"].clone();
-    let told = ask(&app).await.json["last_qr_at"].clone();
+    let first_answered = status(&app).await.json["last_qr_at"].clone();
     app.sql.batch_execute("update whatsapp_sessions set status = 'disconnected'").await.unwrap();
-    assert_eq!(ask(&app).await.json["last_qr_at"], told);
+    assert_eq!(status(&app).await.json["last_qr_at"], first_answered);
     let row = app.mirror(&number.session).await;
     assert_eq!((&row["status"], &row["last_qr_at"]), (&json!("qr_issued"), &first_seen));
 }
 
 /// The original ignored it when the row could not be written, too: but said nothing to anybody.
 #[tokio::test]
-async fn a_row_that_cannot_be_written_costs_the_person_nothing_and_is_written_by_the_next_look() {
+async fn a_row_that_cannot_be_written_costs_the_person_nothing_and_is_written_by_the_next_request() {
     let app = TestApp::start().await;
     let number = app.number().await;
     app.stack.platform.scan(&number.session).unwrap();
@@ -185,7 +185,10 @@ async fn the_row_of_another_organisation_under_the_same_session_is_neither_read_
 
     app.stack.platform.scan(&number.session).unwrap();
     let answer = app.post_as(&other, "wpp-status", json!({})).await;
-    assert_eq!(answer.json["status"], "connected", "remembered nothing, asked the platform: {answer:?}");
+    assert_eq!(
+        answer.json["status"], "connected",
+        "no snapshot of its own, so the platform was asked: {answer:?}"
+    );
     assert_eq!(app.mirror(&number.session).await, row);
 }
 
@@ -197,7 +200,7 @@ async fn an_outage_disconnects_nobody_unless_the_present_state_is_asked_for() {
     let mirror = app.mirror(&number.session).await;
     for fault in [Fault::status(503), Fault::status(429), Fault::Drop, Fault::Html, Fault::SlowHeaders] {
         app.stack.platform.faults.inject("status", fault.clone());
-        let answer = ask(&app).await;
+        let answer = status(&app).await;
         assert_eq!(
             (answer.status, &answer.json["status"]),
             (200, &json!("connected")),
@@ -205,23 +208,23 @@ async fn an_outage_disconnects_nobody_unless_the_present_state_is_asked_for() {
         );
         assert_eq!(answer.json["stale"], true, "{answer:?}");
         assert!(answer.json["message"].as_str().unwrap().contains("last known state"), "{answer:?}");
-        let (seen, updated) = (answer.json["seen_at"].as_str(), mirror["updated_at"].as_str());
-        assert_eq!(seen.unwrap()[..19], updated.unwrap()[..19], "{answer:?}");
+        let (seen_at, updated_at) = (answer.json["seen_at"].as_str(), mirror["updated_at"].as_str());
+        assert_eq!(seen_at.unwrap()[..19], updated_at.unwrap()[..19], "{answer:?}");
         let forced = app.post("wpp-status", json!({"force": true})).await;
         assert!(forced.status >= 500 && forced.json["success"] == false, "{fault:?} {forced:?}");
         app.stack.platform.faults.clear();
     }
     assert_eq!(app.mirror(&number.session).await, mirror);
-    assert_eq!(ask(&app).await.json.get("stale"), None);
+    assert_eq!(status(&app).await.json.get("stale"), None);
 }
 
 #[tokio::test]
-async fn a_number_that_was_never_seen_has_no_last_state_to_tell_in_an_outage() {
+async fn a_number_without_a_snapshot_has_no_last_state_to_answer_in_an_outage() {
     let app = TestApp::start().await;
     app.number().await;
     app.sql.execute("delete from whatsapp_sessions", &[]).await.unwrap();
     app.stack.platform.faults.inject("status", Fault::status(503));
-    assert_eq!(ask(&app).await.json["code"], "platform_unavailable");
+    assert_eq!(status(&app).await.json["code"], "platform_unavailable");
 }
 
 /// A person who opens the panel waits for the last known state for less than for the present one.
@@ -232,7 +235,7 @@ async fn a_platform_that_hangs_is_not_waited_for_where_the_last_known_state_will
     app.age_mirror(3600).await;
     let _hold = app.stack.platform.faults.hold("status", Point::Before);
     // Well below the request's own time of 25 s.
-    let answer = tokio::time::timeout(Duration::from_secs(15), ask(&app)).await.unwrap();
+    let answer = tokio::time::timeout(Duration::from_secs(15), status(&app)).await.unwrap();
     assert_eq!((answer.status, &answer.json["stale"]), (200, &json!(true)), "{answer:?}");
 }
 

@@ -1,4 +1,4 @@
-//! A token's life, told with the platform client itself (`now` is an argument, so an hour passes in no time).
+//! A token from its first use to its last, with the platform client itself (`now` is an argument, so an hour passes in no time).
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -21,14 +21,14 @@ fn deadline() -> Deadline {
 }
 
 /// A number whose row is read anew for every request, as a function does.
-struct Story {
+struct Fixture {
     app: TestApp,
     number: Number,
     sandbox: App,
 }
 
-impl Story {
-    async fn begin() -> Self {
+impl Fixture {
+    async fn start() -> Self {
         let app = TestApp::start().await;
         let number = app.number().await;
         // A key this old is not one that may still become active.
@@ -51,7 +51,7 @@ impl Story {
 
     /// A request when the stored token has `left` seconds to live; with the calls that it made to the platform and for
     /// the lease.
-    async fn ask(&self, left: u64) -> (Result<Status, Error>, Value) {
+    async fn request(&self, left: u64) -> (Result<Status, Error>, Value) {
         let number = self.row().await;
         let now = number.settings.token.as_ref().unwrap().expires_at.minus(Duration::from_secs(left));
         self.app.forget_calls();
@@ -64,13 +64,13 @@ impl Story {
     }
 
     async fn serves(&self, left: u64, calls: Value) {
-        let (answer, made) = self.ask(left).await;
+        let (answer, made) = self.request(left).await;
         assert!(answer.is_ok(), "{answer:?}");
         assert_eq!(made, calls);
     }
 
     async fn refuses(&self, left: u64, code: &str, calls: Value) {
-        let (answer, made) = self.ask(left).await;
+        let (answer, made) = self.request(left).await;
         assert_eq!(answer.unwrap_err().response().code, code);
         assert_eq!(made, calls);
     }
@@ -84,39 +84,39 @@ impl Story {
 }
 
 #[tokio::test]
-async fn the_whole_life_of_a_token() {
-    let story = Story::begin().await;
-    let (platform, first) = (&story.app.stack.platform, story.stored().await);
+async fn a_token_from_its_first_use_to_its_dead_key() {
+    let fixture = Fixture::start().await;
+    let (platform, first) = (&fixture.app.stack.platform, fixture.stored().await);
 
     // Fresh.
-    story.serves(3600, json!({"status": 1})).await;
-    story.serves(61, json!({"status": 1})).await;
+    fixture.serves(3600, json!({"status": 1})).await;
+    fixture.serves(61, json!({"status": 1})).await;
 
     // Due, and the refresh fails: the old token serves. Until the short lease has ended by itself, nobody tries again.
     platform.faults.inject("token", Fault::status(500));
-    story.serves(60, json!({"status": 1, "token": 1, "rpc/wpp_claim_refresh": 1})).await;
-    story.lengthen("held_until").await;
-    story.serves(6, json!({"status": 1, "rpc/wpp_claim_refresh": 1})).await;
-    assert_eq!(story.stored().await, first);
+    fixture.serves(60, json!({"status": 1, "token": 1, "rpc/wpp_claim_refresh": 1})).await;
+    fixture.lengthen("held_until").await;
+    fixture.serves(6, json!({"status": 1, "rpc/wpp_claim_refresh": 1})).await;
+    assert_eq!(fixture.stored().await, first);
 
     // Expired: the platform is not even asked with it. Whoever comes right after a failure hears of that.
-    story.app.end_waits(&story.number).await;
+    fixture.app.end_waits(&fixture.number).await;
     let failed = json!({"token": 1, "rpc/wpp_claim_refresh": 1, "rpc/wpp_release_refresh": 1});
-    story.refuses(5, "platform_unavailable", failed).await;
-    story.lengthen("retry_at").await;
-    story.refuses(5, "platform_unavailable", json!({"rpc/wpp_claim_refresh": 1})).await;
+    fixture.refuses(5, "platform_unavailable", failed).await;
+    fixture.lengthen("retry_at").await;
+    fixture.refuses(5, "platform_unavailable", json!({"rpc/wpp_claim_refresh": 1})).await;
     // One that is due serves all the same.
-    story.serves(6, json!({"status": 1, "rpc/wpp_claim_refresh": 1})).await;
+    fixture.serves(6, json!({"status": 1, "rpc/wpp_claim_refresh": 1})).await;
 
     // Refreshed, while it is due and when it has expired.
     platform.faults.clear();
     let refreshed = json!({"token": 1, "status": 1, "rpc/wpp_claim_refresh": 1, "rpc/wpp_save_token": 1});
     for left in [60, 5] {
-        let before = story.stored().await;
-        story.app.end_waits(&story.number).await;
-        story.serves(left, refreshed.clone()).await;
-        assert_ne!(story.stored().await.jwt, before.jwt);
-        story.serves(3600, json!({"status": 1})).await;
+        let before = fixture.stored().await;
+        fixture.app.end_waits(&fixture.number).await;
+        fixture.serves(left, refreshed.clone()).await;
+        assert_ne!(fixture.stored().await.jwt, before.jwt);
+        fixture.serves(3600, json!({"status": 1})).await;
     }
 
     // Rejected while it is fresh or due, and healed.
@@ -124,20 +124,20 @@ async fn the_whole_life_of_a_token() {
         (3600, json!({"token": 1, "status": 2, "rpc/wpp_claim_refresh": 1, "rpc/wpp_save_token": 1})),
         (60, refreshed),
     ] {
-        let before = story.stored().await;
+        let before = fixture.stored().await;
         platform.forget_tokens();
-        story.serves(left, calls).await;
-        assert_ne!(story.stored().await.jwt, before.jwt);
-        story.serves(3600, json!({"status": 1})).await;
+        fixture.serves(left, calls).await;
+        assert_ne!(fixture.stored().await.jwt, before.jwt);
+        fixture.serves(3600, json!({"status": 1})).await;
     }
 
     // The key is dead: its last token serves as long as the platform takes it.
-    platform.revoke_key(&story.number.key);
-    story.serves(3600, json!({"status": 1})).await;
+    platform.revoke_key(&fixture.number.key);
+    fixture.serves(3600, json!({"status": 1})).await;
     platform.forget_tokens();
     let dead = json!({"token": 1, "status": 1, "rpc/wpp_claim_refresh": 1, "rpc/wpp_release_refresh": 1});
-    story.refuses(3600, "api_key_rejected", dead).await;
-    story.refuses(3600, "api_key_rejected", json!({"status": 1, "rpc/wpp_claim_refresh": 1})).await;
+    fixture.refuses(3600, "api_key_rejected", dead).await;
+    fixture.refuses(3600, "api_key_rejected", json!({"status": 1, "rpc/wpp_claim_refresh": 1})).await;
 }
 
 #[tokio::test]

@@ -108,7 +108,7 @@ impl Database {
         id(&self.save(&begun["creation"], ME, key, session).await["number"]["integration_id"])
     }
 
-    async fn remember(
+    async fn save_snapshot(
         &self,
         organisation: Uuid,
         session: &str,
@@ -116,13 +116,13 @@ impl Database {
         at_ms: i64,
         qr: Option<&str>,
     ) -> Value {
-        let remember = "wpp_save_snapshot($1, $2, $3, $4, $5)";
-        self.value(remember, &[&organisation, &session, &status, &at_ms, &qr]).await
+        let save_snapshot = "wpp_save_snapshot($1, $2, $3, $4, $5)";
+        self.value(save_snapshot, &[&organisation, &session, &status, &at_ms, &qr]).await
     }
 
     async fn link(&self, session: &str) {
         let now = self.now().await;
-        let mirror = self.remember(self.organisation, session, "connected", now, None).await;
+        let mirror = self.save_snapshot(self.organisation, session, "connected", now, None).await;
         assert_eq!(mirror["status"], "connected");
     }
 
@@ -359,7 +359,7 @@ async fn new_credentials_take_the_token_of_another_key_with_them_and_nothing_of_
 }
 
 #[tokio::test]
-async fn a_mirror_that_was_written_since_stands_but_not_one_from_a_clock_that_is_a_minute_ahead() {
+async fn a_newer_snapshot_stands_unless_its_clock_is_a_minute_ahead() {
     let database = Database::start().await;
     database.number("ensure", "key", "1").await;
     let organisation = database.organisation;
@@ -377,7 +377,7 @@ async fn a_mirror_that_was_written_since_stands_but_not_one_from_a_clock_that_is
              values ($1, 'wpp_1', 'disconnected', {stamp})"
         );
         database.run(&theirs, &[&organisation]).await;
-        let mirror = database.remember(organisation, "1", "qr_issued", now, Some("2@")).await;
+        let mirror = database.save_snapshot(organisation, "1", "qr_issued", now, Some("2@")).await;
         let expected = if stands { ("disconnected", None) } else { ("qr_issued", Some("2@")) };
         assert_eq!((mirror["status"].as_str().unwrap(), mirror["qr"].as_str()), expected, "{stamp}");
     }
@@ -387,15 +387,16 @@ async fn a_mirror_that_was_written_since_stands_but_not_one_from_a_clock_that_is
 async fn since_when_a_qr_is_known_stays_while_it_is_the_same() {
     let database = Database::start().await;
     database.number("ensure", "key", "1").await;
-    let remember = async |qr| {
+    let save_snapshot = async |qr| {
         let now = database.now().await + 1;
-        database.remember(database.organisation, "1", "qr_issued", now, Some(qr)).await["qr_at_ms"].clone()
+        database.save_snapshot(database.organisation, "1", "qr_issued", now, Some(qr)).await["qr_at_ms"]
+            .clone()
     };
-    let first = remember("2@one").await;
+    let first = save_snapshot("2@one").await;
     let past = "update whatsapp_sessions set last_qr_at = last_qr_at - interval '1 second'";
     database.run(past, &[]).await;
-    assert_eq!(remember("2@one").await, json!(first.as_i64().unwrap() - 1000));
-    assert!(remember("2@two").await.as_i64() >= first.as_i64());
+    assert_eq!(save_snapshot("2@one").await, json!(first.as_i64().unwrap() - 1000));
+    assert!(save_snapshot("2@two").await.as_i64() >= first.as_i64());
 }
 
 #[tokio::test]
@@ -406,7 +407,7 @@ async fn a_session_of_another_organisation_is_neither_mirrored_nor_looked_up_nor
     let (foreign, stranger) = database.organisation().await;
     let before = database.everything().await;
     let now = database.now().await;
-    assert_eq!(database.remember(foreign, "1", "disconnected", now, None).await, Value::Null);
+    assert_eq!(database.save_snapshot(foreign, "1", "disconnected", now, None).await, Value::Null);
     let claim = "wpp_claim_webhook($1, $2, 0)";
     assert_eq!(database.value(claim, &[&foreign, &number]).await, false);
     let save = "select wpp_save_webhook($1, $2, 'key', '1', 'https://elsewhere.example')";
@@ -442,11 +443,11 @@ async fn a_webhook_is_tried_once_a_minute_and_registered_for_the_credentials_tha
     assert_eq!(url().await, Value::Null);
 }
 
-/// Other rows of the organisation: what they are, and who is primary once number 2 is seen connected.
+/// Other rows of the organisation: what they are, and who is primary once a new number is connected.
 #[tokio::test]
-async fn the_mark_goes_to_a_number_that_works_where_nobody_who_works_has_it() {
+async fn a_number_that_works_becomes_primary_where_the_primary_does_not_work() {
     let rows = [
-        // provider, active, enabled, credentials; whether it keeps the mark
+        // provider, active, enabled, credentials; whether it stays primary
         ("wpp", true, true, true, true),
         ("wpp", true, false, true, true),
         ("wpp", false, true, true, false),
@@ -478,7 +479,7 @@ async fn the_mark_goes_to_a_number_that_works_where_nobody_who_works_has_it() {
 }
 
 #[tokio::test]
-async fn the_mark_moves_from_a_number_that_was_never_linked_only_to_one_that_is() {
+async fn a_linked_number_takes_the_place_of_a_primary_that_was_never_linked() {
     let database = Database::start().await;
     let first = database.number("ensure", "key", "1").await;
     let second = database.number("add_new", "key 2", "2").await;
@@ -515,11 +516,12 @@ async fn rows_that_somebody_has_locked_are_waited_for_for_two_seconds_or_not_at_
         error.code().cloned()
     }));
     assert_eq!(refused.await, [(); 5].map(|()| Some(SqlState::LOCK_NOT_AVAILABLE)));
-    // The mark of the primary can wait for the next time.
+    // Making another number primary can wait for the next time.
     database
         .run("update wpp_numbers set first_connected_at = null where integration_id = $1", &[&number])
         .await;
-    let mirror = database.remember(database.organisation, "1", "connected", database.now().await, None).await;
+    let mirror =
+        database.save_snapshot(database.organisation, "1", "connected", database.now().await, None).await;
     assert_eq!(mirror["status"], "connected");
 
     lock.commit().await.unwrap();

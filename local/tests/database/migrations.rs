@@ -28,7 +28,7 @@ async fn deployed() -> (Postgres, Client) {
 }
 
 /// An app whose functions work on such a database.
-async fn deployed_stage() -> TestApp {
+async fn deployed_app() -> TestApp {
     let app = TestApp::start().await;
     app.stack.deploy(Privileges::Granted, DEPLOYED).await.unwrap();
     app.stack.seed(app.school.id, app.school.user, "school").await.unwrap();
@@ -121,8 +121,8 @@ async fn applying_the_migrations_again_to_a_database_in_use_changes_nothing() {
 }
 
 #[tokio::test]
-async fn on_a_deployed_database_a_number_is_made_linked_and_seen() {
-    let app = deployed_stage().await;
+async fn on_a_deployed_database_a_number_is_made_and_connected() {
+    let app = deployed_app().await;
     let number = app.number().await;
     assert_eq!(
         app.poll_qr(&number.session).await.json["qr"],
@@ -135,8 +135,8 @@ async fn on_a_deployed_database_a_number_is_made_linked_and_seen() {
 }
 
 #[tokio::test]
-async fn columns_without_a_value_are_neither_an_error_nor_a_memory_nor_a_mark() {
-    let app = deployed_stage().await;
+async fn columns_without_a_value_are_no_error_and_count_as_false() {
+    let app = deployed_app().await;
     let [first, second, third] = [app.number().await, app.number().await, app.number().await];
     app.sql
         .batch_execute("update whatsapp_sessions set status = null, last_qr_at = null, updated_at = null")
@@ -172,7 +172,7 @@ async fn a_row_whose_settings_are_no_object_gets_its_credentials_like_an_empty_o
 
 #[tokio::test]
 async fn two_numbers_work_where_the_mirror_has_one_row_for_an_organisation() {
-    let app = deployed_stage().await;
+    let app = deployed_app().await;
     let numbers = [app.number().await, app.number().await];
     for _ in 0..2 {
         for number in &numbers {
@@ -186,7 +186,7 @@ async fn two_numbers_work_where_the_mirror_has_one_row_for_an_organisation() {
 
 #[tokio::test]
 async fn a_session_that_takes_anothers_place_takes_its_only_row_of_the_mirror_over() {
-    let app = deployed_stage().await;
+    let app = deployed_app().await;
     let number = app.number().await;
     let row = app.mirror(&number.session).await;
     app.settle_keys().await;
@@ -203,8 +203,8 @@ async fn a_session_that_takes_anothers_place_takes_its_only_row_of_the_mirror_ov
     assert!(app.mirror(&number.session).await.is_null());
 }
 
-/// Asks PostgREST as somebody; answers the status.
-async fn asked(app: &TestApp, path: &str, body: Option<&Value>, key: &str, bearer: &str) -> u16 {
+/// A request to PostgREST with this key and token; its status.
+async fn rest_status(app: &TestApp, path: &str, body: Option<&Value>, key: &str, bearer: &str) -> u16 {
     let url = format!("{}/rest/v1/{path}", app.stack.supabase.url());
     let client = local::http::client().unwrap();
     let request = match body {
@@ -223,9 +223,9 @@ async fn what_is_ours_is_for_the_service_role_alone() {
     for (path, body) in
         [("rpc/wpp_find_number", Some(&find)), ("wpp_token_leases", None), ("wpp_creations", None)]
     {
-        assert_eq!(asked(&app, path, body, &service, &service).await, 200, "{path}");
+        assert_eq!(rest_status(&app, path, body, &service, &service).await, 200, "{path}");
         for bearer in [&anon, &app.school.token] {
-            let status = asked(&app, path, body, &anon, bearer).await;
+            let status = rest_status(&app, path, body, &anon, bearer).await;
             assert!([401, 403].contains(&status), "{path}: {status}");
         }
     }
@@ -249,12 +249,12 @@ async fn after_each_file_all_that_is_there_is_open_to_the_service_role_and_to_no
     let sql = postgres.connect().await.unwrap();
     for privileges in [Privileges::Granted, Privileges::Nothing] {
         postgres.replace(privileges, "").await.unwrap();
-        let mut seen = 0;
+        let mut count = 0;
         for file in releases().concat() {
             apply(&sql, &file).await;
             let rows = sql.query(may, &[]).await.unwrap();
-            assert!(rows.len() > seen, "{file} makes nothing");
-            seen = rows.len();
+            assert!(rows.len() > count, "{file} makes nothing");
+            count = rows.len();
             for row in &rows {
                 let (object, role, may): (String, String, bool) = (row.get(0), row.get(1), row.get(2));
                 assert_eq!(may, role == "service_role", "{privileges:?}, {file}: {role} and {object}");
@@ -341,12 +341,12 @@ async fn every_table_of_a_new_database_has_row_level_security() {
 
 #[tokio::test]
 async fn the_optional_migration_hides_the_settings_and_nothing_else() {
-    let app = deployed_stage().await;
+    let app = deployed_app().await;
     let number = app.number().await;
     let anon = app.stack.keys.anon_key();
     let read = async |columns: &str| {
         let path = format!("messenger_integrations?select={columns}&limit=1");
-        asked(&app, &path, None, &anon, &app.school.token).await
+        rest_status(&app, &path, None, &anon, &app.school.token).await
     };
     assert_eq!(read("id,settings").await, 200);
     let hide = optional("hide_settings_from_browsers.sql");

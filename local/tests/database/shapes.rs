@@ -15,7 +15,7 @@ use uuid::Uuid;
 
 const DUMP: &str = include_str!("dump.sql");
 
-/// A school, what it asks for and what it must see.
+/// A school, its requests and what it must get.
 struct School<'a> {
     app: &'a TestApp,
     siblings: Siblings,
@@ -24,7 +24,7 @@ struct School<'a> {
 }
 
 impl School<'_> {
-    /// From a request that brings a QR to a phone that is linked, seen by every page; answers the session.
+    /// From a request that brings a QR to a phone that is linked, by every route; answers the session.
     async fn connect(&self, request: Value) -> String {
         let made = self.post("wpp-create", request).await;
         assert_eq!((made.status, &made.json["status"]), (200, &json!("qr_issued")), "{made:?}");
@@ -36,7 +36,7 @@ impl School<'_> {
         session
     }
 
-    /// A look at the platform says so, and so does what was noted of it.
+    /// The platform says so, and so does the snapshot.
     async fn assert_connected(&self, session: &str) {
         for force in [true, false] {
             let answer = self.status(session, force).await;

@@ -24,7 +24,7 @@ fn replayable<S: Strategy>(cases: u32, strategy: S, test: impl Fn(S::Value)) {
     config.rng_seed = RngSeed::Fixed(seed);
     let run = |case| {
         let outcome = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| test(case)));
-        outcome.map_err(|panic| TestCaseError::fail(words(&*panic)))
+        outcome.map_err(|panic| TestCaseError::fail(message(&*panic)))
     };
     match TestRunner::new(config).run(&strategy, run) {
         Ok(()) => println!("seed {seed}"),
@@ -33,7 +33,7 @@ fn replayable<S: Strategy>(cases: u32, strategy: S, test: impl Fn(S::Value)) {
     }
 }
 
-fn words(panic: &(dyn std::any::Any + Send)) -> String {
+fn message(panic: &(dyn std::any::Any + Send)) -> String {
     let text = panic.downcast_ref::<String>().cloned();
     text.or_else(|| panic.downcast_ref::<&str>().map(ToString::to_string)).unwrap_or_default()
 }

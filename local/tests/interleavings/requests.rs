@@ -114,7 +114,7 @@ fn deadline() -> Deadline {
 }
 
 /// An organisation with a number of its own.
-struct Scene<'a> {
+struct Tenant<'a> {
     app: &'a TestApp,
     sandboxes: &'a [App],
     school: Organisation,
@@ -123,7 +123,7 @@ struct Scene<'a> {
     written: usize,
 }
 
-impl Scene<'_> {
+impl Tenant<'_> {
     async fn play(&mut self, wave: &Wave) {
         self.prepare(wave).await;
         let calm = wave.mishaps.is_empty() && !wave.recreate;
@@ -193,7 +193,7 @@ impl Scene<'_> {
     }
 
     async fn recreate(&self) -> Result<(), Error> {
-        let ask = ApiRequest {
+        let request = ApiRequest {
             user_id: self.school.user,
             deadline: deadline(),
             body: json!({}),
@@ -201,7 +201,9 @@ impl Scene<'_> {
             language: Default::default(),
             idempotency_key: None,
         };
-        obtain(&self.sandboxes[0], &ask, CreateMode::ForceRecreate, NumberSelector::default()).await.map(drop)
+        obtain(&self.sandboxes[0], &request, CreateMode::ForceRecreate, NumberSelector::default())
+            .await
+            .map(drop)
     }
 
     /// Has a lease that nobody gives back end after a fraction of a second, instead of eight.
@@ -255,7 +257,7 @@ const HISTORY: &str = "
     end $$;
     create trigger note_token after update on messenger_integrations for each row execute function note_token()";
 
-async fn scene<'a>(app: &'a TestApp, sandboxes: &'a [App], newest_token_only: bool) -> Scene<'a> {
+async fn tenant<'a>(app: &'a TestApp, sandboxes: &'a [App], newest_token_only: bool) -> Tenant<'a> {
     app.stack.platform.faults.clear();
     app.stack.supabase.faults.clear();
     app.stack.platform.behave(|behavior| {
@@ -269,7 +271,7 @@ async fn scene<'a>(app: &'a TestApp, sandboxes: &'a [App], newest_token_only: bo
                from messenger_integrations where organization_id = $1";
     let row = app.sql.query_one(row, &[&school.id]).await.unwrap();
     let number = Number { id: row.get(0), session: row.get(1), key: row.get(2) };
-    Scene { app, sandboxes, school, number, newest_token_only, written: 0 }
+    Tenant { app, sandboxes, school, number, newest_token_only, written: 0 }
 }
 
 #[test]
@@ -285,9 +287,9 @@ fn whatever_happens_at_once_the_promises_hold() {
     });
     replayable(64, waves(), |case| {
         runtime.block_on(async {
-            let mut scene = scene(&app, &sandboxes, case.newest_token_only).await;
+            let mut tenant = tenant(&app, &sandboxes, case.newest_token_only).await;
             for wave in &case.waves {
-                scene.play(wave).await;
+                tenant.play(wave).await;
             }
         });
     });

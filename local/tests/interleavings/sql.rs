@@ -80,7 +80,7 @@ impl Game<'_> {
         }
     }
 
-    /// Makes a move in both worlds, which must answer the same.
+    /// Makes a move in the database and in the model, which must answer the same.
     async fn play(&mut self, one: &Move) {
         match *one {
             Move::Claim { holder: who, replaced } => {
@@ -96,7 +96,7 @@ impl Game<'_> {
                 };
                 assert_eq!(json!([answer["outcome"], answer["failure"]]), expected);
                 let has_number = matches!(expected[0].as_str(), Some("granted" | "moved"));
-                let settings = if has_number { self.told() } else { Value::Null };
+                let settings = if has_number { self.ours() } else { Value::Null };
                 assert_eq!(answer["number"]["settings"], settings);
             }
             Move::Save { holder: who, old_key, replaced, token } => {
@@ -109,7 +109,7 @@ impl Game<'_> {
                     .await;
                 let saved = self.row.save(who, key, replaced, token);
                 assert_eq!(answer["outcome"], if saved { "saved" } else { "moved" });
-                assert_eq!(answer["number"]["settings"], self.told());
+                assert_eq!(answer["number"]["settings"], self.ours());
             }
             Move::Fail { holder: who, dead, cools } => {
                 let failure = if dead { "api_key_rejected" } else { "platform" };
@@ -119,7 +119,7 @@ impl Game<'_> {
                     ((&self.organisation, &self.id, &holder(who)), if cools { LONG_MS } else { 0 });
                 let answer = self.call(fail, &[ids.0, ids.1, ids.2, &failure, &cool_ms]).await;
                 assert_eq!(answer["outcome"], if moved { "moved" } else { "noted" });
-                let expected = if moved { self.told() } else { Value::Null };
+                let expected = if moved { self.ours() } else { Value::Null };
                 assert_eq!(answer["number"]["settings"], expected);
             }
             Move::LeaseEnds => {
@@ -149,8 +149,8 @@ impl Game<'_> {
         assert_eq!(stored, self.settings());
     }
 
-    /// The settings that an answer tells: ours alone.
-    fn told(&self) -> Value {
+    /// The settings in an answer: our keys alone.
+    fn ours(&self) -> Value {
         let mut settings = self.settings();
         settings.as_object_mut().unwrap().remove("written");
         settings

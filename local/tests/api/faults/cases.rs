@@ -21,7 +21,7 @@ pub const DATABASE: [&str; 6] = [
     "rpc/wpp_save_credentials",
 ];
 
-/// The ways in which an upstream can fail.
+/// How an upstream can fail.
 pub const FAULTS: [&str; 18] = [
     "400",
     "401",
@@ -43,12 +43,12 @@ pub const FAULTS: [&str; 18] = [
     "redirect",
 ];
 
-/// The fault of this name, whose answers say `words`; nothing for a host on which nobody listens.
-fn fault(name: &str, elsewhere: &str, words: &str) -> Option<Fault> {
+/// The fault of this name, with `text` in its answers; nothing for a host on which nobody listens.
+fn fault(name: &str, elsewhere: &str, text: &str) -> Option<Fault> {
     // Every wrong type that any answer could have.
     let wrong_types = json!({
-        "apiKey": [words], "session": [words], "token": {"a": words}, "status": [words], "qr": [words],
-        "now_ms": words, "outcome": [words],
+        "apiKey": [text], "session": [text], "token": {"a": text}, "status": [text], "qr": [text],
+        "now_ms": text, "outcome": [text],
     });
     Some(match name {
         "HTML with 200" => Fault::Html,
@@ -63,7 +63,7 @@ fn fault(name: &str, elsewhere: &str, words: &str) -> Option<Fault> {
         "refused" => return None,
         status => Fault::Status {
             status: status[..3].parse().unwrap(),
-            body: json!({"error": words, "message": words, "details": words}).to_string(),
+            body: json!({"error": text, "message": text, "details": text}).to_string(),
             retry_after_s: status.contains("Retry-After").then_some(1),
         },
     })
@@ -79,24 +79,24 @@ pub struct FaultCase<'a> {
 }
 
 impl<'a> FaultCase<'a> {
-    pub async fn set(app: &'a TestApp, endpoint: &'static str) -> Self {
+    pub async fn prepare(app: &'a TestApp, endpoint: &'static str) -> Self {
         let school = app.stack.organisation(endpoint).await.unwrap();
-        let mut scene = Self { app, endpoint, school, session: Value::Null };
+        let mut case = Self { app, endpoint, school, session: Value::Null };
         if !matches!(endpoint, "create" | "rpc/wpp_begin_creation" | "rpc/wpp_save_credentials") {
-            let made = app.post_as(&scene.school, "wpp-create", json!({})).await;
+            let made = app.post_as(&case.school, "wpp-create", json!({})).await;
             assert_eq!(made.json["status"], "qr_issued", "{endpoint}: {made:?}");
-            scene.session = made.json["session"].clone();
+            case.session = made.json["session"].clone();
             // A key this old is not one that may still become active.
-            scene.sql("update wpp_numbers set credentials_saved_at = now() - interval '1 hour'").await;
+            case.sql("update wpp_numbers set credentials_saved_at = now() - interval '1 hour'").await;
         }
         match endpoint {
-            "token" | "rpc/wpp_claim_refresh" | "rpc/wpp_save_token" => scene.end_token().await,
+            "token" | "rpc/wpp_claim_refresh" | "rpc/wpp_save_token" => case.end_token().await,
             "rpc/wpp_save_snapshot" => {
-                scene.sql("update whatsapp_sessions set status = 'pairing', last_qr_b64 = null").await;
+                case.sql("update whatsapp_sessions set status = 'pairing', last_qr_b64 = null").await;
             }
             _ => {}
         }
-        scene
+        case
     }
 
     /// The function that needs the endpoint.
@@ -120,35 +120,35 @@ impl<'a> FaultCase<'a> {
     }
 
     /// The request, sent.
-    pub async fn act(&self) -> Answer {
+    pub async fn send(&self) -> Answer {
         self.app.invoke(self.function(), self.event(&self.school.token)).await
     }
 
-    /// The request, with its endpoint in this trouble.
-    pub async fn meet(&self, trouble: &str, words: &str) -> Answer {
+    /// The request, with this fault at its endpoint.
+    pub async fn send_with(&self, fault_name: &str, text: &str) -> Answer {
         let elsewhere = format!("{}/elsewhere", self.app.stack.platform.url());
-        let Some(fault) = fault(trouble, &elsewhere, words) else { return self.meet_nobody().await };
-        self.gate().inject(self.endpoint, fault);
-        let answer = self.act().await;
-        self.gate().clear();
+        let Some(fault) = fault(fault_name, &elsewhere, text) else { return self.send_to_nobody().await };
+        self.faults().inject(self.endpoint, fault);
+        let answer = self.send().await;
+        self.faults().clear();
         answer
     }
 
     /// The request, with nobody at the endpoint's host from the call to it on.
-    async fn meet_nobody(&self) -> Answer {
+    async fn send_to_nobody(&self) -> Answer {
         let answer = match self.call_before() {
             None => {
                 self.set_listening(false).await;
-                self.act().await
+                self.send().await
             }
             Some(before) => {
-                let hold = self.gate().hold_one(before, Point::After);
+                let hold = self.faults().hold_one(before, Point::After);
                 let leave = async {
                     hold.reached(1).await;
                     self.set_listening(false).await;
                     hold.release();
                 };
-                tokio::join!(self.act(), leave).0
+                tokio::join!(self.send(), leave).0
             }
         };
         self.set_listening(true).await;
@@ -183,7 +183,7 @@ impl<'a> FaultCase<'a> {
     }
 
     /// The fault injector that the endpoint is behind.
-    pub fn gate(&self) -> &'a FaultInjector {
+    fn faults(&self) -> &'a FaultInjector {
         let stack = &self.app.stack;
         if self.is_of_the_database() { &stack.supabase.faults } else { &stack.platform.faults }
     }

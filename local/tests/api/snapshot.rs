@@ -245,9 +245,9 @@ async fn an_outage_shows_no_qr_that_can_no_longer_be_scanned() {
     let number = app.number().await;
     app.stack.platform.faults.inject("*", Fault::status(503));
     app.age_mirror(24).await;
-    assert_eq!(ask(&app).await.json["qrcode"], app.mirror(&number.session).await["last_qr_b64"]);
+    assert_eq!(status(&app).await.json["qrcode"], app.mirror(&number.session).await["last_qr_b64"]);
     app.age_mirror(2).await;
-    let answer = ask(&app).await;
+    let answer = status(&app).await;
     assert_eq!(
         (&answer.json["status"], &answer.json["qrcode"]),
         (&json!("qr_pending"), &Value::Null),

@@ -548,10 +548,10 @@ async fn a_link_that_only_a_sibling_has_seen_counts() {
     let database = Database::start().await;
     let number = database.number("ensure", "key", "1").await;
     let now = database.now().await;
-    database.remember(database.organisation, "1", "qr_issued", now, Some("2@")).await;
+    database.save_snapshot(database.organisation, "1", "qr_issued", now, Some("2@")).await;
     database.run("update whatsapp_sessions set status = 'connected'", &[]).await;
     let later = database.now().await + 1;
-    database.remember(database.organisation, "1", "disconnected", later, None).await;
+    database.save_snapshot(database.organisation, "1", "disconnected", later, None).await;
     assert_eq!(database.value("wpp_was_linked($1)", &[&number]).await, true);
 }
 

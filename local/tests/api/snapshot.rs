@@ -168,7 +168,7 @@ async fn a_row_that_cannot_be_written_costs_the_person_nothing_and_is_written_by
         app.age_mirror(30).await;
     }
     let logs = app.sandbox("wpp-status").logs().await;
-    assert_eq!(logs.matches("could not be remembered").count(), 1, "{logs}");
+    assert_eq!(logs.matches("could not be saved").count(), 1, "{logs}");
 }
 
 /// The original handed out the other organisation's QR, and moved its row.

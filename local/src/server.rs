@@ -1,5 +1,6 @@
 //! An HTTP server that can also do what servers do when they fail: close a connection without an answer.
 
+use std::io;
 use std::net::SocketAddr;
 use std::pin::pin;
 use std::time::Duration;
@@ -70,8 +71,8 @@ enum End {
 impl Server {
     /// Serves `router` on `127.0.0.1:port`; port 0 takes a free one.
     pub async fn start(port: u16, router: Router) -> Result<Self> {
-        let listener = TcpListener::bind(("127.0.0.1", port))
-            .await
+        let listener = bound(SocketAddr::from(([127, 0, 0, 1], port)))
+            .and_then(|socket| socket.listen(BACKLOG))
             .map_err(|error| format!("cannot listen on 127.0.0.1:{port}: {error}"))?;
         let address = listener.local_addr()?;
         let connections = watch::Sender::new(End::Now);
@@ -98,12 +99,11 @@ impl Server {
     pub async fn refuse(&self) -> Result<()> {
         let mut state = self.state.lock().await;
         if let State::Accepting(accepting) = &mut *state {
+            // Before the listener goes, so that nobody else gets the port in between.
+            let socket = bound(self.address)?;
             accepting.abort();
             // The listener is gone once the task has ended; that it was told to is no error.
             let _ = accepting.await;
-            let socket = TcpSocket::new_v4()?;
-            socket.set_reuseaddr(true)?;
-            socket.bind(self.address)?;
             *state = State::Refusing(Some(socket));
             self.connections.send_replace(End::AfterTheAnswer);
         }
@@ -128,6 +128,15 @@ impl Drop for Server {
             accepting.abort();
         }
     }
+}
+
+/// A socket on this port, beside another one of this process that has it.
+fn bound(address: SocketAddr) -> io::Result<TcpSocket> {
+    let socket = TcpSocket::new_v4()?;
+    socket.set_reuseaddr(true)?;
+    socket.set_reuseport(true)?;
+    socket.bind(address)?;
+    Ok(socket)
 }
 
 async fn accept(listener: TcpListener, router: Router, connections: watch::Receiver<End>) {

@@ -42,6 +42,11 @@ pub(crate) struct Response {
     pub(crate) headers: BTreeMap<&'static str, String>,
     pub(crate) body: String,
     is_base64_encoded: bool,
+    /// Always empty; `cargo lambda watch` reads no answer without it.
+    multi_value_headers: BTreeMap<&'static str, String>,
+    /// The same, for events of format 2.0: the other format has no such field.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    cookies: Option<[&'static str; 0]>,
 }
 
 /// The body of a 200.
@@ -126,6 +131,7 @@ where
     };
     // CORS is here and not in a layer of tower-http, which would leave out what ends below it: a preflight is answered
     // for each function's own methods, and a `*` or an origin goes with every error too.
+    response.cookies = payload["requestContext"]["http"].is_object().then_some([]);
     response.headers.insert("vary", VARY.to_owned());
     response.headers.insert("access-control-expose-headers", EXPOSED_HEADERS.to_owned());
     response.headers.insert("x-request-id", context.request_id);

@@ -198,7 +198,9 @@ async fn an_outage_disconnects_nobody_unless_the_present_state_is_asked_for() {
     let number = connected(&app).await;
     app.age_mirror(3600).await;
     let mirror = app.mirror(&number.session).await;
-    for fault in [Fault::status(503), Fault::status(429), Fault::Drop, Fault::Html, Fault::SlowHeaders] {
+    let page = Fault::Status { status: 404, body: "404 page not found".to_owned(), retry_after_s: None };
+    for fault in [Fault::status(503), Fault::status(429), Fault::Drop, Fault::Html, Fault::SlowHeaders, page]
+    {
         app.stack.platform.faults.inject("status", fault.clone());
         let answer = status(&app).await;
         assert_eq!(

@@ -83,4 +83,19 @@ mod tests {
         assert!(late.is_err());
         assert_eq!(Deadline::within(BUDGET).bound(async { 7 }).await, Ok(7));
     }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_pause_fits_where_something_is_left_after_it() {
+        for (pause, fits) in [(24_999, true), (25_000, false), (60_000, false)] {
+            let deadline = Deadline::within(BUDGET);
+            assert_eq!(deadline.sleep(Duration::from_millis(pause)).await, fits, "{pause}");
+            assert_eq!(deadline.remaining().is_zero(), !fits, "{pause}");
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_wait_leaves_half_a_second_to_answer_in() {
+        assert_eq!(Deadline::within(BUDGET).for_a_wait().remaining(), Duration::from_millis(24_500));
+        assert!(Deadline::within(Duration::from_millis(400)).for_a_wait().remaining().is_zero());
+    }
 }

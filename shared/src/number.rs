@@ -4,3 +4,6 @@ pub mod creation;
 pub mod hint;
 pub mod session;
 pub mod view;
+
+#[cfg(test)]
+mod tests;

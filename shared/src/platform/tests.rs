@@ -1,7 +1,7 @@
 use PlatformError as P;
 
 use super::*;
-use crate::upstream::testing::Server;
+use crate::upstream::testing::{Server, reply};
 
 const NOW: UnixMs = UnixMs(1_800_000_000_000);
 
@@ -9,13 +9,6 @@ async fn platform(base: &str) -> (Server, Platform) {
     let server = Server::start("").await;
     let base = Url::parse(&format!("{}{base}", server.url)).unwrap();
     (server, Platform::new(base, Upstream::new(Duration::from_secs(20)).unwrap()))
-}
-
-fn reply(status: u16, body: &str) -> String {
-    let length = body.len();
-    format!(
-        "HTTP/1.1 {status} X\r\nretry-after: 7\r\nconnection: close\r\ncontent-length: {length}\r\n\r\n{body}"
-    )
 }
 
 fn deadline() -> Deadline {
@@ -109,7 +102,7 @@ async fn each_call_is_sent_to_its_path_with_its_credential_and_body() {
     let webhook = format!("POST /base/internal/session/{encoded}/webhook");
     let secret = secret();
     let heard = |call: &str, bearer: bool, body: &str| {
-        let heard = server.heard();
+        let heard = server.heard().remove(0);
         assert!(heard.starts_with(&format!("{call} HTTP/1.1\r\n")), "{heard}");
         assert_eq!(heard.contains("authorization: Bearer s\r\n"), bearer, "{heard}");
         assert_eq!(heard.contains("content-type: application/json\r\n"), !body.is_empty(), "{heard}");

@@ -51,6 +51,11 @@ async fn a_sandbox_has_a_small_budget_for_repetitions_and_earns_it_back_by_answe
     assert_eq!(server.call(&upstream, deadline()).await, (Ok(200), 1));
     server.says(whole(503, ""));
     assert_eq!(server.call(&upstream, deadline()).await, (Ok(503), 2));
+    server.says(whole(200, ""));
+    for _ in 0..=RETRY_BUDGET {
+        server.call(&upstream, deadline()).await.0.unwrap();
+    }
+    assert_eq!(upstream.retry_budget.retries.load(Ordering::Relaxed), RETRY_BUDGET);
 }
 
 #[tokio::test]
@@ -95,7 +100,7 @@ async fn a_retry_after_is_waited_for_where_the_time_allows_and_else_passed_on() 
     let server = Server::start(whole(503, "retry-after: 1\r\n")).await;
     let (upstream, deadline) = (upstream(), deadline());
     let mend = async {
-        while server.requests() == 0 {
+        while server.heard().is_empty() {
             tokio::task::yield_now().await;
         }
         server.says(whole(200, ""));
@@ -122,9 +127,11 @@ async fn a_date_or_nonsense_in_retry_after_says_nothing() {
 async fn connecting_the_headers_and_the_body_each_time_out_and_are_not_tried_again() {
     let upstream = hasty();
     let server = Server::start("HTTP/1.1 200 X\r\ncontent-length: 9\r\n").await;
-    assert_eq!(server.call(&upstream, deadline()).await, (Err(Failure::TimedOut), 1));
+    let deadline = deadline();
+    assert_eq!(server.call(&upstream, deadline).await, (Err(Failure::TimedOut), 1));
+    assert!(!deadline.remaining().is_zero(), "an attempt took all the time");
     server.says("HTTP/1.1 200 X\r\ncontent-length: 9\r\n\r\n{");
-    assert_eq!(server.call(&upstream, deadline()).await, (Err(Failure::TimedOut), 1));
+    assert_eq!(server.call(&upstream, deadline).await, (Err(Failure::TimedOut), 1));
 
     // A host whose queue for connections is full lets everybody else wait.
     let socket = TcpSocket::new_v4().unwrap();
@@ -133,7 +140,7 @@ async fn connecting_the_headers_and_the_body_each_time_out_and_are_not_tried_aga
     let address = full.local_addr().unwrap();
     let _first = TcpStream::connect(address).await.unwrap();
     let request = upstream.http().get(format!("http://{address}")).build().unwrap();
-    assert_eq!(upstream.send(request, deadline()).await.unwrap_err(), Failure::TimedOut);
+    assert_eq!(upstream.send(request, deadline).await.unwrap_err(), Failure::TimedOut);
 }
 
 #[tokio::test]

@@ -1,0 +1,314 @@
+//! A number's calls against a server that is the database and the platform at once.
+
+use std::time::Duration;
+
+use serde_json::{Value, json};
+use uuid::Uuid;
+
+use crate::App;
+use crate::clock::UnixMs;
+use crate::config::Config;
+use crate::deadline::Deadline;
+use crate::error::Error;
+use crate::http::request::ApiRequest;
+use crate::number::creation::{Created, heal, obtain};
+use crate::number::session::{NumberSession, Webhook};
+use crate::number::view::{State, View};
+use crate::store::{CreateMode, Number, NumberSelector};
+use crate::upstream::testing::Server;
+
+const NOW: i64 = 1_800_000_000_000;
+const HOUR: i64 = 3_600_000;
+
+struct Stage {
+    server: Server,
+    app: App,
+}
+
+impl Stage {
+    /// Whatever has no answer of its own is refused with a 400.
+    async fn new() -> Self {
+        let server = Server::start("").await;
+        server.says_to("", 400, "{}");
+        let source = |name: &str| match name {
+            "WPP_BASE_URL" | "SUPABASE_URL" => Some(server.url.clone()),
+            "SUPABASE_SERVICE_ROLE_KEY" | "WPP_SECRET" => Some("sb_secret_x".to_owned()),
+            _ => None,
+        };
+        let app = App::new(Config::read(source, &[]).unwrap()).unwrap();
+        Self { server, app }
+    }
+
+    fn says(&self, path: &str, body: Value) {
+        self.server.says_to(path, 200, &body.to_string());
+    }
+
+    /// The last part of each path that was called, in order.
+    fn calls(&self) -> Vec<String> {
+        let path =
+            |request: String| request.split(' ').nth(1).unwrap().rsplit('/').next().unwrap().to_owned();
+        self.server.heard().into_iter().map(path).collect()
+    }
+
+    fn session(&self, number: Value) -> NumberSession<'_> {
+        NumberSession::open(&self.app, self::number(number), UnixMs(NOW), within(20_000)).unwrap()
+    }
+
+    async fn obtain(&self, mode: CreateMode, ms: u64) -> Result<Created, Error> {
+        obtain(&self.app, &request(ms), mode, NumberSelector::default()).await
+    }
+}
+
+fn within(ms: u64) -> Deadline {
+    Deadline::within(Duration::from_millis(ms))
+}
+
+fn request(ms: u64) -> ApiRequest {
+    ApiRequest {
+        user_id: Uuid::nil(),
+        deadline: within(ms),
+        language: Default::default(),
+        body: json!({}),
+        query: Default::default(),
+        idempotency_key: None,
+    }
+}
+
+fn number(value: Value) -> Number {
+    serde_json::from_value(value).unwrap()
+}
+
+/// A number with a good token, whose credentials are so old, with this in its mirror.
+fn row(age: i64, mirror: Value) -> Value {
+    json!({
+        "integration_id": Uuid::nil(), "organization_id": Uuid::nil(), "webhook_url": null, "snapshot": mirror,
+        "settings": {"wppApiKey": "k", "wppAccountNumber": "4", "wppJwtToken": "t", "wppJwtExpiresAt": NOW + HOUR},
+        "credentials_saved_at_ms": NOW - age, "news_if_connected": false,
+    })
+}
+
+fn mirror(status: &str, qr: Option<&str>) -> Value {
+    json!({"status": status, "qr": qr, "qr_at_ms": 5, "at_ms": 6})
+}
+
+fn begun(number: Value) -> Value {
+    json!({
+        "now_ms": NOW, "outcome": "begun", "creation": Uuid::nil(), "organization_id": Uuid::nil(),
+        "platform_id": "o", "number": number,
+    })
+}
+
+#[tokio::test]
+async fn a_number_that_is_there_costs_no_call_of_the_platform() {
+    let stage = Stage::new().await;
+    let there = json!({"now_ms": NOW, "outcome": "existing", "number": row(HOUR, Value::Null)});
+    stage.says("wpp_begin_creation", there);
+    let created = stage.obtain(CreateMode::Ensure, 20_000).await.unwrap();
+    assert_eq!((created.now, created.number.settings.session.as_deref()), (UnixMs(NOW), Some("4")));
+    assert_eq!(stage.calls(), ["wpp_begin_creation"]);
+}
+
+#[tokio::test]
+async fn a_creation_asks_the_platform_and_saves() {
+    let stage = Stage::new().await;
+    stage.says("wpp_begin_creation", begun(Value::Null));
+    stage.says("wpp/create", json!({"apiKey": "k", "session": "4"}));
+    stage.says("wpp_save_credentials", json!({"outcome": "saved", "number": row(0, Value::Null)}));
+    stage.obtain(CreateMode::AddNew, 20_000).await.unwrap();
+    assert_eq!(stage.calls(), ["wpp_begin_creation", "create", "wpp_save_credentials"]);
+}
+
+#[tokio::test]
+async fn a_creation_that_fails_is_given_back_and_its_error_names_the_call() {
+    for (path, status, body, failed) in [
+        ("wpp/create", 500, "", "platform create: unavailable"),
+        ("wpp/create", 408, "", "platform create: timed out"),
+        ("wpp_save_credentials", 408, "", "database wpp_save_credentials: timed out"),
+        ("wpp_save_credentials", 200, r#"{"outcome":"gone"}"#, "no such number"),
+    ] {
+        let stage = Stage::new().await;
+        stage.says("wpp_begin_creation", begun(Value::Null));
+        stage.says("wpp/create", json!({"apiKey": "k", "session": "4"}));
+        stage.server.says_to(path, status, body);
+        let error = stage.obtain(CreateMode::Ensure, 20_000).await.unwrap_err();
+        assert_eq!(error.to_string(), failed);
+        assert_eq!(stage.calls().last().unwrap(), "wpp_release_creation", "{failed}");
+    }
+}
+
+#[tokio::test]
+async fn a_key_that_is_given_again_is_tried_and_a_dead_one_replaced_under_another_id() {
+    let (tried, replaced) =
+        (["create", "token"].as_slice(), ["create", "token", "wpp_assign_platform_id", "create"].as_slice());
+    for (age, given, token, between) in [
+        (HOUR, "k", (200, r#"{"token":"t"}"#), tried),
+        (HOUR, "k", (403, ""), replaced),
+        (HOUR, "new", (403, ""), &["create"]),
+        // One that came just now may not be active yet.
+        (0, "k", (403, ""), &["create"]),
+    ] {
+        let stage = Stage::new().await;
+        stage.says("wpp_begin_creation", begun(row(age, Value::Null)));
+        stage.says("wpp/create", json!({"apiKey": given, "session": "4"}));
+        stage.server.says_to("auth/token", token.0, token.1);
+        stage.says("wpp_assign_platform_id", json!("o__wpp__1"));
+        stage.says("wpp_save_credentials", json!({"outcome": "saved", "number": row(0, Value::Null)}));
+        stage.obtain(CreateMode::ForceRecreate, 20_000).await.unwrap();
+        let calls = stage.calls();
+        assert_eq!(calls[1..calls.len() - 1], *between, "{age} {given}");
+    }
+}
+
+#[tokio::test]
+async fn whoever_waits_for_another_attempt_gives_up_in_time_to_say_so() {
+    let stage = Stage::new().await;
+    stage.says(
+        "wpp_begin_creation",
+        json!({"now_ms": NOW, "outcome": "busy", "creation": Uuid::from_u128(7), "wait_ms": 10}),
+    );
+    let waited = stage.obtain(CreateMode::Ensure, 700).await;
+    assert!(matches!(waited, Err(Error::CreationInProgress)), "{waited:?}");
+    let heard = stage.server.heard();
+    assert!(!heard[0].contains("p_waited_for") && heard[1].contains("p_waited_for"), "{heard:?}");
+}
+
+#[tokio::test]
+async fn what_the_database_refuses_is_told() {
+    for (outcome, code) in [
+        ("mismatch", "idempotency_mismatch"),
+        ("unknown", "number_not_found"),
+        ("no_organization", "organization_not_found"),
+    ] {
+        let stage = Stage::new().await;
+        stage.says("wpp_begin_creation", json!({"now_ms": NOW, "outcome": outcome}));
+        let refused = heal(&stage.app, &request(20_000), &number(row(HOUR, Value::Null))).await;
+        assert_eq!(refused.unwrap_err().response().code, code);
+        let heard = stage.server.heard().remove(0);
+        assert!(heard.contains(r#""p_mode":"heal""#) && heard.contains(r#""p_rejected":"k""#), "{heard}");
+    }
+}
+
+#[tokio::test]
+async fn a_look_asks_for_the_qr_beside_the_status_unless_the_number_was_connected() {
+    let both = ["qr", "status"].as_slice();
+    for (known, word, qr, calls, state) in [
+        (mirror("connected", None), "connected", (400, "{}"), ["status"].as_slice(), State::Connected),
+        (mirror("connected", None), "starting", (200, r#"{"qr":"2@"}"#), both, State::QrIssued),
+        (mirror("connected", None), "offline", (200, r#"{"qr":"2@"}"#), &["status"], State::Disconnected),
+        (Value::Null, "starting", (200, r#"{"qr":"2@"}"#), both, State::QrIssued),
+        (Value::Null, "starting", (404, ""), both, State::QrPending),
+        (Value::Null, "connected", (500, ""), both, State::Connected),
+    ] {
+        let stage = Stage::new().await;
+        stage.says("/status", json!({"status": word}));
+        stage.server.says_to("/qr", qr.0, qr.1);
+        let view = stage.session(row(HOUR, known)).look().await.unwrap();
+        let mut called = stage.calls();
+        called.sort();
+        assert_eq!(
+            (view.state, called.as_slice()),
+            (state, calls.iter().map(|call| call.to_string()).collect::<Vec<_>>().as_slice()),
+            "{word}"
+        );
+    }
+}
+
+#[tokio::test]
+async fn a_qr_that_is_needed_may_not_fail_and_a_rejected_token_is_never_passed_over() {
+    for (word, qr, expected) in [
+        ("starting", 500, "platform qr: unavailable"),
+        ("starting", 401, "no such number"),
+        ("connected", 401, "no such number"),
+    ] {
+        let stage = Stage::new().await;
+        stage.says("/status", json!({"status": word}));
+        stage.server.says_to("/qr", qr, "");
+        stage.says("wpp_claim_refresh", json!({"now_ms": NOW, "outcome": "gone"}));
+        let failed = stage.session(row(HOUR, Value::Null)).look().await.err().unwrap();
+        assert_eq!(failed.to_string(), expected, "{word}");
+    }
+}
+
+#[tokio::test]
+async fn an_unknown_session_is_lost() {
+    let stage = Stage::new().await;
+    stage.server.says_to("/status", 404, "");
+    let lost = stage.session(row(HOUR, Value::Null)).status().await;
+    assert!(matches!(lost, Err(Error::SessionLost)), "{lost:?}");
+}
+
+#[tokio::test]
+async fn the_mirror_is_written_where_it_shows_something_else_or_a_link_is_news() {
+    let scannable = || View::scannable("2@".to_owned());
+    let connected = || View { state: State::Connected, qr: None, ..scannable() };
+    let news = |mut number: Value| {
+        number["news_if_connected"] = json!(true);
+        number
+    };
+    let same = mirror("qr_issued", Some("2@"));
+    for (known, mut view, answer, is_written, state, qr_at) in [
+        (row(HOUR, same.clone()), scannable(), (400, json!({})), false, State::QrIssued, Some(5)),
+        (
+            row(HOUR, mirror("qr_issued", Some("1@"))),
+            scannable(),
+            (200, same.clone()),
+            true,
+            State::QrIssued,
+            Some(5),
+        ),
+        (row(HOUR, mirror("pairing", Some("2@"))), scannable(), (200, same), true, State::QrIssued, Some(5)),
+        (row(HOUR, Value::Null), scannable(), (200, mirror("connected", None)), true, State::Connected, None),
+        (row(HOUR, Value::Null), scannable(), (200, Value::Null), true, State::QrIssued, Some(NOW)),
+        (row(HOUR, Value::Null), scannable(), (400, json!({})), true, State::QrIssued, Some(NOW)),
+        (
+            row(HOUR, mirror("connected", None)),
+            connected(),
+            (400, json!({})),
+            false,
+            State::Connected,
+            Some(5),
+        ),
+        (
+            news(row(HOUR, mirror("connected", None))),
+            connected(),
+            (400, json!({})),
+            true,
+            State::Connected,
+            None,
+        ),
+        (
+            news(row(HOUR, mirror("qr_issued", Some("2@")))),
+            scannable(),
+            (400, json!({})),
+            false,
+            State::QrIssued,
+            Some(5),
+        ),
+    ] {
+        let stage = Stage::new().await;
+        stage.server.says_to("wpp_save_snapshot", answer.0, &answer.1.to_string());
+        stage.session(known.clone()).save_snapshot(&mut view).await;
+        assert_eq!((view.state, view.qr_at.map(|at| at.0)), (state, qr_at), "{known}");
+        assert_eq!(!stage.calls().is_empty(), is_written, "{known}");
+    }
+}
+
+#[tokio::test]
+async fn a_pending_webhook_is_tried_again_by_one_and_then_saved() {
+    for (claimed, calls, webhook) in [
+        (json!(true), ["wpp_claim_webhook", "webhook", "wpp_save_webhook"].as_slice(), Webhook::Registered),
+        (json!(false), &["wpp_claim_webhook"], Webhook::Pending),
+        (json!("nonsense"), &["wpp_claim_webhook"], Webhook::Pending),
+    ] {
+        let stage = Stage::new().await;
+        stage.says("wpp_claim_webhook", claimed);
+        stage.says("/webhook", json!({}));
+        stage.says("wpp_save_webhook", Value::Null);
+        let mut session = stage.session(row(HOUR, Value::Null));
+        session.make_up_for_webhook().await;
+        assert_eq!(session.webhook(), webhook);
+        assert_eq!(stage.calls(), calls);
+        session.make_up_for_webhook().await;
+        assert_eq!(stage.calls().is_empty(), webhook == Webhook::Registered);
+    }
+}

@@ -1,0 +1,87 @@
+use super::*;
+use crate::secret::Secret;
+use crate::upstream::testing::Server;
+
+fn deadline() -> Deadline {
+    Deadline::within(Duration::from_secs(20))
+}
+
+async fn store(key: ServiceKey) -> (Server, Store) {
+    let server = Server::start("").await;
+    let store =
+        Store::new(&format!("{}/", server.url), &key, Upstream::new(Duration::from_secs(20)).unwrap());
+    (server, store)
+}
+
+fn body(request: &str) -> Value {
+    serde_json::from_str(request.rsplit("\r\n").next().unwrap()).unwrap()
+}
+
+#[tokio::test]
+async fn a_function_is_called_by_its_name_with_the_key_and_without_what_is_null() {
+    let secret = Secret::new("k");
+    for (key, bearer) in [(ServiceKey::New(secret.clone()), false), (ServiceKey::Legacy(secret), true)] {
+        let (server, store) = store(key).await;
+        server.says_to("/rest/v1/rpc/wpp_find_number ", 200, r#"{"now_ms":7}"#);
+        let selector = NumberSelector { session: Some("4".to_owned()), integration_id: None };
+        let found = store.find(Uuid::nil(), &selector, deadline()).await.unwrap();
+        assert_eq!((found.now, found.organization_id, found.number.is_none()), (UnixMs(7), None, true));
+        let heard = server.heard().remove(0);
+        assert!(heard.starts_with("POST /rest/v1/rpc/wpp_find_number ") && heard.contains("apikey: k\r\n"));
+        assert_eq!(heard.contains("authorization: Bearer k\r\n"), bearer, "{heard}");
+        assert_eq!(body(&heard), json!({"p_user_id": Uuid::nil(), "p_session": "4"}));
+    }
+}
+
+#[tokio::test]
+async fn a_failure_names_the_function() {
+    let (server, store) = store(ServiceKey::New(Secret::new("k"))).await;
+    let lease = CreationLease { organization_id: Uuid::nil(), creation: Uuid::nil(), holder: Uuid::nil() };
+    for (status, body, why) in [
+        (404, "", StoreError::NotMigrated),
+        (408, "", StoreError::TimedOut),
+        (300, "{}", StoreError::Refused { status: 300, code: String::new() }),
+        (200, "<html>", StoreError::BadAnswer),
+    ] {
+        server.says_to("", status, body);
+        let call = "wpp_assign_platform_id";
+        let assigned = store.assign_platform_id(&lease, deadline()).await;
+        assert_eq!(assigned.unwrap_err(), CallError { call, why: why.clone() });
+        // Of a function that gives nothing back, nothing is read.
+        let released = store.release_creation(&lease, deadline()).await;
+        let why = (status != 200).then_some(CallError { call: "wpp_release_creation", why });
+        assert_eq!(released.err(), why);
+    }
+}
+
+#[tokio::test]
+async fn a_state_is_saved_in_the_mirrors_words() {
+    let (server, store) = store(ServiceKey::New(Secret::new("k"))).await;
+    server.says_to("", 200, "null");
+    for (state, word) in [
+        (State::Connected, "connected"),
+        (State::QrIssued, "qr_issued"),
+        (State::QrPending, "pairing"),
+        (State::Disconnected, "disconnected"),
+    ] {
+        let saved = store.save_snapshot(Uuid::nil(), "4", state, None, UnixMs(7), deadline()).await;
+        assert!(saved.unwrap().is_none());
+        let expected =
+            json!({"p_organization_id": Uuid::nil(), "p_session": "4", "p_status": word, "p_at_ms": 7});
+        assert_eq!(body(&server.heard().remove(0)), expected);
+    }
+}
+
+#[test]
+fn a_key_is_new_for_a_minute() {
+    let number = |saved: Option<i64>| -> Number {
+        serde_json::from_value(json!({
+            "integration_id": Uuid::nil(), "organization_id": Uuid::nil(), "settings": {},
+            "credentials_saved_at_ms": saved, "news_if_connected": false,
+        }))
+        .unwrap()
+    };
+    for (saved, now, is_new) in [(Some(0), 59_999, true), (Some(0), 60_000, false), (None, 0, false)] {
+        assert_eq!(number(saved).key_is_new(UnixMs(now)), is_new, "{saved:?} {now}");
+    }
+}

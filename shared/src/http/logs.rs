@@ -42,52 +42,25 @@ fn report(panic: &PanicHookInfo<'_>) {
 }
 
 #[cfg(test)]
+pub(crate) mod testing;
+
+#[cfg(test)]
 mod tests {
-    use std::io::{self, Write};
     use std::panic::{catch_unwind, take_hook};
-    use std::sync::{Arc, Mutex};
 
-    use tracing::subscriber;
-
+    use super::testing::Page;
     use super::*;
-
-    /// What was logged.
-    #[derive(Clone, Default)]
-    struct Page(Arc<Mutex<Vec<u8>>>);
-
-    impl Page {
-        /// What `work` logs when `level` is asked for.
-        fn of(level: LevelFilter, work: impl FnOnce()) -> String {
-            let page = Self::default();
-            let writer = page.clone();
-            let lines = fmt::layer().with_writer(move || writer.clone()).with_filter(filter(level));
-            subscriber::with_default(registry().with(lines), work);
-            String::from_utf8(page.0.lock().unwrap().clone()).unwrap()
-        }
-    }
-
-    impl Write for Page {
-        fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-            self.0.lock().unwrap().write(bytes)
-        }
-
-        fn flush(&mut self) -> io::Result<()> {
-            Ok(())
-        }
-    }
 
     #[test]
     fn details_are_told_by_our_own_crates_alone() {
-        let everybody = || {
+        let said = |level| {
+            let page = Page::at(level);
             tracing::trace!(target: "shared::token::client", "our detail");
             tracing::trace!(target: "wpp_qr", "our detail");
             tracing::trace!(target: "lambda_runtime::layers", "their detail");
             tracing::debug!(target: "hyper_util::client", "their detail");
             tracing::info!(target: "lambda_runtime", "their news");
-        };
-        let said = |level| {
-            let page = Page::of(level, everybody);
-            ["our detail", "their detail", "their news"].map(|what| page.matches(what).count())
+            ["our detail", "their detail", "their news"].map(|what| page.text().matches(what).count())
         };
         assert_eq!(said(LevelFilter::TRACE), [2, 0, 1]);
         assert_eq!(said(LevelFilter::INFO), [0, 0, 1]);
@@ -96,14 +69,24 @@ mod tests {
 
     #[test]
     fn a_panic_is_told_by_its_place_and_not_by_its_words() {
-        let page = Page::of(LevelFilter::INFO, || {
-            let usual = take_hook();
-            set_hook(Box::new(report));
-            let panicked = catch_unwind(|| String::from("é canary")[1..].len());
-            set_hook(usual);
-            assert!(panicked.is_err());
-        });
+        let page = Page::at(LevelFilter::INFO);
+        let usual = take_hook();
+        set_hook(Box::new(report));
+        let panicked = catch_unwind(|| String::from("é canary")[1..].len());
+        set_hook(usual);
+        assert!(panicked.is_err());
+        let page = page.text();
         assert!(page.contains("panicked") && page.contains(file!()), "{page}");
         assert!(!page.contains("canary"), "{page}");
+    }
+
+    #[test]
+    fn a_function_that_cannot_start_says_why_in_one_line() {
+        let page = Page::at(LevelFilter::ERROR);
+        assert_eq!(exit_code(Ok(())), ExitCode::SUCCESS);
+        assert_eq!(page.text(), "");
+        assert_eq!(exit_code(Err("WPP_SECRET is not set".into())), ExitCode::FAILURE);
+        let page = page.text();
+        assert!(page.lines().count() == 1 && page.contains("WPP_SECRET is not set"), "{page}");
     }
 }

@@ -217,4 +217,63 @@ mod tests {
         let refused = read(request(json!({"integration_id": "7"}), &[]).selector().map(drop));
         assert_eq!(refused, Err(("integration_id", say::FIELD_NOT_AN_ID)));
     }
+
+    fn read_body(content_type: Option<&str>, body: &str) -> Result<Value, &'static str> {
+        let content_type = content_type.map(|value| (header::CONTENT_TYPE, value.parse().unwrap()));
+        let headers = HeaderMap::from_iter(content_type);
+        let event =
+            HttpEvent { method: Some(Method::POST), headers, body: body.into(), ..HttpEvent::default() };
+        let read = ApiRequest::read(event, Uuid::nil(), Deadline::within(std::time::Duration::ZERO));
+        read.map(|request| request.body).map_err(|error| error.response().code)
+    }
+
+    #[test]
+    fn a_body_is_a_json_object_of_16_kib_at_most_or_nothing() {
+        let padded = |length: usize| format!("{{}}{}", " ".repeat(length - 2));
+        for (content_type, body, expected) in [
+            (None, r#"{"a":1}"#.to_owned(), Ok(json!({"a": 1}))),
+            (Some("application/json; charset=utf-8"), "null".to_owned(), Ok(json!({}))),
+            (Some("Text/Plain"), "{}".to_owned(), Ok(json!({}))),
+            (Some("application/vnd.api+json"), "{}".to_owned(), Ok(json!({}))),
+            (Some("text/html"), " \n".to_owned(), Ok(json!({}))),
+            (Some("text/html"), "{}".to_owned(), Err("unsupported_media_type")),
+            (None, "{".to_owned(), Err("invalid_json")),
+            (None, "[]".to_owned(), Err("invalid_request")),
+            (None, padded(16 * 1024), Ok(json!({}))),
+            (None, padded(16 * 1024 + 1), Err("body_too_large")),
+        ] {
+            assert_eq!(read_body(content_type, &body), expected, "{content_type:?} {}", body.len());
+        }
+    }
+
+    #[test]
+    fn a_get_has_no_body_whatever_it_carries() {
+        let event = HttpEvent { method: Some(Method::GET), body: b"{".into(), ..HttpEvent::default() };
+        let read = ApiRequest::read(event, Uuid::nil(), Deadline::within(std::time::Duration::ZERO));
+        assert_eq!(read.unwrap().body, json!({}));
+    }
+
+    #[test]
+    fn an_idempotency_key_has_1_to_255_visible_characters() {
+        let read = |key: &[u8]| {
+            let key = http::HeaderValue::from_bytes(key).unwrap();
+            idempotency_key(&HeaderMap::from_iter([(http::HeaderName::from_static("idempotency-key"), key)]))
+        };
+        assert_eq!(idempotency_key(&HeaderMap::new()).unwrap(), None);
+        assert_eq!(read(b" k ").unwrap().as_deref(), Some("k"));
+        assert_eq!(read(&[b'k'; 255]).unwrap().unwrap().len(), 255);
+        for refused in [b"".as_slice(), b"  ", &[b'k'; 256], "\u{e9}".as_bytes()] {
+            assert!(read(refused).is_err(), "{refused:?}");
+        }
+    }
+
+    #[test]
+    fn a_session_has_1_to_128_plain_characters() {
+        for session in ["4", "0000000000004", "a.b_c-d+e@f:g", &"9".repeat(128)] {
+            assert_eq!(checked_session("session", session).ok().as_deref(), Some(session));
+        }
+        for refused in ["", &"9".repeat(129), "a b", "a/b", "\u{e9}"] {
+            assert!(checked_session("session", refused).is_err(), "{refused}");
+        }
+    }
 }

@@ -160,6 +160,23 @@ mod tests {
         }
     }
 
+    #[test]
+    fn a_state_or_a_qr_was_seen_and_a_hope_was_not() {
+        assert!(View::scannable("2@".to_owned()).is_seen() && View::lost().is_seen());
+        assert!(!View::starting().is_seen());
+        assert_eq!((View::lost().state, View::lost().platform_status()), (State::Disconnected, None));
+    }
+
+    #[test]
+    fn a_mirror_that_differs_in_the_state_or_in_the_qr_shows_something_else() {
+        let view = View::scannable("2@".to_owned());
+        let mirror = |status, qr| view.is_mirrored_in(&snapshot(status, qr, UnixMs(7)));
+        assert!(mirror("qr_issued", Some("2@")));
+        assert!(
+            !mirror("pairing", Some("2@")) && !mirror("qr_issued", Some("1@")) && !mirror("qr_issued", None)
+        );
+    }
+
     fn recent(status: &str, qr: Option<&str>, age_ms: i64) -> Option<State> {
         let (now, at) = (UnixMs(1_000_000), UnixMs(1_000_000 - age_ms));
         View::recent(&snapshot(status, qr, at), now).map(|view| view.state)

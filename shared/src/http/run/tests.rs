@@ -2,11 +2,14 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use lambda_runtime::Context;
+use lambda_runtime::tracing::subscriber::filter::LevelFilter;
 use serde_json::json;
 
 use super::*;
 use crate::config::Config;
 use crate::http::auth::testing::{SECRET, Signer};
+use crate::http::logs::testing::Page;
+use crate::platform::PlatformError;
 use crate::upstream::CallError;
 
 const PROJECT: &str = "http://127.0.0.1:1";
@@ -97,7 +100,7 @@ async fn a_handler_that_never_ends_is_answered_for() {
 #[tokio::test]
 async fn a_retry_after_is_whole_seconds_and_at_least_one() {
     for (after, header) in [(Duration::from_millis(300), "1"), (Duration::from_secs(7), "7")] {
-        let why = crate::platform::PlatformError::Busy(Some(after));
+        let why = PlatformError::Busy(Some(after));
         let error = || Error::from(CallError { call: "qr", why });
         let handler = |_: Arc<App>, _: ApiRequest| std::future::ready(Err::<Value, _>(error()));
         let busy = answer(app(), "POST", handler, request()).await;
@@ -147,4 +150,25 @@ async fn a_preflight_is_answered_without_a_token_and_another_method_refused() {
     assert_eq!(other.headers["allow"], "POST, OPTIONS");
     let none = answer(app(), "POST", handler, event("two words", PAGE)).await;
     assert_eq!(told(&none), (400, "invalid_request".to_owned()));
+}
+
+#[tokio::test]
+async fn a_request_leaves_one_line_and_that_of_a_timeout_names_the_call() {
+    let outcomes: [(fn() -> Result<(), Error>, &[&str]); 4] = [
+        (|| Ok(()), &["INFO", "answered", "status=200"]),
+        (|| Err(Error::NumberNotFound), &["INFO", "refused", "status=404", "error=no such number"]),
+        (|| Err(Error::Panic), &["ERROR", "failed", "status=500", "code=\"internal_error\""]),
+        (
+            || Err(CallError { call: "status", why: PlatformError::TimedOut }.into()),
+            &["ERROR", "status=504", "error=platform status: timed out"],
+        ),
+    ];
+    for (outcome, expected) in outcomes {
+        let page = Page::at(LevelFilter::INFO);
+        answer(app(), "POST", |_: Arc<App>, _: ApiRequest| std::future::ready(outcome()), request()).await;
+        let page = page.text();
+        assert_eq!(page.lines().count(), 1, "{page}");
+        assert!(expected.iter().all(|part| page.contains(part)), "{page} has not {expected:?}");
+        assert!(page.contains("method=\"POST\"") && page.contains("took_ms="), "{page}");
+    }
 }

@@ -1,18 +1,15 @@
 #[path = "memory.rs"]
 mod memory;
 
-use std::io::{self, Write};
-use std::sync::{Arc, Mutex};
-
 use futures_util::future::join_all;
-use lambda_runtime::tracing::subscriber::fmt;
-use tracing::subscriber;
+use lambda_runtime::tracing::subscriber::filter::LevelFilter;
 
 use memory::{Memory, State};
 
 use super::*;
 use crate::clock::UnixMs;
 use crate::error::Error;
+use crate::http::logs::testing::Page;
 
 const BUDGET: Duration = Duration::from_secs(25);
 const NEVER: Duration = Duration::from_secs(3600);
@@ -404,20 +401,6 @@ async fn a_call_goes_by_another_name_after_a_save_that_was_not_answered() {
     }
 }
 
-/// What was logged.
-#[derive(Clone, Default)]
-struct Page(Arc<Mutex<Vec<u8>>>);
-
-impl Write for Page {
-    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-        self.0.lock().unwrap().write(bytes)
-    }
-
-    fn flush(&mut self) -> io::Result<()> {
-        Ok(())
-    }
-}
-
 #[tokio::test(start_paused = true)]
 async fn a_refresh_leaves_one_line_that_says_what_was_decided_and_why() {
     type Trouble = fn(&Memory);
@@ -444,15 +427,11 @@ async fn a_refresh_leaves_one_line_that_says_what_was_decided_and_why() {
         ),
     ];
     for (left, trouble, expected) in cases {
-        let page = Page::default();
-        let writer = page.clone();
-        let lines = fmt().with_writer(move || writer.clone()).with_ansi(false).finish();
-        let guard = subscriber::set_default(lines);
+        let page = Page::at(LevelFilter::INFO);
         let memory = Memory::with_token(left);
         trouble(&memory);
         let _ = memory.sandbox().request(BUDGET).await;
-        drop(guard);
-        let page = String::from_utf8(page.0.lock().unwrap().clone()).unwrap();
+        let page = page.text();
         assert_eq!(page.lines().count(), usize::from(!expected.is_empty()), "{page}");
         assert!(page.contains(expected), "{page} has no {expected}");
         assert!(!page.contains("t0") && !page.contains("key0"), "{page}");

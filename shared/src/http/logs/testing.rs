@@ -1,0 +1,43 @@
+//! A log for tests.
+
+use std::io::{self, Write};
+use std::sync::{Arc, Mutex};
+
+use lambda_runtime::tracing::subscriber::filter::LevelFilter;
+use lambda_runtime::tracing::subscriber::prelude::*;
+use lambda_runtime::tracing::subscriber::{fmt, registry};
+use tracing::subscriber::DefaultGuard;
+
+/// What this thread logs while it is there.
+pub(crate) struct Page {
+    text: Text,
+    _guard: DefaultGuard,
+}
+
+#[derive(Clone, Default)]
+struct Text(Arc<Mutex<Vec<u8>>>);
+
+impl Page {
+    /// As the product logs at this level.
+    pub(crate) fn at(level: LevelFilter) -> Self {
+        let text = Text::default();
+        let writer = text.clone();
+        let lines = fmt::layer().with_ansi(false).with_writer(move || writer.clone());
+        let lines = lines.with_filter(super::filter(level));
+        Self { text, _guard: tracing::subscriber::set_default(registry().with(lines)) }
+    }
+
+    pub(crate) fn text(&self) -> String {
+        String::from_utf8(self.text.0.lock().unwrap().clone()).unwrap()
+    }
+}
+
+impl Write for Text {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        self.0.lock().unwrap().write(bytes)
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}

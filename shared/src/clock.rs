@@ -34,7 +34,8 @@ impl UnixMs {
     }
 }
 
-fn millis(duration: Duration) -> i64 {
+/// In whole milliseconds; saturates.
+pub(crate) fn millis(duration: Duration) -> i64 {
     i64::try_from(duration.as_millis()).unwrap_or(i64::MAX)
 }
 

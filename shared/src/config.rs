@@ -118,17 +118,12 @@ impl ServiceKey {
             return Ok(Self::New(key));
         }
         if text.starts_with("sb_publishable_") {
-            return Err(ConfigError {
-                variable: NAME,
-                problem: "is a publishable key; the service role's is needed",
-            });
+            return refuse(NAME, "is a publishable key; the service role's is needed");
         }
         match insecure_decode::<Claims>(text).map(|token| token.claims.role) {
             Ok(Some(role)) if role == "service_role" => Ok(Self::Legacy(key)),
-            Ok(_) => {
-                Err(ConfigError { variable: NAME, problem: "is a key of another role than service_role" })
-            }
-            Err(_) => Err(ConfigError { variable: NAME, problem: "is neither a JWT nor an sb_secret_ key" }),
+            Ok(_) => refuse(NAME, "is a key of another role than service_role"),
+            Err(_) => refuse(NAME, "is neither a JWT nor an sb_secret_ key"),
         }
     }
 
@@ -168,14 +163,11 @@ impl Origins {
             !origin.contains('*')
                 && Url::parse(origin).is_ok_and(|url| url.origin().ascii_serialization() == *origin)
         };
-        if origins.iter().all(well_formed) {
-            Ok(Self::Only(origins))
-        } else {
-            Err(ConfigError {
-                variable: "CORS_ALLOWED_ORIGINS",
-                problem: "must be * or a comma-separated list of origins such as https://app.example",
-            })
+        if !origins.iter().all(well_formed) {
+            let problem = "must be * or a comma-separated list of origins such as https://app.example";
+            return refuse("CORS_ALLOWED_ORIGINS", problem);
         }
+        Ok(Self::Only(origins))
     }
 
     /// What `Access-Control-Allow-Origin` says to a page of `origin`.
@@ -196,10 +188,8 @@ fn listed(list: &str) -> impl Iterator<Item = &str> {
 fn issuers(list: &str) -> Result<Vec<String>, ConfigError> {
     let issuers: Vec<_> = listed(list).map(str::to_owned).collect();
     if issuers.is_empty() || issuers.iter().any(|issuer| issuer.contains(char::is_whitespace)) {
-        return Err(ConfigError {
-            variable: "SUPABASE_JWT_ISSUER",
-            problem: "must be a comma-separated list of issuers such as https://project.example/auth/v1",
-        });
+        let problem = "must be a comma-separated list of issuers such as https://project.example/auth/v1";
+        return refuse("SUPABASE_JWT_ISSUER", problem);
     }
     Ok(issuers)
 }
@@ -208,21 +198,22 @@ fn required(variable: &'static str, get: impl Fn(&str) -> Option<String>) -> Res
     get(variable).ok_or(ConfigError { variable, problem: "is not set" })
 }
 
+fn refuse<T>(variable: &'static str, problem: &'static str) -> Result<T, ConfigError> {
+    Err(ConfigError { variable, problem })
+}
+
 /// An address that paths are put behind. What else it may hold would end up in the middle, or in a log.
 fn base_url(variable: &'static str, value: String) -> Result<Url, ConfigError> {
-    let refuse = |problem| Err(ConfigError { variable, problem });
-    match Url::parse(&value) {
-        Ok(url) if matches!(url.scheme(), "http" | "https") && url.has_host() => {
-            if !url.username().is_empty() || url.password().is_some() {
-                refuse("must not hold a user name or a password")
-            } else if url.query().is_some() || url.fragment().is_some() {
-                refuse("must end before any ? or #")
-            } else {
-                Ok(url)
-            }
-        }
-        _ => refuse("is not an http or https address"),
+    let url =
+        Url::parse(&value).ok().filter(|url| matches!(url.scheme(), "http" | "https") && url.has_host());
+    let Some(url) = url else { return refuse(variable, "is not an http or https address") };
+    if !url.username().is_empty() || url.password().is_some() {
+        return refuse(variable, "must not hold a user name or a password");
     }
+    if url.query().is_some() || url.fragment().is_some() {
+        return refuse(variable, "must end before any ? or #");
+    }
+    Ok(url)
 }
 
 /// The project's address itself: the paths of its services are ours to add.
@@ -230,18 +221,17 @@ fn project_url(variable: &'static str, value: String) -> Result<Url, ConfigError
     let url = base_url(variable, value)?;
     let service = ["/rest/v1", "/auth/v1", "/functions/v1"];
     if service.iter().any(|path| url.path().contains(path)) {
-        return Err(ConfigError { variable, problem: "is the address of one service, not the project's" });
+        return refuse(variable, "is the address of one service, not the project's");
     }
     Ok(url)
 }
 
 /// A value that goes into a header; one that cannot would panic deep inside a query builder.
 fn header_text(variable: &'static str, value: String) -> Result<Secret, ConfigError> {
-    if value.bytes().all(|byte| byte.is_ascii_graphic()) {
-        Ok(Secret::new(value))
-    } else {
-        Err(ConfigError { variable, problem: "contains a blank or a character that no key has" })
+    if !value.bytes().all(|byte| byte.is_ascii_graphic()) {
+        return refuse(variable, "contains a blank or a character that no key has");
     }
+    Ok(Secret::new(value))
 }
 
 fn time(
@@ -252,7 +242,7 @@ fn time(
     let Some(value) = get(variable) else { return Ok(default) };
     match value.parse() {
         Ok(ms @ 1..=600_000) => Ok(Duration::from_millis(ms)),
-        _ => Err(ConfigError { variable, problem: "must be a number of milliseconds from 1 to 600000" }),
+        _ => refuse(variable, "must be a number of milliseconds from 1 to 600000"),
     }
 }
 

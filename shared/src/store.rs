@@ -15,7 +15,7 @@ use serde::de::DeserializeOwned;
 use serde_json::{Value, json};
 use uuid::Uuid;
 
-use crate::clock::UnixMs;
+use crate::clock::{UnixMs, millis};
 use crate::config::ServiceKey;
 use crate::deadline::Deadline;
 use crate::platform::Credentials;
@@ -83,7 +83,7 @@ impl Store {
     ) -> StoreResult<bool> {
         let params = json!({
             "p_organization_id": number.organization_id, "p_integration_id": number.integration_id,
-            "p_every_ms": ms(every),
+            "p_every_ms": millis(every),
         });
         self.rpc("wpp_claim_webhook", params, deadline).await
     }
@@ -107,7 +107,7 @@ impl Store {
         let (key, request) = attempt.idempotency.as_ref().map(|(key, request)| (key, request)).unzip();
         let params = json!({
             "p_user_id": attempt.user_id, "p_mode": attempt.mode, "p_holder": attempt.holder,
-            "p_lease_ms": ms(attempt.lease), "p_waited_for": attempt.waited_for, "p_rejected": attempt.rejected,
+            "p_lease_ms": millis(attempt.lease), "p_waited_for": attempt.waited_for, "p_rejected": attempt.rejected,
             "p_session": attempt.selector.session, "p_integration_id": attempt.selector.integration_id,
             "p_idempotency_key": key, "p_request": request,
         });
@@ -179,10 +179,6 @@ impl fmt::Debug for Store {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Store").finish_non_exhaustive()
     }
-}
-
-pub(crate) fn ms(duration: Duration) -> u64 {
-    u64::try_from(duration.as_millis()).unwrap_or(u64::MAX)
 }
 
 #[cfg(test)]

@@ -125,18 +125,15 @@ impl Jwks {
 /// What is known of the keys at one moment.
 #[derive(Default)]
 struct KeyCache {
-    set: Option<KeySet>,
+    keys: Vec<Key>,
+    /// When they were fetched; nothing while there was no set yet.
+    fetched_at: Option<UnixMs>,
     /// When a refetch was last begun or, while there is no set, a fetch failed.
     refetched_at: Option<UnixMs>,
     /// Fetches ended, well or badly.
     fetches: u64,
     /// Key ids that a fetched set did not have, and when it did not.
     absent: VecDeque<(String, UnixMs)>,
-}
-
-struct KeySet {
-    keys: Vec<Key>,
-    fetched_at: UnixMs,
 }
 
 /// What a token asks of the network.
@@ -151,12 +148,10 @@ enum Need {
 
 impl KeyCache {
     fn need(&self, kid: Option<&str>, now: UnixMs) -> Need {
-        let Some(set) = &self.set else {
-            return Need::Keys;
-        };
-        if kid.is_some_and(|kid| !set.has(kid) && !self.is_absent(kid, now)) {
+        let Some(fetched_at) = self.fetched_at else { return Need::Keys };
+        if kid.is_some_and(|kid| !self.has(kid) && !self.is_absent(kid, now)) {
             Need::Keys
-        } else if apart(set.fetched_at, now) >= FRESH_FOR {
+        } else if apart(fetched_at, now) >= FRESH_FOR {
             Need::Renewal
         } else {
             Need::Nothing
@@ -165,8 +160,11 @@ impl KeyCache {
 
     /// Whether a fetch is to be made now; if so, it counts as begun.
     fn begin(&mut self, kid: Option<&str>, now: UnixMs) -> bool {
-        let due = self.may_fetch(now) && self.need(kid, now) != Need::Nothing;
-        if due && self.set.is_some() {
+        let has_set = self.fetched_at.is_some();
+        let interval = if has_set { REFETCH_INTERVAL } else { FIRST_FETCH_INTERVAL };
+        let may_fetch = self.refetched_at.is_none_or(|begun| apart(begun, now) >= interval);
+        let due = may_fetch && self.need(kid, now) != Need::Nothing;
+        if due && has_set {
             self.refetched_at = Some(now);
         }
         due
@@ -175,24 +173,19 @@ impl KeyCache {
     /// Takes in the outcome of a fetch made for `kid`; a failure leaves what there is.
     fn finish(&mut self, fetched: Result<Vec<Key>, String>, kid: Option<&str>, now: UnixMs) {
         self.fetches += 1;
+        let serving_old_keys = self.fetched_at.is_some();
+        if !serving_old_keys {
+            self.refetched_at = fetched.is_err().then_some(now);
+        }
         match fetched {
             Ok(keys) => {
-                if self.set.is_none() {
-                    self.refetched_at = None;
+                (self.keys, self.fetched_at) = (keys, Some(now));
+                if let Some(kid) = kid.filter(|kid| !self.has(kid) && kid.len() <= KID_LIMIT) {
+                    self.absent.truncate(UNKNOWN_CAPACITY - 1);
+                    self.absent.push_front((kid.to_owned(), now));
                 }
-                let set = KeySet { keys, fetched_at: now };
-                if let Some(kid) = kid.filter(|kid| !set.has(kid)) {
-                    self.note_absent(kid, now);
-                }
-                self.set = Some(set);
             }
-            Err(error) => {
-                let serving_old_keys = self.set.is_some();
-                if !serving_old_keys {
-                    self.refetched_at = Some(now);
-                }
-                tracing::warn!(%error, serving_old_keys, "the project's keys could not be fetched");
-            }
+            Err(error) => tracing::warn!(%error, serving_old_keys, "the project's keys could not be fetched"),
         }
     }
 
@@ -202,17 +195,17 @@ impl KeyCache {
         algorithm: Algorithm,
         now: UnixMs,
     ) -> Result<Arc<DecodingKey>, AuthError> {
-        let set = self.set.as_ref().ok_or(AuthError::KeysUnavailable)?;
-        let fitting = |key: &&Key| key.algorithm == algorithm;
+        let fetched_at = self.fetched_at.ok_or(AuthError::KeysUnavailable)?;
+        let fits = |key: &&Key| key.algorithm == algorithm;
         let key = match kid {
-            Some(kid) if set.has(kid) => set.named(kid).find(fitting).ok_or(AuthError::WrongAlgorithm)?,
+            Some(kid) if self.has(kid) => self.named(kid).find(fits).ok_or(AuthError::WrongAlgorithm)?,
             // A set that is older than this has not been renewed because it could not be: the key may be a new one.
-            Some(kid) if apart(set.fetched_at, now) >= REFETCH_INTERVAL && !self.is_absent(kid, now) => {
+            Some(kid) if apart(fetched_at, now) >= REFETCH_INTERVAL && !self.is_absent(kid, now) => {
                 return Err(AuthError::KeysUnavailable);
             }
             Some(_) => return Err(AuthError::UnknownKey),
             None => {
-                let mut fitting = set.keys.iter().filter(fitting);
+                let mut fitting = self.keys.iter().filter(fits);
                 let only = fitting.next().filter(|_| fitting.next().is_none());
                 only.ok_or(AuthError::UnknownKey)?
             }
@@ -220,28 +213,11 @@ impl KeyCache {
         Ok(Arc::clone(&key.decoding))
     }
 
-    fn may_fetch(&self, now: UnixMs) -> bool {
-        let interval = if self.set.is_some() { REFETCH_INTERVAL } else { FIRST_FETCH_INTERVAL };
-        self.refetched_at.is_none_or(|begun| apart(begun, now) >= interval)
-    }
-
     fn is_absent(&self, kid: &str, now: UnixMs) -> bool {
         let noted = |(id, at): &(String, UnixMs)| id == kid && apart(*at, now) < UNKNOWN_FOR;
         kid.len() > KID_LIMIT || self.absent.iter().any(noted)
     }
 
-    fn note_absent(&mut self, kid: &str, now: UnixMs) {
-        if kid.len() > KID_LIMIT {
-            return;
-        }
-        if self.absent.len() == UNKNOWN_CAPACITY {
-            self.absent.pop_front();
-        }
-        self.absent.push_back((kid.to_owned(), now));
-    }
-}
-
-impl KeySet {
     fn named(&self, kid: &str) -> impl Iterator<Item = &Key> {
         self.keys.iter().filter(move |key| key.kid.as_deref() == Some(kid))
     }

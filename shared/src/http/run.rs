@@ -129,9 +129,7 @@ where
             Err(error) => failure(&error, &context.request_id, language),
         }
     };
-    // CORS is here and not in a layer of tower-http, which would leave out what ends below it: a preflight is answered
-    // for each function's own methods, and a `*` or an origin goes with every error too.
-    response.cookies = payload["requestContext"]["http"].is_object().then_some([]);
+    // tower-http's CorsLayer would want http types on both sides of it: more code than these lines.
     response.headers.insert("vary", VARY.to_owned());
     response.headers.insert("access-control-expose-headers", EXPOSED_HEADERS.to_owned());
     response.headers.insert("x-request-id", context.request_id);

@@ -88,7 +88,7 @@ fn row(age: i64, mirror: Value) -> Value {
 }
 
 fn mirror(status: &str, qr: Option<&str>) -> Value {
-    json!({"status": status, "qr": qr, "qr_at_ms": 5, "at_ms": 6})
+    json!({"status": status, "qr": qr, "qr_at_ms": 5, "at_ms": NOW})
 }
 
 fn begun(number: Value) -> Value {
@@ -196,7 +196,7 @@ async fn a_look_asks_for_the_qr_beside_the_status_unless_the_number_was_connecte
         (mirror("connected", None), "starting", (200, r#"{"qr":"2@"}"#), both, State::QrIssued),
         (mirror("connected", None), "offline", (200, r#"{"qr":"2@"}"#), &["status"], State::Disconnected),
         (Value::Null, "starting", (200, r#"{"qr":"2@"}"#), both, State::QrIssued),
-        (Value::Null, "starting", (404, ""), both, State::QrPending),
+        (Value::Null, "starting", (404, r#"{"error":"x"}"#), both, State::QrPending),
         (Value::Null, "connected", (500, ""), both, State::Connected),
     ] {
         let stage = Stage::new().await;
@@ -232,7 +232,7 @@ async fn a_qr_that_is_needed_may_not_fail_and_a_rejected_token_is_never_passed_o
 #[tokio::test]
 async fn an_unknown_session_is_lost() {
     let stage = Stage::new().await;
-    stage.server.says_to("/status", 404, "");
+    stage.server.says_to("/status", 404, r#"{"error":"x"}"#);
     let lost = stage.session(row(HOUR, Value::Null)).status().await;
     assert!(matches!(lost, Err(Error::SessionLost)), "{lost:?}");
 }
@@ -246,6 +246,7 @@ async fn the_mirror_is_written_where_it_shows_something_else_or_a_link_is_news()
         number
     };
     let same = mirror("qr_issued", Some("2@"));
+    let old = json!({"status": "connected", "qr": null, "qr_at_ms": 5, "at_ms": NOW - HOUR});
     for (known, mut view, answer, is_written, state, qr_at) in [
         (row(HOUR, same.clone()), scannable(), (400, json!({})), false, State::QrIssued, Some(5)),
         (
@@ -268,6 +269,7 @@ async fn the_mirror_is_written_where_it_shows_something_else_or_a_link_is_news()
             State::Connected,
             Some(5),
         ),
+        (row(HOUR, old), connected(), (400, json!({})), true, State::Connected, None),
         (
             news(row(HOUR, mirror("connected", None))),
             connected(),

@@ -8,11 +8,11 @@ use uuid::Uuid;
 
 use super::Token;
 use super::protocol::{Event, FetchFailure};
-use crate::clock::UnixMs;
+use crate::clock::{UnixMs, millis};
 use crate::deadline::Deadline;
 use crate::platform::{Platform, PlatformError, PlatformResult};
 use crate::secret::Secret;
-use crate::store::{Number, Store, StoreResult, ms};
+use crate::store::{Number, Store, StoreResult};
 use crate::upstream::CallError;
 
 /// A number's credentials and token, as they were in its row.
@@ -155,7 +155,7 @@ impl TokenStore for TokenRow {
     async fn ask(&self, holder: Uuid, call: StoreCall<'_>, deadline: Deadline) -> StoreResult<Answer> {
         let (function, mut params) = match call {
             StoreCall::Claim { replaces, lease } => {
-                ("wpp_claim_refresh", json!({"p_replaces": replaces, "p_lease_ms": ms(lease)}))
+                ("wpp_claim_refresh", json!({"p_replaces": replaces, "p_lease_ms": millis(lease)}))
             }
             StoreCall::Save { token, api_key, replaces } => (
                 "wpp_save_token",
@@ -165,7 +165,7 @@ impl TokenStore for TokenRow {
                 }),
             ),
             StoreCall::Release { failure, cool } => {
-                ("wpp_release_refresh", json!({"p_failure": failure, "p_cool_ms": ms(cool)}))
+                ("wpp_release_refresh", json!({"p_failure": failure, "p_cool_ms": millis(cool)}))
             }
         };
         params["p_organization_id"] = json!(self.organization_id);

@@ -6,12 +6,15 @@ use std::sync::{Arc, Mutex};
 use lambda_runtime::tracing::subscriber::filter::LevelFilter;
 use lambda_runtime::tracing::subscriber::prelude::*;
 use lambda_runtime::tracing::subscriber::{fmt, registry};
+use tracing::Dispatch;
 use tracing::subscriber::DefaultGuard;
 
 /// What this thread logs while it is there.
 pub(crate) struct Page {
     text: Text,
     _guard: DefaultGuard,
+    /// While there is one subscriber, a line that another thread writes first is off for all.
+    _second: Dispatch,
 }
 
 #[derive(Clone, Default)]
@@ -24,7 +27,8 @@ impl Page {
         let writer = text.clone();
         let lines = fmt::layer().with_ansi(false).with_writer(move || writer.clone());
         let lines = lines.with_filter(super::filter(level));
-        Self { text, _guard: tracing::subscriber::set_default(registry().with(lines)) }
+        let second = Dispatch::new(registry());
+        Self { text, _second: second, _guard: tracing::subscriber::set_default(registry().with(lines)) }
     }
 
     pub(crate) fn text(&self) -> String {

@@ -154,7 +154,8 @@ async fn a_preflight_is_answered_without_a_token_and_another_method_refused() {
 
 #[tokio::test]
 async fn a_request_leaves_one_line_and_that_of_a_timeout_names_the_call() {
-    let outcomes: [(fn() -> Result<(), Error>, &[&str]); 4] = [
+    type Outcome = fn() -> Result<(), Error>;
+    let outcomes: [(Outcome, &[&str]); 4] = [
         (|| Ok(()), &["INFO", "answered", "status=200"]),
         (|| Err(Error::NumberNotFound), &["INFO", "refused", "status=404", "error=no such number"]),
         (|| Err(Error::Panic), &["ERROR", "failed", "status=500", "code=\"internal_error\""]),

@@ -1,149 +1,12 @@
 //! The SQL functions, asked directly: what each answers, whose rows it touches, and what a wrong clock does to it.
 
 use futures_util::future::join_all;
-use local::postgres::{Postgres, Storage};
 use serde_json::{Value, json};
-use tokio_postgres::Client;
 use tokio_postgres::error::SqlState;
 use tokio_postgres::types::{Json, ToSql};
 use uuid::Uuid;
 
-/// Two attempts at the same thing.
-const ME: Uuid = Uuid::from_u128(1);
-const OTHER: Uuid = Uuid::from_u128(2);
-
-/// A database with an organisation and its user.
-struct Database {
-    postgres: Postgres,
-    sql: Client,
-    organisation: Uuid,
-    user: Uuid,
-}
-
-/// A request to begin a creation; the rest is as by default.
-#[derive(Default)]
-struct Begin<'a> {
-    mode: &'a str,
-    holder: Option<Uuid>,
-    session: Option<&'a str>,
-    integration: Option<Uuid>,
-    waited_for: Option<Uuid>,
-    key: Option<&'a str>,
-    rejected: Option<&'a str>,
-}
-
-impl Database {
-    async fn start() -> Self {
-        let postgres = Postgres::start(0, &Storage::Temporary).await.unwrap();
-        let sql = postgres.connect().await.unwrap();
-        let mut database = Self { postgres, sql, organisation: Uuid::nil(), user: Uuid::nil() };
-        database.renew().await;
-        database
-    }
-
-    /// Leaves nothing but a new organisation.
-    async fn renew(&mut self) {
-        let empty = "reset role;
-            truncate organizations, wpp_numbers, wpp_creations, wpp_idempotency_keys, wpp_token_leases cascade;
-            set role service_role";
-        self.sql.batch_execute(empty).await.unwrap();
-        (self.organisation, self.user) = self.organisation().await;
-    }
-
-    async fn organisation(&self) -> (Uuid, Uuid) {
-        let (organisation, user) = (Uuid::new_v4(), Uuid::new_v4());
-        self.run("insert into organizations (id) values ($1)", &[&organisation]).await;
-        self.run("insert into profiles (id, organization_id) values ($1, $2)", &[&user, &organisation]).await;
-        (organisation, user)
-    }
-
-    async fn run(&self, statement: &str, values: &[&(dyn ToSql + Sync)]) -> u64 {
-        self.sql.execute(statement, values).await.unwrap()
-    }
-
-    /// What a query of one JSON value answers.
-    async fn value(&self, query: &str, values: &[&(dyn ToSql + Sync)]) -> Value {
-        let row = self.sql.query_one(&format!("select to_jsonb({query})"), values).await.unwrap();
-        row.get::<_, Option<Json<Value>>>(0).map_or(Value::Null, |json| json.0)
-    }
-
-    async fn begin(&self, begin: Begin<'_>) -> Value {
-        let holder = begin.holder.unwrap_or(ME);
-        let request = json!({"mode": begin.mode, "session": begin.session, "integration_id": begin.integration,
-            "rejected": begin.rejected});
-        self.value(
-            "wpp_begin_creation($1, $2, $3, 10000, $4, $5)",
-            &[&self.user, &Json(request), &holder, &begin.waited_for, &begin.key],
-        )
-        .await
-    }
-
-    async fn save(&self, creation: &Value, holder: Uuid, key: &str, session: &str) -> Value {
-        self.save_in(self.organisation, creation, holder, key, session).await
-    }
-
-    async fn save_in(
-        &self,
-        organisation: Uuid,
-        creation: &Value,
-        holder: Uuid,
-        key: &str,
-        session: &str,
-    ) -> Value {
-        let save = "wpp_save_credentials($1, $2, $3, $4, $5)";
-        self.value(save, &[&organisation, &id(creation), &holder, &key, &session]).await
-    }
-
-    /// A number that was made just now: its row.
-    async fn number(&self, mode: &str, key: &str, session: &str) -> Uuid {
-        let click = Uuid::new_v4().to_string();
-        let begun = self.begin(Begin { mode, key: Some(&click), ..Begin::default() }).await;
-        assert_eq!(begun["outcome"], "begun", "{begun}");
-        id(&self.save(&begun["creation"], ME, key, session).await["number"]["integration_id"])
-    }
-
-    async fn save_snapshot(
-        &self,
-        organisation: Uuid,
-        session: &str,
-        status: &str,
-        at_ms: i64,
-        qr: Option<&str>,
-    ) -> Value {
-        let save_snapshot = "wpp_save_snapshot($1, $2, $3, $4, $5)";
-        self.value(save_snapshot, &[&organisation, &session, &status, &at_ms, &qr]).await
-    }
-
-    async fn link(&self, session: &str) {
-        let now = self.now().await;
-        let mirror = self.save_snapshot(self.organisation, session, "connected", now, None).await;
-        assert_eq!(mirror["status"], "connected");
-    }
-
-    async fn now(&self) -> i64 {
-        self.value("wpp_internal.now_ms()", &[]).await.as_i64().unwrap()
-    }
-
-    /// Everything that is kept, as text.
-    async fn everything(&self) -> String {
-        let mut all = String::new();
-        for table in ["messenger_integrations", "whatsapp_sessions", "wpp_numbers", "wpp_creations"] {
-            let rows = format!("(select jsonb_agg(t order by t::text) from {table} t)");
-            all += &self.value(&rows, &[]).await.to_string();
-        }
-        all
-    }
-
-    /// The row that is primary, of those that are.
-    async fn primaries(&self) -> Vec<Uuid> {
-        let rows = "select id from messenger_integrations where organization_id = $1 and is_primary";
-        self.sql.query(rows, &[&self.organisation]).await.unwrap().iter().map(|row| row.get(0)).collect()
-    }
-}
-
-fn id(value: &Value) -> Uuid {
-    value.as_str().unwrap().parse().unwrap()
-}
+use crate::harness::{Begin, Database, ME, OTHER, id};
 
 /// The states of an organisation, and what each mode comes to.
 #[tokio::test]
@@ -159,23 +22,33 @@ async fn each_mode_decides_by_what_the_organisation_has() {
         ("off", ["begun replacement", "begun additional", "begun replacement", "existing"]),
         ("recreated", ["existing", "begun additional", "existing", "existing"]),
         ("recreating", ["existing", "begun additional", "busy replacement", "busy replacement"]),
+        ("recreated anew", ["existing", "existing", "existing", "begun replacement"]),
     ];
     let mut database = Database::start().await;
     for (state, expected) in cases {
         let mut outcomes = Vec::new();
         for mode in ["ensure", "add_new", "force_recreate", "heal"] {
             database.renew().await;
+            let neighbour = database.neighbour().await;
+            let theirs = database.all_of(neighbour).await;
             database.reach(state).await;
-            let rejected = Some(if state == "old key" { "key 0" } else { "key" });
+            let rejected = match state {
+                "old key" => Some("key 0"),
+                "recreated anew" => Some("key 2"),
+                _ => Some("key"),
+            };
             let answer =
                 database.begin(Begin { mode, holder: Some(OTHER), rejected, ..Begin::default() }).await;
             let mut outcome = answer["outcome"].as_str().unwrap().to_owned();
             if !answer["creation"].is_null() {
-                let kind = "(select kind from wpp_creations where id = $1)";
-                let kind = database.value(kind, &[&id(&answer["creation"])]).await;
-                outcome = format!("{outcome} {}", kind.as_str().unwrap());
+                let creation = "(select to_jsonb(c) from wpp_creations c where id = $1)";
+                let creation = database.value(creation, &[&id(&answer["creation"])]).await;
+                outcome = format!("{outcome} {}", creation["kind"].as_str().unwrap());
+                let own = creation["platform_id"] == json!(database.organisation);
+                assert_eq!(own, mode != "add_new" || state == "begun", "{state} {mode}: {creation}");
             }
             outcomes.push(outcome);
+            assert_eq!(database.all_of(neighbour).await, theirs, "{state} {mode}");
         }
         assert_eq!(outcomes, expected, "{state}");
     }
@@ -206,15 +79,19 @@ impl Database {
                 self.save(&begun["creation"], ME, "key", "1").await;
                 set("settings = settings || '{\"wppApiKey\": \"key 0\"}'").await;
                 // Long after it was replaced.
-                self.run("update wpp_creations set finished_at = now() - interval '1 hour'", &[]).await;
+                let age = "update wpp_creations set finished_at = now() - interval '1 hour' where organization_id = $1";
+                self.run(age, &[&self.organisation]).await;
             }
             "no key" => set("settings = settings - 'wppApiKey'").await,
             "off" => set("is_active = false").await,
-            "recreated" | "recreating" => {
+            "recreated" | "recreated anew" | "recreating" => {
                 let begun = self.begin(Begin { mode: "force_recreate", ..Begin::default() }).await;
-                if state == "recreated" {
-                    self.save(&begun["creation"], ME, "key", "1").await;
-                }
+                let given = match state {
+                    "recreated" => ("key", "1"),
+                    "recreated anew" => ("key 2", "2"),
+                    _ => return,
+                };
+                self.save(&begun["creation"], ME, given.0, given.1).await;
             }
             _ => assert_eq!(state, "linked"),
         }

@@ -164,6 +164,43 @@ async fn what_is_known_of_a_number_is_of_its_present_credentials() {
     }
 }
 
+#[tokio::test]
+async fn a_number_was_linked_unless_we_saved_its_credentials_and_nobody_saw_it_connected() {
+    let mut database = Database::start().await;
+    let theirs = "update messenger_integrations set settings = settings || '{\"wppApiKey\": \"theirs\"}'";
+    let scan = "update whatsapp_sessions set status = 'qr_issued'";
+    for (words, change, expected) in [
+        ("fresh", None, false),
+        ("fresh seen", None, true),
+        ("fresh seen", Some(scan), false),
+        ("fresh", Some("update wpp_numbers set first_connected_at = now()"), true),
+        ("fresh", Some(theirs), true),
+        ("", None, true),
+    ] {
+        let [number] = database.rows(&[words]).await[..] else { panic!("not one row") };
+        if let Some(change) = change {
+            database.run(change, &[]).await;
+        }
+        let was_linked = database.value("wpp_internal.was_linked($1)", &[&number]).await;
+        assert_eq!(was_linked, expected, "{words} {change:?}");
+    }
+}
+
+#[tokio::test]
+async fn only_the_session_of_a_number_is_mirrored_and_only_its_organisations() {
+    let mut database = Database::start().await;
+    database.rows(&["", "telegram", "green_api"]).await;
+    let neighbour = database.neighbour().await;
+    database.row(neighbour, "7", "").await;
+    for session in ["2", "3", "7", "9"] {
+        let now = database.now().await;
+        let mirror =
+            database.save_snapshot(database.organisation, session, "qr_issued", now, Some("2@")).await;
+        assert_eq!(mirror, Value::Null, "{session}");
+    }
+    assert_eq!(database.value("(select count(*) from whatsapp_sessions)", &[]).await, 0);
+}
+
 /// The name of a session is unique in the mirror, whoever has written its row.
 #[tokio::test]
 async fn a_row_of_the_mirror_that_is_a_neighbours_says_nothing_and_stays() {
@@ -361,11 +398,55 @@ async fn a_recreation_is_joined_for_its_number_and_repeated_within_a_minute_of_i
         database.run(age, &[&seconds, &id(&begun["creation"])]).await;
         assert_eq!(database.begin(recreate(ids[0], OTHER)).await["outcome"], outcome, "{seconds} s");
     }
+    // Credentials that a sibling has written over it are no reason to be content with them.
+    let [write_back, again] = ["key", "key 2"].map(|key| {
+        format!("update messenger_integrations set settings = settings || '{{\"wppApiKey\": \"{key}\"}}' where id = $1")
+    });
+    database.run(&write_back, &[&ids[0]]).await;
+    database.run("delete from wpp_creations where id <> $1", &[&id(&begun["creation"])]).await;
+    database.run("update wpp_creations set finished_at = now()", &[]).await;
+    assert_eq!(database.begin(recreate(ids[0], OTHER)).await["outcome"], "begun");
+    database.run(&again, &[&ids[0]]).await;
     // One that is under way comes before one that has just ended.
     database
         .run("update wpp_creations set finished_at = now() where id = $1", &[&id(&begun["creation"])])
         .await;
     assert_eq!(database.begin(recreate(ids[0], ME)).await["outcome"], "busy");
+}
+
+/// What was begun for a number that has no row yet, who comes, and whether that is gone on with.
+#[tokio::test]
+async fn a_new_number_that_was_begun_is_joined_by_adding_one_and_a_first_one_by_everybody() {
+    let mut database = Database::start().await;
+    for (begun, asked, joins) in [
+        ("ensure", "ensure", true),
+        ("ensure", "force_recreate", true),
+        ("ensure", "add_new", true),
+        ("add_new", "add_new", true),
+        ("add_new", "ensure", false),
+        ("add_new", "force_recreate", false),
+    ] {
+        database.renew().await;
+        let first = database.begin(Begin { mode: begun, ..Begin::default() }).await;
+        let second = database.begin(Begin { mode: asked, ..Begin::default() }).await;
+        assert_eq!(first["creation"] == second["creation"], joins, "{begun}, then {asked}");
+    }
+}
+
+#[tokio::test]
+async fn a_number_heals_where_its_own_key_was_rejected_and_it_works_but_for_that() {
+    let mut database = Database::start().await;
+    for (words, rejected, outcome) in [
+        ("fresh", "key", "begun"),
+        ("fresh", "another", "existing"),
+        ("fresh off", "key", "existing"),
+        ("fresh seen", "key", "existing"),
+        ("", "key", "existing"),
+    ] {
+        database.rows(&[words]).await;
+        let heal = Begin { mode: "heal", rejected: Some(rejected), ..Begin::default() };
+        assert_eq!(database.begin(heal).await["outcome"], outcome, "{words}, {rejected}");
+    }
 }
 
 #[tokio::test]
@@ -575,5 +656,54 @@ async fn what_is_known_of_a_number_belongs_to_the_organisation_that_has_it_now()
         }
         let whose = format!("(select organization_id from {table})");
         assert_eq!(id(&database.value(&whose, &[]).await), ours, "{call}");
+    }
+}
+
+/// Where the mirror has one row for an organisation, it is that of a session that is one of its active numbers.
+#[tokio::test]
+async fn the_only_row_of_the_mirror_moves_on_from_a_session_that_is_no_active_number() {
+    let mut database = Database::start().await;
+    let ids = database.rows(&["", ""]).await;
+    let neighbour = database.neighbour().await;
+    let unique =
+        "reset role; alter table whatsapp_sessions add unique (organization_id); set role service_role";
+    database.sql.batch_execute(unique).await.unwrap();
+    let mirror = "insert into whatsapp_sessions (organization_id, session_name, status, updated_at)
+        values ($1, $2, 'connected', '2026-01-01')";
+    database.run(mirror, &[&database.organisation, &"wpp_gone"]).await;
+    database.run(mirror, &[&neighbour, &"wpp_theirs"]).await;
+    let theirs = database.all_of(neighbour).await;
+    let save = async |session: &str| {
+        let now = database.now().await + 1;
+        let mirror =
+            database.save_snapshot(database.organisation, session, "qr_issued", now, Some("2@")).await;
+        (mirror["status"] == "qr_issued", mirror["qr"] == "2@", !mirror["qr_at_ms"].is_null())
+    };
+    assert_eq!(save("1").await, (true, true, true), "it moves from a session that is none");
+    assert_eq!(save("2").await, (false, false, false), "it stays with an active number");
+    assert_eq!(save("1").await, (true, true, true));
+    database.run("update messenger_integrations set is_active = false where id = $1", &[&ids[0]]).await;
+    assert_eq!(save("2").await, (true, true, true), "it moves from one that is not active");
+    assert_eq!(database.all_of(neighbour).await, theirs);
+}
+
+#[tokio::test]
+async fn a_number_works_when_it_is_active_and_has_a_key_and_a_session() {
+    let database = Database::start().await;
+    for (is_active, settings, expected) in [
+        (Some(true), json!({"wppApiKey": "k", "wppAccountNumber": "1"}), true),
+        (Some(false), json!({"wppApiKey": "k", "wppAccountNumber": "1"}), false),
+        (None, json!({"wppApiKey": "k", "wppAccountNumber": "1"}), false),
+        (Some(true), json!({"wppApiKey": "", "wppAccountNumber": "1"}), false),
+        (Some(true), json!({"wppApiKey": 7, "wppAccountNumber": "1"}), false),
+        (Some(true), json!({"wppAccountNumber": "1"}), false),
+        (Some(true), json!({"wppApiKey": "k", "wppAccountNumber": ""}), false),
+        (Some(true), json!({"wppApiKey": "k", "wppAccountNumber": 1}), false),
+        (Some(true), json!({"wppApiKey": "k"}), false),
+        (Some(true), json!(["wppApiKey", "wppAccountNumber"]), false),
+        (Some(true), Value::Null, false),
+    ] {
+        let works = database.value("wpp_internal.works($1, $2)", &[&is_active, &Json(&settings)]).await;
+        assert_eq!(works, expected, "{is_active:?} {settings}");
     }
 }

@@ -122,6 +122,9 @@ async fn a_creation_is_its_holders_until_its_lease_ends_and_one_of_the_far_futur
     let busy = database.begin(ensure(OTHER)).await;
     assert_eq!((&busy["outcome"], &busy["creation"]), (&json!("busy"), &begun["creation"]));
     assert!((1..=10_000).contains(&busy["wait_ms"].as_i64().unwrap()), "{busy}");
+    let release = "select wpp_release_creation($1, $2, $3)";
+    database.sql.query(release, &[&database.organisation, &id(&begun["creation"]), &ME]).await.unwrap();
+    assert_eq!(database.begin(ensure(OTHER)).await["outcome"], "begun", "its holder has given up");
     for until in ["now() - interval '1 ms'", "now() + interval '2 minutes'", "'infinity'"] {
         database.run("update wpp_creations set holder = $1", &[&ME]).await;
         database.run(&format!("update wpp_creations set held_until = {until}"), &[]).await;
@@ -141,6 +144,14 @@ async fn who_has_waited_for_a_creation_is_answered_with_its_number() {
     let waited = database.begin(wait).await;
     assert_eq!((&waited["outcome"], &waited["number"]["integration_id"]), (&json!("existing"), &second));
     assert_ne!(id(&second), first);
+
+    // Also where its session, by which the number was named, is another one since.
+    let named = || Begin { mode: "force_recreate", session: Some("1"), ..Begin::default() };
+    let begun = database.begin(named()).await;
+    database.save(&begun["creation"], ME, "key 3", "3").await;
+    let waited = database.begin(Begin { waited_for: Some(id(&begun["creation"])), ..named() }).await;
+    assert_eq!(waited["number"]["settings"]["wppAccountNumber"], "3", "{waited}");
+    assert_eq!(database.begin(named()).await["outcome"], "unknown");
 }
 
 #[tokio::test]
@@ -309,6 +320,10 @@ async fn a_webhook_is_tried_once_a_minute_and_registered_for_the_credentials_tha
     let save = "select wpp_save_webhook($1, $2, 'key', '1', 'https://hooks.example')";
     database.sql.query(save, &[&database.organisation, &number]).await.unwrap();
     assert_eq!(url().await, "https://hooks.example");
+    let forget = "select wpp_save_webhook($1, $2, 'key', '1', null)";
+    database.sql.query(forget, &[&database.organisation, &number]).await.unwrap();
+    assert_eq!(url().await, Value::Null);
+    database.sql.query(save, &[&database.organisation, &number]).await.unwrap();
     let recreate = "update messenger_integrations set settings = settings || '{\"wppApiKey\": \"key 2\"}'";
     database.run(recreate, &[]).await;
     assert_eq!(url().await, Value::Null);

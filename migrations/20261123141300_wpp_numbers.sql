@@ -21,72 +21,108 @@ create table if not exists public.wpp_numbers (
 create index if not exists wpp_numbers_by_organization on public.wpp_numbers (organization_id);
 alter table public.wpp_numbers enable row level security;
 
--- Helpers that are one expression have no `set search_path`, so that they are inlined; their names were bound when
--- they were made.
+-- Our helpers, in a schema that PostgREST does not serve and nobody else may enter. Those that are one expression and read no
+-- table have no `set search_path`, so that they are inlined; their names were bound when they were made. The others are text:
+-- so the owner of a shared table may change it without being told that functions depend on it.
+create schema if not exists wpp_internal;
+grant usage on schema wpp_internal to service_role;
 
 -- Milliseconds since 1970 by the database's clock: the one clock that every sandbox shares.
-create or replace function public.wpp_now_ms() returns bigint
+create or replace function wpp_internal.now_ms() returns bigint
 language sql volatile
 return floor(extract(epoch from clock_timestamp()) * 1000)::bigint;
 
 -- Null for a moment that is none, such as `infinity`.
-create or replace function public.wpp_unix_ms(at timestamptz) returns bigint
+create or replace function wpp_internal.unix_ms(at timestamptz) returns bigint
 language sql immutable
 return case when isfinite(at) then floor(extract(epoch from at) * 1000)::bigint end;
 
+-- What a function that decides something answers: its outcome, when that was, and what belongs to it.
+create or replace function wpp_internal.answer(outcome text, more jsonb default '{}') returns jsonb
+language sql volatile
+return jsonb_build_object('now_ms', wpp_internal.now_ms(), 'outcome', outcome) || more;
+
 -- A row's settings: an object, also where the column holds nothing or something else.
-create or replace function public.wpp_settings(settings jsonb) returns jsonb
+create or replace function wpp_internal.settings(settings jsonb) returns jsonb
 language sql immutable
 return case when jsonb_typeof(settings) = 'object' then settings else '{}' end;
 
 -- Whether settings hold an API key and a session.
-create or replace function public.wpp_has_credentials(settings jsonb) returns boolean
+create or replace function wpp_internal.has_credentials(settings jsonb) returns boolean
 language sql immutable
 return coalesce(
   jsonb_typeof(settings -> 'wppApiKey') = 'string' and settings ->> 'wppApiKey' <> ''
   and jsonb_typeof(settings -> 'wppAccountNumber') = 'string' and settings ->> 'wppAccountNumber' <> '', false);
 
+-- Whether a row of ours is a number that works: active, and with credentials.
+create or replace function wpp_internal.works(is_active boolean, settings jsonb) returns boolean
+language sql immutable
+return coalesce(is_active and wpp_internal.has_credentials(settings), false);
+
 -- Tells one pair of API key and session from another.
-create or replace function public.wpp_credentials_digest(settings jsonb) returns text
+create or replace function wpp_internal.credentials_digest(settings jsonb) returns text
 language sql immutable
 return md5(jsonb_build_array(settings -> 'wppApiKey', settings -> 'wppAccountNumber')::text);
 
+-- Whose credentials a number's row holds: `saved`, those that we have saved last; `replaced`, those before them, which a sibling
+-- has written back; null, others.
+create or replace function wpp_internal.credentials_origin(p_integration_id uuid) returns text
+language plpgsql stable set search_path = ''
+as $$
+begin
+  return (
+    select case wpp_internal.credentials_digest(i.settings)
+      when n.saved_digest then 'saved' when n.replaced_digest then 'replaced' end
+    from public.messenger_integrations i
+    join public.wpp_numbers n on n.integration_id = i.id
+    where i.id = p_integration_id);
+end
+$$;
+
+-- Whether a session was connected when somebody looked last.
+create or replace function wpp_internal.is_connected(p_organization_id uuid, p_session text) returns boolean
+language plpgsql stable set search_path = ''
+as $$
+begin
+  return exists (
+    select from public.whatsapp_sessions s
+    where s.session_name = 'wpp_' || p_session and s.organization_id = p_organization_id and s.status = 'connected');
+end
+$$;
+
 -- Whether a phone was ever linked with a number's present credentials, as far as we know: false only where we saved them
 -- ourselves and nobody has seen the session connected.
-create or replace function public.wpp_was_linked(p_integration_id uuid) returns boolean
+create or replace function wpp_internal.was_linked(p_integration_id uuid) returns boolean
 language plpgsql stable set search_path = ''
 as $$
 begin
   return not exists (
     select from public.wpp_numbers n
     join public.messenger_integrations i on i.id = n.integration_id
-    where n.integration_id = p_integration_id
-      and n.saved_digest = public.wpp_credentials_digest(i.settings) and n.first_connected_at is null
-      and not exists (
-        select from public.whatsapp_sessions s
-        where s.session_name = 'wpp_' || (i.settings ->> 'wppAccountNumber')
-          and s.organization_id = i.organization_id and s.status = 'connected'));
+    where n.integration_id = p_integration_id and n.first_connected_at is null
+      and n.saved_digest = wpp_internal.credentials_digest(i.settings)
+      and not wpp_internal.is_connected(i.organization_id, i.settings ->> 'wppAccountNumber'));
 end
 $$;
 
--- Whether one of the organisation's WhatsApp rows that work is primary. A number works with credentials and, where
--- `p_linked`, a phone that was linked; of another provider's row we know only that it is active and enabled.
-create or replace function public.wpp_primary_works(p_organization_id uuid, p_linked boolean) returns boolean
+-- Whether one of the organisation's WhatsApp rows that work is primary. A number works for this where, with `p_linked`, a phone
+-- was linked, too; of another provider's row we know only that it is active and enabled.
+create or replace function wpp_internal.primary_works(p_organization_id uuid, p_linked boolean) returns boolean
 language plpgsql stable set search_path = ''
 as $$
 begin
   return exists (
     select from public.messenger_integrations i
-    where i.organization_id = p_organization_id and i.messenger_type = 'whatsapp' and i.is_primary and i.is_active
+    where i.organization_id = p_organization_id and i.messenger_type = 'whatsapp' and i.is_primary
       and case when i.provider = 'wpp'
-        then public.wpp_has_credentials(i.settings) and (not p_linked or public.wpp_was_linked(i.id))
-        else coalesce((to_jsonb(i) ->> 'is_enabled')::boolean, true) end);
+        then wpp_internal.works(i.is_active, i.settings) and (not p_linked or wpp_internal.was_linked(i.id))
+        else i.is_active and coalesce((to_jsonb(i) ->> 'is_enabled')::boolean, true) end);
 end
 $$;
 
 -- A number as the functions see it: the row's identity, those of its settings that are ours, what we know of it, and the
 -- mirror of its session. `news_if_connected` is whether seeing it connected would change anything that is kept.
-create or replace function public.wpp_number(p_integration_id uuid) returns jsonb
+create or replace function wpp_internal.number(p_integration_id uuid) returns jsonb
 language plpgsql stable set search_path = ''
 as $$
 begin
@@ -97,24 +133,28 @@ begin
       'settings', jsonb_strip_nulls(jsonb_build_object(
         'wppApiKey', o.settings -> 'wppApiKey', 'wppAccountNumber', o.settings -> 'wppAccountNumber',
         'wppJwtToken', o.settings -> 'wppJwtToken', 'wppJwtExpiresAt', o.settings -> 'wppJwtExpiresAt')),
-      'credentials_saved_at_ms', public.wpp_unix_ms(n.credentials_saved_at),
-      'first_connected_at_ms', public.wpp_unix_ms(n.first_connected_at),
-      'webhook_url', case when k.webhook_digest = public.wpp_credentials_digest(o.settings) then k.webhook_url end,
-      'news_if_connected',
-        (n.integration_id is not null and n.first_connected_at is null)
-        or not public.wpp_primary_works(i.organization_id, true),
-      'snapshot', public.wpp_mirror(i.organization_id, o.settings ->> 'wppAccountNumber'))
+      'credentials_saved_at_ms', case when n.saved_digest = k.digest then wpp_internal.unix_ms(n.credentials_saved_at) end,
+      'first_connected_at_ms', case when n.saved_digest = k.digest then wpp_internal.unix_ms(n.first_connected_at) end,
+      'webhook_url', case when n.webhook_digest = k.digest then n.webhook_url end,
+      'news_if_connected', case
+        when k.mirror ->> 'status' is distinct from 'connected' then true
+        when n.saved_digest = k.digest and n.first_connected_at is null then true
+        else not wpp_internal.primary_works(i.organization_id, true) end,
+      'snapshot', k.mirror)
     from public.messenger_integrations i
-    cross join lateral (select public.wpp_settings(i.settings) as settings) o
-    left join public.wpp_numbers k on k.integration_id = i.id
-    left join public.wpp_numbers n
-      on n.integration_id = i.id and n.saved_digest = public.wpp_credentials_digest(o.settings)
+    cross join lateral (select wpp_internal.settings(i.settings) as settings) o
+    -- The offset has both worked out once.
+    cross join lateral (
+      select wpp_internal.credentials_digest(o.settings) as digest,
+        wpp_internal.mirror(i.organization_id, o.settings ->> 'wppAccountNumber') as mirror
+      offset 0) k
+    left join public.wpp_numbers n on n.integration_id = i.id
     where i.id = p_integration_id);
 end
 $$;
 
 -- What `whatsapp_sessions` holds of a session; null where it holds nothing.
-create or replace function public.wpp_mirror(p_organization_id uuid, p_session text) returns jsonb
+create or replace function wpp_internal.mirror(p_organization_id uuid, p_session text) returns jsonb
 language plpgsql stable set search_path = ''
 as $$
 begin
@@ -122,8 +162,8 @@ begin
     select jsonb_build_object(
       'status', coalesce(s.status::text, ''),
       'qr', s.last_qr_b64,
-      'qr_at_ms', public.wpp_unix_ms(s.last_qr_at),
-      'at_ms', coalesce(public.wpp_unix_ms(s.updated_at), 0))
+      'qr_at_ms', wpp_internal.unix_ms(s.last_qr_at),
+      'at_ms', coalesce(wpp_internal.unix_ms(s.updated_at), 0))
     from public.whatsapp_sessions s
     where s.session_name = 'wpp_' || p_session and s.organization_id = p_organization_id);
 end
@@ -132,7 +172,7 @@ $$;
 -- The number that is meant: the named session, else the named row, else the organisation's choice: one that is active and has
 -- credentials, the primary first, and where several are primary the oldest of them. A session may be named as the platform
 -- does or as whatsapp_sessions does.
-create or replace function public.wpp_choose_number(
+create or replace function wpp_internal.choose_number(
   p_organization_id uuid, p_session text, p_integration_id uuid, p_active_only boolean)
 returns uuid
 language plpgsql stable set search_path = ''
@@ -147,13 +187,13 @@ begin
         when p_session is not null
           then p_session in (i.settings ->> 'wppAccountNumber', 'wpp_' || (i.settings ->> 'wppAccountNumber'))
         else p_integration_id is null or i.id = p_integration_id end
-    order by coalesce(i.is_active, false) and public.wpp_has_credentials(i.settings) desc,
+    order by wpp_internal.works(i.is_active, i.settings) desc,
       i.is_primary desc nulls last, i.created_at, i.id
     limit 1);
 end
 $$;
 
--- The active number that a user means, see wpp_choose_number. Called by Store::find.
+-- The active number that a user means, see choose_number. Called by Store::find.
 -- Answers {now_ms, organization_id | null, number | null}.
 create or replace function public.wpp_find_number(
   p_user_id uuid, p_session text default null, p_integration_id uuid default null)
@@ -165,22 +205,22 @@ declare
 begin
   select p.organization_id into v_organization from public.profiles p where p.id = p_user_id;
   return jsonb_build_object(
-    'now_ms', public.wpp_now_ms(),
+    'now_ms', wpp_internal.now_ms(),
     'organization_id', v_organization,
-    'number', public.wpp_number(public.wpp_choose_number(v_organization, p_session, p_integration_id, true)));
+    'number', wpp_internal.number(wpp_internal.choose_number(v_organization, p_session, p_integration_id, true)));
 end
 $$;
 
 -- Gives the primary mark to the organisation's best number, where none of its WhatsApp rows that work has it: the one that was
 -- just seen connected (`p_session`), else one that was seen so last, else one that was linked once, else the oldest. Rows
 -- that somebody else holds are not waited for: the next creation or the next look at a connected number tries again.
-create or replace function public.wpp_settle_primary(p_organization_id uuid, p_session text default null) returns void
+create or replace function wpp_internal.settle_primary(p_organization_id uuid, p_session text default null) returns void
 language plpgsql set search_path = ''
 as $$
 declare
   v_best uuid;
 begin
-  if public.wpp_primary_works(p_organization_id, true) then
+  if wpp_internal.primary_works(p_organization_id, true) then
     return;
   end if;
   perform from public.messenger_integrations i
@@ -189,12 +229,12 @@ begin
   select i.id into v_best
   from public.messenger_integrations i
   where i.organization_id = p_organization_id and i.messenger_type = 'whatsapp' and i.provider = 'wpp'
-    and i.is_active and public.wpp_has_credentials(i.settings)
+    and wpp_internal.works(i.is_active, i.settings)
   order by coalesce(i.settings ->> 'wppAccountNumber' = p_session, false) desc,
-    coalesce(public.wpp_mirror(i.organization_id, i.settings ->> 'wppAccountNumber') ->> 'status' = 'connected', false) desc,
-    public.wpp_was_linked(i.id) desc, i.created_at, i.id
+    wpp_internal.is_connected(i.organization_id, i.settings ->> 'wppAccountNumber') desc,
+    wpp_internal.was_linked(i.id) desc, i.created_at, i.id
   limit 1;
-  if v_best is null or public.wpp_primary_works(p_organization_id, public.wpp_was_linked(v_best)) then
+  if v_best is null or wpp_internal.primary_works(p_organization_id, wpp_internal.was_linked(v_best)) then
     return;
   end if;
   update public.messenger_integrations i
@@ -213,16 +253,20 @@ $$;
 -- written since stands: a slow poll does not undo what the webhook has told; but not one from a clock that is a minute
 -- ahead. Where the table still carries UNIQUE (organization_id), its only row stays with a session that is still one of the
 -- organisation's active numbers, and moves on from one that is not. Called by Store::save_snapshot.
--- Answers the mirror as it is now, see wpp_mirror; null where the organisation has no such number or the table no room.
+-- Answers the mirror as it is now, see mirror; null where the organisation has no such number or the table no room.
 create or replace function public.wpp_save_snapshot(
   p_organization_id uuid, p_session text, p_status text, p_at_ms bigint, p_qr text default null)
 returns jsonb
 language plpgsql set search_path = '' set lock_timeout = '2s'
 as $$
 declare
-  v_state public.whatsapp_sessions;
+  -- With the words in the types that the table has for them.
+  v_seen public.whatsapp_sessions := jsonb_populate_record(null::public.whatsapp_sessions, jsonb_build_object(
+    'session_name', 'wpp_' || p_session, 'status', p_status, 'last_qr_b64', p_qr, 'updated_at', clock_timestamp(),
+    'last_qr_at', case when p_qr is not null then clock_timestamp() end));
   v_at timestamptz := to_timestamp(p_at_ms / 1000.0);
-  v_was_connected boolean;
+  -- What a sibling has seen counts too, and is about to be overwritten.
+  v_was_connected boolean := p_status = 'connected' or wpp_internal.is_connected(p_organization_id, p_session);
 begin
   if not exists (
     select from public.messenger_integrations i
@@ -232,56 +276,41 @@ begin
     return null;
   end if;
 
-  v_state := jsonb_populate_record(null::public.whatsapp_sessions, jsonb_build_object(
-    'session_name', 'wpp_' || p_session, 'status', p_status, 'last_qr_b64', p_qr,
-    'last_qr_at', case when p_qr is not null then clock_timestamp() end, 'updated_at', clock_timestamp()));
-
-  -- What a sibling has seen counts too, and is about to be overwritten.
-  v_was_connected := coalesce(public.wpp_mirror(p_organization_id, p_session) ->> 'status' = 'connected', false);
-
-  -- Twice: who finds the row of somebody who came first has news for it too.
-  for attempt in 1..2 loop
-    update public.whatsapp_sessions s
-    set status = v_state.status,
-        last_qr_at = case when s.last_qr_b64 = v_state.last_qr_b64 then s.last_qr_at else v_state.last_qr_at end,
-        -- An image that is the same is not written again.
-        last_qr_b64 = case when s.last_qr_b64 = v_state.last_qr_b64 then s.last_qr_b64 else v_state.last_qr_b64 end,
-        updated_at = clock_timestamp()
-    where s.session_name = v_state.session_name and s.organization_id = p_organization_id
-      and (s.updated_at between v_at and clock_timestamp() + interval '1 minute') is not true;
-    exit when found;
-
-    insert into public.whatsapp_sessions
+  begin
+    insert into public.whatsapp_sessions as s
       (organization_id, session_name, status, last_qr_b64, last_qr_at, updated_at)
-    values (p_organization_id, v_state.session_name, v_state.status, v_state.last_qr_b64, v_state.last_qr_at,
-      clock_timestamp())
-    on conflict do nothing;
-    exit when found;
-
-    update public.whatsapp_sessions s
-    set session_name = v_state.session_name, status = v_state.status,
-        last_qr_b64 = v_state.last_qr_b64, last_qr_at = v_state.last_qr_at, updated_at = clock_timestamp()
-    where s.organization_id = p_organization_id and s.session_name <> v_state.session_name
-      and not exists (select from public.whatsapp_sessions t where t.session_name = v_state.session_name)
-      and not exists (
+    values (p_organization_id, v_seen.session_name, v_seen.status, v_seen.last_qr_b64, v_seen.last_qr_at, v_seen.updated_at)
+    on conflict (session_name) do update
+    set status = excluded.status,
+        last_qr_at = case when s.last_qr_b64 = excluded.last_qr_b64 then s.last_qr_at else excluded.last_qr_at end,
+        -- An image that is the same is not written again.
+        last_qr_b64 = case when s.last_qr_b64 = excluded.last_qr_b64 then s.last_qr_b64 else excluded.last_qr_b64 end,
+        updated_at = excluded.updated_at
+    where s.organization_id = p_organization_id
+      and (s.updated_at between v_at and clock_timestamp() + interval '1 minute') is not true;
+  exception
+    when unique_violation then
+      update public.whatsapp_sessions s
+      set session_name = v_seen.session_name, status = v_seen.status,
+          last_qr_b64 = v_seen.last_qr_b64, last_qr_at = v_seen.last_qr_at, updated_at = v_seen.updated_at
+      where s.organization_id = p_organization_id and not exists (
         select from public.messenger_integrations i
         where i.organization_id = p_organization_id and i.is_active
           and s.session_name = 'wpp_' || (i.settings ->> 'wppAccountNumber'));
-    exit when found;
-  end loop;
+  end;
 
-  if p_status = 'connected' or v_was_connected then
+  if v_was_connected then
     update public.wpp_numbers n
     set first_connected_at = clock_timestamp()
     from public.messenger_integrations i
     where n.organization_id = p_organization_id and n.first_connected_at is null
       and i.id = n.integration_id and i.settings ->> 'wppAccountNumber' = p_session
-      and n.saved_digest = public.wpp_credentials_digest(i.settings);
+      and n.saved_digest = wpp_internal.credentials_digest(i.settings);
   end if;
   if p_status = 'connected' then
-    perform public.wpp_settle_primary(p_organization_id, p_session);
+    perform wpp_internal.settle_primary(p_organization_id, p_session);
   end if;
-  return public.wpp_mirror(p_organization_id, p_session);
+  return wpp_internal.mirror(p_organization_id, p_session);
 end
 $$;
 
@@ -314,7 +343,7 @@ language sql volatile set search_path = '' set lock_timeout = '2s'
 as $$
   insert into public.wpp_numbers (integration_id, organization_id, webhook_digest, webhook_url)
   select i.id, i.organization_id,
-    public.wpp_credentials_digest(jsonb_build_object('wppApiKey', p_api_key, 'wppAccountNumber', p_session)), p_url
+    wpp_internal.credentials_digest(jsonb_build_object('wppApiKey', p_api_key, 'wppAccountNumber', p_session)), p_url
   from public.messenger_integrations i
   where i.id = p_integration_id and i.organization_id = p_organization_id
   on conflict (integration_id) do update
@@ -324,21 +353,13 @@ $$;
 
 revoke all on table public.wpp_numbers from public, anon, authenticated;
 grant select, insert, update, delete on table public.wpp_numbers to service_role;
+revoke all on all functions in schema wpp_internal from public, anon, authenticated;
+grant execute on all functions in schema wpp_internal to service_role;
 revoke all on function
-  public.wpp_now_ms(), public.wpp_unix_ms(timestamptz), public.wpp_settings(jsonb), public.wpp_has_credentials(jsonb),
-  public.wpp_credentials_digest(jsonb), public.wpp_was_linked(uuid), public.wpp_primary_works(uuid, boolean),
-  public.wpp_number(uuid), public.wpp_mirror(uuid, text), public.wpp_choose_number(uuid, text, uuid, boolean),
-  public.wpp_find_number(uuid, text, uuid), public.wpp_settle_primary(uuid, text),
-  public.wpp_save_snapshot(uuid, text, text, bigint, text), public.wpp_claim_webhook(uuid, uuid, integer),
-  public.wpp_save_webhook(uuid, uuid, text, text, text)
+  public.wpp_find_number, public.wpp_save_snapshot, public.wpp_claim_webhook, public.wpp_save_webhook
   from public, anon, authenticated;
 grant execute on function
-  public.wpp_now_ms(), public.wpp_unix_ms(timestamptz), public.wpp_settings(jsonb), public.wpp_has_credentials(jsonb),
-  public.wpp_credentials_digest(jsonb), public.wpp_was_linked(uuid), public.wpp_primary_works(uuid, boolean),
-  public.wpp_number(uuid), public.wpp_mirror(uuid, text), public.wpp_choose_number(uuid, text, uuid, boolean),
-  public.wpp_find_number(uuid, text, uuid), public.wpp_settle_primary(uuid, text),
-  public.wpp_save_snapshot(uuid, text, text, bigint, text), public.wpp_claim_webhook(uuid, uuid, integer),
-  public.wpp_save_webhook(uuid, uuid, text, text, text)
+  public.wpp_find_number, public.wpp_save_snapshot, public.wpp_claim_webhook, public.wpp_save_webhook
   to service_role;
 
 notify pgrst, 'reload schema';

@@ -15,10 +15,11 @@ create table if not exists public.wpp_token_leases (
   retry_at timestamptz,
   key_digest text
 );
+create index if not exists wpp_token_leases_by_organization on public.wpp_token_leases (organization_id);
 alter table public.wpp_token_leases enable row level security;
 
 -- The token in a number's settings, read as the functions read it: what is no text, or empty, is none.
-create or replace function public.wpp_stored_token(p_settings jsonb) returns text
+create or replace function wpp_internal.stored_token(p_settings jsonb) returns text
 language sql immutable set search_path = ''
 as $$
   select nullif(p_settings ->> 'wppJwtToken', '') where jsonb_typeof(p_settings -> 'wppJwtToken') = 'string'
@@ -26,10 +27,10 @@ $$;
 
 -- A number's settings, with its row locked until the transaction ends; null where the organisation has no such number.
 -- The lock orders claims, saves and releases: what is read after it is not older than any of them that has finished.
-create or replace function public.wpp_lock_settings(p_organization_id uuid, p_integration_id uuid) returns jsonb
+create or replace function wpp_internal.lock_settings(p_organization_id uuid, p_integration_id uuid) returns jsonb
 language sql volatile set search_path = ''
 as $$
-  select public.wpp_settings(i.settings)
+  select wpp_internal.settings(i.settings)
   from public.messenger_integrations i
   where i.id = p_integration_id and i.organization_id = p_organization_id
   for no key update
@@ -37,7 +38,7 @@ $$;
 
 -- The milliseconds until a lease or a pause ends; null where it has ended. One that lies more than a minute ahead is
 -- another clock's, and has ended too.
-create or replace function public.wpp_ms_left(p_until timestamptz, p_now timestamptz) returns bigint
+create or replace function wpp_internal.ms_left(p_until timestamptz, p_now timestamptz) returns bigint
 language sql immutable set search_path = ''
 as $$
   select case when p_until > p_now and p_until <= p_now + interval '1 minute'
@@ -60,27 +61,25 @@ declare
   v_lease public.wpp_token_leases;
   v_now timestamptz;
   v_digest text;
-  v_answer jsonb;
 begin
-  v_settings := public.wpp_lock_settings(p_organization_id, p_integration_id);
+  v_settings := wpp_internal.lock_settings(p_organization_id, p_integration_id);
   v_now := clock_timestamp();
-  v_answer := jsonb_build_object('now_ms', public.wpp_unix_ms(v_now));
   if v_settings is null then
-    return v_answer || '{"outcome": "gone"}';
+    return wpp_internal.answer('gone');
   end if;
-  if public.wpp_stored_token(v_settings) is distinct from p_replaces then
-    return v_answer || jsonb_build_object('outcome', 'moved', 'number', public.wpp_number(p_integration_id));
+  if wpp_internal.stored_token(v_settings) is distinct from p_replaces then
+    return wpp_internal.answer('moved', jsonb_build_object('number', wpp_internal.number(p_integration_id)));
   end if;
 
   v_digest := md5(v_settings ->> 'wppApiKey');
   select * into v_lease from public.wpp_token_leases l where l.integration_id = p_integration_id;
   -- A refresh with another key neither hinders this one nor tells anything about it.
   if found and v_lease.holder <> p_holder and v_lease.key_digest is not distinct from v_digest then
-    if public.wpp_ms_left(v_lease.held_until, v_now) is not null then
-      return v_answer || jsonb_build_object('outcome', 'busy',
-        'wait_ms', public.wpp_ms_left(v_lease.held_until, v_now));
-    elsif public.wpp_ms_left(v_lease.retry_at, v_now) is not null then
-      return v_answer || jsonb_build_object('outcome', 'cooling', 'failure', v_lease.failure);
+    if wpp_internal.ms_left(v_lease.held_until, v_now) is not null then
+      return wpp_internal.answer('busy', jsonb_build_object(
+        'wait_ms', wpp_internal.ms_left(v_lease.held_until, v_now)));
+    elsif wpp_internal.ms_left(v_lease.retry_at, v_now) is not null then
+      return wpp_internal.answer('cooling', jsonb_build_object('failure', v_lease.failure));
     end if;
   end if;
 
@@ -89,7 +88,7 @@ begin
   on conflict (integration_id) do update
   set organization_id = excluded.organization_id, holder = excluded.holder, held_until = excluded.held_until,
       failure = null, retry_at = null, key_digest = excluded.key_digest;
-  return v_answer || jsonb_build_object('outcome', 'granted', 'number', public.wpp_number(p_integration_id));
+  return wpp_internal.answer('granted', jsonb_build_object('number', wpp_internal.number(p_integration_id)));
 end
 $$;
 
@@ -109,34 +108,33 @@ declare
   v_settings jsonb;
   v_outcome text := 'moved';
 begin
-  v_settings := public.wpp_lock_settings(p_organization_id, p_integration_id);
+  v_settings := wpp_internal.lock_settings(p_organization_id, p_integration_id);
   if v_settings is null then
-    return jsonb_build_object('now_ms', public.wpp_now_ms(), 'outcome', 'gone');
+    return wpp_internal.answer('gone');
   end if;
 
   -- The platform may give the same token again: then it is its end that is news.
   if v_settings ->> 'wppApiKey' = p_api_key
-    and (public.wpp_stored_token(v_settings) is not distinct from p_replaces
-      or public.wpp_stored_token(v_settings) = p_token)
+    and (wpp_internal.stored_token(v_settings) is not distinct from p_replaces
+      or wpp_internal.stored_token(v_settings) = p_token)
     and exists (
       select from public.wpp_token_leases l
       where l.integration_id = p_integration_id and l.holder = p_holder)
   then
     update public.messenger_integrations i
-    set settings = public.wpp_settings(i.settings)
+    set settings = wpp_internal.settings(i.settings)
           || jsonb_build_object('wppJwtToken', p_token, 'wppJwtExpiresAt', p_expires_at_ms),
         updated_at = clock_timestamp()
     where i.id = p_integration_id;
     v_outcome := 'saved';
-  elsif public.wpp_stored_token(v_settings) = p_token then
+  elsif wpp_internal.stored_token(v_settings) = p_token then
     v_outcome := 'saved';
   end if;
 
   update public.wpp_token_leases l
   set held_until = clock_timestamp(), failure = null, retry_at = null
   where l.integration_id = p_integration_id and l.holder = p_holder;
-  return jsonb_build_object('now_ms', public.wpp_now_ms(), 'outcome', v_outcome,
-    'number', public.wpp_number(p_integration_id));
+  return wpp_internal.answer(v_outcome, jsonb_build_object('number', wpp_internal.number(p_integration_id)));
 end
 $$;
 
@@ -153,9 +151,9 @@ declare
   v_settings jsonb;
   v_lease public.wpp_token_leases;
 begin
-  v_settings := public.wpp_lock_settings(p_organization_id, p_integration_id);
+  v_settings := wpp_internal.lock_settings(p_organization_id, p_integration_id);
   if v_settings is null then
-    return jsonb_build_object('now_ms', public.wpp_now_ms(), 'outcome', 'gone');
+    return wpp_internal.answer('gone');
   end if;
   update public.wpp_token_leases l
   set held_until = clock_timestamp(), failure = p_failure,
@@ -163,27 +161,19 @@ begin
   where l.integration_id = p_integration_id and l.holder = p_holder
   returning * into v_lease;
   if found and v_lease.key_digest is not distinct from md5(v_settings ->> 'wppApiKey') then
-    return jsonb_build_object('now_ms', public.wpp_now_ms(), 'outcome', 'noted');
+    return wpp_internal.answer('noted');
   end if;
-  return jsonb_build_object('now_ms', public.wpp_now_ms(), 'outcome', 'moved',
-    'number', public.wpp_number(p_integration_id));
+  return wpp_internal.answer('moved', jsonb_build_object('number', wpp_internal.number(p_integration_id)));
 end
 $$;
 
 revoke all on table public.wpp_token_leases from public, anon, authenticated;
 grant select, insert, update, delete on table public.wpp_token_leases to service_role;
-revoke all on function
-  public.wpp_stored_token(jsonb), public.wpp_lock_settings(uuid, uuid), public.wpp_ms_left(timestamptz, timestamptz),
-  public.wpp_claim_refresh(uuid, uuid, uuid, integer, text),
-  public.wpp_save_token(uuid, uuid, uuid, text, text, bigint, text),
-  public.wpp_release_refresh(uuid, uuid, uuid, text, integer)
+revoke all on all functions in schema wpp_internal from public, anon, authenticated;
+grant execute on all functions in schema wpp_internal to service_role;
+revoke all on function public.wpp_claim_refresh, public.wpp_save_token, public.wpp_release_refresh
   from public, anon, authenticated;
-grant execute on function
-  public.wpp_stored_token(jsonb), public.wpp_lock_settings(uuid, uuid), public.wpp_ms_left(timestamptz, timestamptz),
-  public.wpp_claim_refresh(uuid, uuid, uuid, integer, text),
-  public.wpp_save_token(uuid, uuid, uuid, text, text, bigint, text),
-  public.wpp_release_refresh(uuid, uuid, uuid, text, integer)
-  to service_role;
+grant execute on function public.wpp_claim_refresh, public.wpp_save_token, public.wpp_release_refresh to service_role;
 
 notify pgrst, 'reload schema';
 reset lock_timeout;

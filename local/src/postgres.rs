@@ -113,7 +113,11 @@ impl Postgres {
 
     /// Puts another project in the place of this one, with these tables of its own in it and none of our migrations.
     pub async fn replace(&self, privileges: Privileges, tables: &str) -> Result<()> {
-        self.apply("public", "drop schema public cascade; create schema public").await?;
+        self.apply(
+            "public",
+            "drop schema if exists wpp_internal cascade; drop schema public cascade; create schema public",
+        )
+        .await?;
         self.set_privileges(privileges).await?;
         self.apply("the project's tables", tables).await
     }

@@ -104,12 +104,10 @@ impl Store {
 
     /// Begins, resumes or joins a creation.
     pub async fn begin_creation(&self, attempt: &Attempt, deadline: Deadline) -> StoreResult<Begun> {
-        let (key, request) = attempt.idempotency.as_ref().map(|(key, request)| (key, request)).unzip();
         let params = json!({
-            "p_user_id": attempt.user_id, "p_mode": attempt.mode, "p_holder": attempt.holder,
-            "p_lease_ms": millis(attempt.lease), "p_waited_for": attempt.waited_for, "p_rejected": attempt.rejected,
-            "p_session": attempt.selector.session, "p_integration_id": attempt.selector.integration_id,
-            "p_idempotency_key": key, "p_request": request,
+            "p_user_id": attempt.user_id, "p_request": attempt.request, "p_holder": attempt.holder,
+            "p_lease_ms": millis(attempt.lease), "p_waited_for": attempt.waited_for,
+            "p_idempotency_key": attempt.idempotency_key,
         });
         self.rpc("wpp_begin_creation", params, deadline).await
     }

@@ -301,11 +301,11 @@ async fn a_short_lived_token_serves_more_than_one_request() {
 async fn a_clock_that_is_minutes_off_costs_one_refresh_at_most() {
     let app = TestApp::start().await;
     let number = number(&app).await;
-    let ahead = "create or replace function public.wpp_unix_ms(at timestamptz) returns bigint
+    let ahead = "create or replace function wpp_internal.unix_ms(at timestamptz) returns bigint
         language sql immutable set search_path = '' as
         $$ select floor(extract(epoch from at) * 1000)::bigint + 600000 $$;
-        create or replace function public.wpp_now_ms() returns bigint
-        language sql volatile set search_path = '' as $$ select public.wpp_unix_ms(clock_timestamp()) $$;";
+        create or replace function wpp_internal.now_ms() returns bigint
+        language sql volatile set search_path = '' as $$ select wpp_internal.unix_ms(clock_timestamp()) $$;";
     app.sql.batch_execute(ahead).await.unwrap();
     // Ended by the database's clock alone.
     app.set_token_end(&number, 300).await;

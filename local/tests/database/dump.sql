@@ -1,4 +1,4 @@
--- All of the schema `public` that a migration could change, but for the rows.
+-- All of ours and of the schema `public` that a migration could change, but for the rows.
 select jsonb_build_object(
   'columns', (
     select jsonb_agg(to_jsonb(c) order by c.table_name, c.ordinal_position)
@@ -16,4 +16,4 @@ select jsonb_build_object(
     select jsonb_agg(to_jsonb(p) order by p.tablename, p.policyname) from pg_policies p where p.schemaname = 'public'),
   'functions', (
     select jsonb_agg(jsonb_build_array(pg_get_functiondef(p.oid), p.proacl) order by pg_get_functiondef(p.oid))
-    from pg_proc p where p.pronamespace = 'public'::regnamespace))
+    from pg_proc p where p.pronamespace::regnamespace::text in ('public', 'wpp_internal')))

@@ -1,155 +1,12 @@
 //! The SQL functions, asked directly: what each answers, whose rows it touches, and what a wrong clock does to it.
 
 use futures_util::future::join_all;
-use local::postgres::{Postgres, Storage};
 use serde_json::{Value, json};
-use tokio_postgres::Client;
 use tokio_postgres::error::SqlState;
 use tokio_postgres::types::{Json, ToSql};
 use uuid::Uuid;
 
-/// Two attempts at the same thing.
-const ME: Uuid = Uuid::from_u128(1);
-const OTHER: Uuid = Uuid::from_u128(2);
-
-/// A database with an organisation and its user.
-struct Database {
-    postgres: Postgres,
-    sql: Client,
-    organisation: Uuid,
-    user: Uuid,
-}
-
-/// A request to begin a creation; the rest is as by default.
-#[derive(Default)]
-struct Begin<'a> {
-    mode: &'a str,
-    holder: Option<Uuid>,
-    integration: Option<Uuid>,
-    waited_for: Option<Uuid>,
-    key: Option<&'a str>,
-    rejected: Option<&'a str>,
-}
-
-impl Database {
-    async fn start() -> Self {
-        let postgres = Postgres::start(0, &Storage::Temporary).await.unwrap();
-        let sql = postgres.connect().await.unwrap();
-        let mut database = Self { postgres, sql, organisation: Uuid::nil(), user: Uuid::nil() };
-        database.renew().await;
-        database
-    }
-
-    /// Leaves nothing but a new organisation.
-    async fn renew(&mut self) {
-        let empty = "reset role;
-            truncate organizations, wpp_numbers, wpp_creations, wpp_idempotency_keys, wpp_token_leases cascade;
-            set role service_role";
-        self.sql.batch_execute(empty).await.unwrap();
-        (self.organisation, self.user) = self.organisation().await;
-    }
-
-    async fn organisation(&self) -> (Uuid, Uuid) {
-        let (organisation, user) = (Uuid::new_v4(), Uuid::new_v4());
-        self.run("insert into organizations (id) values ($1)", &[&organisation]).await;
-        self.run("insert into profiles (id, organization_id) values ($1, $2)", &[&user, &organisation]).await;
-        (organisation, user)
-    }
-
-    async fn run(&self, statement: &str, values: &[&(dyn ToSql + Sync)]) -> u64 {
-        self.sql.execute(statement, values).await.unwrap()
-    }
-
-    /// What a query of one JSON value answers.
-    async fn value(&self, query: &str, values: &[&(dyn ToSql + Sync)]) -> Value {
-        let row = self.sql.query_one(&format!("select to_jsonb({query})"), values).await.unwrap();
-        row.get::<_, Option<Json<Value>>>(0).map_or(Value::Null, |json| json.0)
-    }
-
-    async fn begin(&self, begin: Begin<'_>) -> Value {
-        let holder = begin.holder.unwrap_or(ME);
-        self.value(
-            "wpp_begin_creation($1, $2, $3, 10000, p_integration_id => $4, p_waited_for => $5,
-                p_idempotency_key => $6, p_request => jsonb_build_object('mode', $2::text), p_rejected => $7)",
-            &[
-                &self.user,
-                &begin.mode,
-                &holder,
-                &begin.integration,
-                &begin.waited_for,
-                &begin.key,
-                &begin.rejected,
-            ],
-        )
-        .await
-    }
-
-    async fn save(&self, creation: &Value, holder: Uuid, key: &str, session: &str) -> Value {
-        self.save_in(self.organisation, creation, holder, key, session).await
-    }
-
-    async fn save_in(
-        &self,
-        organisation: Uuid,
-        creation: &Value,
-        holder: Uuid,
-        key: &str,
-        session: &str,
-    ) -> Value {
-        let save = "wpp_save_credentials($1, $2, $3, $4, $5)";
-        self.value(save, &[&organisation, &id(creation), &holder, &key, &session]).await
-    }
-
-    /// A number that was made just now: its row.
-    async fn number(&self, mode: &str, key: &str, session: &str) -> Uuid {
-        let click = Uuid::new_v4().to_string();
-        let begun = self.begin(Begin { mode, key: Some(&click), ..Begin::default() }).await;
-        assert_eq!(begun["outcome"], "begun", "{begun}");
-        id(&self.save(&begun["creation"], ME, key, session).await["number"]["integration_id"])
-    }
-
-    async fn save_snapshot(
-        &self,
-        organisation: Uuid,
-        session: &str,
-        status: &str,
-        at_ms: i64,
-        qr: Option<&str>,
-    ) -> Value {
-        let save_snapshot = "wpp_save_snapshot($1, $2, $3, $4, $5)";
-        self.value(save_snapshot, &[&organisation, &session, &status, &at_ms, &qr]).await
-    }
-
-    async fn link(&self, session: &str) {
-        let now = self.now().await;
-        let mirror = self.save_snapshot(self.organisation, session, "connected", now, None).await;
-        assert_eq!(mirror["status"], "connected");
-    }
-
-    async fn now(&self) -> i64 {
-        self.value("wpp_now_ms()", &[]).await.as_i64().unwrap()
-    }
-
-    /// Everything that is kept, as text.
-    async fn everything(&self) -> String {
-        let mut all = String::new();
-        for table in ["messenger_integrations", "whatsapp_sessions", "wpp_numbers", "wpp_creations"] {
-            let rows = format!("(select jsonb_agg(t order by t::text) from {table} t)");
-            all += &self.value(&rows, &[]).await.to_string();
-        }
-        all
-    }
-
-    /// The row that is primary, of those that are.
-    async fn primaries(&self) -> Vec<Uuid> {
-        let rows = "select id from messenger_integrations where organization_id = $1 and is_primary";
-        self.sql.query(rows, &[&self.organisation]).await.unwrap().iter().map(|row| row.get(0)).collect()
-    }
-}
-
-fn id(value: &Value) -> Uuid {
-    value.as_str().unwrap().parse().unwrap()
-}
+use crate::harness::{Begin, Database, ME, OTHER, id};
 
 /// The states of an organisation, and what each mode comes to.
 #[tokio::test]
@@ -165,23 +22,33 @@ async fn each_mode_decides_by_what_the_organisation_has() {
         ("off", ["begun replacement", "begun additional", "begun replacement", "existing"]),
         ("recreated", ["existing", "begun additional", "existing", "existing"]),
         ("recreating", ["existing", "begun additional", "busy replacement", "busy replacement"]),
+        ("recreated anew", ["existing", "existing", "existing", "begun replacement"]),
     ];
     let mut database = Database::start().await;
     for (state, expected) in cases {
         let mut outcomes = Vec::new();
         for mode in ["ensure", "add_new", "force_recreate", "heal"] {
             database.renew().await;
+            let neighbour = database.neighbour().await;
+            let theirs = database.all_of(neighbour).await;
             database.reach(state).await;
-            let rejected = Some(if state == "old key" { "key 0" } else { "key" });
+            let rejected = match state {
+                "old key" => Some("key 0"),
+                "recreated anew" => Some("key 2"),
+                _ => Some("key"),
+            };
             let answer =
                 database.begin(Begin { mode, holder: Some(OTHER), rejected, ..Begin::default() }).await;
             let mut outcome = answer["outcome"].as_str().unwrap().to_owned();
             if !answer["creation"].is_null() {
-                let kind = "(select kind from wpp_creations where id = $1)";
-                let kind = database.value(kind, &[&id(&answer["creation"])]).await;
-                outcome = format!("{outcome} {}", kind.as_str().unwrap());
+                let creation = "(select to_jsonb(c) from wpp_creations c where id = $1)";
+                let creation = database.value(creation, &[&id(&answer["creation"])]).await;
+                outcome = format!("{outcome} {}", creation["kind"].as_str().unwrap());
+                let own = creation["platform_id"] == json!(database.organisation);
+                assert_eq!(own, mode != "add_new" || state == "begun", "{state} {mode}: {creation}");
             }
             outcomes.push(outcome);
+            assert_eq!(database.all_of(neighbour).await, theirs, "{state} {mode}");
         }
         assert_eq!(outcomes, expected, "{state}");
     }
@@ -212,15 +79,19 @@ impl Database {
                 self.save(&begun["creation"], ME, "key", "1").await;
                 set("settings = settings || '{\"wppApiKey\": \"key 0\"}'").await;
                 // Long after it was replaced.
-                self.run("update wpp_creations set finished_at = now() - interval '1 hour'", &[]).await;
+                let age = "update wpp_creations set finished_at = now() - interval '1 hour' where organization_id = $1";
+                self.run(age, &[&self.organisation]).await;
             }
             "no key" => set("settings = settings - 'wppApiKey'").await,
             "off" => set("is_active = false").await,
-            "recreated" | "recreating" => {
+            "recreated" | "recreated anew" | "recreating" => {
                 let begun = self.begin(Begin { mode: "force_recreate", ..Begin::default() }).await;
-                if state == "recreated" {
-                    self.save(&begun["creation"], ME, "key", "1").await;
-                }
+                let given = match state {
+                    "recreated" => ("key", "1"),
+                    "recreated anew" => ("key 2", "2"),
+                    _ => return,
+                };
+                self.save(&begun["creation"], ME, given.0, given.1).await;
             }
             _ => assert_eq!(state, "linked"),
         }
@@ -251,6 +122,9 @@ async fn a_creation_is_its_holders_until_its_lease_ends_and_one_of_the_far_futur
     let busy = database.begin(ensure(OTHER)).await;
     assert_eq!((&busy["outcome"], &busy["creation"]), (&json!("busy"), &begun["creation"]));
     assert!((1..=10_000).contains(&busy["wait_ms"].as_i64().unwrap()), "{busy}");
+    let release = "select wpp_release_creation($1, $2, $3)";
+    database.sql.query(release, &[&database.organisation, &id(&begun["creation"]), &ME]).await.unwrap();
+    assert_eq!(database.begin(ensure(OTHER)).await["outcome"], "begun", "its holder has given up");
     for until in ["now() - interval '1 ms'", "now() + interval '2 minutes'", "'infinity'"] {
         database.run("update wpp_creations set holder = $1", &[&ME]).await;
         database.run(&format!("update wpp_creations set held_until = {until}"), &[]).await;
@@ -270,6 +144,14 @@ async fn who_has_waited_for_a_creation_is_answered_with_its_number() {
     let waited = database.begin(wait).await;
     assert_eq!((&waited["outcome"], &waited["number"]["integration_id"]), (&json!("existing"), &second));
     assert_ne!(id(&second), first);
+
+    // Also where its session, by which the number was named, is another one since.
+    let named = || Begin { mode: "force_recreate", session: Some("1"), ..Begin::default() };
+    let begun = database.begin(named()).await;
+    database.save(&begun["creation"], ME, "key 3", "3").await;
+    let waited = database.begin(Begin { waited_for: Some(id(&begun["creation"])), ..named() }).await;
+    assert_eq!(waited["number"]["settings"]["wppAccountNumber"], "3", "{waited}");
+    assert_eq!(database.begin(named()).await["outcome"], "unknown");
 }
 
 #[tokio::test]
@@ -438,6 +320,10 @@ async fn a_webhook_is_tried_once_a_minute_and_registered_for_the_credentials_tha
     let save = "select wpp_save_webhook($1, $2, 'key', '1', 'https://hooks.example')";
     database.sql.query(save, &[&database.organisation, &number]).await.unwrap();
     assert_eq!(url().await, "https://hooks.example");
+    let forget = "select wpp_save_webhook($1, $2, 'key', '1', null)";
+    database.sql.query(forget, &[&database.organisation, &number]).await.unwrap();
+    assert_eq!(url().await, Value::Null);
+    database.sql.query(save, &[&database.organisation, &number]).await.unwrap();
     let recreate = "update messenger_integrations set settings = settings || '{\"wppApiKey\": \"key 2\"}'";
     database.run(recreate, &[]).await;
     assert_eq!(url().await, Value::Null);
@@ -500,9 +386,8 @@ async fn rows_that_somebody_has_locked_are_waited_for_for_two_seconds_or_not_at_
     let lock = blocker.transaction().await.unwrap();
     let all = "select from messenger_integrations for update; select from whatsapp_sessions for update";
     lock.batch_execute(all).await.unwrap();
-    let (user, organisation, creation) = (database.user, database.organisation, id(&begun["creation"]));
+    let (organisation, creation) = (database.organisation, id(&begun["creation"]));
     let attempts = [
-        format!("wpp_begin_creation('{user}', 'ensure', '{ME}', 1000)"),
         format!("wpp_save_credentials('{organisation}', '{creation}', '{ME}', 'key', '1')"),
         format!("wpp_claim_refresh('{organisation}', '{number}', '{ME}', 8000, 'old')"),
         format!("wpp_save_token('{organisation}', '{number}', '{ME}', 'key', 'new', 1000, 'old')"),
@@ -515,7 +400,10 @@ async fn rows_that_somebody_has_locked_are_waited_for_for_two_seconds_or_not_at_
         let error = sql.query_one(&format!("select {attempt}"), &[]).await.unwrap_err();
         error.code().cloned()
     }));
-    assert_eq!(refused.await, [(); 5].map(|()| Some(SqlState::LOCK_NOT_AVAILABLE)));
+    assert_eq!(refused.await, [(); 4].map(|()| Some(SqlState::LOCK_NOT_AVAILABLE)));
+    // What is about to be deleted may be answered with.
+    let existing = database.begin(Begin { mode: "ensure", ..Begin::default() }).await;
+    assert_eq!(existing["outcome"], "existing");
     // Making another number primary can wait for the next time.
     database
         .run("update wpp_numbers set first_connected_at = null where integration_id = $1", &[&number])
@@ -552,7 +440,7 @@ async fn a_link_that_only_a_sibling_has_seen_counts() {
     database.run("update whatsapp_sessions set status = 'connected'", &[]).await;
     let later = database.now().await + 1;
     database.save_snapshot(database.organisation, "1", "disconnected", later, None).await;
-    assert_eq!(database.value("wpp_was_linked($1)", &[&number]).await, true);
+    assert_eq!(database.value("wpp_internal.was_linked($1)", &[&number]).await, true);
 }
 
 #[tokio::test]

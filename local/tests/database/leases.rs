@@ -61,6 +61,12 @@ impl Row {
         all
     }
 
+    /// Merges keys into the number's settings, as a sibling may.
+    async fn merge(&self, keys: &str) {
+        let merge = "update messenger_integrations set settings = settings || $1::text::jsonb";
+        assert_eq!(self.sql.execute(merge, &[&keys]).await.unwrap(), 1);
+    }
+
     async fn set(&self, change: &str) {
         let set = format!("update wpp_token_leases set {change}");
         assert_eq!(self.sql.execute(&set, &[]).await.unwrap(), 1);
@@ -91,6 +97,84 @@ async fn another_organisation_has_no_such_number_and_another_holder_changes_noth
     assert_eq!(row.claim(ours, STRANGER).await, "moved");
 }
 
+/// The token in the row, the one that the caller has, and whether that is the same.
+#[tokio::test]
+async fn a_token_that_is_no_text_or_empty_is_none() {
+    let row = Row::new().await;
+    for (stored, replaces, outcome) in [
+        (r#"{"wppJwtToken": "old"}"#, Some("old"), "granted"),
+        (r#"{"wppJwtToken": "other"}"#, Some("old"), "moved"),
+        (r#"{"wppJwtToken": "old"}"#, None, "moved"),
+        (r#"{"wppJwtToken": ""}"#, None, "granted"),
+        (r#"{"wppJwtToken": 7}"#, None, "granted"),
+        (r#"{"wppJwtToken": 7}"#, Some("7"), "moved"),
+        (r#"{"wppJwtToken": null}"#, None, "granted"),
+        ("{}", Some("old"), "moved"),
+    ] {
+        row.merge(stored).await;
+        if stored == "{}" {
+            row.sql
+                .execute("update messenger_integrations set settings = settings - 'wppJwtToken'", &[])
+                .await
+                .unwrap();
+        }
+        let claim = "select wpp_claim_refresh($1, $2, $3, 8000, $4)";
+        let claimed = row.outcome(claim, &[&row.organization, &row.id, &HOLDER, &replaces]).await;
+        assert_eq!(claimed, outcome, "{stored} {replaces:?}");
+    }
+}
+
+#[tokio::test]
+async fn a_refresh_with_another_key_hinders_nobody_and_a_new_lease_forgets_the_last_failure() {
+    let row = Row::new().await;
+    let ours = row.organization;
+    row.claim(ours, HOLDER).await;
+    row.merge(r#"{"wppApiKey": "key 2"}"#).await;
+    assert_eq!(row.claim(ours, STRANGER).await, "granted");
+    assert_eq!(row.claim(ours, HOLDER).await, "busy", "the lease is for the key that is there");
+
+    assert_eq!(row.fail(ours, STRANGER).await, "noted");
+    assert_eq!(row.claim(ours, HOLDER).await, "cooling");
+    row.merge(r#"{"wppApiKey": "key 3"}"#).await;
+    assert_eq!(row.fail(ours, STRANGER).await, "moved", "a failure with another key says nothing");
+    assert_eq!(row.claim(ours, HOLDER).await, "granted");
+    assert_eq!(row.fail(ours, HOLDER).await, "noted");
+    assert_eq!(row.claim(ours, HOLDER).await, "granted");
+    row.set("held_until = now()").await;
+    assert_eq!(row.claim(ours, STRANGER).await, "granted");
+    // A failure ends the lease, and so does what the row has got meanwhile.
+    assert_eq!(row.fail(ours, STRANGER).await, "noted");
+    row.set("retry_at = null").await;
+    assert_eq!(row.claim(ours, HOLDER).await, "granted");
+}
+
+/// The row at the time of the save, and what becomes of the token `new` that replaces `old`.
+#[tokio::test]
+async fn a_token_is_saved_over_the_one_that_it_replaces_and_with_the_key_that_fetched_it() {
+    let row = Row::new().await;
+    for (meanwhile, holder, outcome, stored, end) in [
+        ("{}", HOLDER, "saved", "new", 1000),
+        (r#"{"wppApiKey": "key 2"}"#, HOLDER, "moved", "old", 1),
+        (r#"{"wppJwtToken": "other"}"#, HOLDER, "moved", "other", 1),
+        (r#"{"wppJwtToken": "new"}"#, HOLDER, "saved", "new", 1000),
+        (r#"{"wppJwtToken": "new"}"#, STRANGER, "saved", "new", 1),
+        (r#"{"wppJwtToken": "other"}"#, STRANGER, "moved", "other", 1),
+    ] {
+        row.merge(r#"{"wppApiKey": "key", "wppJwtToken": "old", "wppJwtExpiresAt": 1, "theirs": 1}"#).await;
+        assert_eq!(row.claim(row.organization, HOLDER).await, "granted");
+        row.merge(meanwhile).await;
+        assert_eq!(row.save(row.organization, holder).await, outcome, "{meanwhile}");
+        let settings = row.all().await["number"]["settings"].clone();
+        let kept = (&settings["wppJwtToken"], &settings["wppJwtExpiresAt"], &settings["theirs"]);
+        assert_eq!(kept, (&stored.into(), &end.into(), &1.into()), "{meanwhile}");
+        let claim = "select wpp_claim_refresh($1, $2, $3, 8000, $4)";
+        let next = row.outcome(claim, &[&row.organization, &row.id, &STRANGER, &stored]).await;
+        let ended = holder == HOLDER || meanwhile.contains("key 2");
+        assert_eq!(next, if ended { "granted" } else { "busy" }, "{meanwhile}");
+        row.set("held_until = now()").await;
+    }
+}
+
 /// A clock that was an hour ahead, or an operator's `infinity`, does not keep a number from its token.
 #[tokio::test]
 async fn a_lease_lasts_for_as_long_as_it_is_asked_for() {
@@ -104,6 +188,16 @@ async fn a_lease_lasts_for_as_long_as_it_is_asked_for() {
         let wait_ms = busy["wait_ms"].as_i64().unwrap();
         assert!((i64::from(lease_ms) - 10_000..=i64::from(lease_ms)).contains(&wait_ms), "{busy}");
     }
+}
+
+#[tokio::test]
+async fn a_pause_after_a_failure_lasts_for_as_long_as_it_is_asked_for() {
+    let row = Row::new().await;
+    row.claim(row.organization, HOLDER).await;
+    row.fail(row.organization, HOLDER).await;
+    let left = "select extract(epoch from retry_at - clock_timestamp())::float8 from wpp_token_leases";
+    let left: f64 = row.sql.query_one(left, &[]).await.unwrap().get(0);
+    assert!((20.0..=30.0).contains(&left), "{left}");
 }
 
 #[tokio::test]

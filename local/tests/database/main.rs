@@ -2,7 +2,9 @@
 
 #![allow(clippy::unwrap_used, reason = "a test fails where it stands")]
 
+mod decisions;
 mod functions;
+mod harness;
 mod leases;
 mod migrations;
 mod shapes;

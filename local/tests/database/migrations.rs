@@ -238,7 +238,11 @@ async fn after_each_file_all_that_is_there_is_open_to_the_service_role_and_to_no
     let may = "select object, role, may from (
           select p.oid::regprocedure::text, r.role, has_function_privilege(r.role, p.oid, 'execute')
           from pg_proc p, unnest(array['anon', 'authenticated', 'service_role']) r (role)
-          where p.pronamespace = 'public'::regnamespace
+          where p.pronamespace::regnamespace::text in ('public', 'wpp_internal')
+        union all
+          select n.nspname::text, r.role, has_schema_privilege(r.role, n.oid, 'usage')
+          from pg_namespace n, unnest(array['anon', 'authenticated', 'service_role']) r (role)
+          where n.nspname = 'wpp_internal'
         union all
           select c.oid::regclass::text || ' ' || t.may, r.role, has_table_privilege(r.role, c.oid, t.may)
           from pg_class c, unnest(array['anon', 'authenticated', 'service_role']) r (role),

@@ -3,7 +3,6 @@
 
 use std::time::Duration;
 
-use serde_json::json;
 use uuid::Uuid;
 
 use crate::App;
@@ -14,7 +13,9 @@ use crate::error::Error;
 use crate::http::request::ApiRequest;
 use crate::platform::{Credentials, PlatformError};
 use crate::secret::Secret;
-use crate::store::{Attempt, BeginOutcome, CreateMode, CreationLease, Number, NumberSelector, Saved};
+use crate::store::{
+    Attempt, BeginOutcome, CreateMode, CreateRequest, CreationLease, Number, NumberSelector, Saved,
+};
 use crate::upstream::CallError;
 
 /// The platform's part of a creation, the repetitions included.
@@ -53,9 +54,8 @@ pub async fn obtain(
     mode: CreateMode,
     selector: NumberSelector,
 ) -> Result<Created, Error> {
-    let meaning = json!({"mode": mode, "number": selector});
-    let idempotency = request.idempotency_key.clone().map(|key| (key, meaning));
-    complete(app, request, Attempt { selector, idempotency, ..attempt(request, mode) }).await
+    let asked = CreateRequest { mode, selector, rejected: None };
+    complete(app, request, asked, request.idempotency_key.clone()).await
 }
 
 /// New credentials for a number whose key the platform refuses, where nothing that works can be lost by it: no phone was
@@ -63,23 +63,23 @@ pub async fn obtain(
 pub async fn heal(app: &App, request: &ApiRequest, number: &Number) -> Result<Created, Error> {
     let selector = NumberSelector { session: None, integration_id: Some(number.integration_id) };
     let rejected = number.settings.api_key.clone();
-    complete(app, request, Attempt { selector, rejected, ..attempt(request, CreateMode::Heal) }).await
+    complete(app, request, CreateRequest { mode: CreateMode::Heal, selector, rejected }, None).await
 }
 
-fn attempt(request: &ApiRequest, mode: CreateMode) -> Attempt {
-    Attempt {
+async fn complete(
+    app: &App,
+    request: &ApiRequest,
+    asked: CreateRequest,
+    idempotency_key: Option<String>,
+) -> Result<Created, Error> {
+    let mut attempt = Attempt {
         user_id: request.user_id,
-        mode,
-        selector: NumberSelector::default(),
-        rejected: None,
+        request: asked,
         holder: Uuid::new_v4(),
         lease: LEASE,
         waited_for: None,
-        idempotency: None,
-    }
-}
-
-async fn complete(app: &App, request: &ApiRequest, mut attempt: Attempt) -> Result<Created, Error> {
+        idempotency_key,
+    };
     let wait_deadline = request.deadline.for_a_wait();
     let mut backoff = Backoff::new(FIRST_PAUSE, LONGEST_PAUSE);
     loop {

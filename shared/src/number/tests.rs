@@ -184,7 +184,7 @@ async fn what_the_database_refuses_is_told() {
         let refused = heal(&stage.app, &request(20_000), &number(row(HOUR, Value::Null))).await;
         assert_eq!(refused.unwrap_err().response().code, code);
         let heard = stage.server.heard().remove(0);
-        assert!(heard.contains(r#""p_mode":"heal""#) && heard.contains(r#""p_rejected":"k""#), "{heard}");
+        assert!(heard.contains(r#""mode":"heal""#) && heard.contains(r#""rejected":"k""#), "{heard}");
     }
 }
 

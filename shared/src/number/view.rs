@@ -104,7 +104,7 @@ mod tests {
 
     use super::*;
 
-    /// As `wpp_mirror` shows it.
+    /// As `mirror` in `migrations/` shows it.
     fn snapshot(status: &str, qr: Option<&str>, at: UnixMs) -> Snapshot {
         serde_json::from_value(json!({"status": status, "qr": qr, "qr_at_ms": at, "at_ms": at})).unwrap()
     }

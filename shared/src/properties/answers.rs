@@ -8,7 +8,7 @@ use crate::clock::UnixMs;
 use crate::config::ServiceKey;
 use crate::platform::{Platform, PlatformError, SessionState};
 use crate::secret::Secret;
-use crate::store::{Attempt, CreateMode, NumberSelector, State, Store};
+use crate::store::{Attempt, CreateMode, CreateRequest, NumberSelector, State, Store};
 use crate::token::Token;
 use crate::token::store::{StoreCall, TokenRow, TokenStore};
 use crate::upstream::Upstream;
@@ -105,13 +105,15 @@ fn fuzz_answers_of_the_database() {
         let (secret, token) = (Secret::new("s"), Token::stored(Secret::new("t"), None));
         let attempt = Attempt {
             user_id: Uuid::nil(),
-            mode: CreateMode::Ensure,
-            selector: NumberSelector::default(),
-            rejected: None,
+            request: CreateRequest {
+                mode: CreateMode::Ensure,
+                selector: NumberSelector::default(),
+                rejected: None,
+            },
             holder: Uuid::nil(),
             lease: Duration::ZERO,
             waited_for: None,
-            idempotency: None,
+            idempotency_key: None,
         };
         let ask = |ask| row.ask(Uuid::nil(), ask, deadline());
         runtime.block_on(async {

@@ -151,25 +151,33 @@ pub enum CreateMode {
     Heal,
 }
 
+/// A request to create, as an idempotency key stands for it.
+#[derive(Clone, Debug, Serialize)]
+pub struct CreateRequest {
+    /// What for.
+    pub mode: CreateMode,
+    /// The number that is meant.
+    #[serde(flatten)]
+    pub selector: NumberSelector,
+    /// The key that is refused, with [`CreateMode::Heal`].
+    pub rejected: Option<Secret>,
+}
+
 /// One attempt to create a number.
 #[derive(Clone, Debug)]
 pub struct Attempt {
     /// The verified user.
     pub user_id: Uuid,
-    /// What for.
-    pub mode: CreateMode,
-    /// The number that is meant.
-    pub selector: NumberSelector,
-    /// The key that is refused, with [`CreateMode::Heal`].
-    pub rejected: Option<Secret>,
+    /// What is asked for.
+    pub request: CreateRequest,
     /// The attempt's own name.
     pub holder: Uuid,
     /// How long nobody else may be at the same creation.
     pub lease: Duration,
     /// The creation it has waited for.
     pub waited_for: Option<Uuid>,
-    /// The client's `Idempotency-Key`, and the request that it stands for.
-    pub idempotency: Option<(String, Value)>,
+    /// The client's `Idempotency-Key`.
+    pub idempotency_key: Option<String>,
 }
 
 /// An attempt's right to carry a creation out, until its lease ends.

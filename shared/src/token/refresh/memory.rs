@@ -175,7 +175,7 @@ impl Memory {
 }
 
 impl State {
-    /// As `wpp_number` shows it.
+    /// As `number` in `migrations/` shows it.
     fn number(&self, now: UnixMs) -> Value {
         let saved_at = if self.key_is_new { now } else { now.minus(HOUR) };
         let mut settings =

@@ -1,0 +1,236 @@
+//! A database with an organisation in it, and the SQL functions as a test asks them.
+
+use local::postgres::{Postgres, Storage};
+use serde_json::{Value, json};
+use tokio_postgres::Client;
+use tokio_postgres::types::{Json, ToSql};
+use uuid::Uuid;
+
+/// Two attempts at the same thing.
+pub const ME: Uuid = Uuid::from_u128(1);
+pub const OTHER: Uuid = Uuid::from_u128(2);
+
+/// A database with an organisation and its user.
+pub struct Database {
+    pub postgres: Postgres,
+    pub sql: Client,
+    pub organisation: Uuid,
+    pub user: Uuid,
+}
+
+/// A request to begin a creation; the rest is as by default.
+#[derive(Default)]
+pub struct Begin<'a> {
+    pub mode: &'a str,
+    pub holder: Option<Uuid>,
+    pub session: Option<&'a str>,
+    pub integration: Option<Uuid>,
+    pub waited_for: Option<Uuid>,
+    pub key: Option<&'a str>,
+    pub rejected: Option<&'a str>,
+}
+
+impl Database {
+    pub async fn start() -> Self {
+        let postgres = Postgres::start(0, &Storage::Temporary).await.unwrap();
+        let sql = postgres.connect().await.unwrap();
+        let mut database = Self { postgres, sql, organisation: Uuid::nil(), user: Uuid::nil() };
+        database.renew().await;
+        database
+    }
+
+    /// Leaves nothing but a new organisation.
+    pub async fn renew(&mut self) {
+        let empty = "reset role;
+            truncate organizations, wpp_numbers, wpp_creations, wpp_idempotency_keys, wpp_token_leases cascade;
+            set role service_role";
+        self.sql.batch_execute(empty).await.unwrap();
+        (self.organisation, self.user) = self.organisation().await;
+    }
+
+    /// An organisation that a forgotten condition would fall for: all that it has is older, or newer, than what is ours, and looks
+    /// like it.
+    pub async fn neighbour(&self) -> Uuid {
+        let (neighbour, _) = self.organisation().await;
+        let primary = self.row(neighbour, "1", "primary").await;
+        self.row(neighbour, "2", "fresh").await;
+        let (past, gone) = ("now() - interval '3 days'", Uuid::from_u128(9));
+        let all = format!(
+            "update messenger_integrations set created_at = {past} where organization_id = '{neighbour}';
+             insert into wpp_numbers (integration_id, organization_id, saved_digest) values
+               ('{gone}', '{neighbour}', 'x'), ('{primary}', '{neighbour}',
+                wpp_internal.credentials_digest(jsonb_build_object('wppApiKey', 'key', 'wppAccountNumber', '1')));
+             insert into wpp_creations (organization_id, kind, integration_id, platform_id, created_at, finished_at) values
+               ('{neighbour}', 'first', null, 'x', {past}, null), ('{neighbour}', 'first', null, 'x', now(), null),
+               ('{neighbour}', 'additional', null, 'x', now() + interval '1 hour', null),
+               ('{neighbour}', 'replacement', '{gone}', 'x', now(), now());
+             insert into wpp_idempotency_keys (organization_id, key, request, created_at) values
+               ('{neighbour}', 'click', '{{}}', now()), ('{neighbour}', 'old', '{{}}', {past});
+             insert into wpp_token_leases (integration_id, organization_id, holder, held_until, failure, retry_at, key_digest)
+               values ('{gone}', '{neighbour}', '{gone}', now(), 'api_key_rejected', {past}, md5('key'))"
+        );
+        self.sql.batch_execute(&all).await.unwrap();
+        neighbour
+    }
+
+    /// All that is kept of an organisation.
+    pub async fn all_of(&self, organisation: Uuid) -> Vec<Value> {
+        let mut all = Vec::new();
+        for table in [
+            "messenger_integrations",
+            "whatsapp_sessions",
+            "wpp_numbers",
+            "wpp_creations",
+            "wpp_idempotency_keys",
+            "wpp_token_leases",
+        ] {
+            let rows =
+                format!("(select jsonb_agg(t order by t::text) from {table} t where organization_id = $1)");
+            all.push(self.value(&rows, &[&organisation]).await);
+        }
+        all
+    }
+
+    /// A row of an organisation: an active number, not primary, with credentials that others have saved, unless words say
+    /// otherwise. Each is younger than the one before.
+    pub async fn row(&self, organisation: Uuid, session: &str, words: &str) -> Uuid {
+        let is = |word| words.split(' ').any(|said| said == word);
+        let mut settings = json!({"wppAccountNumber": session});
+        if !is("empty") {
+            settings["wppApiKey"] = json!("key");
+        }
+        if is("sub") {
+            settings["wppSubOrgId"] = json!("sub");
+        }
+        let insert = "insert into messenger_integrations
+            (organization_id, messenger_type, provider, is_active, is_enabled, is_primary, settings, created_at)
+            values ($1, $2, $3, $4, $5, $6, $7, clock_timestamp()) returning id";
+        let messenger = if is("telegram") { "telegram" } else { "whatsapp" };
+        let provider = if is("green_api") { "green_api" } else { "wpp" };
+        let primary = if is("unmarked") { None } else { Some(is("primary")) };
+        let values: [&(dyn ToSql + Sync); 7] =
+            [&organisation, &messenger, &provider, &!is("off"), &!is("disabled"), &primary, &Json(settings)];
+        let row: Uuid = self.sql.query_one(insert, &values).await.unwrap().get(0);
+        if is("fresh") {
+            let hours = if is("aged") { 24.1 } else { 23.9 };
+            let saved = "insert into wpp_numbers (integration_id, organization_id, saved_digest, credentials_saved_at)
+                select id, organization_id, wpp_internal.credentials_digest(settings),
+                  clock_timestamp() - $2 * interval '1 hour' from messenger_integrations where id = $1";
+            self.run(saved, &[&row, &hours]).await;
+        }
+        if is("seen") {
+            let mirror = "insert into whatsapp_sessions (organization_id, session_name, status)
+                values ($1, 'wpp_' || $2, 'connected')";
+            self.run(mirror, &[&organisation, &session]).await;
+        }
+        row
+    }
+
+    /// Rows of our organisation, with the sessions 1, 2, 3...
+    pub async fn rows(&mut self, rows: &[&str]) -> Vec<Uuid> {
+        self.renew().await;
+        self.sql
+            .batch_execute("reset role; alter table messenger_integrations alter is_primary drop not null; set role service_role")
+            .await
+            .unwrap();
+        let mut ids = Vec::new();
+        for (index, words) in rows.iter().enumerate() {
+            ids.push(self.row(self.organisation, &(index + 1).to_string(), words).await);
+        }
+        ids
+    }
+
+    pub async fn organisation(&self) -> (Uuid, Uuid) {
+        let (organisation, user) = (Uuid::new_v4(), Uuid::new_v4());
+        self.run("insert into organizations (id) values ($1)", &[&organisation]).await;
+        self.run("insert into profiles (id, organization_id) values ($1, $2)", &[&user, &organisation]).await;
+        (organisation, user)
+    }
+
+    pub async fn run(&self, statement: &str, values: &[&(dyn ToSql + Sync)]) -> u64 {
+        self.sql.execute(statement, values).await.unwrap()
+    }
+
+    /// What a query of one JSON value answers.
+    pub async fn value(&self, query: &str, values: &[&(dyn ToSql + Sync)]) -> Value {
+        let row = self.sql.query_one(&format!("select to_jsonb({query})"), values).await.unwrap();
+        row.get::<_, Option<Json<Value>>>(0).map_or(Value::Null, |json| json.0)
+    }
+
+    pub async fn begin(&self, begin: Begin<'_>) -> Value {
+        let holder = begin.holder.unwrap_or(ME);
+        let request = json!({"mode": begin.mode, "session": begin.session, "integration_id": begin.integration,
+            "rejected": begin.rejected});
+        self.value(
+            "wpp_begin_creation($1, $2, $3, 10000, $4, $5)",
+            &[&self.user, &Json(request), &holder, &begin.waited_for, &begin.key],
+        )
+        .await
+    }
+
+    pub async fn save(&self, creation: &Value, holder: Uuid, key: &str, session: &str) -> Value {
+        self.save_in(self.organisation, creation, holder, key, session).await
+    }
+
+    pub async fn save_in(
+        &self,
+        organisation: Uuid,
+        creation: &Value,
+        holder: Uuid,
+        key: &str,
+        session: &str,
+    ) -> Value {
+        let save = "wpp_save_credentials($1, $2, $3, $4, $5)";
+        self.value(save, &[&organisation, &id(creation), &holder, &key, &session]).await
+    }
+
+    /// A number that was made just now: its row.
+    pub async fn number(&self, mode: &str, key: &str, session: &str) -> Uuid {
+        let click = Uuid::new_v4().to_string();
+        let begun = self.begin(Begin { mode, key: Some(&click), ..Begin::default() }).await;
+        assert_eq!(begun["outcome"], "begun", "{begun}");
+        id(&self.save(&begun["creation"], ME, key, session).await["number"]["integration_id"])
+    }
+
+    pub async fn save_snapshot(
+        &self,
+        organisation: Uuid,
+        session: &str,
+        status: &str,
+        at_ms: i64,
+        qr: Option<&str>,
+    ) -> Value {
+        let save_snapshot = "wpp_save_snapshot($1, $2, $3, $4, $5)";
+        self.value(save_snapshot, &[&organisation, &session, &status, &at_ms, &qr]).await
+    }
+
+    pub async fn link(&self, session: &str) {
+        let now = self.now().await;
+        let mirror = self.save_snapshot(self.organisation, session, "connected", now, None).await;
+        assert_eq!(mirror["status"], "connected");
+    }
+
+    pub async fn now(&self) -> i64 {
+        self.value("wpp_internal.now_ms()", &[]).await.as_i64().unwrap()
+    }
+
+    /// Everything that is kept, as text.
+    pub async fn everything(&self) -> String {
+        let mut all = String::new();
+        for table in ["messenger_integrations", "whatsapp_sessions", "wpp_numbers", "wpp_creations"] {
+            let rows = format!("(select jsonb_agg(t order by t::text) from {table} t)");
+            all += &self.value(&rows, &[]).await.to_string();
+        }
+        all
+    }
+
+    /// The row that is primary, of those that are.
+    pub async fn primaries(&self) -> Vec<Uuid> {
+        let rows = "select id from messenger_integrations where organization_id = $1 and is_primary";
+        self.sql.query(rows, &[&self.organisation]).await.unwrap().iter().map(|row| row.get(0)).collect()
+    }
+}
+
+pub fn id(value: &Value) -> Uuid {
+    value.as_str().unwrap().parse().unwrap()
+}

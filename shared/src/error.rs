@@ -7,14 +7,13 @@ use crate::http::auth::AuthError;
 use crate::platform::PlatformError;
 use crate::sentence::{self as say, Language, Sentence};
 use crate::store::StoreError;
-use crate::token::protocol::{FetchFailure, RefreshError};
 use crate::upstream::CallError;
 
 /// For what is under way already.
 const SOON: Option<Duration> = Some(Duration::from_secs(2));
 
 /// Why a request has no good answer. `Display` is for the log and never holds a secret or an upstream's text.
-#[derive(Debug, thiserror::Error)]
+#[derive(Clone, Debug, PartialEq, thiserror::Error)]
 pub enum Error {
     /// The user's token was not accepted.
     #[error("caller refused: {0}")]
@@ -29,7 +28,7 @@ pub enum Error {
     },
     /// The body is not JSON.
     #[error("the body is not valid JSON: {0}")]
-    InvalidJson(serde_json::Error),
+    InvalidJson(String),
     /// The body is of another type than JSON.
     #[error("unsupported content type")]
     UnsupportedMediaType,
@@ -51,18 +50,6 @@ pub enum Error {
     /// Another request is still creating the number.
     #[error("another request is still creating the number")]
     CreationInProgress,
-    /// The platform refuses a number's API key for good.
-    #[error("the platform refuses the API key")]
-    ApiKeyRejected,
-    /// The platform refuses a key so new that it may not be active yet.
-    #[error("the platform does not take the new API key yet")]
-    ApiKeyNotActive,
-    /// The platform rejected a token, and the one that replaced it.
-    #[error("the platform rejects a token it has just given")]
-    TokenRejected,
-    /// The platform does not know a session that we hold.
-    #[error("the platform does not know the session")]
-    SessionLost,
     /// A call to the platform failed.
     #[error("platform {0}")]
     Platform(#[from] CallError<PlatformError>),
@@ -75,20 +62,6 @@ pub enum Error {
     /// The handler panicked.
     #[error("panic")]
     Panic,
-}
-
-impl From<RefreshError> for Error {
-    fn from(error: RefreshError) -> Self {
-        match error {
-            RefreshError::TokenRejected => Self::TokenRejected,
-            RefreshError::NoToken(FetchFailure::KeyRejected) => Self::ApiKeyRejected,
-            RefreshError::NoToken(FetchFailure::KeyNotActive) => Self::ApiKeyNotActive,
-            RefreshError::NoToken(FetchFailure::Platform(error)) => Self::Platform(error),
-            RefreshError::Gone => Self::NumberNotFound,
-            RefreshError::Database(error) => Self::Database(error),
-            RefreshError::OutOfTime => Self::DeadlineExceeded,
-        }
-    }
 }
 
 /// What leaves the function for an [`Error`].
@@ -134,13 +107,16 @@ impl ErrorResponse {
 }
 
 impl Error {
+    /// Why a call to the platform failed, if that is what it says.
+    pub fn platform(&self) -> Option<PlatformError> {
+        if let Self::Platform(error) = self { Some(error.why) } else { None }
+    }
+
     /// Whether it says nothing of what was asked, only that the platform cannot be asked now.
     pub fn is_platform_outage(&self) -> bool {
         use PlatformError::{BadAnswer, Busy, TimedOut, Unavailable};
-        match self {
-            Self::Platform(error) => matches!(error.why, Busy(_) | Unavailable | TimedOut | BadAnswer),
-            error => matches!(error, Self::DeadlineExceeded),
-        }
+        matches!(self.platform(), Some(Busy(_) | Unavailable | TimedOut | BadAnswer))
+            || *self == Self::DeadlineExceeded
     }
 
     /// The one place where an error becomes an answer.
@@ -150,8 +126,10 @@ impl Error {
         match self {
             Self::Caller(A::KeysUnavailable) => passing(503, "auth_unavailable", say::SIGN_IN_UNCHECKED),
             Self::Caller(A::Missing) => lasting(401, "unauthorized", say::NOT_SIGNED_IN, say::SIGN_IN),
-            Self::Caller(A::Expired) => lasting(401, "session_expired", say::SIGN_IN_EXPIRED, say::SIGN_IN),
-            Self::Caller(_) => lasting(401, "unauthorized", say::SIGN_IN_REFUSED, say::SIGN_IN),
+            Self::Caller(A::Expired) => {
+                lasting(401, "session_expired", say::SIGN_IN_EXPIRED, say::SIGN_IN_AGAIN)
+            }
+            Self::Caller(_) => lasting(401, "unauthorized", say::SIGN_IN_REFUSED, say::SIGN_IN_AGAIN),
 
             Self::BadRequest { field, wrong } => {
                 ErrorResponse { field, ..lasting(400, "invalid_request", *wrong, say::RELOAD) }
@@ -166,21 +144,19 @@ impl Error {
 
             Self::NoOrganization => lasting(404, "organization_not_found", say::NO_ORGANIZATION, say::TELL),
             Self::NumberNotFound => lasting(404, "number_not_found", say::NO_SUCH_NUMBER, say::CONNECT),
-            Self::ApiKeyRejected => lasting(409, "api_key_rejected", say::ACCESS_LOST, say::RECONNECT),
-            Self::SessionLost => lasting(409, "session_lost", say::LINK_LOST, say::RECONNECT),
-            Self::ApiKeyNotActive => passing(503, "api_key_not_active", say::NOT_ACTIVE_YET).after(SOON),
             Self::CreationInProgress => passing(503, "creation_in_progress", say::STILL_CREATING).after(SOON),
 
-            Self::TokenRejected => passing(502, "token_rejected", say::ACCESS_REFUSED),
             Self::Platform(error) => match error.why {
+                P::KeyRefused => lasting(409, "api_key_rejected", say::ACCESS_LOST, say::RECONNECT),
+                P::UnknownSession => lasting(409, "session_lost", say::LINK_LOST, say::RECONNECT),
+                P::KeyNotActive => passing(503, "api_key_not_active", say::NOT_ACTIVE_YET).after(SOON),
+                P::TokenRejected => passing(502, "token_rejected", say::ACCESS_REFUSED),
                 P::Busy(after) => passing(503, "platform_busy", say::WHATSAPP_BUSY).after(after),
                 P::Unavailable => passing(502, "platform_unavailable", say::WHATSAPP_UNREACHABLE),
                 P::TimedOut => passing(504, "platform_timeout", say::WHATSAPP_SLOW),
                 P::BadAnswer => passing(502, "platform_bad_answer", say::WHATSAPP_UNREADABLE),
                 P::SecretRefused => lasting(502, "platform_secret_rejected", say::SERVICE_REFUSED, say::TELL),
-                P::TokenRejected | P::KeyRefused | P::UnknownSession | P::Refused(_) => {
-                    lasting(502, "platform_refused", say::WHATSAPP_REFUSED, say::TELL)
-                }
+                P::Refused(_) => lasting(502, "platform_refused", say::WHATSAPP_REFUSED, say::TELL),
             },
             Self::Database(error) => match error.why {
                 D::Unavailable { retry_after } => {
@@ -257,6 +233,7 @@ mod tests {
         let platform = [
             PlatformError::TokenRejected,
             PlatformError::KeyRefused,
+            PlatformError::KeyNotActive,
             PlatformError::SecretRefused,
             PlatformError::UnknownSession,
             PlatformError::Busy(after),
@@ -280,7 +257,7 @@ mod tests {
             Error::Caller(AuthError::Missing),
             Error::Caller(AuthError::Expired),
             Error::Caller(AuthError::Malformed),
-            Error::InvalidJson(serde_json::from_str::<()>("{").unwrap_err()),
+            Error::InvalidJson("EOF while parsing an object".to_owned()),
             Error::UnsupportedMediaType,
             Error::BodyTooLarge,
             Error::MethodNotAllowed("POST"),
@@ -288,10 +265,6 @@ mod tests {
             Error::NumberNotFound,
             Error::IdempotencyMismatch,
             Error::CreationInProgress,
-            Error::ApiKeyRejected,
-            Error::ApiKeyNotActive,
-            Error::TokenRejected,
-            Error::SessionLost,
             Error::DeadlineExceeded,
             Error::Panic,
         ];
@@ -372,7 +345,7 @@ mod tests {
         assert!(wrong.response().error(Language::Russian).starts_with("Поле «force» должно быть"));
         let after = |error: Error| error.response().retry_after.map(|after| after.as_secs());
         assert_eq!(after(Error::CreationInProgress), Some(2));
-        assert_eq!(after(Error::ApiKeyNotActive), Some(2));
+        assert_eq!(after(platform_error(PlatformError::KeyNotActive)), Some(2));
         assert_eq!(after(platform_error(PlatformError::Busy(Some(Duration::from_secs(7))))), Some(7));
         let retry_after = Some(Duration::from_secs(7));
         assert_eq!(after(database_error(StoreError::Unavailable { retry_after })), Some(7));

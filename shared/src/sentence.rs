@@ -96,6 +96,9 @@ catalogue! {
     // What a person can do.
 
     SIGN_IN:
+        "Please sign in.",
+        "Пожалуйста, войдите.";
+    SIGN_IN_AGAIN:
         "Please sign in again.",
         "Пожалуйста, войдите заново.";
     TRY_AGAIN:

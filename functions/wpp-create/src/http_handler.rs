@@ -11,6 +11,7 @@ use shared::number::creation::{Created, heal, obtain};
 use shared::number::hint::{Advice, Hint};
 use shared::number::session::{NumberSession, Webhook};
 use shared::number::view::{State, View};
+use shared::platform::PlatformError;
 use shared::secret::Secret;
 use shared::sentence::{self as say, Language};
 use shared::store::{CreateMode, Number, NumberSelector};
@@ -66,16 +67,16 @@ async fn attempt<'a>(
     selector: &NumberSelector,
 ) -> Result<(NumberSession<'a>, View), Error> {
     let Created { number, now } = obtain(app, request, mode, selector.clone()).await?;
-    match connect(app, request, number.clone(), now).await {
-        Err(Error::ApiKeyRejected) => {}
+    let rejected = match connect(app, request, number.clone(), now).await {
+        Err(error) if error.platform() == Some(PlatformError::KeyRefused) => error,
         connected => return connected,
-    }
+    };
     let Created { number: healed, now } = heal(app, request, &number).await?;
     // The platform may have given the same key again, and take it now.
     let is_as_it_was = healed.credentials_saved_at == number.credentials_saved_at
         && healed.settings.api_key == number.settings.api_key;
     if is_as_it_was {
-        return Err(Error::ApiKeyRejected);
+        return Err(rejected);
     }
     connect(app, request, healed, now).await
 }

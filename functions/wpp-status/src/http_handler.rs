@@ -12,6 +12,7 @@ use shared::http::request::ApiRequest;
 use shared::number::hint::{Advice, Hint};
 use shared::number::session::{NumberSession, Webhook};
 use shared::number::view::{State, View};
+use shared::platform::PlatformError;
 use shared::sentence::{self as say, Language, Sentence};
 
 /// A platform that is slower is not waited for where the last known state will do.
@@ -91,7 +92,7 @@ pub async fn handle(app: Arc<App>, request: ApiRequest) -> Result<StatusAnswer, 
 async fn live(session: &mut NumberSession<'_>, deadline: Deadline) -> Result<View, Error> {
     let mut view = match session.look().await {
         // The session is gone, and with it the link: that is a state of the number, for the mirror too.
-        Err(Error::SessionLost) => View::lost(),
+        Err(error) if error.platform() == Some(PlatformError::UnknownSession) => View::lost(),
         looked => looked?,
     };
     session.deadline = deadline;

@@ -8,7 +8,7 @@ use uuid::Uuid;
 
 use crate::App;
 use crate::backoff::Backoff;
-use crate::clock::UnixMs;
+use crate::clock::{UnixMs, millis};
 use crate::deadline::Deadline;
 use crate::error::Error;
 use crate::http::request::ApiRequest;
@@ -53,9 +53,10 @@ pub async fn obtain(
     mode: CreateMode,
     selector: NumberSelector,
 ) -> Result<Created, Error> {
-    let meaning = json!({"mode": mode, "number": selector});
-    let idempotency = request.idempotency_key.clone().map(|key| (key, meaning));
-    complete(app, request, Attempt { selector, idempotency, ..attempt(request, mode) }).await
+    let meaning = request.idempotency_key.as_ref().map(|_| json!({"mode": mode, "number": selector}));
+    let idempotency_key = request.idempotency_key.clone();
+    let attempt = Attempt { idempotency_key, request: meaning, ..attempt(request, mode, selector) };
+    complete(app, request, attempt).await
 }
 
 /// New credentials for a number whose key the platform refuses, where nothing that works can be lost by it: no phone was
@@ -63,19 +64,20 @@ pub async fn obtain(
 pub async fn heal(app: &App, request: &ApiRequest, number: &Number) -> Result<Created, Error> {
     let selector = NumberSelector { session: None, integration_id: Some(number.integration_id) };
     let rejected = number.settings.api_key.clone();
-    complete(app, request, Attempt { selector, rejected, ..attempt(request, CreateMode::Heal) }).await
+    complete(app, request, Attempt { rejected, ..attempt(request, CreateMode::Heal, selector) }).await
 }
 
-fn attempt(request: &ApiRequest, mode: CreateMode) -> Attempt {
+fn attempt(request: &ApiRequest, mode: CreateMode, selector: NumberSelector) -> Attempt {
     Attempt {
         user_id: request.user_id,
         mode,
-        selector: NumberSelector::default(),
+        selector,
         rejected: None,
         holder: Uuid::new_v4(),
-        lease: LEASE,
+        lease_ms: millis(LEASE),
         waited_for: None,
-        idempotency: None,
+        idempotency_key: None,
+        request: None,
     }
 }
 
@@ -144,7 +146,7 @@ impl Work<'_> {
         match saved {
             Saved::Saved { number } => Ok(Some(*number)),
             Saved::Superseded => Ok(None),
-            Saved::Rejected => Err(Error::ApiKeyRejected),
+            Saved::Rejected => Err(CallError { call: "create", why: PlatformError::KeyRefused }.into()),
             // Whoever has deleted it meanwhile meant that.
             Saved::Gone => Err(Error::NumberNotFound),
         }

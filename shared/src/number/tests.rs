@@ -14,6 +14,7 @@ use crate::http::request::ApiRequest;
 use crate::number::creation::{Created, heal, obtain};
 use crate::number::session::{NumberSession, Webhook};
 use crate::number::view::{State, View};
+use crate::platform::PlatformError;
 use crate::store::{CreateMode, Number, NumberSelector};
 use crate::upstream::testing::Server;
 
@@ -234,7 +235,7 @@ async fn an_unknown_session_is_lost() {
     let stage = Stage::new().await;
     stage.server.says_to("/status", 404, r#"{"error":"x"}"#);
     let lost = stage.session(row(HOUR, Value::Null)).status().await;
-    assert!(matches!(lost, Err(Error::SessionLost)), "{lost:?}");
+    assert_eq!(lost.unwrap_err().platform(), Some(PlatformError::UnknownSession));
 }
 
 #[tokio::test]

@@ -6,7 +6,6 @@ mod records;
 mod refusal;
 pub mod settings;
 
-use std::fmt;
 use std::time::Duration;
 
 use postgrest::Postgrest;
@@ -168,13 +167,6 @@ impl Store {
             request = request.header(name.as_str(), value.as_bytes());
         }
         request.body(built.body()?.as_bytes()?.to_vec()).build().ok()
-    }
-}
-
-impl fmt::Debug for Store {
-    /// Without the queries: their headers hold the key.
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Store").finish_non_exhaustive()
     }
 }
 

@@ -9,7 +9,7 @@ use shared::clock::UnixMs;
 use shared::deadline::Deadline;
 use shared::error::Error;
 use shared::http::request::ApiRequest;
-use shared::number::hint::{Advice, Hint};
+use shared::number::hint::Advice;
 use shared::number::session::{NumberSession, Webhook};
 use shared::number::view::{State, View};
 use shared::platform::PlatformError;
@@ -104,17 +104,17 @@ async fn live(session: &mut NumberSession<'_>, deadline: Deadline) -> Result<Vie
 }
 
 fn disconnected(message: Sentence, language: Language) -> StatusAnswer {
-    let advice = Advice::new(None, Some(message), language);
+    let advice = Advice::message(message, language);
     StatusAnswer { status: State::Disconnected, number: None, stale: None, advice }
 }
 
 fn answer(view: View, session: &NumberSession<'_>, language: Language) -> StatusAnswer {
-    let hint = Hint::due(&session.number, &view, session.webhook(), session.now);
-    let message = match view.state {
-        State::Disconnected => Some(say::DISCONNECTED),
-        State::QrPending => Some(say::QR_COMING),
-        _ => None,
-    };
+    let due = Advice::due(&session.number, &view, session.webhook(), session.now, language);
+    let advice = due.unwrap_or_else(|| match view.state {
+        State::Disconnected => Advice::message(say::DISCONNECTED, language),
+        State::QrPending => Advice::message(say::QR_COMING, language),
+        _ => Advice::default(),
+    });
     let number = NumberAnswer {
         account_number: session.id().to_owned(),
         webhook: session.webhook(),
@@ -122,6 +122,5 @@ fn answer(view: View, session: &NumberSession<'_>, language: Language) -> Status
         platform_status: view.platform_status().map(str::to_owned),
         qrcode: view.qr,
     };
-    let advice = Advice::new(hint, message, language);
     StatusAnswer { status: view.state, number: Some(number), stale: None, advice }
 }

@@ -36,23 +36,15 @@ const LONGEST_PAUSE: Duration = Duration::from_secs(1);
 /// Past the end of another attempt's lease, so that the next look finds it ended.
 const AFTER_LEASE: Duration = Duration::from_millis(100);
 
-/// A number that has its credentials.
-#[derive(Debug)]
-pub struct Created {
-    /// The number.
-    pub number: Number,
-    /// When that was, by the database's clock.
-    pub now: UnixMs,
-}
-
-/// Finds, joins or makes the number that a request is about. After a failure, [`Error::CreationInProgress`] included,
+/// Finds, joins or makes the number that a request is about. Answers the number with its credentials, and the database's
+/// time when it was read. After a failure, [`Error::CreationInProgress`] included,
 /// the same request goes on from there, with the same session.
 pub async fn obtain(
     app: &App,
     request: &ApiRequest,
     mode: CreateMode,
     selector: NumberSelector,
-) -> Result<Created, Error> {
+) -> Result<(Number, UnixMs), Error> {
     let meaning = request.idempotency_key.as_ref().map(|_| json!({"mode": mode, "number": selector}));
     let idempotency_key = request.idempotency_key.clone();
     let attempt = Attempt { idempotency_key, request: meaning, ..attempt(request, mode, selector) };
@@ -61,7 +53,7 @@ pub async fn obtain(
 
 /// New credentials for a number whose key the platform refuses, where nothing that works can be lost by it: no phone was
 /// ever linked, somebody has begun to replace them, or a sibling wrote old ones back. Otherwise, the number as it is.
-pub async fn heal(app: &App, request: &ApiRequest, number: &Number) -> Result<Created, Error> {
+pub async fn heal(app: &App, request: &ApiRequest, number: &Number) -> Result<(Number, UnixMs), Error> {
     let selector = NumberSelector { session: None, integration_id: Some(number.integration_id) };
     let rejected = number.settings.api_key.clone();
     complete(app, request, Attempt { rejected, ..attempt(request, CreateMode::Heal, selector) }).await
@@ -81,7 +73,7 @@ fn attempt(request: &ApiRequest, mode: CreateMode, selector: NumberSelector) -> 
     }
 }
 
-async fn complete(app: &App, request: &ApiRequest, mut attempt: Attempt) -> Result<Created, Error> {
+async fn complete(app: &App, request: &ApiRequest, mut attempt: Attempt) -> Result<(Number, UnixMs), Error> {
     let wait_deadline = request.deadline.for_a_wait();
     let mut backoff = Backoff::new(FIRST_PAUSE, LONGEST_PAUSE);
     loop {
@@ -90,11 +82,11 @@ async fn complete(app: &App, request: &ApiRequest, mut attempt: Attempt) -> Resu
         let begun = app.store.begin_creation(&attempt, request.deadline).await?;
         let now = begun.now;
         match begun.outcome {
-            BeginOutcome::Existing { number } => return Ok(Created { number, now }),
+            BeginOutcome::Existing { number } => return Ok((number, now)),
             BeginOutcome::Begun { creation, organization_id, platform_id, number } => {
                 let lease = CreationLease { organization_id, creation, holder: attempt.holder };
                 match (Work { app, deadline, lease, number, now }).run(&platform_id).await? {
-                    Some(number) => return Ok(Created { number, now }),
+                    Some(number) => return Ok((number, now)),
                     None => attempt.waited_for = Some(creation),
                 }
             }

@@ -135,7 +135,7 @@ pub enum Outcome {
 }
 
 /// A number's row, with the platform that its tokens are for: what the functions use.
-#[derive(Clone, Debug)]
+#[derive(Clone)]
 pub struct TokenRow {
     /// The database.
     pub store: Store,

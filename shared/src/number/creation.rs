@@ -85,9 +85,9 @@ async fn complete(app: &App, request: &ApiRequest, mut attempt: Attempt) -> Resu
             BeginOutcome::Existing { number } => return Ok((number, now)),
             BeginOutcome::Begun { creation, organization_id, platform_id, number } => {
                 let lease = CreationLease { organization_id, creation, holder: attempt.holder };
-                match (Work { app, deadline, lease, number, now }).run(&platform_id).await? {
-                    Some(number) => return Ok((number, now)),
-                    None => attempt.waited_for = Some(creation),
+                match (Work { app, deadline, lease, number, now }).run(&platform_id).await {
+                    Err(Error::CreationInProgress) => attempt.waited_for = Some(creation),
+                    outcome => return outcome.map(|number| (number, now)),
                 }
             }
             BeginOutcome::Busy { creation, wait_ms } => {
@@ -115,11 +115,12 @@ struct Work<'a> {
 }
 
 impl Work<'_> {
-    /// Asks the platform and saves at once what it gives. Nothing, where another attempt has taken over.
-    async fn run(&self, platform_id: &str) -> Result<Option<Number>, Error> {
+    /// Asks the platform and saves at once what it gives. [`Error::CreationInProgress`]: another attempt has taken over.
+    async fn run(&self, platform_id: &str) -> Result<Number, Error> {
         let saved = self.create_and_save(platform_id).await;
         // The next attempt need not wait for a lease whose holder has given up.
-        if saved.is_err()
+        if let Err(failed) = &saved
+            && *failed != Error::CreationInProgress
             && let Err(error) =
                 self.app.store.release_creation(&self.lease, Deadline::within(RELEASE_TIME)).await
         {
@@ -128,41 +129,32 @@ impl Work<'_> {
         saved
     }
 
-    async fn create_and_save(&self, platform_id: &str) -> Result<Option<Number>, Error> {
-        let Some(given) = self.credentials(platform_id).await? else { return Ok(None) };
+    async fn create_and_save(&self, platform_id: &str) -> Result<Number, Error> {
+        let mut given = self.create(platform_id).await?;
+        // A key that came just now may be refused because it is not active yet: that says nothing.
+        let is_old = |number: &Number| {
+            number.settings.api_key.as_ref() == Some(&given.api_key) && !number.key_is_new(self.now)
+        };
+        if self.number.as_ref().is_some_and(is_old) && !self.works(&given.api_key).await? {
+            given = self.create_under_new_id().await?;
+        }
         let mut saved = self.save(&given).await?;
         if matches!(saved, Saved::Rejected) {
-            let Some(given) = self.create_under_new_id().await? else { return Ok(None) };
-            saved = self.save(&given).await?;
+            saved = self.save(&self.create_under_new_id().await?).await?;
         }
         match saved {
-            Saved::Saved { number } => Ok(Some(*number)),
-            Saved::Superseded => Ok(None),
+            Saved::Saved { number } => Ok(*number),
+            Saved::Superseded => Err(Error::CreationInProgress),
             Saved::Rejected => Err(CallError { call: "create", why: PlatformError::KeyRefused }.into()),
             // Whoever has deleted it meanwhile meant that.
             Saved::Gone => Err(Error::NumberNotFound),
         }
     }
 
-    async fn credentials(&self, platform_id: &str) -> Result<Option<Credentials>, Error> {
-        let given = self.create(platform_id).await?;
-        // A key that came just now may be refused because it is not active yet: that says nothing.
-        let is_old = |number: &Number| {
-            number.settings.api_key.as_ref() == Some(&given.api_key) && !number.key_is_new(self.now)
-        };
-        if self.number.as_ref().is_some_and(is_old) && !self.works(&given.api_key).await? {
-            return self.create_under_new_id().await;
-        }
-        Ok(Some(given))
-    }
-
-    /// For a key that the platform hands out and refuses: only another id brings another. Nothing, where another attempt
-    /// has taken over.
-    async fn create_under_new_id(&self) -> Result<Option<Credentials>, Error> {
-        match self.app.store.assign_platform_id(&self.lease, self.deadline).await? {
-            Some(platform_id) => self.create(&platform_id).await.map(Some),
-            None => Ok(None),
-        }
+    /// For a key that the platform hands out and refuses: only another id brings another.
+    async fn create_under_new_id(&self) -> Result<Credentials, Error> {
+        let platform_id = self.app.store.assign_platform_id(&self.lease, self.deadline).await?;
+        self.create(&platform_id.ok_or(Error::CreationInProgress)?).await
     }
 
     async fn save(&self, credentials: &Credentials) -> Result<Saved, Error> {

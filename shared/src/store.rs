@@ -110,7 +110,7 @@ impl Store {
         lease: &CreationLease,
         credentials: &Credentials,
         deadline: Deadline,
-    ) -> StoreResult<Saved> {
+    ) -> StoreResult<SaveOutcome> {
         let mut params = json!(lease);
         params["api_key"] = json!(credentials.api_key);
         params["session"] = json!(credentials.session);

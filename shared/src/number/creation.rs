@@ -14,7 +14,7 @@ use crate::error::Error;
 use crate::http::request::ApiRequest;
 use crate::platform::{Credentials, PlatformError};
 use crate::secret::Secret;
-use crate::store::{Attempt, BeginOutcome, CreateMode, CreationLease, Number, NumberSelector, Saved};
+use crate::store::{Attempt, BeginOutcome, CreateMode, CreationLease, Number, NumberSelector, SaveOutcome};
 use crate::upstream::CallError;
 
 /// The platform's part of a creation, the repetitions included.
@@ -139,15 +139,15 @@ impl Work<'_> {
             given = self.create_under_new_id().await?;
         }
         let mut saved = self.save(&given).await?;
-        if matches!(saved, Saved::Rejected) {
+        if matches!(saved, SaveOutcome::Rejected) {
             saved = self.save(&self.create_under_new_id().await?).await?;
         }
         match saved {
-            Saved::Saved { number } => Ok(*number),
-            Saved::Superseded => Err(Error::CreationInProgress),
-            Saved::Rejected => Err(CallError { call: "create", why: PlatformError::KeyRefused }.into()),
+            SaveOutcome::Saved { number } => Ok(*number),
+            SaveOutcome::Superseded => Err(Error::CreationInProgress),
+            SaveOutcome::Rejected => Err(CallError { call: "create", why: PlatformError::KeyRefused }.into()),
             // Whoever has deleted it meanwhile meant that.
-            Saved::Gone => Err(Error::NumberNotFound),
+            SaveOutcome::Gone => Err(Error::NumberNotFound),
         }
     }
 
@@ -157,7 +157,7 @@ impl Work<'_> {
         self.create(&platform_id.ok_or(Error::CreationInProgress)?).await
     }
 
-    async fn save(&self, credentials: &Credentials) -> Result<Saved, Error> {
+    async fn save(&self, credentials: &Credentials) -> Result<SaveOutcome, Error> {
         Ok(self.app.store.save_credentials(&self.lease, credentials, self.deadline).await?)
     }
 

@@ -191,7 +191,7 @@ pub(crate) enum BeginOutcome {
 /// The answer of `wpp_save_credentials`.
 #[derive(Debug, Deserialize)]
 #[serde(tag = "outcome", rename_all = "snake_case")]
-pub(crate) enum Saved {
+pub(crate) enum SaveOutcome {
     /// The row holds them, and is this.
     Saved { number: Box<Number> },
     /// Another attempt has taken over.

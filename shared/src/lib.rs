@@ -23,7 +23,6 @@ use token::single_flight::SingleFlight;
 use upstream::Upstream;
 
 /// What a sandbox holds for all its requests. Nothing in it belongs to one of them alone.
-#[derive(Debug)]
 pub struct App {
     /// The environment's word.
     pub config: Config,

@@ -23,9 +23,12 @@ pub enum PlatformError {
     /// 401 for a call with a number's token.
     #[error("token rejected")]
     TokenRejected,
-    /// 401 or 403 from `/auth/token`: the API key is not active yet, or dead.
+    /// 401 or 403 from `/auth/token`: the API key is dead, for what we know.
     #[error("API key refused")]
     KeyRefused,
+    /// The same, for a key so new that it may not be active yet.
+    #[error("new API key not taken yet")]
+    KeyNotActive,
     /// 401 or 403 for our own secret.
     #[error("WPP_SECRET refused")]
     SecretRefused,
@@ -63,7 +66,8 @@ impl From<Failure> for PlatformError {
 }
 
 /// A client on the platform, as `create` gives it.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "camelCase")]
 pub struct Credentials {
     /// The key that fetches tokens.
     pub api_key: Secret,
@@ -111,13 +115,13 @@ impl Status {
     }
 }
 
-/// What starting a session brought at once.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Started {
-    /// The QR, if it is there already.
-    pub qr: Option<String>,
-    /// The session's state, if it was told.
-    pub status: Option<Status>,
+/// What a call for a session needs.
+#[derive(Clone, Debug)]
+pub struct SessionAuth {
+    /// The number in the path.
+    pub session: String,
+    /// The bearer.
+    pub jwt: Secret,
 }
 
 /// The platform behind a base URL. Cheap to clone.
@@ -146,19 +150,11 @@ impl Platform {
 
     /// `POST /api/integrations/wpp/create`: the client for an id, made or found. The same id names the same session.
     pub async fn create(&self, secret: &Secret, id: &str, deadline: Deadline) -> PlatformResult<Credentials> {
-        #[derive(Deserialize)]
-        #[serde(rename_all = "camelCase")]
-        struct Given {
-            api_key: String,
-            session: String,
-        }
         let (path, body) = (["api", "integrations", "wpp", "create"], json!({"organizationId": id}));
         self.call("create", Auth::Secret(secret), &path, Some(body), deadline, |reply| {
-            let given: Given = parse(reply)?;
-            if given.api_key.is_empty() || given.session.is_empty() {
-                return Err(PlatformError::BadAnswer);
-            }
-            Ok(Credentials { api_key: Secret::new(given.api_key), session: given.session })
+            let given: Credentials = parse(reply)?;
+            let is_whole = !given.api_key.expose().is_empty() && !given.session.is_empty();
+            is_whole.then_some(given).ok_or(PlatformError::BadAnswer)
         })
         .await
     }
@@ -183,49 +179,41 @@ impl Platform {
     }
 
     /// `GET /api/accounts/{session}/status`.
-    pub async fn status(&self, session: &str, jwt: &Secret, deadline: Deadline) -> PlatformResult<Status> {
-        #[derive(Deserialize)]
-        struct Given {
-            status: String,
-        }
-        let path = ["api", "accounts", session, "status"];
-        let read = |reply: &Reply| parse(reply).map(|given: Given| Status::of(&given.status));
-        self.call("status", Auth::Token(jwt), &path, None, deadline, read).await
+    pub async fn status(&self, auth: SessionAuth, deadline: Deadline) -> PlatformResult<Status> {
+        let path = ["api", "accounts", &auth.session, "status"];
+        self.call("status", Auth::Token(&auth.jwt), &path, None, deadline, |reply| {
+            parse::<Value>(reply)?["status"].as_str().map(Status::of).ok_or(PlatformError::BadAnswer)
+        })
+        .await
     }
 
     /// `GET /api/accounts/{session}/qr`: the QR as the platform gives it (pairing text, data URL or bare base64), or
     /// nothing while it is not ready.
-    pub async fn qr(
-        &self,
-        session: &str,
-        jwt: &Secret,
-        deadline: Deadline,
-    ) -> PlatformResult<Option<String>> {
-        let path = ["api", "accounts", session, "qr"];
-        self.call("qr", Auth::Token(jwt), &path, None, deadline, |reply| qr_in(&parse(reply)?)).await
+    pub async fn qr(&self, auth: SessionAuth, deadline: Deadline) -> PlatformResult<Option<String>> {
+        let path = ["api", "accounts", &auth.session, "qr"];
+        self.call("qr", Auth::Token(&auth.jwt), &path, None, deadline, |reply| qr_in(&parse(reply)?)).await
     }
 
-    /// `POST /api/accounts/start`: brings a session up; harmless where it is up.
-    pub async fn start(&self, session: &str, jwt: &Secret, deadline: Deadline) -> PlatformResult<Started> {
-        let (path, body) = (["api", "accounts", "start"], json!({"number": session}));
-        self.call("start", Auth::Token(jwt), &path, Some(body), deadline, |reply| {
+    /// `POST /api/accounts/start`: brings a session up; harmless where it is up. Answers its status and its QR, as far as
+    /// the platform has them at once.
+    pub async fn start(
+        &self,
+        auth: SessionAuth,
+        deadline: Deadline,
+    ) -> PlatformResult<(Option<Status>, Option<String>)> {
+        let (path, body) = (["api", "accounts", "start"], json!({"number": auth.session}));
+        self.call("start", Auth::Token(&auth.jwt), &path, Some(body), deadline, |reply| {
             let given: Value = parse(reply)?;
             let word = given.get("status").or_else(|| given.get("state")).and_then(Value::as_str);
-            Ok(Started { qr: qr_in(&given)?, status: word.map(Status::of) })
+            Ok((word.map(Status::of), qr_in(&given)?))
         })
         .await
     }
 
     /// `POST /internal/session/{session}/webhook`: where the platform reports to.
-    pub async fn set_webhook(
-        &self,
-        session: &str,
-        url: &str,
-        jwt: &Secret,
-        deadline: Deadline,
-    ) -> PlatformResult<()> {
-        let (path, body) = (["internal", "session", session, "webhook"], json!({"url": url}));
-        self.call("webhook", Auth::Token(jwt), &path, Some(body), deadline, |_| Ok(())).await
+    pub async fn set_webhook(&self, auth: SessionAuth, url: &str, deadline: Deadline) -> PlatformResult<()> {
+        let (path, body) = (["internal", "session", &auth.session, "webhook"], json!({"url": url}));
+        self.call("webhook", Auth::Token(&auth.jwt), &path, Some(body), deadline, |_| Ok(())).await
     }
 
     /// Makes a call, a `POST` where it has a body, and reads its answer.

@@ -6,7 +6,6 @@ mod records;
 mod refusal;
 pub mod settings;
 
-use std::fmt;
 use std::time::Duration;
 
 use postgrest::Postgrest;
@@ -50,9 +49,8 @@ impl Store {
         selector: &NumberSelector,
         deadline: Deadline,
     ) -> StoreResult<Found> {
-        let params = json!({
-            "p_user_id": user_id, "p_session": selector.session, "p_integration_id": selector.integration_id,
-        });
+        let mut params = json!(selector);
+        params["user_id"] = json!(user_id);
         self.rpc("wpp_find_number", params, deadline).await
     }
 
@@ -68,8 +66,7 @@ impl Store {
         deadline: Deadline,
     ) -> StoreResult<Option<Snapshot>> {
         let params = json!({
-            "p_organization_id": organization_id, "p_session": session,
-            "p_status": state.mirrored(), "p_qr": qr, "p_at_ms": at.0,
+            "organization_id": organization_id, "session": session, "status": state.mirrored(), "qr": qr, "at_ms": at,
         });
         self.rpc("wpp_save_snapshot", params, deadline).await
     }
@@ -82,8 +79,8 @@ impl Store {
         deadline: Deadline,
     ) -> StoreResult<bool> {
         let params = json!({
-            "p_organization_id": number.organization_id, "p_integration_id": number.integration_id,
-            "p_every_ms": millis(every),
+            "organization_id": number.organization_id, "integration_id": number.integration_id,
+            "every_ms": millis(every),
         });
         self.rpc("wpp_claim_webhook", params, deadline).await
     }
@@ -96,37 +93,32 @@ impl Store {
         deadline: Deadline,
     ) -> StoreResult<()> {
         let params = json!({
-            "p_organization_id": number.organization_id, "p_integration_id": number.integration_id,
-            "p_api_key": number.settings.api_key, "p_session": number.settings.session, "p_url": url,
+            "organization_id": number.organization_id, "integration_id": number.integration_id,
+            "api_key": number.settings.api_key, "session": number.settings.session, "url": url,
         });
         self.call("wpp_save_webhook", params, deadline).await.map(drop)
     }
 
     /// Begins, resumes or joins a creation.
-    pub async fn begin_creation(&self, attempt: &Attempt, deadline: Deadline) -> StoreResult<Begun> {
-        let params = json!({
-            "p_user_id": attempt.user_id, "p_request": attempt.request, "p_holder": attempt.holder,
-            "p_lease_ms": millis(attempt.lease), "p_waited_for": attempt.waited_for,
-            "p_idempotency_key": attempt.idempotency_key,
-        });
-        self.rpc("wpp_begin_creation", params, deadline).await
+    pub(crate) async fn begin_creation(&self, attempt: &Attempt, deadline: Deadline) -> StoreResult<Begun> {
+        self.rpc("wpp_begin_creation", json!(attempt), deadline).await
     }
 
     /// Puts the platform's credentials into the row that waits for them.
-    pub async fn save_credentials(
+    pub(crate) async fn save_credentials(
         &self,
         lease: &CreationLease,
         credentials: &Credentials,
         deadline: Deadline,
-    ) -> StoreResult<Saved> {
+    ) -> StoreResult<SaveOutcome> {
         let mut params = json!(lease);
-        params["p_api_key"] = json!(credentials.api_key);
-        params["p_session"] = json!(credentials.session);
+        params["api_key"] = json!(credentials.api_key);
+        params["session"] = json!(credentials.session);
         self.rpc("wpp_save_credentials", params, deadline).await
     }
 
     /// Gives a creation another id at the platform; nothing where the attempt no longer holds it.
-    pub async fn assign_platform_id(
+    pub(crate) async fn assign_platform_id(
         &self,
         lease: &CreationLease,
         deadline: Deadline,
@@ -135,10 +127,15 @@ impl Store {
     }
 
     /// Lets the next caller take a creation over at once.
-    pub async fn release_creation(&self, lease: &CreationLease, deadline: Deadline) -> StoreResult<()> {
+    pub(crate) async fn release_creation(
+        &self,
+        lease: &CreationLease,
+        deadline: Deadline,
+    ) -> StoreResult<()> {
         self.call("wpp_release_creation", json!(lease), deadline).await.map(drop)
     }
 
+    /// Calls a function and reads what it gives back. Each of `params` is its parameter of the same name, behind `p_`.
     pub(crate) async fn rpc<T: DeserializeOwned>(
         &self,
         function: &'static str,
@@ -152,7 +149,7 @@ impl Store {
 
     async fn call(&self, function: &'static str, params: Value, deadline: Deadline) -> StoreResult<Reply> {
         let answer = async {
-            let request = self.request(function, params).ok_or(StoreError::BadAnswer)?;
+            let request = self.request(function, &params).ok_or(StoreError::BadAnswer)?;
             let reply = self.upstream.send(request, deadline).await?;
             if reply.status.is_success() { Ok(reply) } else { Err(refusal(&reply)) }
         };
@@ -161,21 +158,15 @@ impl Store {
 
     /// The query that `postgrest` has built, as a request of the one client: that crate's own client is years behind.
     /// What is null is left out: the SQL functions have a default for it.
-    fn request(&self, function: &str, mut params: Value) -> Option<Request> {
-        params.as_object_mut()?.retain(|_, value| !value.is_null());
-        let built = self.queries.rpc(function, params.to_string()).build().build().ok()?;
+    fn request(&self, function: &str, params: &Value) -> Option<Request> {
+        let given = params.as_object()?.iter().filter(|(_, value)| !value.is_null());
+        let named: Value = given.map(|(name, value)| (format!("p_{name}"), value.clone())).collect();
+        let built = self.queries.rpc(function, named.to_string()).build().build().ok()?;
         let mut request = self.upstream.http().post(built.url().as_str());
         for (name, value) in built.headers() {
             request = request.header(name.as_str(), value.as_bytes());
         }
         request.body(built.body()?.as_bytes()?.to_vec()).build().ok()
-    }
-}
-
-impl fmt::Debug for Store {
-    /// Without the queries: their headers hold the key.
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Store").finish_non_exhaustive()
     }
 }
 

@@ -9,7 +9,7 @@ pub mod store;
 use std::time::Duration;
 
 use jsonwebtoken::dangerous::insecure_decode;
-use serde::Deserialize;
+use serde::{Deserialize, Deserializer};
 use serde_json::Value;
 
 use crate::clock::UnixMs;
@@ -107,22 +107,17 @@ impl Token {
 }
 
 /// The times a JWT states, read without verifying: witnesses, not proof.
-#[derive(Default)]
+#[derive(Default, Deserialize)]
 struct Claims {
+    #[serde(default, deserialize_with = "claim")]
     iat: Option<UnixMs>,
+    #[serde(default, deserialize_with = "claim")]
     exp: Option<UnixMs>,
 }
 
 impl Claims {
     fn of(jwt: &Secret) -> Self {
-        #[derive(Deserialize)]
-        struct Raw {
-            iat: Option<Value>,
-            exp: Option<Value>,
-        }
-        let Ok(raw) = insecure_decode::<Raw>(jwt.expose()) else { return Self::default() };
-        let read = |value: Option<Value>| value.as_ref().and_then(number).and_then(moment);
-        Self { iat: read(raw.claims.iat), exp: read(raw.claims.exp) }
+        insecure_decode(jwt.expose()).map(|token| token.claims).unwrap_or_default()
     }
 
     fn life(&self) -> Option<Duration> {
@@ -136,6 +131,11 @@ impl Claims {
         let real = self.iat?.until(end);
         Some(if real.is_zero() { stated } else { stated.min(real) })
     }
+}
+
+/// A claim's point in time; nothing where it is none.
+fn claim<'de, D: Deserializer<'de>>(claim: D) -> Result<Option<UnixMs>, D::Error> {
+    Ok(number(&Value::deserialize(claim)?).and_then(moment))
 }
 
 /// A life from `expiresIn`; nothing where it is not a positive number.

@@ -7,10 +7,11 @@ use shared::App;
 use shared::clock::UnixMs;
 use shared::error::Error;
 use shared::http::request::ApiRequest;
-use shared::number::creation::{Created, heal, obtain};
-use shared::number::hint::{Advice, Hint};
+use shared::number::creation::{heal, obtain};
+use shared::number::hint::Advice;
 use shared::number::session::{NumberSession, Webhook};
 use shared::number::view::{State, View};
+use shared::platform::PlatformError;
 use shared::secret::Secret;
 use shared::sentence::{self as say, Language};
 use shared::store::{CreateMode, Number, NumberSelector};
@@ -65,17 +66,17 @@ async fn attempt<'a>(
     mode: CreateMode,
     selector: &NumberSelector,
 ) -> Result<(NumberSession<'a>, View), Error> {
-    let Created { number, now } = obtain(app, request, mode, selector.clone()).await?;
-    match connect(app, request, number.clone(), now).await {
-        Err(Error::ApiKeyRejected) => {}
+    let (number, now) = obtain(app, request, mode, selector.clone()).await?;
+    let rejected = match connect(app, request, number.clone(), now).await {
+        Err(error) if error.platform() == Some(PlatformError::KeyRefused) => error,
         connected => return connected,
-    }
-    let Created { number: healed, now } = heal(app, request, &number).await?;
+    };
+    let (healed, now) = heal(app, request, &number).await?;
     // The platform may have given the same key again, and take it now.
     let is_as_it_was = healed.credentials_saved_at == number.credentials_saved_at
         && healed.settings.api_key == number.settings.api_key;
     if is_as_it_was {
-        return Err(Error::ApiKeyRejected);
+        return Err(rejected);
     }
     connect(app, request, healed, now).await
 }
@@ -99,7 +100,7 @@ async fn connect<'a>(
 }
 
 fn answer(session: &NumberSession<'_>, view: View, language: Language) -> CreateAnswer {
-    let hint = Hint::due(&session.number, &view, session.webhook(), session.now);
+    let advice = Advice::due(&session.number, &view, session.webhook(), session.now, language);
     CreateAnswer {
         session: session.id().to_owned(),
         api_key: session.number.settings.api_key.as_ref().map(Secret::masked),
@@ -111,6 +112,6 @@ fn answer(session: &NumberSession<'_>, view: View, language: Language) -> Create
         webhook: session.webhook(),
         platform_status: view.platform_status().map(str::to_owned),
         qrcode: view.qr,
-        advice: Advice::new(hint, None, language),
+        advice: advice.unwrap_or_default(),
     }
 }

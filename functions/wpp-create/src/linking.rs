@@ -6,7 +6,6 @@ use shared::error::Error;
 use shared::number::session::NumberSession;
 use shared::number::view::View;
 use shared::platform::{PlatformError, SessionState};
-use shared::upstream::CallError;
 
 /// A new key that is not active yet is tried again after these.
 const KEY_PAUSES: [Duration; 3] = [Duration::from_secs(1), Duration::from_secs(2), Duration::from_secs(3)];
@@ -29,7 +28,7 @@ async fn link_new(session: &mut NumberSession<'_>) -> Result<View, Error> {
     let mut pauses = KEY_PAUSES.into_iter();
     while let Err(error) = session.token().await {
         tracing::warn!(%error, "no token for a new key yet");
-        let pause = pauses.next().filter(|_| matches!(error, Error::ApiKeyNotActive));
+        let pause = pauses.next().filter(|_| error.platform() == Some(PlatformError::KeyNotActive));
         match pause {
             Some(pause) if session.deadline.sleep(pause).await => {}
             _ => return Ok(View::starting()),
@@ -45,8 +44,8 @@ async fn link_existing(session: &mut NumberSession<'_>) -> Result<View, Error> {
             return Ok(View::live(status, None));
         }
         // A session that the platform does not know may still come up when it is started.
-        Ok(_) | Err(Error::SessionLost) => {}
-        Err(error) => return Err(error),
+        Err(error) if error.platform() != Some(PlatformError::UnknownSession) => return Err(error),
+        _ => {}
     }
     bring_up(session).await
 }
@@ -57,13 +56,13 @@ async fn bring_up(session: &mut NumberSession<'_>) -> Result<View, Error> {
     if let Err(error) = before {
         tracing::warn!(%error, "the webhook could not be registered before the start");
         // A platform that refuses it may take it for a session that was started; one that hangs would hang again.
-        if !matches!(error, Error::Platform(CallError { why: PlatformError::TimedOut, .. }))
+        if error.platform() != Some(PlatformError::TimedOut)
             && let Err(error) = session.register_webhook().await
         {
             tracing::warn!(%error, "the webhook could not be registered after the start");
         }
     }
-    let mut view = match (started.status, started.qr) {
+    let mut view = match started {
         (Some(status), _) if status.state == SessionState::Connected => View::live(status, None),
         (_, Some(qr)) => View::scannable(qr),
         (Some(status), None) => View::live(status, None),

@@ -9,9 +9,10 @@ use shared::clock::UnixMs;
 use shared::deadline::Deadline;
 use shared::error::Error;
 use shared::http::request::ApiRequest;
-use shared::number::hint::{Advice, Hint};
+use shared::number::hint::Advice;
 use shared::number::session::{NumberSession, Webhook};
 use shared::number::view::{State, View};
+use shared::platform::PlatformError;
 use shared::sentence::{self as say, Language, Sentence};
 
 /// A platform that is slower is not waited for where the last known state will do.
@@ -91,7 +92,7 @@ pub async fn handle(app: Arc<App>, request: ApiRequest) -> Result<StatusAnswer, 
 async fn live(session: &mut NumberSession<'_>, deadline: Deadline) -> Result<View, Error> {
     let mut view = match session.look().await {
         // The session is gone, and with it the link: that is a state of the number, for the mirror too.
-        Err(Error::SessionLost) => View::lost(),
+        Err(error) if error.platform() == Some(PlatformError::UnknownSession) => View::lost(),
         looked => looked?,
     };
     session.deadline = deadline;
@@ -103,17 +104,17 @@ async fn live(session: &mut NumberSession<'_>, deadline: Deadline) -> Result<Vie
 }
 
 fn disconnected(message: Sentence, language: Language) -> StatusAnswer {
-    let advice = Advice::new(None, Some(message), language);
+    let advice = Advice::message(message, language);
     StatusAnswer { status: State::Disconnected, number: None, stale: None, advice }
 }
 
 fn answer(view: View, session: &NumberSession<'_>, language: Language) -> StatusAnswer {
-    let hint = Hint::due(&session.number, &view, session.webhook(), session.now);
-    let message = match view.state {
-        State::Disconnected => Some(say::DISCONNECTED),
-        State::QrPending => Some(say::QR_COMING),
-        _ => None,
-    };
+    let due = Advice::due(&session.number, &view, session.webhook(), session.now, language);
+    let advice = due.unwrap_or_else(|| match view.state {
+        State::Disconnected => Advice::message(say::DISCONNECTED, language),
+        State::QrPending => Advice::message(say::QR_COMING, language),
+        _ => Advice::default(),
+    });
     let number = NumberAnswer {
         account_number: session.id().to_owned(),
         webhook: session.webhook(),
@@ -121,6 +122,5 @@ fn answer(view: View, session: &NumberSession<'_>, language: Language) -> Status
         platform_status: view.platform_status().map(str::to_owned),
         qrcode: view.qr,
     };
-    let advice = Advice::new(hint, message, language);
     StatusAnswer { status: view.state, number: Some(number), stale: None, advice }
 }

@@ -56,10 +56,7 @@ impl Fixture {
         let now = number.settings.token.as_ref().unwrap().expires_at.minus(Duration::from_secs(left));
         self.app.forget_calls();
         let mut client = Client::of_number(&self.sandbox, &number, now).unwrap();
-        let platform = &self.sandbox.platform;
-        let status = client.call(deadline(), |auth| async move {
-            platform.status(&auth.session, &auth.jwt, deadline()).await
-        });
+        let status = client.call(deadline(), |auth| self.sandbox.platform.status(auth, deadline()));
         (status.await, self.app.calls())
     }
 

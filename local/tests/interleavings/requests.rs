@@ -188,8 +188,7 @@ impl Tenant<'_> {
         let found = app.store.find(self.school.user, &selector, deadline()).await?;
         let number = found.number.ok_or(Error::NumberNotFound)?;
         let mut client = Client::of_number(app, &number, found.now)?;
-        let work = async |session: String, jwt| app.platform.status(&session, &jwt, deadline()).await;
-        client.call(deadline(), |auth| work(auth.session, auth.jwt)).await
+        client.call(deadline(), |auth| app.platform.status(auth, deadline())).await
     }
 
     async fn recreate(&self) -> Result<(), Error> {

@@ -114,7 +114,7 @@ fn body(event: &HttpEvent) -> Result<Value, Error> {
     if !is_json(&event.headers) {
         return Err(Error::UnsupportedMediaType);
     }
-    match serde_json::from_slice(bytes).map_err(Error::InvalidJson)? {
+    match serde_json::from_slice(bytes).map_err(|error| Error::InvalidJson(error.to_string()))? {
         Value::Null => Ok(empty()),
         object @ Value::Object(_) => Ok(object),
         _ => Err(wrong("body", say::NOT_AN_OBJECT)),

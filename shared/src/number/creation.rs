@@ -7,14 +7,14 @@ use uuid::Uuid;
 
 use crate::App;
 use crate::backoff::Backoff;
-use crate::clock::UnixMs;
+use crate::clock::{UnixMs, millis};
 use crate::deadline::Deadline;
 use crate::error::Error;
 use crate::http::request::ApiRequest;
 use crate::platform::{Credentials, PlatformError};
 use crate::secret::Secret;
 use crate::store::{
-    Attempt, BeginOutcome, CreateMode, CreateRequest, CreationLease, Number, NumberSelector, Saved,
+    Attempt, BeginOutcome, CreateMode, CreateRequest, CreationLease, Number, NumberSelector, SaveOutcome,
 };
 use crate::upstream::CallError;
 
@@ -37,30 +37,22 @@ const LONGEST_PAUSE: Duration = Duration::from_secs(1);
 /// Past the end of another attempt's lease, so that the next look finds it ended.
 const AFTER_LEASE: Duration = Duration::from_millis(100);
 
-/// A number that has its credentials.
-#[derive(Debug)]
-pub struct Created {
-    /// The number.
-    pub number: Number,
-    /// When that was, by the database's clock.
-    pub now: UnixMs,
-}
-
-/// Finds, joins or makes the number that a request is about. After a failure, [`Error::CreationInProgress`] included,
+/// Finds, joins or makes the number that a request is about. Answers the number with its credentials, and the database's
+/// time when it was read. After a failure, [`Error::CreationInProgress`] included,
 /// the same request goes on from there, with the same session.
 pub async fn obtain(
     app: &App,
     request: &ApiRequest,
     mode: CreateMode,
     selector: NumberSelector,
-) -> Result<Created, Error> {
+) -> Result<(Number, UnixMs), Error> {
     let asked = CreateRequest { mode, selector, rejected: None };
     complete(app, request, asked, request.idempotency_key.clone()).await
 }
 
 /// New credentials for a number whose key the platform refuses, where nothing that works can be lost by it: no phone was
 /// ever linked, somebody has begun to replace them, or a sibling wrote old ones back. Otherwise, the number as it is.
-pub async fn heal(app: &App, request: &ApiRequest, number: &Number) -> Result<Created, Error> {
+pub async fn heal(app: &App, request: &ApiRequest, number: &Number) -> Result<(Number, UnixMs), Error> {
     let selector = NumberSelector { session: None, integration_id: Some(number.integration_id) };
     let rejected = number.settings.api_key.clone();
     complete(app, request, CreateRequest { mode: CreateMode::Heal, selector, rejected }, None).await
@@ -71,12 +63,12 @@ async fn complete(
     request: &ApiRequest,
     asked: CreateRequest,
     idempotency_key: Option<String>,
-) -> Result<Created, Error> {
+) -> Result<(Number, UnixMs), Error> {
     let mut attempt = Attempt {
         user_id: request.user_id,
         request: asked,
         holder: Uuid::new_v4(),
-        lease: LEASE,
+        lease_ms: millis(LEASE),
         waited_for: None,
         idempotency_key,
     };
@@ -88,12 +80,12 @@ async fn complete(
         let begun = app.store.begin_creation(&attempt, request.deadline).await?;
         let now = begun.now;
         match begun.outcome {
-            BeginOutcome::Existing { number } => return Ok(Created { number, now }),
+            BeginOutcome::Existing { number } => return Ok((number, now)),
             BeginOutcome::Begun { creation, organization_id, platform_id, number } => {
                 let lease = CreationLease { organization_id, creation, holder: attempt.holder };
-                match (Work { app, deadline, lease, number, now }).run(&platform_id).await? {
-                    Some(number) => return Ok(Created { number, now }),
-                    None => attempt.waited_for = Some(creation),
+                match (Work { app, deadline, lease, number, now }).run(&platform_id).await {
+                    Err(Error::CreationInProgress) => attempt.waited_for = Some(creation),
+                    outcome => return outcome.map(|number| (number, now)),
                 }
             }
             BeginOutcome::Busy { creation, wait_ms } => {
@@ -121,11 +113,12 @@ struct Work<'a> {
 }
 
 impl Work<'_> {
-    /// Asks the platform and saves at once what it gives. Nothing, where another attempt has taken over.
-    async fn run(&self, platform_id: &str) -> Result<Option<Number>, Error> {
+    /// Asks the platform and saves at once what it gives. [`Error::CreationInProgress`]: another attempt has taken over.
+    async fn run(&self, platform_id: &str) -> Result<Number, Error> {
         let saved = self.create_and_save(platform_id).await;
         // The next attempt need not wait for a lease whose holder has given up.
-        if saved.is_err()
+        if let Err(failed) = &saved
+            && *failed != Error::CreationInProgress
             && let Err(error) =
                 self.app.store.release_creation(&self.lease, Deadline::within(RELEASE_TIME)).await
         {
@@ -134,44 +127,35 @@ impl Work<'_> {
         saved
     }
 
-    async fn create_and_save(&self, platform_id: &str) -> Result<Option<Number>, Error> {
-        let Some(given) = self.credentials(platform_id).await? else { return Ok(None) };
-        let mut saved = self.save(&given).await?;
-        if matches!(saved, Saved::Rejected) {
-            let Some(given) = self.create_under_new_id().await? else { return Ok(None) };
-            saved = self.save(&given).await?;
-        }
-        match saved {
-            Saved::Saved { number } => Ok(Some(*number)),
-            Saved::Superseded => Ok(None),
-            Saved::Rejected => Err(Error::ApiKeyRejected),
-            // Whoever has deleted it meanwhile meant that.
-            Saved::Gone => Err(Error::NumberNotFound),
-        }
-    }
-
-    async fn credentials(&self, platform_id: &str) -> Result<Option<Credentials>, Error> {
-        let given = self.create(platform_id).await?;
+    async fn create_and_save(&self, platform_id: &str) -> Result<Number, Error> {
+        let mut given = self.create(platform_id).await?;
         // A key that came just now may be refused because it is not active yet: that says nothing.
         let is_old = |number: &Number| {
             number.settings.api_key.as_ref() == Some(&given.api_key) && !number.key_is_new(self.now)
         };
         if self.number.as_ref().is_some_and(is_old) && !self.works(&given.api_key).await? {
-            return self.create_under_new_id().await;
+            given = self.create_under_new_id().await?;
         }
-        Ok(Some(given))
+        let mut saved = self.save(&given).await?;
+        if matches!(saved, SaveOutcome::Rejected) {
+            saved = self.save(&self.create_under_new_id().await?).await?;
+        }
+        match saved {
+            SaveOutcome::Saved { number } => Ok(*number),
+            SaveOutcome::Superseded => Err(Error::CreationInProgress),
+            SaveOutcome::Rejected => Err(CallError { call: "create", why: PlatformError::KeyRefused }.into()),
+            // Whoever has deleted it meanwhile meant that.
+            SaveOutcome::Gone => Err(Error::NumberNotFound),
+        }
     }
 
-    /// For a key that the platform hands out and refuses: only another id brings another. Nothing, where another attempt
-    /// has taken over.
-    async fn create_under_new_id(&self) -> Result<Option<Credentials>, Error> {
-        match self.app.store.assign_platform_id(&self.lease, self.deadline).await? {
-            Some(platform_id) => self.create(&platform_id).await.map(Some),
-            None => Ok(None),
-        }
+    /// For a key that the platform hands out and refuses: only another id brings another.
+    async fn create_under_new_id(&self) -> Result<Credentials, Error> {
+        let platform_id = self.app.store.assign_platform_id(&self.lease, self.deadline).await?;
+        self.create(&platform_id.ok_or(Error::CreationInProgress)?).await
     }
 
-    async fn save(&self, credentials: &Credentials) -> Result<Saved, Error> {
+    async fn save(&self, credentials: &Credentials) -> Result<SaveOutcome, Error> {
         Ok(self.app.store.save_credentials(&self.lease, credentials, self.deadline).await?)
     }
 

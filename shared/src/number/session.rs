@@ -9,9 +9,9 @@ use crate::clock::UnixMs;
 use crate::deadline::Deadline;
 use crate::error::Error;
 use crate::number::view::{State, View};
-use crate::platform::{Platform, PlatformError, PlatformResult, SessionState, Started, Status};
+use crate::platform::{Platform, PlatformError, PlatformResult, SessionAuth, SessionState, Status};
 use crate::store::{Number, Snapshot};
-use crate::token::client::{Client, SessionAuth};
+use crate::token::client::Client;
 
 /// A webhook that takes longer is not worth the wait.
 const WEBHOOK_TIME: Duration = Duration::from_secs(2);
@@ -78,20 +78,17 @@ impl<'a> NumberSession<'a> {
 
     /// Asks the platform for the status alone.
     pub async fn status(&mut self) -> Result<Status, Error> {
-        self.call(async |platform, auth, deadline| platform.status(&auth.session, &auth.jwt, deadline).await)
-            .await
+        self.call(Platform::status).await
     }
 
     /// Asks the platform for the QR alone; nothing while it is not ready.
     pub async fn qr(&mut self) -> Result<Option<String>, Error> {
-        self.call(async |platform, auth, deadline| platform.qr(&auth.session, &auth.jwt, deadline).await)
-            .await
+        self.call(Platform::qr).await
     }
 
-    /// Has the platform bring the session up.
-    pub async fn start(&mut self) -> Result<Started, Error> {
-        self.call(async |platform, auth, deadline| platform.start(&auth.session, &auth.jwt, deadline).await)
-            .await
+    /// Has the platform bring the session up; with its status and its QR, as far as they are there at once.
+    pub async fn start(&mut self) -> Result<(Option<Status>, Option<String>), Error> {
+        self.call(Platform::start).await
     }
 
     async fn call<T, W>(
@@ -120,13 +117,8 @@ impl<'a> NumberSession<'a> {
 
     async fn register_webhook_by(&mut self, deadline: Deadline) -> Result<(), Error> {
         let url = self.app.config.webhook_url();
-        let (platform, to) = (&self.app.platform, &url);
-        let registered = self
-            .client
-            .call(deadline, |access| async move {
-                platform.set_webhook(&access.session, to, &access.jwt, deadline).await
-            })
-            .await;
+        let register = |auth| self.app.platform.set_webhook(auth, &url, deadline);
+        let registered = self.client.call(deadline, register).await;
         let known = registered.is_ok().then_some(url);
         if self.number.webhook_url != known {
             if let Err(error) = self.app.store.save_webhook(&self.number, known.as_deref(), deadline).await {
@@ -190,21 +182,15 @@ impl<'a> NumberSession<'a> {
 
 /// The status and the QR, asked for side by side.
 async fn look_with_qr(platform: &Platform, auth: SessionAuth, deadline: Deadline) -> PlatformResult<View> {
-    let (status, qr) = tokio::join!(
-        platform.status(&auth.session, &auth.jwt, deadline),
-        platform.qr(&auth.session, &auth.jwt, deadline),
-    );
+    let (status, qr) = tokio::join!(platform.status(auth.clone(), deadline), platform.qr(auth, deadline),);
     let status = status?;
-    let qr = match qr {
-        Ok(qr) => qr,
-        Err(error) => match error.why {
-            // The status has just shown that the session is known: there is no QR for it yet.
-            PlatformError::UnknownSession => None,
-            // A QR that is not needed may fail as it likes, except over the token.
-            why if why == PlatformError::TokenRejected || needs_qr(&status) => return Err(error),
-            _ => None,
-        },
-    };
+    let qr = qr.or_else(|error| match error.why {
+        // The status has just shown that the session is known: there is no QR for it yet.
+        PlatformError::UnknownSession => Ok(None),
+        // A QR that is not needed may fail as it likes, except over the token.
+        why if why == PlatformError::TokenRejected || needs_qr(&status) => Err(error),
+        _ => Ok(None),
+    })?;
     Ok(View::live(status, qr))
 }
 

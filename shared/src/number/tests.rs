@@ -11,9 +11,10 @@ use crate::config::Config;
 use crate::deadline::Deadline;
 use crate::error::Error;
 use crate::http::request::ApiRequest;
-use crate::number::creation::{Created, heal, obtain};
+use crate::number::creation::{heal, obtain};
 use crate::number::session::{NumberSession, Webhook};
 use crate::number::view::{State, View};
+use crate::platform::PlatformError;
 use crate::store::{CreateMode, Number, NumberSelector};
 use crate::upstream::testing::Server;
 
@@ -54,7 +55,7 @@ impl Stage {
         NumberSession::open(&self.app, self::number(number), UnixMs(NOW), within(20_000)).unwrap()
     }
 
-    async fn obtain(&self, mode: CreateMode, ms: u64) -> Result<Created, Error> {
+    async fn obtain(&self, mode: CreateMode, ms: u64) -> Result<(Number, UnixMs), Error> {
         obtain(&self.app, &request(ms), mode, NumberSelector::default()).await
     }
 }
@@ -103,8 +104,8 @@ async fn a_number_that_is_there_costs_no_call_of_the_platform() {
     let stage = Stage::new().await;
     let there = json!({"now_ms": NOW, "outcome": "existing", "number": row(HOUR, Value::Null)});
     stage.says("wpp_begin_creation", there);
-    let created = stage.obtain(CreateMode::Ensure, 20_000).await.unwrap();
-    assert_eq!((created.now, created.number.settings.session.as_deref()), (UnixMs(NOW), Some("4")));
+    let (number, now) = stage.obtain(CreateMode::Ensure, 20_000).await.unwrap();
+    assert_eq!((now, number.settings.session.as_deref()), (UnixMs(NOW), Some("4")));
     assert_eq!(stage.calls(), ["wpp_begin_creation"]);
 }
 
@@ -234,7 +235,7 @@ async fn an_unknown_session_is_lost() {
     let stage = Stage::new().await;
     stage.server.says_to("/status", 404, r#"{"error":"x"}"#);
     let lost = stage.session(row(HOUR, Value::Null)).status().await;
-    assert!(matches!(lost, Err(Error::SessionLost)), "{lost:?}");
+    assert_eq!(lost.unwrap_err().platform(), Some(PlatformError::UnknownSession));
 }
 
 #[tokio::test]

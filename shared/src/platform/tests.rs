@@ -19,16 +19,20 @@ fn secret() -> Secret {
     Secret::new("s")
 }
 
+fn auth(session: &str) -> SessionAuth {
+    SessionAuth { session: session.to_owned(), jwt: secret() }
+}
+
 /// What each call makes of whatever the server says, by the call's name.
 async fn outcomes(platform: &Platform) -> [(&'static str, Option<CallError<PlatformError>>); 6] {
     let secret = secret();
     [
         ("create", platform.create(&secret, "id", deadline()).await.err()),
         ("auth/token", platform.token(&secret, NOW, deadline()).await.err()),
-        ("status", platform.status("4", &secret, deadline()).await.err()),
-        ("qr", platform.qr("4", &secret, deadline()).await.err()),
-        ("start", platform.start("4", &secret, deadline()).await.err()),
-        ("webhook", platform.set_webhook("4", "u", &secret, deadline()).await.err()),
+        ("status", platform.status(auth("4"), deadline()).await.err()),
+        ("qr", platform.qr(auth("4"), deadline()).await.err()),
+        ("start", platform.start(auth("4"), deadline()).await.err()),
+        ("webhook", platform.set_webhook(auth("4"), "u", deadline()).await.err()),
     ]
 }
 
@@ -89,7 +93,7 @@ async fn a_good_status_with_a_bad_body_is_a_bad_answer_except_where_nobody_reads
 async fn a_call_that_is_not_answered_in_time_says_which() {
     let (server, platform) = platform("").await;
     server.says("HTTP/1.1 200 X\r\n");
-    let late = platform.status("4", &secret(), Deadline::within(Duration::from_millis(300))).await;
+    let late = platform.status(auth("4"), Deadline::within(Duration::from_millis(300))).await;
     assert_eq!(late.unwrap_err().to_string(), "status: timed out");
 }
 
@@ -114,20 +118,21 @@ async fn each_call_is_sent_to_its_path_with_its_credential_and_body() {
     heard("POST /base/api/integrations/wpp/create", true, r#"{"organizationId":"o__wpp__1"}"#);
     assert_eq!(platform.token(&secret, NOW, deadline()).await.unwrap().jwt, Secret::new("t"));
     heard("POST /base/auth/token", false, r#"{"apiKey":"s"}"#);
-    platform.status(session, &secret, deadline()).await.unwrap();
+    platform.status(auth(session), deadline()).await.unwrap();
     heard(&format!("GET {accounts}/status"), true, "");
-    platform.qr(session, &secret, deadline()).await.unwrap();
+    platform.qr(auth(session), deadline()).await.unwrap();
     heard(&format!("GET {accounts}/qr"), true, "");
-    platform.start("4", &secret, deadline()).await.unwrap();
+    platform.start(auth("4"), deadline()).await.unwrap();
     heard("POST /base/api/accounts/start", true, r#"{"number":"4"}"#);
-    platform.set_webhook(session, "https://hook", &secret, deadline()).await.unwrap();
+    platform.set_webhook(auth(session), "https://hook", deadline()).await.unwrap();
     heard(&webhook, true, r#"{"url":"https://hook"}"#);
 }
 
 #[tokio::test]
 async fn a_token_that_cannot_be_a_header_is_rejected_without_a_call() {
     let (server, platform) = platform("").await;
-    let refused = platform.status("4", &Secret::new("line\nbreak"), deadline()).await;
+    let refused =
+        platform.status(SessionAuth { jwt: Secret::new("line\nbreak"), ..auth("4") }, deadline()).await;
     assert_eq!(refused, Err(CallError { call: "status", why: P::TokenRejected }));
     assert_eq!(server.requests(), 0);
 }
@@ -182,8 +187,8 @@ async fn a_start_may_bring_a_qr_and_a_state_under_either_name() {
         (r#"{"status":7}"#, None, None),
     ] {
         server.says(reply(201, body));
-        let started = platform.start("4", &secret(), deadline()).await.unwrap();
-        let expected = Started { qr: qr.map(str::to_owned), status: word.map(Status::of) };
+        let started = platform.start(auth("4"), deadline()).await.unwrap();
+        let expected = (word.map(Status::of), qr.map(str::to_owned));
         assert_eq!(started, expected, "{body}");
     }
 }

@@ -6,7 +6,7 @@ use uuid::Uuid;
 use super::*;
 use crate::clock::UnixMs;
 use crate::config::ServiceKey;
-use crate::platform::{Platform, PlatformError, SessionState};
+use crate::platform::{Platform, PlatformError, SessionAuth, SessionState};
 use crate::secret::Secret;
 use crate::store::{Attempt, CreateMode, CreateRequest, NumberSelector, State, Store};
 use crate::token::Token;
@@ -44,6 +44,7 @@ fn fuzz_answers_of_the_platform() {
     hold(answer(names), |answer| {
         server.says(http(&answer));
         let (secret, now) = (Secret::new("s"), UnixMs(1_800_000_000_000));
+        let auth = || SessionAuth { session: "1".to_owned(), jwt: secret.clone() };
         let good = (200..300).contains(&answer.0);
         runtime.block_on(async {
             if let Ok(given) = platform.create(&secret, "id", deadline()).await {
@@ -52,19 +53,19 @@ fn fuzz_answers_of_the_platform() {
             if let Ok(token) = platform.token(&secret, now, deadline()).await {
                 prop_assert!(good && !token.jwt.expose().is_empty() && token.expires_at >= now);
             }
-            if let Ok(status) = platform.status("1", &secret, deadline()).await {
+            if let Ok(status) = platform.status(auth(), deadline()).await {
                 prop_assert!(good && status.word.chars().count() <= 64);
                 let known = matches!(status.word.as_str(), "connected" | "ready");
                 prop_assert_eq!(status.state == SessionState::Connected, known);
             }
             for qr in [
-                platform.qr("1", &secret, deadline()).await,
-                platform.start("1", &secret, deadline()).await.map(|started| started.qr),
+                platform.qr(auth(), deadline()).await,
+                platform.start(auth(), deadline()).await.map(|(_, qr)| qr),
             ] {
                 prop_assert!(!matches!(&qr, Ok(Some(qr)) if qr.is_empty()));
                 prop_assert!(qr.is_err() || good);
             }
-            if let Err(error) = platform.set_webhook("1", "u", &secret, deadline()).await {
+            if let Err(error) = platform.set_webhook(auth(), "u", deadline()).await {
                 prop_assert!(!good && error.why != PlatformError::TimedOut || answer.0 == 408, "{error}");
             }
             Ok(())
@@ -111,7 +112,7 @@ fn fuzz_answers_of_the_database() {
                 rejected: None,
             },
             holder: Uuid::nil(),
-            lease: Duration::ZERO,
+            lease_ms: 0,
             waited_for: None,
             idempotency_key: None,
         };

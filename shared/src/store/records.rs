@@ -119,23 +119,6 @@ pub struct Found {
     pub number: Option<Number>,
 }
 
-/// The answer to a save.
-#[derive(Debug, Deserialize)]
-#[serde(tag = "outcome", rename_all = "snake_case")]
-pub enum Saved {
-    /// The row holds what was to be saved.
-    Saved {
-        /// The row now.
-        number: Box<Number>,
-    },
-    /// Another attempt has taken over.
-    Superseded,
-    /// It is the key that the platform rejected for a number that was deleted.
-    Rejected,
-    /// The organisation has no such number.
-    Gone,
-}
-
 /// What a request to create is to bring.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "snake_case")]
@@ -153,89 +136,73 @@ pub enum CreateMode {
 
 /// A request to create, as an idempotency key stands for it.
 #[derive(Clone, Debug, Serialize)]
-pub struct CreateRequest {
-    /// What for.
-    pub mode: CreateMode,
-    /// The number that is meant.
+pub(crate) struct CreateRequest {
+    pub(crate) mode: CreateMode,
     #[serde(flatten)]
-    pub selector: NumberSelector,
+    pub(crate) selector: NumberSelector,
     /// The key that is refused, with [`CreateMode::Heal`].
-    pub rejected: Option<Secret>,
+    pub(crate) rejected: Option<Secret>,
 }
 
-/// One attempt to create a number.
-#[derive(Clone, Debug)]
-pub struct Attempt {
+/// One attempt to create a number, as `wpp_begin_creation` takes it.
+#[derive(Clone, Debug, Serialize)]
+pub(crate) struct Attempt {
     /// The verified user.
-    pub user_id: Uuid,
-    /// What is asked for.
-    pub request: CreateRequest,
+    pub(crate) user_id: Uuid,
+    pub(crate) request: CreateRequest,
     /// The attempt's own name.
-    pub holder: Uuid,
+    pub(crate) holder: Uuid,
     /// How long nobody else may be at the same creation.
-    pub lease: Duration,
-    /// The creation it has waited for.
-    pub waited_for: Option<Uuid>,
-    /// The client's `Idempotency-Key`.
-    pub idempotency_key: Option<String>,
+    pub(crate) lease_ms: i64,
+    /// The creation that it has waited for.
+    pub(crate) waited_for: Option<Uuid>,
+    pub(crate) idempotency_key: Option<String>,
 }
 
 /// An attempt's right to carry a creation out, until its lease ends.
 #[derive(Clone, Copy, Debug, Serialize)]
-pub struct CreationLease {
-    /// Whose number it is.
-    #[serde(rename = "p_organization_id")]
-    pub organization_id: Uuid,
-    /// The creation.
-    #[serde(rename = "p_creation")]
-    pub creation: Uuid,
-    /// The attempt's own name.
-    #[serde(rename = "p_holder")]
-    pub holder: Uuid,
+pub(crate) struct CreationLease {
+    pub(crate) organization_id: Uuid,
+    pub(crate) creation: Uuid,
+    pub(crate) holder: Uuid,
 }
 
-/// The answer to an attempt to begin; see `wpp_begin_creation` in `migrations/`.
+/// The answer of `wpp_begin_creation`.
 #[derive(Debug, Deserialize)]
-pub struct Begun {
-    /// The database's clock.
+pub(crate) struct Begun {
     #[serde(rename = "now_ms")]
-    pub now: UnixMs,
-    /// What became of the attempt.
+    pub(crate) now: UnixMs,
     #[serde(flatten)]
-    pub outcome: BeginOutcome,
+    pub(crate) outcome: BeginOutcome,
 }
 
-/// See `wpp_begin_creation` in `migrations/`.
 #[derive(Debug, Deserialize)]
 #[serde(tag = "outcome", rename_all = "snake_case")]
-pub enum BeginOutcome {
+pub(crate) enum BeginOutcome {
     /// Nothing to create.
-    Existing {
-        /// The number.
-        number: Number,
-    },
-    /// The caller creates.
-    Begun {
-        /// The creation.
-        creation: Uuid,
-        /// Whose it is.
-        organization_id: Uuid,
-        /// The id to ask the platform for.
-        platform_id: String,
-        /// The number that gets new credentials; nothing for a new one.
-        number: Option<Number>,
-    },
-    /// Somebody else is at it.
-    Busy {
-        /// The creation.
-        creation: Uuid,
-        /// For at most this many milliseconds more.
-        wait_ms: u64,
-    },
+    Existing { number: Number },
+    /// The caller creates: it asks the platform for this id, for a number that gets new credentials or for a new one.
+    Begun { creation: Uuid, organization_id: Uuid, platform_id: String, number: Option<Number> },
+    /// Somebody else is at it, for at most so many milliseconds more.
+    Busy { creation: Uuid, wait_ms: u64 },
     /// The idempotency key was used with another request.
     Mismatch,
     /// The organisation has no such number.
     Unknown,
     /// The user belongs to no organisation.
     NoOrganization,
+}
+
+/// The answer of `wpp_save_credentials`.
+#[derive(Debug, Deserialize)]
+#[serde(tag = "outcome", rename_all = "snake_case")]
+pub(crate) enum SaveOutcome {
+    /// The row holds them, and is this.
+    Saved { number: Box<Number> },
+    /// Another attempt has taken over.
+    Superseded,
+    /// It is the key that the platform rejected for a number that was deleted.
+    Rejected,
+    /// The organisation has no such number.
+    Gone,
 }

@@ -7,22 +7,13 @@ use crate::App;
 use crate::clock::UnixMs;
 use crate::deadline::Deadline;
 use crate::error::Error;
-use crate::platform::{PlatformError, PlatformResult};
+use crate::platform::{PlatformError, PlatformResult, SessionAuth};
 use crate::secret::Secret;
 use crate::store::Number;
 use crate::token::protocol::{Event, RefreshProtocol, Step};
 use crate::token::refresh::Refresh;
 use crate::token::single_flight::Flight;
 use crate::token::store::{TokenRow, TokenState, TokenStore};
-
-/// What a platform call needs.
-#[derive(Clone, Debug)]
-pub struct SessionAuth {
-    /// The number in the path.
-    pub session: String,
-    /// The bearer.
-    pub jwt: Secret,
-}
 
 /// A platform client for one number, for the length of one request.
 pub struct Client<S = TokenRow> {
@@ -82,16 +73,15 @@ impl<S: TokenStore> Client<S> {
                     let auth = SessionAuth { session, jwt: token.jwt.clone() };
                     match work(auth).await {
                         Ok(answer) => return Ok(answer),
-                        Err(error) => match error.why {
-                            PlatformError::TokenRejected => Event::Rejected(token.jwt),
-                            PlatformError::UnknownSession => return Err(Error::SessionLost),
-                            _ => return Err(error.into()),
-                        },
+                        Err(error) if error.why == PlatformError::TokenRejected => {
+                            Event::Rejected(token.jwt, error)
+                        }
+                        Err(error) => return Err(error.into()),
                     }
                 }
                 Step::Fail(error) => {
                     refresh.end(&event, false);
-                    return Err(error.into());
+                    return Err(error);
                 }
                 Step::Claim { replaces, why } => {
                     refresh.client.has_claimed = true;

@@ -17,6 +17,7 @@
 use std::time::Duration;
 
 use crate::clock::UnixMs;
+use crate::error::Error;
 use crate::platform::PlatformError;
 use crate::secret::Secret;
 use crate::store::StoreError;
@@ -33,14 +34,14 @@ pub enum Event {
         /// When that was.
         now: UnixMs,
     },
-    /// The platform rejected this token.
-    Rejected(Secret),
+    /// The platform rejected this token, in a call of that name.
+    Rejected(Secret, CallError<PlatformError>),
     /// The lease is ours.
     Granted,
     /// It is somebody else's, for at most this long.
     Busy(Duration),
     /// Somebody's refresh has just failed.
-    Cooling(FetchFailure),
+    Cooling(CallError<PlatformError>),
     /// The number is no longer there.
     Gone,
     /// The database did not answer the claim.
@@ -52,9 +53,9 @@ pub enum Event {
     /// The platform gave a token.
     Fetched(Token),
     /// It gave none.
-    FetchFailed(FetchFailure),
+    FetchFailed(CallError<PlatformError>),
     /// That failure is noted, or cannot be.
-    FailureNoted(FetchFailure),
+    FailureNoted(CallError<PlatformError>),
     /// The row holds this new token.
     Saved(Token),
     /// The database did not answer the save of this one.
@@ -62,7 +63,7 @@ pub enum Event {
 }
 
 /// What the request does next.
-#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+#[derive(Debug, PartialEq)]
 pub enum Step {
     /// Make the platform call with this token.
     Call(Token),
@@ -85,9 +86,9 @@ pub enum Step {
         replaces: Option<Secret>,
     },
     /// Note that the refresh failed, and give the lease back.
-    Release(FetchFailure),
+    Release(CallError<PlatformError>),
     /// There is no token to call with.
-    Fail(RefreshError),
+    Fail(Error),
 }
 
 /// Why a token is to be replaced.
@@ -101,32 +102,6 @@ pub enum Why {
     Missing,
     /// The platform rejected it.
     Rejected,
-}
-
-/// Why `/auth/token` gave no token.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub enum FetchFailure {
-    /// The API key is rejected for good.
-    KeyRejected,
-    /// The API key is rejected, and so new that it may not be active yet.
-    KeyNotActive,
-    /// The platform is rate limited, unreachable, or answering garbage.
-    Platform(CallError<PlatformError>),
-}
-
-/// Why a request has no token.
-#[derive(Clone, Debug, PartialEq, Eq, Hash)]
-pub enum RefreshError {
-    /// The platform rejected a token and the one that replaces it.
-    TokenRejected,
-    /// No token was to be had.
-    NoToken(FetchFailure),
-    /// The number is no longer there.
-    Gone,
-    /// The database did not answer.
-    Database(CallError<StoreError>),
-    /// The request's time was over before somebody else's refresh.
-    OutOfTime,
 }
 
 /// One call's way to a token.
@@ -154,8 +129,8 @@ impl RefreshProtocol {
     pub fn next(&mut self, event: Event) -> Step {
         match event {
             Event::Row { token, now } => self.use_or_replace(token, now),
-            Event::Rejected(_) if self.rejected.is_some() => Step::Fail(RefreshError::TokenRejected),
-            Event::Rejected(jwt) => {
+            Event::Rejected(_, error) if self.rejected.is_some() => Step::Fail(error.into()),
+            Event::Rejected(jwt, _) => {
                 self.rejected = Some(jwt);
                 self.claim(Why::Rejected)
             }
@@ -172,12 +147,10 @@ impl RefreshProtocol {
             Event::Busy(left) => Step::Wait(left),
             Event::Waited => self.claim(self.why),
             Event::FetchFailed(failure) => Step::Release(failure),
-            Event::FailureNoted(failure) | Event::Cooling(failure) => {
-                Step::Fail(RefreshError::NoToken(failure))
-            }
-            Event::Gone => Step::Fail(RefreshError::Gone),
-            Event::ClaimFailed(error) => Step::Fail(RefreshError::Database(error)),
-            Event::OutOfTime => Step::Fail(RefreshError::OutOfTime),
+            Event::FailureNoted(failure) | Event::Cooling(failure) => Step::Fail(failure.into()),
+            Event::Gone => Step::Fail(Error::NumberNotFound),
+            Event::ClaimFailed(error) => Step::Fail(error.into()),
+            Event::OutOfTime => Step::Fail(Error::DeadlineExceeded),
         }
     }
 

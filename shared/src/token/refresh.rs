@@ -5,14 +5,15 @@ use std::time::Duration;
 use uuid::Uuid;
 
 use super::Token;
-use super::protocol::{Event, FetchFailure, Why};
+use super::protocol::{Event, Why};
 use super::single_flight::Permit;
-use super::store::{Answer, Outcome, StoreCall, TokenState, TokenStore};
+use super::store::{Answer, Outcome, StoreCall, TokenState, TokenStore, failure_noted_as, word_for};
 use crate::backoff::Backoff;
 use crate::deadline::Deadline;
 use crate::platform::PlatformError;
 use crate::secret::Secret;
 use crate::token::client::Client;
+use crate::upstream::CallError;
 
 /// A lease and its last part, which is kept for the saving. Both are counted from before the claim is sent, so that
 /// nothing is done under a lease that has ended.
@@ -113,15 +114,14 @@ impl<'a, S: TokenStore> Refresh<'a, S> {
     pub(crate) async fn fetch(&self) -> Event {
         let state = &self.client.state;
         let Some(api_key) = &state.api_key else {
-            return Event::FetchFailed(FetchFailure::KeyRejected);
+            return Event::FetchFailed(CallError { call: "auth/token", why: PlatformError::KeyRefused });
         };
         match self.client.store.fetch(api_key, state.now, self.fetch_by).await {
             Ok(token) => Event::Fetched(token),
-            Err(error) => Event::FetchFailed(match error.why {
-                PlatformError::KeyRefused if state.key_is_new => FetchFailure::KeyNotActive,
-                PlatformError::KeyRefused => FetchFailure::KeyRejected,
-                _ => FetchFailure::Platform(error),
-            }),
+            Err(CallError { call, why: PlatformError::KeyRefused }) if state.key_is_new => {
+                Event::FetchFailed(CallError { call, why: PlatformError::KeyNotActive })
+            }
+            Err(error) => Event::FetchFailed(error),
         }
     }
 
@@ -145,15 +145,16 @@ impl<'a, S: TokenStore> Refresh<'a, S> {
         }
     }
 
-    pub(crate) async fn fail(&mut self, failure: FetchFailure) -> Event {
-        let cool = match failure {
-            FetchFailure::KeyRejected => COOL_AFTER_REJECTION,
+    pub(crate) async fn fail(&mut self, failure: CallError<PlatformError>) -> Event {
+        let cool = match failure.why {
+            PlatformError::KeyRefused => COOL_AFTER_REJECTION,
+            PlatformError::KeyNotActive => COOL_AFTER_FAILURE,
             // What fails for want of time may yet work for others.
-            FetchFailure::Platform(_) if self.deadline.remaining().is_zero() => Duration::ZERO,
-            FetchFailure::KeyNotActive | FetchFailure::Platform(_) => COOL_AFTER_FAILURE,
+            _ if self.deadline.remaining().is_zero() => Duration::ZERO,
+            _ => COOL_AFTER_FAILURE,
         };
         let noted = Event::FailureNoted(failure);
-        match self.release(failure.word(), cool).await {
+        match self.release(word_for(failure), cool).await {
             Some(answer) => self.hear(answer, noted),
             None => noted,
         }
@@ -180,7 +181,7 @@ impl<'a, S: TokenStore> Refresh<'a, S> {
             Outcome::Done { number: Some(number) } => (number, Some(done)),
             Outcome::Moved { number } => (number, None),
             Outcome::Busy { wait_ms } => return Event::Busy(Duration::from_millis(wait_ms)),
-            Outcome::Cooling { failure } => return Event::Cooling(FetchFailure::of_word(&failure)),
+            Outcome::Cooling { failure } => return Event::Cooling(failure_noted_as(&failure)),
             Outcome::Gone => return Event::Gone,
         };
         let Some(state) = TokenState::of(&number, answer.now) else { return Event::Gone };

@@ -2,7 +2,6 @@
 //! orders sandboxes; within one, requests take turns, and only the first has to ask.
 
 use std::collections::HashMap;
-use std::fmt;
 use std::sync::{Arc, Mutex, PoisonError, Weak};
 
 use tokio::sync::OwnedMutexGuard;
@@ -17,7 +16,7 @@ pub type Flight = tokio::sync::Mutex<Option<TokenState>>;
 pub(crate) type Permit = OwnedMutexGuard<Option<TokenState>>;
 
 /// The permits of a sandbox, by row. Cheap to clone, and no cache: a row is forgotten with the last request about it.
-#[derive(Clone, Default)]
+#[derive(Clone, Debug, Default)]
 pub struct SingleFlight(Arc<Mutex<HashMap<Uuid, Weak<Flight>>>>);
 
 impl SingleFlight {
@@ -31,12 +30,6 @@ impl SingleFlight {
         let flight = Arc::default();
         flights.insert(row, Arc::downgrade(&flight));
         flight
-    }
-}
-
-impl fmt::Debug for SingleFlight {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("SingleFlight")
     }
 }
 

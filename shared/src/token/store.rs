@@ -7,7 +7,7 @@ use serde_json::json;
 use uuid::Uuid;
 
 use super::Token;
-use super::protocol::{Event, FetchFailure};
+use super::protocol::Event;
 use crate::clock::{UnixMs, millis};
 use crate::deadline::Deadline;
 use crate::platform::{Platform, PlatformError, PlatformResult};
@@ -135,7 +135,7 @@ pub enum Outcome {
 }
 
 /// A number's row, with the platform that its tokens are for: what the functions use.
-#[derive(Clone, Debug)]
+#[derive(Clone)]
 pub struct TokenRow {
     /// The database.
     pub store: Store,
@@ -155,41 +155,41 @@ impl TokenStore for TokenRow {
     async fn ask(&self, holder: Uuid, call: StoreCall<'_>, deadline: Deadline) -> StoreResult<Answer> {
         let (function, mut params) = match call {
             StoreCall::Claim { replaces, lease } => {
-                ("wpp_claim_refresh", json!({"p_replaces": replaces, "p_lease_ms": millis(lease)}))
+                ("wpp_claim_refresh", json!({"replaces": replaces, "lease_ms": millis(lease)}))
             }
             StoreCall::Save { token, api_key, replaces } => (
                 "wpp_save_token",
                 json!({
-                    "p_api_key": api_key, "p_replaces": replaces,
-                    "p_token": token.jwt, "p_expires_at_ms": token.expires_at.0,
+                    "api_key": api_key, "replaces": replaces,
+                    "token": token.jwt, "expires_at_ms": token.expires_at,
                 }),
             ),
             StoreCall::Release { failure, cool } => {
-                ("wpp_release_refresh", json!({"p_failure": failure, "p_cool_ms": millis(cool)}))
+                ("wpp_release_refresh", json!({"failure": failure, "cool_ms": millis(cool)}))
             }
         };
-        params["p_organization_id"] = json!(self.organization_id);
-        params["p_integration_id"] = json!(self.integration_id);
-        params["p_holder"] = json!(holder);
+        params["organization_id"] = json!(self.organization_id);
+        params["integration_id"] = json!(self.integration_id);
+        params["holder"] = json!(holder);
         self.store.rpc(function, params, deadline).await
     }
 }
 
-impl FetchFailure {
-    /// How the lease notes it, for those who come while it is recent.
-    pub(crate) fn word(self) -> &'static str {
-        match self {
-            Self::KeyRejected => "api_key_rejected",
-            Self::KeyNotActive => "api_key_not_active",
-            Self::Platform(_) => "platform",
-        }
+/// How the lease notes a failed fetch, for those who come while it is recent.
+pub(crate) fn word_for(failure: CallError<PlatformError>) -> &'static str {
+    match failure.why {
+        PlatformError::KeyRefused => "api_key_rejected",
+        PlatformError::KeyNotActive => "api_key_not_active",
+        _ => "platform",
     }
+}
 
-    pub(crate) fn of_word(word: &str) -> Self {
-        match word {
-            "api_key_rejected" => Self::KeyRejected,
-            "api_key_not_active" => Self::KeyNotActive,
-            _ => Self::Platform(CallError { call: "auth/token", why: PlatformError::Unavailable }),
-        }
-    }
+/// What they take the word for.
+pub(crate) fn failure_noted_as(word: &str) -> CallError<PlatformError> {
+    let why = match word {
+        "api_key_rejected" => PlatformError::KeyRefused,
+        "api_key_not_active" => PlatformError::KeyNotActive,
+        _ => PlatformError::Unavailable,
+    };
+    CallError { call: "auth/token", why }
 }

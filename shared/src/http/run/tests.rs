@@ -119,7 +119,8 @@ async fn a_handler_and_an_error_speak_the_language_that_was_asked_for() {
         let handler =
             |_: Arc<App>, ask: ApiRequest| std::future::ready(Ok(json!({"language": ask.language.tag()})));
         let good = answer(app(), "POST", handler, asked()).await;
-        let failing = |_: Arc<App>, _: ApiRequest| std::future::ready(Err::<Value, _>(Error::SessionLost));
+        let lost = CallError { call: "status", why: PlatformError::UnknownSession };
+        let failing = |_: Arc<App>, _: ApiRequest| std::future::ready(Err::<Value, Error>(lost.into()));
         let failed = answer(app(), "POST", failing, asked()).await;
         for response in [&good, &failed] {
             assert_eq!(response.headers["content-language"], tag, "{wanted:?}");

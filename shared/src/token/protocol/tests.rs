@@ -5,8 +5,9 @@ mod walk;
 use super::*;
 
 const NOW: UnixMs = UnixMs(1_800_000_000_000);
-const AWAY: FetchFailure =
-    FetchFailure::Platform(CallError { call: "auth/token", why: PlatformError::Unavailable });
+const AWAY: CallError<PlatformError> = CallError { call: "auth/token", why: PlatformError::Unavailable };
+const DEAD: CallError<PlatformError> = CallError { call: "auth/token", why: PlatformError::KeyRefused };
+const REJECTED: CallError<PlatformError> = CallError { call: "status", why: PlatformError::TokenRejected };
 const SLOW: CallError<StoreError> = CallError { call: "claim", why: StoreError::TimedOut };
 
 fn token(jwt: &str, left: u64) -> Token {
@@ -19,7 +20,7 @@ fn row(token: Option<Token>) -> Event {
 }
 
 fn rejected(jwt: &str) -> Event {
-    Event::Rejected(Secret::new(jwt))
+    Event::Rejected(Secret::new(jwt), REJECTED)
 }
 
 fn claim(replaces: Option<&str>, why: Why) -> Step {
@@ -41,7 +42,7 @@ fn after(events: impl IntoIterator<Item = Event>) -> (RefreshProtocol, Step) {
 fn failures() -> Vec<Event> {
     vec![
         Event::Busy(Duration::from_secs(6)),
-        Event::Cooling(FetchFailure::KeyRejected),
+        Event::Cooling(DEAD),
         Event::Gone,
         Event::ClaimFailed(SLOW),
         Event::OutOfTime,
@@ -108,14 +109,13 @@ fn a_token_that_is_due_and_then_rejected_is_replaced_like_any_other() {
 
 #[test]
 fn without_a_token_that_serves_a_failure_is_the_end_and_a_busy_lease_is_waited_for() {
-    use RefreshError as E;
     for (event, expected) in [
-        (Event::Cooling(FetchFailure::KeyRejected), Step::Fail(E::NoToken(FetchFailure::KeyRejected))),
-        (Event::Gone, Step::Fail(E::Gone)),
-        (Event::ClaimFailed(SLOW), Step::Fail(E::Database(SLOW))),
-        (Event::OutOfTime, Step::Fail(E::OutOfTime)),
+        (Event::Cooling(DEAD), Step::Fail(Error::Platform(DEAD))),
+        (Event::Gone, Step::Fail(Error::NumberNotFound)),
+        (Event::ClaimFailed(SLOW), Step::Fail(Error::Database(SLOW))),
+        (Event::OutOfTime, Step::Fail(Error::DeadlineExceeded)),
         (Event::FetchFailed(AWAY), Step::Release(AWAY)),
-        (Event::FailureNoted(AWAY), Step::Fail(E::NoToken(AWAY))),
+        (Event::FailureNoted(AWAY), Step::Fail(Error::Platform(AWAY))),
         (Event::Busy(Duration::from_secs(6)), Step::Wait(Duration::from_secs(6))),
         (Event::Waited, claim(Some("t"), Why::Expired)),
     ] {
@@ -128,7 +128,7 @@ fn a_token_is_rejected_once_and_then_the_call_fails() {
     let (mut protocol, step) = after([row(Some(token("t", 3600))), rejected("t")]);
     assert_eq!(step, claim(Some("t"), Why::Rejected));
     assert_eq!(protocol.next(Event::Saved(token("new", 3600))), Step::Call(token("new", 3600)));
-    assert_eq!(protocol.next(rejected("new")), Step::Fail(RefreshError::TokenRejected));
+    assert_eq!(protocol.next(rejected("new")), Step::Fail(Error::Platform(REJECTED)));
 }
 
 #[test]
@@ -148,5 +148,5 @@ fn another_holders_token_is_taken_unless_it_is_the_rejected_one_or_has_expired()
 #[test]
 fn a_token_that_the_row_no_longer_holds_is_no_fallback() {
     let (_, step) = after([row(Some(token("t", 30))), row(None), Event::Gone]);
-    assert_eq!(step, Step::Fail(RefreshError::Gone));
+    assert_eq!(step, Step::Fail(Error::NumberNotFound));
 }

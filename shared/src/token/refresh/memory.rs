@@ -11,15 +11,14 @@ use uuid::Uuid;
 use crate::clock::UnixMs;
 use crate::deadline::Deadline;
 use crate::error::Error;
-use crate::platform::{PlatformError, PlatformResult};
+use crate::platform::{PlatformError, PlatformResult, SessionAuth};
 use crate::secret::Secret;
 use crate::store::{StoreError, StoreResult};
 use crate::token::Token;
-use crate::token::client::{Client, SessionAuth};
-use crate::token::protocol::FetchFailure;
+use crate::token::client::Client;
 use crate::token::protocol::tests::model::{Claimed, Lease, Row};
 use crate::token::single_flight::Flight;
-use crate::token::store::{Answer, StoreCall, TokenState, TokenStore};
+use crate::token::store::{Answer, StoreCall, TokenState, TokenStore, failure_noted_as, word_for};
 use crate::upstream::CallError;
 
 const START: UnixMs = UnixMs(1_800_000_000_000);
@@ -217,7 +216,7 @@ impl State {
             StoreCall::Release { failure, cool } => {
                 self.noted.push((failure.to_owned(), cool.as_secs()));
                 self.cool_until = now.plus(cool);
-                let word = FetchFailure::of_word(failure).word();
+                let word = word_for(failure_noted_as(failure));
                 let moved = self.row.fail(holder, Some(word).filter(|_| !cool.is_zero()));
                 if moved { "moved" } else { return json!({"now_ms": now.0, "outcome": "noted"}) }
             }

@@ -423,7 +423,7 @@ async fn a_refresh_leaves_one_line_that_says_what_was_decided_and_why() {
         (
             0,
             |it| it.slow("fetch", NEVER),
-            r#"outcome="no token" why=Expired because=FailureNoted(Platform(auth/token: timed out)) took_ms=5000"#,
+            r#"outcome="no token" why=Expired because=FailureNoted(auth/token: timed out) took_ms=5000"#,
         ),
     ];
     for (left, trouble, expected) in cases {

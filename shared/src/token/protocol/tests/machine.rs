@@ -9,10 +9,6 @@ use super::*;
 const TICK: Duration = Duration::from_secs(1800);
 const LIFE: Duration = Duration::from_secs(1830);
 
-pub const AWAY: FetchFailure =
-    FetchFailure::Platform(CallError { call: "auth/token", why: PlatformError::Unavailable });
-const SLOW: CallError<StoreError> = CallError { call: "claim", why: StoreError::TimedOut };
-
 /// What a request is about to do.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Message {
@@ -20,7 +16,7 @@ pub enum Message {
     Claim { replaces: Option<u8> },
     Fetch { key: u8 },
     Save { key: u8, replaces: Option<u8>, token: u8 },
-    Fail(FetchFailure),
+    Fail(CallError<PlatformError>),
 }
 
 /// A token in one byte: its number, its key, and the tick of its issue.
@@ -139,8 +135,8 @@ fn follow(protocol: &mut RefreshProtocol, event: Event, key: u8) -> Option<Messa
         Step::Save { token, .. } => Message::Save { key, replaces, token: code_of(&token.jwt) },
         Step::Release(failure) => Message::Fail(failure),
         Step::Fail(error) => {
-            let twice = matches!(event, Event::Rejected(_)) && before.rejected.is_some();
-            assert_eq!(twice, error == RefreshError::TokenRejected, "not what happened");
+            let twice = matches!(event, Event::Rejected(..)) && before.rejected.is_some();
+            assert_eq!(twice, error == Error::Platform(REJECTED), "not what happened");
             return None;
         }
     })
@@ -149,7 +145,7 @@ fn follow(protocol: &mut RefreshProtocol, event: Event, key: u8) -> Option<Messa
 /// What a sender takes a missing answer for.
 pub fn missing(message: Message) -> Event {
     match message {
-        Message::Call(code) => Event::Rejected(token(code).jwt),
+        Message::Call(code) => Event::Rejected(token(code).jwt, REJECTED),
         Message::Claim { .. } => Event::ClaimFailed(SLOW),
         Message::Fetch { .. } => Event::FetchFailed(AWAY),
         Message::Save { token: code, .. } => Event::SaveFailed(token(code), SLOW),

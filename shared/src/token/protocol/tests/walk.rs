@@ -9,7 +9,8 @@ use std::sync::LazyLock;
 
 use super::machine::{Machine, Message, key_of, missing, now, number_of, token, token_code};
 use super::model::{Claimed, Row};
-use super::{Duration, Event, FetchFailure};
+use super::{DEAD, Duration, Event, REJECTED};
+use crate::token::store::{failure_noted_as, word_for};
 
 /// The first token is one tick old at the beginning; two more bring it, and what replaces it at once, to their ends.
 const TICKS: std::ops::RangeInclusive<u8> = 1..=3;
@@ -196,14 +197,14 @@ impl World {
     fn arrive(&mut self, holder: u8, message: Message) -> Event {
         let now = now(self.tick);
         match message {
-            Message::Call(code) => Event::Rejected(token(code).jwt),
+            Message::Call(code) => Event::Rejected(token(code).jwt, REJECTED),
             Message::Claim { replaces } => match self.row.claim(holder, replaces) {
                 Claimed::Granted => Event::Granted,
                 Claimed::Moved => Event::Row { token: self.row.token.map(token), now },
                 Claimed::Busy => Event::Busy(Duration::from_secs(1)),
-                Claimed::Cooling(failure) => Event::Cooling(FetchFailure::of_word(failure)),
+                Claimed::Cooling(failure) => Event::Cooling(failure_noted_as(failure)),
             },
-            Message::Fetch { key } if key != self.row.key => Event::FetchFailed(FetchFailure::KeyRejected),
+            Message::Fetch { key } if key != self.row.key => Event::FetchFailed(DEAD),
             Message::Fetch { key } => {
                 assert_ne!(self.reasons, 0, "a refresh too many");
                 self.reasons -= 1;
@@ -220,7 +221,7 @@ impl World {
                 }
             }
             Message::Fail(failure) => {
-                if self.row.fail(holder, Some(failure.word())) {
+                if self.row.fail(holder, Some(word_for(failure))) {
                     Event::Row { token: self.row.token.map(token), now }
                 } else {
                     Event::FailureNoted(failure)

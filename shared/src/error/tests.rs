@@ -1,0 +1,166 @@
+use std::collections::BTreeSet;
+
+use super::*;
+
+fn platform_error(why: PlatformError) -> Error {
+    CallError { call: "status", why }.into()
+}
+
+fn database_error(why: StoreError) -> Error {
+    CallError { call: "wpp_find_number", why }.into()
+}
+
+#[test]
+fn an_upstreams_failure_names_the_call() {
+    let timeout = platform_error(PlatformError::TimedOut);
+    assert_eq!(timeout.to_string(), "platform status: timed out");
+    assert_eq!(database_error(StoreError::TimedOut).to_string(), "database wpp_find_number: timed out");
+}
+
+#[test]
+fn an_outage_is_what_says_nothing_of_the_number() {
+    let outages = every().into_iter().filter(Error::is_platform_outage);
+    let codes: BTreeSet<_> = outages.map(|error| error.response().code).collect();
+    let expected = [
+        "deadline_exceeded",
+        "platform_bad_answer",
+        "platform_busy",
+        "platform_timeout",
+        "platform_unavailable",
+    ];
+    assert_eq!(codes, BTreeSet::from(expected));
+}
+
+/// Every error; of those that carry something, one for each answer.
+fn every() -> Vec<Error> {
+    let fields = [
+        say::NOT_HTTP,
+        say::NOT_AN_OBJECT,
+        say::FIELD_MISSING,
+        say::FIELD_NOT_TEXT,
+        say::FIELD_NOT_A_FLAG,
+        say::FIELD_NOT_AN_ID,
+        say::FIELD_NOT_A_NAME,
+        say::FIELD_NOT_ALONE,
+        say::HEADER_NOT_A_KEY,
+    ];
+    let after = Some(Duration::from_secs(7));
+    let platform = [
+        PlatformError::TokenRejected,
+        PlatformError::KeyRefused,
+        PlatformError::KeyNotActive,
+        PlatformError::SecretRefused,
+        PlatformError::UnknownSession,
+        PlatformError::Busy(after),
+        PlatformError::Refused(400),
+        PlatformError::Unavailable,
+        PlatformError::TimedOut,
+        PlatformError::BadAnswer,
+    ];
+    let refused = |status| StoreError::Refused { status, code: "P0001".to_owned() };
+    let database = [
+        StoreError::Unavailable { retry_after: after },
+        StoreError::TimedOut,
+        StoreError::KeyRefused,
+        StoreError::NotMigrated,
+        refused(400),
+        refused(409),
+        StoreError::BadAnswer,
+    ];
+    let others = [
+        Error::Caller(AuthError::KeysUnavailable),
+        Error::Caller(AuthError::Missing),
+        Error::Caller(AuthError::Expired),
+        Error::Caller(AuthError::Malformed),
+        Error::InvalidJson("EOF while parsing an object".to_owned()),
+        Error::UnsupportedMediaType,
+        Error::BodyTooLarge,
+        Error::MethodNotAllowed("POST"),
+        Error::NoOrganization,
+        Error::NumberNotFound,
+        Error::IdempotencyMismatch,
+        Error::CreationInProgress,
+        Error::DeadlineExceeded,
+        Error::Panic,
+    ];
+    let fields = fields.map(|wrong| Error::BadRequest { field: "session", wrong });
+    let upstream = platform.map(platform_error).into_iter().chain(database.map(database_error));
+    others.into_iter().chain(fields).chain(upstream).collect()
+}
+
+/// The README's table: status, code, whether it is worth repeating.
+fn documented() -> BTreeSet<(u16, String, bool)> {
+    let rows =
+        include_str!("../../../README.md").lines().skip_while(|line| !line.starts_with("| status | code |"));
+    let rows = rows.skip(2).take_while(|line| line.starts_with('|'));
+    rows.flat_map(|row| {
+        let cells: Vec<_> = row.trim_matches('|').split('|').map(str::trim).collect();
+        let (status, retryable) = (cells[0].parse().unwrap(), cells[2] == "yes");
+        let codes = cells[1].split('`').skip(1).step_by(2).map(str::to_owned);
+        codes.map(move |code| (status, code, retryable)).collect::<Vec<_>>()
+    })
+    .collect()
+}
+
+#[test]
+fn each_error_has_the_status_and_the_code_that_the_readme_says() {
+    let said = |error: Error| {
+        let public = error.response();
+        (public.status, public.code.to_owned(), public.retryable)
+    };
+    assert_eq!(every().into_iter().map(said).collect::<BTreeSet<_>>(), documented());
+}
+
+#[test]
+fn each_error_says_what_is_wrong_and_the_way_on_in_either_language() {
+    for public in every().iter().map(Error::response) {
+        for language in [Language::English, Language::Russian] {
+            let (error, hint) = (public.error(language), public.hint(language));
+            assert!(error.ends_with(&format!(". {hint}")) && hint.ends_with('.'), "{error}");
+            assert!(!error.contains(['{', '}']), "{error}");
+        }
+        assert_ne!(public.error(Language::English), public.error(Language::Russian));
+        let is_to_be_repeated = public.hint(Language::English).contains("try again in a moment");
+        assert_eq!(public.retryable, is_to_be_repeated, "{}", public.code);
+        assert!(public.retryable || public.retry_after.is_none(), "{}", public.code);
+    }
+}
+
+#[test]
+fn of_a_databases_refusals_a_conflict_alone_passes() {
+    for (status, passes) in [(400, false), (404, false), (409, true), (422, false), (302, false)] {
+        let error = database_error(StoreError::Refused { status, code: String::new() });
+        assert_eq!(error.response().retryable, passes, "{status}");
+    }
+    assert!(database_error(StoreError::BadAnswer).response().retryable);
+}
+
+#[test]
+fn what_only_an_operator_can_mend_says_whom_to_tell() {
+    let told = |error: &Error| error.response().hint(Language::English).contains("administrator or support");
+    let told: BTreeSet<_> =
+        every().iter().filter(|error| told(error)).map(|error| error.response().code).collect();
+    let expected = [
+        "database_error",
+        "database_key_rejected",
+        "database_not_migrated",
+        "internal_error",
+        "organization_not_found",
+        "platform_refused",
+        "platform_secret_rejected",
+    ];
+    assert_eq!(told, BTreeSet::from(expected));
+}
+
+#[test]
+fn a_field_is_named_and_what_passes_on_its_own_says_when() {
+    let wrong = Error::BadRequest { field: "force", wrong: say::FIELD_NOT_A_FLAG };
+    assert_eq!(wrong.to_string(), "bad request: The field \"force\" must be true or false.");
+    assert!(wrong.response().error(Language::Russian).starts_with("Поле «force» должно быть"));
+    let after = |error: Error| error.response().retry_after.map(|after| after.as_secs());
+    assert_eq!(after(Error::CreationInProgress), Some(2));
+    assert_eq!(after(platform_error(PlatformError::KeyNotActive)), Some(2));
+    assert_eq!(after(platform_error(PlatformError::Busy(Some(Duration::from_secs(7))))), Some(7));
+    let retry_after = Some(Duration::from_secs(7));
+    assert_eq!(after(database_error(StoreError::Unavailable { retry_after })), Some(7));
+}

@@ -13,6 +13,7 @@ use crate::deadline::Deadline;
 use crate::error::Error;
 use crate::http::request::ApiRequest;
 use crate::platform::{Credentials, PlatformError};
+use crate::record;
 use crate::secret::Secret;
 use crate::store::{Attempt, BeginOutcome, CreateMode, CreationLease, Number, NumberSelector, Saved};
 use crate::upstream::CallError;
@@ -90,6 +91,7 @@ async fn complete(app: &App, request: &ApiRequest, mut attempt: Attempt) -> Resu
         match begun.outcome {
             BeginOutcome::Existing { number } => return Ok(Created { number, now }),
             BeginOutcome::Begun { creation, organization_id, platform_id, number } => {
+                record::organization(organization_id);
                 let lease = CreationLease { organization_id, creation, holder: attempt.holder };
                 match (Work { app, deadline, lease, number, now }).run(&platform_id).await? {
                     Some(number) => return Ok(Created { number, now }),

@@ -111,7 +111,7 @@ async fn a_retry_after_is_waited_for_where_the_time_allows_and_else_passed_on() 
 
     server.says(whole(503, "retry-after: 60\r\n"));
     let request = upstream.http().get(&server.url).build().unwrap();
-    let reply = upstream.send(request, deadline).await.unwrap();
+    let reply = upstream.send("test", request, deadline).await.unwrap();
     assert_eq!(reply.retry_after, Some(Duration::from_secs(60)));
 }
 
@@ -140,7 +140,7 @@ async fn connecting_the_headers_and_the_body_each_time_out_and_are_not_tried_aga
     let address = full.local_addr().unwrap();
     let _first = TcpStream::connect(address).await.unwrap();
     let request = upstream.http().get(format!("http://{address}")).build().unwrap();
-    assert_eq!(upstream.send(request, deadline).await.unwrap_err(), Failure::TimedOut);
+    assert_eq!(upstream.send("test", request, deadline).await.unwrap_err(), Failure::TimedOut);
 }
 
 #[tokio::test]

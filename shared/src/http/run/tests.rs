@@ -2,13 +2,11 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use lambda_runtime::Context;
-use lambda_runtime::tracing::subscriber::filter::LevelFilter;
 use serde_json::json;
 
 use super::*;
 use crate::config::Config;
 use crate::http::auth::testing::{SECRET, Signer};
-use crate::http::logs::testing::Page;
 use crate::platform::PlatformError;
 use crate::upstream::CallError;
 
@@ -45,6 +43,21 @@ fn request_with(more: &[(&str, &str)]) -> LambdaEvent<Value> {
 
 fn request() -> LambdaEvent<Value> {
     request_with(&[])
+}
+
+/// The answer alone.
+async fn answer<H, W, A>(
+    app: Arc<App>,
+    methods: &'static str,
+    handler: H,
+    event: LambdaEvent<Value>,
+) -> Response
+where
+    H: Fn(Arc<App>, ApiRequest) -> W,
+    W: Future<Output = Result<A, Error>>,
+    A: Serialize,
+{
+    super::answer(app, methods, handler, event, false).await.0
 }
 
 /// The status and the code of an answer, which has all that every answer has.
@@ -150,26 +163,4 @@ async fn a_preflight_is_answered_without_a_token_and_another_method_refused() {
     assert_eq!(other.headers["allow"], "POST, OPTIONS");
     let none = answer(app(), "POST", handler, event("two words", PAGE)).await;
     assert_eq!(told(&none), (400, "invalid_request".to_owned()));
-}
-
-#[tokio::test]
-async fn a_request_leaves_one_line_and_that_of_a_timeout_names_the_call() {
-    type Outcome = fn() -> Result<(), Error>;
-    let outcomes: [(Outcome, &[&str]); 4] = [
-        (|| Ok(()), &["INFO", "answered", "status=200"]),
-        (|| Err(Error::NumberNotFound), &["INFO", "refused", "status=404", "error=no such number"]),
-        (|| Err(Error::Panic), &["ERROR", "failed", "status=500", "code=\"internal_error\""]),
-        (
-            || Err(CallError { call: "status", why: PlatformError::TimedOut }.into()),
-            &["ERROR", "status=504", "error=platform status: timed out"],
-        ),
-    ];
-    for (outcome, expected) in outcomes {
-        let page = Page::at(LevelFilter::INFO);
-        answer(app(), "POST", |_: Arc<App>, _: ApiRequest| std::future::ready(outcome()), request()).await;
-        let page = page.text();
-        assert_eq!(page.lines().count(), 1, "{page}");
-        assert!(expected.iter().all(|part| page.contains(part)), "{page} has not {expected:?}");
-        assert!(page.contains("method=\"POST\"") && page.contains("took_ms="), "{page}");
-    }
 }

@@ -124,8 +124,12 @@ pub(crate) mod testing;
 mod tests {
     use std::panic::{catch_unwind, take_hook};
 
+    use serde_json::json;
+
     use super::testing::Page;
     use super::*;
+    use crate::record::Record;
+    use crate::record::trace::Trace;
 
     #[test]
     fn details_are_told_by_our_own_crates_alone() {
@@ -141,6 +145,31 @@ mod tests {
         assert_eq!(said(LevelFilter::TRACE), [2, 0, 1]);
         assert_eq!(said(LevelFilter::INFO), [0, 0, 1]);
         assert_eq!(said(LevelFilter::ERROR), [0, 0, 0]);
+    }
+
+    #[tokio::test]
+    async fn what_is_said_is_a_line_of_json_with_the_time_and_the_request_and_without_spans() {
+        let page = Page::at(LevelFilter::INFO);
+        let said = async {
+            let _span = tracing::info_span!("a span", canary = 1).entered();
+            tracing::warn!(error = %"timed out", tries = 3, late = true, "the webhook\ncould not be registered");
+        };
+        Record::new("r-1".to_owned(), Trace::default()).keep(said).await;
+        tracing::error!("the function ended");
+        let lines: Vec<Value> = page.text().lines().map(|line| serde_json::from_str(line).unwrap()).collect();
+        let [mut warning, error] = <[Value; 2]>::try_from(lines).unwrap();
+        let timestamp = warning.as_object_mut().unwrap().remove("timestamp").unwrap();
+        let timestamp = timestamp.as_str().unwrap();
+        assert!(
+            timestamp.len() == 24 && timestamp.ends_with('Z') && timestamp[19..].starts_with('.'),
+            "{timestamp}"
+        );
+        let expected = json!({
+            "level": "WARN", "request_id": "r-1", "message": "the webhook\ncould not be registered",
+            "error": "timed out", "tries": 3, "late": true,
+        });
+        assert_eq!(warning, expected);
+        assert_eq!((&error["level"], error.get("request_id")), (&json!("ERROR"), None));
     }
 
     #[test]

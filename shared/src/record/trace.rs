@@ -39,7 +39,8 @@ impl Trace {
         let xray = self.xray.as_ref().map(|xray| ("x-amzn-trace-id", xray.as_header()));
         let traceparent = self.traceparent.clone().map(|traceparent| ("traceparent", traceparent));
         let all = xray.into_iter().chain(traceparent);
-        all.filter_map(|(name, value)| Some((HeaderName::from_static(name), value.try_into().ok()?))).collect()
+        all.filter_map(|(name, value)| Some((HeaderName::from_static(name), value.try_into().ok()?)))
+            .collect()
     }
 }
 

@@ -192,7 +192,9 @@ impl<'a, S: TokenStore> Refresh<'a, S> {
             Event::Row { .. } if self.has_saved => TokenUse::Lost,
             Event::Row { .. } => TokenUse::Waited,
             _ if has_token => TokenUse::Kept,
-            Event::FailureNoted(failure) | Event::Cooling(failure) if !matches!(failure, FetchFailure::Platform(_)) => {
+            Event::FailureNoted(failure) | Event::Cooling(failure)
+                if !matches!(failure, FetchFailure::Platform(_)) =>
+            {
                 TokenUse::Refused
             }
             _ => TokenUse::Failed,
@@ -200,10 +202,13 @@ impl<'a, S: TokenStore> Refresh<'a, S> {
         record::token(used, Some(why.word()));
         // What another one has failed with is in that one's line.
         match last {
-            Event::FetchFailed(FetchFailure::Platform(error)) | Event::FailureNoted(FetchFailure::Platform(error)) => {
+            Event::FetchFailed(FetchFailure::Platform(error))
+            | Event::FailureNoted(FetchFailure::Platform(error)) => {
                 record::refresh_failed(Error::from(*error));
             }
-            Event::ClaimFailed(error) | Event::SaveFailed(_, error) => record::refresh_failed(Error::from(error.clone())),
+            Event::ClaimFailed(error) | Event::SaveFailed(_, error) => {
+                record::refresh_failed(Error::from(error.clone()))
+            }
             _ => {}
         }
     }

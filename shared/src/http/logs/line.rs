@@ -54,6 +54,7 @@ pub(crate) struct Line {
     #[serde(skip_serializing_if = "Option::is_none")]
     error: Option<String>,
     /// The slowest first. Those that would make the line too long are left out.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
     calls: Vec<Call>,
     /// How many were left out.
     #[serde(skip_serializing_if = "is_none")]
@@ -142,7 +143,8 @@ impl Line {
     /// Of a request that was answered with this status, or with this error.
     pub(crate) fn new(request: Request, record: Record, outcome: Result<u16, &Error>) -> Self {
         let public = outcome.err().map(Error::response);
-        let (status, code) = (public.as_ref().map(|public| public.status), public.as_ref().map(|public| public.code));
+        let (status, code) =
+            (public.as_ref().map(|public| public.status), public.as_ref().map(|public| public.code));
         let status = status.or(outcome.ok()).unwrap_or_default();
         let error = outcome.err().map(ToString::to_string);
         let trouble = record.stale_because.as_ref().or(record.refresh_failure.as_ref()).cloned();
@@ -157,7 +159,10 @@ impl Line {
         let counted = [request.is_first.then_some(Metric::ColdStart), refreshed, failure(&record, code)];
         let counted = counted.into_iter().flatten().map(|metric| (metric, 1));
         let metrics: BTreeMap<_, _> = counted.chain([(Metric::Took, took)]).collect();
-        let definition = |name: &Metric| Definition { name: *name, unit: (*name == Metric::Took).then_some("Milliseconds") };
+        let definition = |name: &Metric| Definition {
+            name: *name,
+            unit: (*name == Metric::Took).then_some("Milliseconds"),
+        };
         let directive = Directive {
             namespace: NAMESPACE,
             dimensions: [["function"]],
@@ -217,7 +222,9 @@ fn failure(record: &Record, code: Option<&str>) -> Option<Metric> {
         "secret_unavailable" => Some(Metric::SecretFailed),
         _ if record.refresh_failure.is_some() => Some(Metric::RefreshFailed),
         "token_rejected" => Some(Metric::PlatformFailed),
-        code if code.starts_with("platform_") || record.source == Some(Source::Stale) => Some(Metric::PlatformFailed),
+        code if code.starts_with("platform_") || record.source == Some(Source::Stale) => {
+            Some(Metric::PlatformFailed)
+        }
         code if code.starts_with("database_") || code == "auth_unavailable" => Some(Metric::DatabaseFailed),
         _ => None,
     }

@@ -45,17 +45,191 @@ fn database_error(why: StoreError) -> Error {
 fn json_of(line: &Line) -> Value {
     serde_json::from_str(&line.to_string()).unwrap()
 }
+
 #[test]
-fn measure() {
-    let line = Line::new(request(false), Record { source: Some(Source::Live), ..record(vec![call("wpp_find_number", 12), call("status", 41), call("qr", 38)]) }, Ok(200));
-    println!("{} {line}", line.to_string().len());
-    let refreshed = || Record { source: Some(Source::Live), token: Some(TokenUse::Refreshed), token_why: Some("expired"),
-        ..record(vec![call("wpp_find_number", 12), call("wpp_claim_refresh", 9), call("auth/token", 312), call("wpp_save_token", 14), call("status", 41), call("qr", 38), call("wpp_save_snapshot", 22)]) };
-    let line = Line::new(request(false), refreshed(), Ok(200));
-    println!("{} {line}", line.to_string().len());
-    let line = Line::new(request(true), refreshed(), Ok(200));
-    println!("{} {line}", line.to_string().len());
-    let failing = Record { refresh_failure: Some("platform auth/token: timed out".into()), source: None, token: Some(TokenUse::Failed), ..refreshed() };
-    let line = Line::new(request(true), failing, Err(&platform_error(PlatformError::TimedOut)));
-    println!("{} {line}", line.to_string().len());
+fn a_line_says_all_that_was_noted_and_the_slowest_call_first() {
+    let failed = CallStatus::Failed("connection failed".to_owned());
+    let calls = vec![
+        call("wpp_find_number", 12),
+        Call { status: failed, attempts: 3, ..call("qr", 38) },
+        call("status", 41),
+    ];
+    let line = Line::new(request(false), Record { source: Some(Source::Live), ..record(calls) }, Ok(200));
+    let expected = json!({
+        "timestamp": "2026-11-18T11:06:41.230Z",
+        "level": "INFO",
+        "function": FUNCTION,
+        "version": VERSION,
+        "request_id": "00000000-0000-0000-0000-000000000007",
+        "trace_id": "1-5759e988-bd862e3fe1be46a994272793",
+        "organization_id": "ffffffff-ffff-ffff-ffff-ffffffffffff",
+        "session": "e6644332",
+        "outcome": "answered",
+        "status": 200,
+        "source": "live",
+        "token": "reused",
+        "calls": [
+            {"name": "status", "ms": 41},
+            {"name": "qr", "status": "connection failed", "ms": 38, "attempts": 3},
+            {"name": "wpp_find_number", "ms": 12},
+        ],
+        "_aws": {
+            "Timestamp": 1_795_000_001_230_i64,
+            "CloudWatchMetrics": [{
+                "Namespace": "WppFunctions",
+                "Dimensions": [["function"]],
+                "Metrics": [{"Name": "Took", "Unit": "Milliseconds"}],
+            }],
+        },
+        "Took": 1230,
+    });
+    assert_eq!(json_of(&line), expected);
+    assert!(!line.to_string().contains('\n'));
+}
+
+/// What the rules of the format ask for: each metric that is named is a number beside it, each dimension a text.
+#[test]
+fn every_metric_that_a_line_names_is_in_it_and_no_other() {
+    let refreshed = || Record { token: Some(TokenUse::Refreshed), ..record(Vec::new()) };
+    let failed = || Record { refresh_failure: Some("timed out".to_owned()), ..record(Vec::new()) };
+    let stale =
+        || Record { source: Some(Source::Stale), stale_because: Some(String::new()), ..record(Vec::new()) };
+    let cases: [(bool, Record, Result<u16, Error>, &[&str]); 6] = [
+        (false, record(Vec::new()), Ok(200), &[]),
+        (true, refreshed(), Ok(200), &["ColdStart", "TokenRefreshed"]),
+        (false, failed(), Ok(200), &["RefreshFailed"]),
+        (false, failed(), Err(platform_error(PlatformError::TimedOut)), &["RefreshFailed"]),
+        (false, failed(), Err(database_error(StoreError::KeyRefused)), &["KeyRejected"]),
+        (false, stale(), Ok(200), &["PlatformFailed"]),
+    ];
+    for (is_first, record, outcome, counted) in cases {
+        let line = json_of(&Line::new(request(is_first), record, outcome.as_ref().map(|status| *status)));
+        let directive = &line["_aws"]["CloudWatchMetrics"][0];
+        assert!(line[directive["Dimensions"][0][0].as_str().unwrap()].is_string(), "{line}");
+        let named: BTreeSet<_> = directive["Metrics"]
+            .as_array()
+            .unwrap()
+            .iter()
+            .map(|metric| metric["Name"].as_str().unwrap())
+            .collect();
+        assert_eq!(named, counted.iter().copied().chain(["Took"]).collect(), "{line}");
+        assert!(counted.iter().all(|metric| line[metric] == 1), "{line}");
+        let there = line.as_object().unwrap().keys().filter(|key| key.starts_with(char::is_uppercase));
+        assert_eq!(there.map(String::as_str).collect::<BTreeSet<_>>(), named, "{line}");
+        assert_eq!(
+            line["level"] == "INFO",
+            !named.iter().any(|name| name.ends_with("ed") && *name != "TokenRefreshed")
+        );
+    }
+}
+
+#[test]
+fn a_failure_counts_under_what_somebody_has_to_do_about_it() {
+    for (code, metric) in [
+        ("database_key_rejected", Some(Metric::KeyRejected)),
+        ("platform_secret_rejected", Some(Metric::KeyRejected)),
+        ("secret_unavailable", Some(Metric::SecretFailed)),
+        ("platform_unavailable", Some(Metric::PlatformFailed)),
+        ("platform_timeout", Some(Metric::PlatformFailed)),
+        ("platform_busy", Some(Metric::PlatformFailed)),
+        ("token_rejected", Some(Metric::PlatformFailed)),
+        ("database_unavailable", Some(Metric::DatabaseFailed)),
+        ("database_not_migrated", Some(Metric::DatabaseFailed)),
+        ("auth_unavailable", Some(Metric::DatabaseFailed)),
+        ("api_key_rejected", None),
+        ("api_key_not_active", None),
+        ("session_lost", None),
+        ("unauthorized", None),
+        ("deadline_exceeded", None),
+    ] {
+        assert_eq!(failure(&record(Vec::new()), Some(code)), metric, "{code}");
+    }
+}
+
+/// With all that can be said of one request, in the longest words that there are.
+#[test]
+fn no_line_is_longer_than_700_bytes_and_the_quickest_calls_are_left_out_first() {
+    let creation = || {
+        let slow = Call {
+            status: CallStatus::Failed("connection failed".to_owned()),
+            attempts: 3,
+            ..call("auth/token", 10_000)
+        };
+        let polls = (0..8).map(|nth| call("qr", 400 + nth));
+        let database =
+            ["wpp_begin_creation", "wpp_save_credentials", "wpp_claim_refresh", "wpp_release_creation"];
+        polls.chain(database.map(|name| call(name, 30))).chain([slow]).collect::<Vec<_>>()
+    };
+    let refreshed = || Record {
+        source: Some(Source::Remembered),
+        token: Some(TokenUse::Refreshed),
+        token_why: Some("rejected"),
+        ..record(creation())
+    };
+    let failed = |failure: &str| Record {
+        refresh_failure: Some(failure.to_owned()),
+        token: Some(TokenUse::Failed),
+        ..refreshed()
+    };
+    let refused = || database_error(StoreError::Refused { status: 400, code: "PGRST202AB".to_owned() });
+    let json = format!("{{\"a\": \"{}\u{1}", "x".repeat(9_999));
+    let broken = Error::InvalidJson(serde_json::from_str::<Value>(&json).unwrap_err());
+    for is_first in [false, true] {
+        for (record, outcome) in [
+            (refreshed(), Ok(200)),
+            (failed("platform auth/token: timed out"), Ok(200)),
+            (failed("platform auth/token: timed out"), Err(platform_error(PlatformError::TimedOut))),
+            (failed("x"), Err(refused())),
+            (refreshed(), Err(platform_error(PlatformError::SecretRefused))),
+            (refreshed(), Err(database_error(StoreError::NotMigrated))),
+            (refreshed(), Err(Error::InvalidJson(serde_json::from_str::<Value>(&json).unwrap_err()))),
+        ] {
+            let line = Line::new(request(is_first), record, outcome.as_ref().map(|status| *status));
+            let (text, line) = (line.to_string(), json_of(&line));
+            assert!(text.len() <= LIMIT, "{} bytes: {text}", text.len());
+            let kept = line["calls"].as_array().map_or(0, Vec::len);
+            assert_eq!(
+                kept + usize::try_from(line["more_calls"].as_u64().unwrap()).unwrap(),
+                creation().len()
+            );
+            assert!(kept == 0 || line["calls"][0]["name"] == "auth/token", "{text}");
+            assert!(line.get("error").is_none_or(|error| error.as_str().unwrap().len() > 15), "{text}");
+        }
+    }
+    let line = Line::new(request(true), Record::default(), Err(&broken));
+    assert_eq!(json_of(&line)["error"], broken.to_string());
+}
+
+/// Of a warm poll, nothing is left out.
+#[test]
+fn the_line_of_a_poll_has_all_its_calls() {
+    let calls = || vec![call("wpp_find_number", 1_000), call("status", 1_000), call("qr", 1_000)];
+    let line = Line::new(request(false), Record { source: Some(Source::Live), ..record(calls()) }, Ok(200));
+    assert_eq!(json_of(&line)["calls"].as_array().unwrap().len(), 3);
+}
+
+/// An alarm on a name that is never emitted would stay silent for ever.
+#[test]
+fn every_metric_that_the_template_watches_is_one_of_ours() {
+    let all = [
+        Metric::Took,
+        Metric::ColdStart,
+        Metric::TokenRefreshed,
+        Metric::KeyRejected,
+        Metric::SecretFailed,
+        Metric::RefreshFailed,
+        Metric::PlatformFailed,
+        Metric::DatabaseFailed,
+    ];
+    let ours = all.map(|metric| json!(metric).as_str().unwrap().to_owned());
+    let template = include_str!("../../../../../template.yaml");
+    for (_, watched) in
+        template.match_indices(NAMESPACE).map(|(at, _)| template[at + NAMESPACE.len()..].split_at(0))
+    {
+        // `Namespace: WppFunctions, MetricName: KeyRejected` of an alarm, `"WppFunctions", "Took"` of a dashboard.
+        let name = watched.trim_start_matches(['"', ',', ' ', '\n']).trim_start_matches("MetricName: ");
+        let name: String =
+            name.trim_start_matches('"').chars().take_while(char::is_ascii_alphanumeric).collect();
+        assert!(ours.contains(&name), "{name} is none of {ours:?}");
+    }
 }

@@ -20,7 +20,7 @@ tokio::task_local! {
 }
 
 /// The notes on one request.
-#[derive(Debug, Default)]
+#[derive(Clone, Debug, Default)]
 pub struct Record {
     pub(crate) request_id: String,
     pub(crate) trace: Trace,

@@ -91,7 +91,7 @@ impl<S: Subscriber, W: for<'a> MakeWriter<'a> + 'static> Layer<S> for Lines<W> {
             request_id: record::request_id(),
             fields,
         };
-        write_line(&mut self.0.make_writer(), &serde_json::json!(said));
+        write_line(&mut self.0.make_writer(), &serde_json::to_string(&said).unwrap_or_default());
     }
 }
 

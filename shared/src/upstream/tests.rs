@@ -2,6 +2,7 @@ use tokio::net::{TcpSocket, TcpStream};
 
 use super::testing::Server;
 use super::*;
+use crate::record::Record;
 
 fn whole(status: u16, headers: &str) -> String {
     format!("HTTP/1.1 {status} X\r\ncontent-length: 2\r\nconnection: close\r\n{headers}\r\n{{}}")
@@ -153,4 +154,21 @@ async fn an_answer_is_read_up_to_the_limit_and_not_a_byte_further() {
         server.says(format!("HTTP/1.1 200 X\r\nconnection: close\r\n\r\n{body}"));
         assert_eq!(server.call(&upstream(), deadline()).await, (expected, 1));
     }
+}
+
+#[tokio::test]
+async fn a_call_is_noted_once_with_all_its_attempts_and_how_it_ended() {
+    let server = Server::start(whole(503, "")).await;
+    let upstream = upstream();
+    let broken = async {
+        server.call(&upstream, deadline()).await.0.unwrap();
+        server.says("connection: close");
+        server.call(&upstream, deadline()).await.0.unwrap_err();
+    };
+    let ((), record) = Record::default().keep(broken).await;
+    let noted: Vec<_> = record.calls.iter().map(|call| (call.name, &call.status, call.attempts)).collect();
+    let failed = CallStatus::Failed("connection failed".to_owned());
+    assert_eq!(noted, [("test", &CallStatus::Http(503), 3), ("test", &failed, 3)]);
+    // At least the pauses between the attempts.
+    assert!(record.calls.iter().all(|call| call.ms >= 150), "{:?}", record.calls);
 }

@@ -218,7 +218,7 @@ async fn every_request_leaves_one_line_and_that_of_a_failure_says_why() {
 #[tokio::test]
 async fn a_trace_goes_on_to_both_upstreams_and_nothing_else_of_the_callers_does() {
     let server = Server::start("").await;
-    server.says_to("", 503, "");
+    server.says_to("", 500, "");
     let handler = async |app: Arc<App>, ask: ApiRequest| {
         let _ = app.platform.status("4", &Secret::new("t"), ask.deadline).await;
         let _ = app.store.find(ask.user_id, &NumberSelector::default(), ask.deadline).await;
@@ -236,7 +236,7 @@ async fn a_trace_goes_on_to_both_upstreams_and_nothing_else_of_the_callers_does(
     event.context.xray_trace_id = Some(xray.to_owned());
     let (_, line) = super::answer(app_at(&server.url), "POST", handler, event, false).await;
     let heard = server.heard();
-    assert_eq!(heard.len(), 6, "{heard:?}");
+    assert_eq!(heard.len(), 2, "{heard:?}");
     for request in heard {
         assert!(request.contains(&format!("x-amzn-trace-id: {xray}\r\n")), "{request}");
         assert!(request.contains(&format!("traceparent: {traceparent}\r\n")), "{request}");
@@ -244,11 +244,8 @@ async fn a_trace_goes_on_to_both_upstreams_and_nothing_else_of_the_callers_does(
     }
     let line: Value = serde_json::from_str(&line.to_string()).unwrap();
     assert_eq!(line["trace_id"], "1-5759e988-bd862e3fe1be46a994272793");
-    let calls = line["calls"].as_array().unwrap();
-    let mut calls: Vec<_> = calls
-        .iter()
-        .map(|call| (call["name"].as_str().unwrap(), &call["status"], &call["attempts"]))
-        .collect();
-    calls.sort_by_key(|(name, ..)| *name);
-    assert_eq!(calls, [("status", &json!(503), &json!(3)), ("wpp_find_number", &json!(503), &json!(3))]);
+    let calls = line["calls"].as_array().unwrap().iter();
+    let mut calls: Vec<_> = calls.map(|call| (call["name"].as_str().unwrap(), &call["status"])).collect();
+    calls.sort_unstable_by_key(|(name, _)| *name);
+    assert_eq!(calls, [("status", &json!(500)), ("wpp_find_number", &json!(500))]);
 }

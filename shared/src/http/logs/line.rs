@@ -84,7 +84,7 @@ enum Outcome {
     Failed,
 }
 
-/// What is counted. Of the failures, a request counts under the first that fits.
+/// What is counted. Beside the first two, a request counts once: under the first failure that fits, else as a refresh.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize)]
 pub(crate) enum Metric {
     /// Milliseconds from the event to the answer.
@@ -156,7 +156,7 @@ impl Line {
         };
         let took = request.ended.0 - request.began.0;
         let refreshed = (record.token == Some(TokenUse::Refreshed)).then_some(Metric::TokenRefreshed);
-        let counted = [request.is_first.then_some(Metric::ColdStart), refreshed, failure(&record, code)];
+        let counted = [request.is_first.then_some(Metric::ColdStart), failure(&record, code).or(refreshed)];
         let counted = counted.into_iter().flatten().map(|metric| (metric, 1));
         let metrics: BTreeMap<_, _> = counted.chain([(Metric::Took, took)]).collect();
         let definition = |name: &Metric| Definition {

@@ -1,10 +1,16 @@
 //! Points in time, in one unit, and the one place that reads the machine's clock.
 
+use std::num::NonZeroU8;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use serde::{Deserialize, Serialize};
 use time::OffsetDateTime;
-use time::format_description::well_known::Rfc3339;
+use time::format_description::well_known::Iso8601;
+use time::format_description::well_known::iso8601::{Config, EncodedConfig, TimePrecision};
+
+/// RFC 3339 with three digits of a second, always.
+const TO_THE_MILLISECOND: EncodedConfig =
+    Config::DEFAULT.set_time_precision(TimePrecision::Second { decimal_digits: NonZeroU8::new(3) }).encode();
 
 /// A point in time: milliseconds since 1970, the unit of `wppJwtExpiresAt` and of Lambda's deadline.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
@@ -25,7 +31,7 @@ impl UnixMs {
     /// As a person and JavaScript's `Date` write it, in UTC; nothing for a point beyond year 9999.
     pub fn to_rfc3339(self) -> Option<String> {
         let nanos = i128::from(self.0) * 1_000_000;
-        OffsetDateTime::from_unix_timestamp_nanos(nanos).ok()?.format(&Rfc3339).ok()
+        OffsetDateTime::from_unix_timestamp_nanos(nanos).ok()?.format(&Iso8601::<TO_THE_MILLISECOND>).ok()
     }
 
     /// How long from `self` until `later`; nothing when `later` has passed.

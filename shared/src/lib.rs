@@ -10,6 +10,7 @@ pub mod number;
 pub mod platform;
 #[cfg(test)]
 mod properties;
+pub mod record;
 pub mod secret;
 pub mod sentence;
 pub mod store;

@@ -228,7 +228,7 @@ impl Platform {
     ) -> PlatformResult<T> {
         let answer = async {
             let request = self.request(auth, path, body)?;
-            let reply = self.upstream.send(request, deadline).await?;
+            let reply = self.upstream.send(call, request, deadline).await?;
             accepted(auth, &reply)?;
             read(&reply)
         };

@@ -150,7 +150,7 @@ impl Store {
     async fn call(&self, function: &'static str, params: Value, deadline: Deadline) -> StoreResult<Reply> {
         let answer = async {
             let request = self.request(function, &params).ok_or(StoreError::BadAnswer)?;
-            let reply = self.upstream.send(request, deadline).await?;
+            let reply = self.upstream.send(function, request, deadline).await?;
             if reply.status.is_success() { Ok(reply) } else { Err(refusal(&reply)) }
         };
         answer.await.map_err(|why| CallError { call: function, why })

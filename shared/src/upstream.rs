@@ -11,6 +11,7 @@ use rustls::{ClientConfig, RootCertStore};
 
 use crate::backoff::Backoff;
 use crate::deadline::Deadline;
+use crate::record::{self, CallStatus, Underway};
 
 /// A name that does not resolve or a host that does not answer is known within this; it is a fraction of any call's timeout.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(3);
@@ -138,11 +139,33 @@ impl Upstream {
 
     /// Sends a request and reads its whole answer. Every call that goes out from here is safe to repeat, by an id or by
     /// what it does, so a connection error and a 502, 503, 504 or one of Cloudflare's are tried again while time and
-    /// budget last.
-    pub async fn send(&self, request: Request, deadline: Deadline) -> Result<Reply, Failure> {
+    /// budget last. The call is noted under this name, and carries the trace of the request that it is made for.
+    pub async fn send(
+        &self,
+        name: &'static str,
+        mut request: Request,
+        deadline: Deadline,
+    ) -> Result<Reply, Failure> {
+        request.headers_mut().extend(record::trace_headers());
+        let mut call = record::call(name, deadline);
+        let outcome = self.repeat(request, deadline, &mut call).await;
+        call.status = match &outcome {
+            Ok(reply) => CallStatus::Http(reply.status.as_u16()),
+            Err(failure) => CallStatus::Failed(failure.to_string()),
+        };
+        outcome
+    }
+
+    async fn repeat(
+        &self,
+        request: Request,
+        deadline: Deadline,
+        call: &mut Underway,
+    ) -> Result<Reply, Failure> {
         let mut backoff = Backoff::new(FIRST_PAUSE, LONGEST_PAUSE);
         for _ in 1..ATTEMPTS {
             let Some(attempt) = request.try_clone() else { break };
+            call.attempts += 1;
             let outcome = self.attempt(attempt, deadline).await;
             let pause = asked_pause(&outcome).saturating_add(backoff.pause(LONGEST_PAUSE));
             if !may_pass(&outcome)
@@ -153,6 +176,7 @@ impl Upstream {
             }
             deadline.sleep(pause).await;
         }
+        call.attempts += 1;
         self.attempt(request, deadline).await
     }
 

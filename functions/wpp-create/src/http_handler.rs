@@ -12,6 +12,7 @@ use shared::number::hint::Advice;
 use shared::number::session::{NumberSession, Webhook};
 use shared::number::view::{State, View};
 use shared::platform::PlatformError;
+use shared::record::{self, Source};
 use shared::secret::Secret;
 use shared::sentence::{self as say, Language};
 use shared::store::{CreateMode, Number, NumberSelector};
@@ -91,6 +92,7 @@ async fn connect<'a>(
     let deadline = request.deadline.for_a_wait().at_most(app.config.qr_wait);
     let mut session = NumberSession::open(app, number, now, deadline)?;
     let mut view = linking::link(&mut session).await?;
+    record::source(Source::Live);
     session.deadline = request.deadline;
     // What was not seen does not replace in the mirror what was.
     if view.is_seen() || session.number.snapshot.is_none() {

@@ -8,6 +8,7 @@ use shared::error::Error;
 use shared::http::request::ApiRequest;
 use shared::number::session::NumberSession;
 use shared::platform::SessionState;
+use shared::record::{self, Source};
 use shared::sentence as say;
 use shared::store::NumberSelector;
 
@@ -30,11 +31,12 @@ pub async fn handle(app: Arc<App>, request: ApiRequest) -> Result<QrAnswer, Erro
     let selector = NumberSelector { session: Some(session), integration_id: None };
 
     let found = app.store.find(request.user_id, &selector, request.deadline).await?;
-    found.organization_id.ok_or(Error::NoOrganization)?;
+    record::organization(found.organization_id.ok_or(Error::NoOrganization)?);
     let number = found.number.ok_or(Error::NumberNotFound)?;
 
     let mut session = NumberSession::open(&app, number, found.now, request.deadline)?;
     let qr = session.qr().await?;
+    record::source(Source::Live);
     let state = match &qr {
         Some(_) => "ready",
         // A linked number has none either; whether it still is one, only the platform knows.

@@ -13,6 +13,7 @@ use shared::number::hint::Advice;
 use shared::number::session::{NumberSession, Webhook};
 use shared::number::view::{State, View};
 use shared::platform::PlatformError;
+use shared::record::{self, Source};
 use shared::sentence::{self as say, Language, Sentence};
 
 /// A platform that is slower is not waited for where the last known state will do.
@@ -56,7 +57,7 @@ pub async fn handle(app: Arc<App>, request: ApiRequest) -> Result<StatusAnswer, 
     let (force, selector, language) = (request.flag("force")?, request.selector()?, request.language);
 
     let found = app.store.find(request.user_id, &selector, request.deadline).await?;
-    found.organization_id.ok_or(Error::NoOrganization)?;
+    record::organization(found.organization_id.ok_or(Error::NoOrganization)?);
     let number = match found.number {
         Some(number) if number.settings.session.is_some() && number.settings.api_key.is_some() => number,
         None if selector.is_named() => return Err(Error::NumberNotFound),
@@ -69,6 +70,7 @@ pub async fn handle(app: Arc<App>, request: ApiRequest) -> Result<StatusAnswer, 
         return Ok(answer(live(&mut session, request.deadline).await?, &session, language));
     }
     if let Some(recent) = session.recent() {
+        record::source(Source::Remembered);
         return Ok(answer(recent, &session, language));
     }
     let last_seen = session.number.snapshot.clone();
@@ -79,6 +81,7 @@ pub async fn handle(app: Arc<App>, request: ApiRequest) -> Result<StatusAnswer, 
         (Ok(view), _) => Ok(answer(view, &session, language)),
         // An outage disconnects nobody.
         (Err(error), Some(last_seen)) if error.is_platform_outage() => {
+            record::stale(&error);
             let mut answer = answer(View::last_seen(&last_seen, found.now), &session, language);
             answer.stale = Some(Stale { stale: true, seen_at: last_seen.at.to_rfc3339() });
             answer.advice.message = Some(say::LAST_KNOWN.text(language).to_owned());
@@ -95,6 +98,7 @@ async fn live(session: &mut NumberSession<'_>, deadline: Deadline) -> Result<Vie
         Err(error) if error.platform() == Some(PlatformError::UnknownSession) => View::lost(),
         looked => looked?,
     };
+    record::source(Source::Live);
     session.deadline = deadline;
     session.save_snapshot(&mut view).await;
     if view.is_connected() {

@@ -131,9 +131,15 @@ async fn next(State(api): State<Arc<RuntimeApi>>) -> Response {
             "lambda-runtime-invoked-function-arn",
             format!("arn:aws:lambda:{REGION}:123456789012:function:sandbox"),
         ),
-        ("lambda-runtime-trace-id", format!("Root=1-{:024x};Sampled=0", fastrand::u64(..))),
+        ("lambda-runtime-trace-id", trace_id()),
     ];
     (headers, Json(invocation.event)).into_response()
+}
+
+/// As X-Ray writes it.
+fn trace_id() -> String {
+    let (time, id, parent) = (fastrand::u32(..), fastrand::u64(1..), fastrand::u64(1..));
+    format!("Root=1-{time:08x}-{id:024x};Parent={parent:016x};Sampled=0")
 }
 
 async fn response(State(api): State<Arc<RuntimeApi>>, Path(id): Path<String>, body: Bytes) -> StatusCode {

@@ -16,6 +16,7 @@ mod heal;
 mod hints;
 mod keys;
 mod linking;
+mod log;
 mod qr;
 mod recreate;
 mod refresh;

@@ -205,7 +205,7 @@ async fn a_token_that_cannot_be_saved_serves_and_the_next_request_saves_another(
     assert_eq!(served(&app, &number).await, 1);
     assert_eq!(app.settings(&number).await, before);
     let logs = app.sandbox("wpp-qr").logs().await;
-    assert_eq!(logs.matches("SaveFailed").count(), 1, "{logs}");
+    assert_eq!(logs.matches(r#""token":"unsaved""#).count(), 1, "{logs}");
 
     app.stack.supabase.faults.clear();
     assert_eq!(served(&app, &number).await, 1);

@@ -109,7 +109,7 @@ impl Jwks {
     async fn fetch(&self) -> Result<Vec<Key>, String> {
         let request = self.upstream.http().get(&self.url).header("apikey", self.apikey.expose());
         let request = request.build().map_err(|_| "no request can be made")?;
-        let sent = self.upstream.send(request, Deadline::within(FETCH_TIMEOUT)).await;
+        let sent = self.upstream.send("jwks", request, Deadline::within(FETCH_TIMEOUT)).await;
         let reply = sent.map_err(|failure| failure.to_string())?;
         if !reply.status.is_success() {
             return Err(format!("status {}", reply.status.as_u16()));

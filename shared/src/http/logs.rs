@@ -1,26 +1,48 @@
-//! What reaches the log: lines of our own crates, and of the others only what they say without being asked for details.
+//! What reaches the log: a line of JSON for each request, and one for whatever our own crates say in between; of the others
+//! only what they say without being asked for details.
+
+pub(crate) mod line;
 
 use std::env;
+use std::fmt;
+use std::io::{self, Write};
 use std::panic::{PanicHookInfo, set_hook};
 use std::process::ExitCode;
 
 use lambda_runtime::tracing::subscriber::filter::{LevelFilter, Targets};
+use lambda_runtime::tracing::subscriber::fmt::MakeWriter;
+use lambda_runtime::tracing::subscriber::layer::Context;
 use lambda_runtime::tracing::subscriber::prelude::*;
-use lambda_runtime::tracing::subscriber::{fmt, registry};
+use lambda_runtime::tracing::subscriber::{Layer, registry};
+use serde::Serialize;
+use serde_json::{Map, Value};
+use tracing::field::{Field, Visit};
+use tracing::{Event, Subscriber};
+
+use crate::clock;
+use crate::record;
+use line::Line;
 
 /// How the names of our crates begin.
 const OURS: [&str; 2] = ["shared", "wpp_"];
 
-/// Writes the log to standard output as Lambda's own variables say: `AWS_LAMBDA_LOG_LEVEL`, else `RUST_LOG` (a level,
-/// `info` by default) and `AWS_LAMBDA_LOG_FORMAT`.
+/// Writes what is said to standard output, from the level that `AWS_LAMBDA_LOG_LEVEL` names, else `RUST_LOG`; `info` by
+/// default. The line of a request is always written, since the metrics are in it.
 pub fn init() {
     let asked = env::var("AWS_LAMBDA_LOG_LEVEL").or_else(|_| env::var("RUST_LOG"));
     let level = asked.ok().and_then(|level| level.parse().ok()).unwrap_or(LevelFilter::INFO);
-    let json = env::var("AWS_LAMBDA_LOG_FORMAT").is_ok_and(|format| format.eq_ignore_ascii_case("json"));
-    let lines = fmt::layer().with_target(false).without_time();
-    let lines = if json { lines.json().boxed() } else { lines.with_ansi(false).boxed() };
-    registry().with(lines.with_filter(filter(level))).init();
+    registry().with(Lines(io::stdout).with_filter(filter(level))).init();
     set_hook(Box::new(report));
+}
+
+/// Writes the line of a request.
+pub(crate) fn write(line: &Line) {
+    write_line(&mut io::stdout(), line);
+}
+
+/// In one piece: other requests write here too. Where nobody reads the log, there is nobody to tell.
+fn write_line(to: &mut impl Write, line: &impl fmt::Display) {
+    let _ = to.write_all(format!("{line}\n").as_bytes());
 }
 
 /// How the process ends, and one line of the log that says why if it should not.
@@ -41,6 +63,60 @@ fn report(panic: &PanicHookInfo<'_>) {
     tracing::error!(place, "panicked");
 }
 
+/// Writes each event as a line of JSON, and no span.
+struct Lines<W>(W);
+
+/// What was said besides: a warning, a panic, a start that failed.
+#[derive(Serialize)]
+struct Said {
+    timestamp: Option<String>,
+    level: &'static str,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    request_id: Option<String>,
+    #[serde(flatten)]
+    fields: Fields,
+}
+
+/// An event's fields, the message among them.
+#[derive(Default, Serialize)]
+struct Fields(Map<String, Value>);
+
+impl<S: Subscriber, W: for<'a> MakeWriter<'a> + 'static> Layer<S> for Lines<W> {
+    fn on_event(&self, event: &Event<'_>, _: Context<'_, S>) {
+        let mut fields = Fields::default();
+        event.record(&mut fields);
+        let said = Said {
+            timestamp: clock::now().to_rfc3339(),
+            level: event.metadata().level().as_str(),
+            request_id: record::request_id(),
+            fields,
+        };
+        write_line(&mut self.0.make_writer(), &serde_json::to_string(&said).unwrap_or_default());
+    }
+}
+
+impl Visit for Fields {
+    fn record_debug(&mut self, field: &Field, value: &dyn fmt::Debug) {
+        self.0.insert(field.name().to_owned(), format!("{value:?}").into());
+    }
+
+    fn record_str(&mut self, field: &Field, value: &str) {
+        self.0.insert(field.name().to_owned(), value.into());
+    }
+
+    fn record_bool(&mut self, field: &Field, value: bool) {
+        self.0.insert(field.name().to_owned(), value.into());
+    }
+
+    fn record_i64(&mut self, field: &Field, value: i64) {
+        self.0.insert(field.name().to_owned(), value.into());
+    }
+
+    fn record_u64(&mut self, field: &Field, value: u64) {
+        self.0.insert(field.name().to_owned(), value.into());
+    }
+}
+
 #[cfg(test)]
 pub(crate) mod testing;
 
@@ -48,8 +124,12 @@ pub(crate) mod testing;
 mod tests {
     use std::panic::{catch_unwind, take_hook};
 
+    use serde_json::json;
+
     use super::testing::Page;
     use super::*;
+    use crate::record::Record;
+    use crate::record::trace::Trace;
 
     #[test]
     fn details_are_told_by_our_own_crates_alone() {
@@ -65,6 +145,31 @@ mod tests {
         assert_eq!(said(LevelFilter::TRACE), [2, 0, 1]);
         assert_eq!(said(LevelFilter::INFO), [0, 0, 1]);
         assert_eq!(said(LevelFilter::ERROR), [0, 0, 0]);
+    }
+
+    #[tokio::test]
+    async fn what_is_said_is_a_line_of_json_with_the_time_and_the_request_and_without_spans() {
+        let page = Page::at(LevelFilter::INFO);
+        let said = async {
+            let _span = tracing::info_span!("a span", canary = 1).entered();
+            tracing::warn!(error = %"timed out", tries = 3, late = true, "the webhook\ncould not be registered");
+        };
+        Record::new("r-1".to_owned(), Trace::default()).keep(said).await;
+        tracing::error!("the function ended");
+        let lines: Vec<Value> = page.text().lines().map(|line| serde_json::from_str(line).unwrap()).collect();
+        let [mut warning, error] = <[Value; 2]>::try_from(lines).unwrap();
+        let timestamp = warning.as_object_mut().unwrap().remove("timestamp").unwrap();
+        let timestamp = timestamp.as_str().unwrap();
+        assert!(
+            timestamp.len() == 24 && timestamp.ends_with('Z') && timestamp[19..].starts_with('.'),
+            "{timestamp}"
+        );
+        let expected = json!({
+            "level": "WARN", "request_id": "r-1", "message": "the webhook\ncould not be registered",
+            "error": "timed out", "tries": 3, "late": true,
+        });
+        assert_eq!(warning, expected);
+        assert_eq!((&error["level"], error.get("request_id")), (&json!("ERROR"), None));
     }
 
     #[test]

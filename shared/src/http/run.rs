@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use std::convert::Infallible;
 use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use futures_util::FutureExt;
 use http::{HeaderValue, Method, header};
@@ -18,7 +19,11 @@ use crate::deadline::Deadline;
 use crate::error::Error;
 use crate::http::auth::AuthError;
 use crate::http::event::HttpEvent;
+use crate::http::logs;
+use crate::http::logs::line::{Line, Request};
 use crate::http::request::ApiRequest;
+use crate::record::Record;
+use crate::record::trace::Trace;
 use crate::sentence::{self as say, Language};
 
 /// What supabase-js sends today, what its tracing adds, and our own. `Accept-Language` needs no allowance.
@@ -75,21 +80,26 @@ where
     W: Future<Output = Result<A, Error>> + Send + 'static,
     A: Serialize + Send,
 {
-    let app = Arc::new(app);
+    let (app, is_cold) = (Arc::new(app), Arc::new(AtomicBool::new(true)));
     lambda_runtime::run_concurrent(service_fn(move |event| {
-        let (app, handler) = (app.clone(), handler.clone());
-        async move { Ok::<_, Infallible>(answer(app, methods, handler, event).await) }
+        let (app, handler, is_first) = (app.clone(), handler.clone(), is_cold.swap(false, Ordering::Relaxed));
+        async move {
+            let (response, line) = answer(app, methods, handler, event, is_first).await;
+            logs::write(&line);
+            Ok::<_, Infallible>(response)
+        }
     }))
     .await
 }
 
-/// One request, from event to answer.
+/// One request, from event to answer, and the line that it leaves in the log.
 pub(crate) async fn answer<H, W, A>(
     app: Arc<App>,
     methods: &'static str,
     handler: H,
     LambdaEvent { payload, context }: LambdaEvent<Value>,
-) -> Response
+    is_first: bool,
+) -> (Response, Line)
 where
     H: Fn(Arc<App>, ApiRequest) -> W,
     W: Future<Output = Result<A, Error>>,
@@ -98,37 +108,43 @@ where
     let now = clock::now();
     let deadline = Deadline::of_invocation(context.deadline, now, app.config.request_budget);
     let event = HttpEvent::from(&payload);
-    let (method, language) = (event.method.clone(), Language::wanted_by(&event.headers));
+    let language = Language::wanted_by(&event.headers);
     let origin = event.headers.get(header::ORIGIN).and_then(|origin| origin.to_str().ok()).map(str::to_owned);
+    let trace = Trace::of(context.xray_trace_id.as_deref(), &event.headers);
 
-    let mut response = if method == Some(Method::OPTIONS) {
-        preflight(methods)
-    } else {
-        let work = async {
-            let Some(method) = &event.method else {
-                return Err(Error::BadRequest { field: "event", wrong: say::NOT_HTTP });
-            };
-            if !methods.split(", ").any(|allowed| allowed == method.as_str()) {
-                return Err(Error::MethodNotAllowed(methods));
-            }
-            let authorization = event.headers.get(header::AUTHORIZATION).map(HeaderValue::to_str).transpose();
-            let authorization = authorization.map_err(|_| AuthError::Malformed)?;
-            let caller = app.verifier.verify(authorization, now).await?;
-            let request = ApiRequest::read(event, caller.user_id, deadline)?;
-            handler(app.clone(), request).await
+    let work = async {
+        let Some(method) = &event.method else {
+            return Err(Error::BadRequest { field: "event", wrong: say::NOT_HTTP });
         };
-        // What a panic leaves behind is this request's alone: the App holds nothing that could be half-changed.
-        let outcome = match deadline.bound(AssertUnwindSafe(work).catch_unwind()).await {
-            Ok(Ok(outcome)) => outcome,
-            Ok(Err(_)) => Err(Error::Panic),
-            Err(_) => Err(Error::DeadlineExceeded),
-        };
-        log(method.as_ref(), outcome.as_ref().err(), clock::now().0 - now.0, &context.request_id);
-        match outcome {
-            Ok(answer) => json(200, &Success { success: true, answer }, language),
-            Err(error) => failure(&error, &context.request_id, language),
+        if method == Method::OPTIONS {
+            return Ok(None);
         }
+        if !methods.split(", ").any(|allowed| allowed == method.as_str()) {
+            return Err(Error::MethodNotAllowed(methods));
+        }
+        let authorization = event.headers.get(header::AUTHORIZATION).map(HeaderValue::to_str).transpose();
+        let authorization = authorization.map_err(|_| AuthError::Malformed)?;
+        let caller = app.verifier.verify(authorization, now).await?;
+        let request = ApiRequest::read(event, caller.user_id, deadline)?;
+        handler(app.clone(), request).await.map(Some)
     };
+    // What a panic leaves behind is this request's alone: the App holds nothing that could be half-changed.
+    let work = deadline.bound(AssertUnwindSafe(work).catch_unwind());
+    let (outcome, record) = Record::new(context.request_id.clone(), trace).keep(work).await;
+    let outcome = match outcome {
+        Ok(Ok(outcome)) => outcome,
+        Ok(Err(_)) => Err(Error::Panic),
+        Err(_) => Err(Error::DeadlineExceeded),
+    };
+    let mut response = match &outcome {
+        Ok(None) => preflight(methods),
+        Ok(Some(answer)) => json(200, &Success { success: true, answer }, language),
+        Err(error) => failure(error, &context.request_id, language),
+    };
+    let function = context.env_config.function_name.clone();
+    let request = Request { function, began: now, ended: clock::now(), is_first };
+    let line = Line::new(request, record, outcome.as_ref().map(|_| response.status_code));
+
     // tower-http's CorsLayer would want http types on both sides of it: more code than these lines.
     response.cookies = payload["requestContext"]["http"].is_object().then_some([]);
     response.headers.insert("vary", VARY.to_owned());
@@ -137,22 +153,7 @@ where
     if let Some(allowed) = app.config.origins.allow(origin.as_deref()) {
         response.headers.insert("access-control-allow-origin", allowed.to_owned());
     }
-    response
-}
-
-/// One line for each request; the whole cause of a failure is here and nowhere else.
-fn log(method: Option<&Method>, error: Option<&Error>, took_ms: i64, request_id: &str) {
-    let method = method.map(Method::as_str);
-    let Some(error) = error else {
-        return tracing::info!(method, status = 200, took_ms, request_id, "answered");
-    };
-    let public = error.response();
-    let (status, code) = (public.status, public.code);
-    if status >= 500 {
-        tracing::error!(method, status, code, took_ms, request_id, %error, "failed");
-    } else {
-        tracing::info!(method, status, code, took_ms, request_id, %error, "refused");
-    }
+    (response, line)
 }
 
 fn failure(error: &Error, request_id: &str, language: Language) -> Response {

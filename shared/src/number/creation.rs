@@ -12,6 +12,7 @@ use crate::deadline::Deadline;
 use crate::error::Error;
 use crate::http::request::ApiRequest;
 use crate::platform::{Credentials, PlatformError};
+use crate::record;
 use crate::secret::Secret;
 use crate::store::{
     Attempt, BeginOutcome, CreateMode, CreateRequest, CreationLease, Number, NumberSelector, SaveOutcome,
@@ -82,6 +83,7 @@ async fn complete(
         match begun.outcome {
             BeginOutcome::Existing { number } => return Ok((number, now)),
             BeginOutcome::Begun { creation, organization_id, platform_id, number } => {
+                record::organization(organization_id);
                 let lease = CreationLease { organization_id, creation, holder: attempt.holder };
                 match (Work { app, deadline, lease, number, now }).run(&platform_id).await {
                     Err(Error::CreationInProgress) => attempt.waited_for = Some(creation),

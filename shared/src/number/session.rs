@@ -10,6 +10,7 @@ use crate::deadline::Deadline;
 use crate::error::Error;
 use crate::number::view::{State, View};
 use crate::platform::{Platform, PlatformError, PlatformResult, SessionAuth, SessionState, Status};
+use crate::record;
 use crate::store::{Number, Snapshot};
 use crate::token::client::Client;
 
@@ -38,6 +39,8 @@ impl<'a> NumberSession<'a> {
     /// For a number that was read at `now`; [`Error::NumberNotFound`] where it has no session yet.
     pub fn open(app: &'a App, number: Number, now: UnixMs, deadline: Deadline) -> Result<Self, Error> {
         let client = Client::of_number(app, &number, now)?;
+        record::organization(number.organization_id);
+        record::session(client.session());
         Ok(Self { app, number, client, now, deadline })
     }
 

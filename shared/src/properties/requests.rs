@@ -82,7 +82,7 @@ fn fuzz_events() {
 async fn answer(app: &Arc<App>, event: Value) -> Response {
     let event = LambdaEvent::new(event, Context::default());
     let handler = |_: Arc<App>, _: ApiRequest| std::future::ready(Ok(json!({})));
-    let answer = run::answer(app.clone(), "GET, POST", handler, event).await;
+    let (answer, _) = run::answer(app.clone(), "GET, POST", handler, event, false).await;
     assert_eq!(answer.headers["vary"], "Origin, Accept-Language");
     assert_eq!(answer.headers.contains_key("content-language"), !answer.body.is_empty());
     answer

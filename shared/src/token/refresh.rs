@@ -10,7 +10,9 @@ use super::single_flight::Permit;
 use super::store::{Answer, Outcome, StoreCall, TokenState, TokenStore, failure_noted_as, word_for};
 use crate::backoff::Backoff;
 use crate::deadline::Deadline;
+use crate::error::Error;
 use crate::platform::PlatformError;
+use crate::record::{self, TokenUse};
 use crate::secret::Secret;
 use crate::token::client::Client;
 use crate::upstream::CallError;
@@ -48,6 +50,18 @@ const LONGEST_PAUSE: Duration = Duration::from_millis(800);
 /// Past the end of another holder's lease, so that the next claim finds it ended.
 const AFTER_LEASE: Duration = Duration::from_millis(10);
 
+impl Why {
+    /// As the log has it.
+    fn word(self) -> &'static str {
+        match self {
+            Self::Due => "due",
+            Self::Expired => "expired",
+            Self::Missing => "missing",
+            Self::Rejected => "rejected",
+        }
+    }
+}
+
 /// One call's refresh.
 pub(crate) struct Refresh<'a, S> {
     pub(crate) client: &'a mut Client<S>,
@@ -59,8 +73,10 @@ pub(crate) struct Refresh<'a, S> {
     /// When the lease has only the time for a save left.
     fetch_by: Deadline,
     backoff: Backoff,
-    /// Why the lease was asked for, and how much time was left then.
-    begun: Option<(Why, Duration)>,
+    /// Why the lease was asked for.
+    begun: Option<Why>,
+    /// Whether a token was fetched and sent to the row.
+    has_saved: bool,
 }
 
 impl<'a, S: TokenStore> Refresh<'a, S> {
@@ -75,12 +91,13 @@ impl<'a, S: TokenStore> Refresh<'a, S> {
             fetch_by: deadline,
             backoff,
             begun: None,
+            has_saved: false,
         }
     }
 
     /// Asks for the lease, once this sandbox's permit is ours.
     pub(crate) async fn claim(&mut self, replaces: Option<Secret>, why: Why) -> Event {
-        self.begun.get_or_insert((why, self.deadline.remaining()));
+        self.begun.get_or_insert(why);
         self.limits = if why == Why::Due { &DUE } else { &NEEDED };
         if self.permit.is_none() {
             let flight = self.client.flight.clone();
@@ -126,6 +143,7 @@ impl<'a, S: TokenStore> Refresh<'a, S> {
     }
 
     pub(crate) async fn save(&mut self, token: Token, replaces: Option<Secret>) -> Event {
+        self.has_saved = true;
         let deadline = self.deadline.at_most(self.limits.save);
         let state = &self.client.state;
         let call =
@@ -160,18 +178,35 @@ impl<'a, S: TokenStore> Refresh<'a, S> {
         }
     }
 
-    /// The protocol has decided after `last`: the permit is free for the next one, and one line of the log says how and why.
+    /// The protocol has decided after `last`: the permit is free for the next one, and the request's record says how and why.
     pub(crate) fn end(&mut self, last: &Event, has_token: bool) {
         self.permit = None;
-        let Some((why, had)) = self.begun.take() else { return };
-        let outcome = match last {
-            Event::Saved(_) | Event::SaveFailed(..) => "refreshed",
-            _ if !has_token => "no token",
-            Event::Row { .. } => "taken from the row",
-            _ => "kept the old token",
+        let Some(why) = self.begun.take() else {
+            if has_token {
+                record::token(TokenUse::Reused, None);
+            }
+            return;
         };
-        let took_ms = had.saturating_sub(self.deadline.remaining()).as_millis();
-        tracing::info!(outcome, ?why, because = ?last, took_ms, "token refresh");
+        let used = match last {
+            Event::Saved(_) => TokenUse::Refreshed,
+            Event::SaveFailed(..) => TokenUse::Unsaved,
+            Event::Row { .. } if self.has_saved => TokenUse::Lost,
+            Event::Row { .. } => TokenUse::Waited,
+            _ if has_token => TokenUse::Kept,
+            Event::FailureNoted(error) | Event::Cooling(error) if is_about_key(error) => TokenUse::Refused,
+            _ => TokenUse::Failed,
+        };
+        record::token(used, Some(why.word()));
+        // What another one has failed with is in that one's line.
+        match last {
+            Event::FetchFailed(error) | Event::FailureNoted(error) if !is_about_key(error) => {
+                record::refresh_failed(Error::from(*error));
+            }
+            Event::ClaimFailed(error) | Event::SaveFailed(_, error) => {
+                record::refresh_failed(Error::from(error.clone()))
+            }
+            _ => {}
+        }
     }
 
     /// What an answer of the database means; `done` if all went well.
@@ -203,6 +238,11 @@ impl<'a, S: TokenStore> Refresh<'a, S> {
         let released = self.client.store.ask(self.holder, call, Deadline::within(RELEASE_TIME)).await;
         released.inspect_err(|error| tracing::debug!(%error, "a failed refresh could not be noted")).ok()
     }
+}
+
+/// Whether the platform has refused the number's API key: a matter of its organisation, and no failure of ours.
+fn is_about_key(error: &CallError<PlatformError>) -> bool {
+    matches!(error.why, PlatformError::KeyRefused | PlatformError::KeyNotActive)
 }
 
 #[cfg(test)]

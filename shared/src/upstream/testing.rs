@@ -65,7 +65,7 @@ impl Server {
     ) -> (Result<u16, Failure>, usize) {
         let before = self.requests();
         let request = upstream.http().get(&self.url).build().unwrap();
-        let outcome = upstream.send(request, deadline).await.map(|reply| reply.status.as_u16());
+        let outcome = upstream.send("test", request, deadline).await.map(|reply| reply.status.as_u16());
         (outcome, self.requests() - before)
     }
 }

@@ -2,6 +2,7 @@ use tokio::net::{TcpSocket, TcpStream};
 
 use super::testing::Server;
 use super::*;
+use crate::record::Record;
 
 fn whole(status: u16, headers: &str) -> String {
     format!("HTTP/1.1 {status} X\r\ncontent-length: 2\r\nconnection: close\r\n{headers}\r\n{{}}")
@@ -111,7 +112,7 @@ async fn a_retry_after_is_waited_for_where_the_time_allows_and_else_passed_on() 
 
     server.says(whole(503, "retry-after: 60\r\n"));
     let request = upstream.http().get(&server.url).build().unwrap();
-    let reply = upstream.send(request, deadline).await.unwrap();
+    let reply = upstream.send("test", request, deadline).await.unwrap();
     assert_eq!(reply.retry_after, Some(Duration::from_secs(60)));
 }
 
@@ -140,7 +141,7 @@ async fn connecting_the_headers_and_the_body_each_time_out_and_are_not_tried_aga
     let address = full.local_addr().unwrap();
     let _first = TcpStream::connect(address).await.unwrap();
     let request = upstream.http().get(format!("http://{address}")).build().unwrap();
-    assert_eq!(upstream.send(request, deadline).await.unwrap_err(), Failure::TimedOut);
+    assert_eq!(upstream.send("test", request, deadline).await.unwrap_err(), Failure::TimedOut);
 }
 
 #[tokio::test]
@@ -153,4 +154,21 @@ async fn an_answer_is_read_up_to_the_limit_and_not_a_byte_further() {
         server.says(format!("HTTP/1.1 200 X\r\nconnection: close\r\n\r\n{body}"));
         assert_eq!(server.call(&upstream(), deadline()).await, (expected, 1));
     }
+}
+
+#[tokio::test]
+async fn a_call_is_noted_once_with_all_its_attempts_and_how_it_ended() {
+    let server = Server::start(whole(503, "")).await;
+    let upstream = upstream();
+    let broken = async {
+        server.call(&upstream, deadline()).await.0.unwrap();
+        server.says("connection: close");
+        server.call(&upstream, deadline()).await.0.unwrap_err();
+    };
+    let ((), record) = Record::default().keep(broken).await;
+    let noted: Vec<_> = record.calls.iter().map(|call| (call.name, &call.status, call.attempts)).collect();
+    let failed = CallStatus::Failed("connection failed".to_owned());
+    assert_eq!(noted, [("test", &CallStatus::Http(503), 3), ("test", &failed, 3)]);
+    // At least the pauses between the attempts.
+    assert!(record.calls.iter().all(|call| call.ms >= 150), "{:?}", record.calls);
 }

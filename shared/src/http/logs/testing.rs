@@ -5,7 +5,7 @@ use std::sync::{Arc, Mutex};
 
 use lambda_runtime::tracing::subscriber::filter::LevelFilter;
 use lambda_runtime::tracing::subscriber::prelude::*;
-use lambda_runtime::tracing::subscriber::{fmt, registry};
+use lambda_runtime::tracing::subscriber::registry;
 use tracing::Dispatch;
 use tracing::subscriber::DefaultGuard;
 
@@ -25,8 +25,7 @@ impl Page {
     pub(crate) fn at(level: LevelFilter) -> Self {
         let text = Text::default();
         let writer = text.clone();
-        let lines = fmt::layer().with_ansi(false).with_writer(move || writer.clone());
-        let lines = lines.with_filter(super::filter(level));
+        let lines = super::Lines(move || writer.clone()).with_filter(super::filter(level));
         let second = Dispatch::new(registry());
         Self { text, _second: second, _guard: tracing::subscriber::set_default(registry().with(lines)) }
     }

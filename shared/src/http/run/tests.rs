@@ -2,23 +2,29 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use lambda_runtime::Context;
-use lambda_runtime::tracing::subscriber::filter::LevelFilter;
 use serde_json::json;
 
 use super::*;
 use crate::config::Config;
 use crate::http::auth::testing::{SECRET, Signer};
-use crate::http::logs::testing::Page;
-use crate::platform::PlatformError;
+use crate::platform::{PlatformError, SessionAuth};
+use crate::secret::Secret;
+use crate::store::NumberSelector;
 use crate::upstream::CallError;
+use crate::upstream::testing::Server;
 
 const PROJECT: &str = "http://127.0.0.1:1";
 const PAGE: &str = "https://app.example";
 
 fn app() -> Arc<App> {
+    app_at(PROJECT)
+}
+
+/// With both upstreams at this address.
+fn app_at(url: &str) -> Arc<App> {
     let source = |name: &str| {
         let value = match name {
-            "WPP_BASE_URL" | "SUPABASE_URL" => PROJECT,
+            "WPP_BASE_URL" | "SUPABASE_URL" => url,
             "SUPABASE_SERVICE_ROLE_KEY" => "sb_secret_x",
             "SUPABASE_JWT_SECRET" => SECRET,
             "CORS_ALLOWED_ORIGINS" => PAGE,
@@ -45,6 +51,21 @@ fn request_with(more: &[(&str, &str)]) -> LambdaEvent<Value> {
 
 fn request() -> LambdaEvent<Value> {
     request_with(&[])
+}
+
+/// The answer alone.
+async fn answer<H, W, A>(
+    app: Arc<App>,
+    methods: &'static str,
+    handler: H,
+    event: LambdaEvent<Value>,
+) -> Response
+where
+    H: Fn(Arc<App>, ApiRequest) -> W,
+    W: Future<Output = Result<A, Error>>,
+    A: Serialize,
+{
+    super::answer(app, methods, handler, event, false).await.0
 }
 
 /// The status and the code of an answer, which has all that every answer has.
@@ -153,24 +174,82 @@ async fn a_preflight_is_answered_without_a_token_and_another_method_refused() {
     assert_eq!(told(&none), (400, "invalid_request".to_owned()));
 }
 
+/// The line that a request leaves.
+async fn line(outcome: fn() -> Result<(), Error>, event: LambdaEvent<Value>, is_first: bool) -> Value {
+    let handler = |_: Arc<App>, _: ApiRequest| std::future::ready(outcome());
+    let (_, line) = super::answer(app(), "POST", handler, event, is_first).await;
+    serde_json::from_str(&line.to_string()).unwrap()
+}
+
 #[tokio::test]
-async fn a_request_leaves_one_line_and_that_of_a_timeout_names_the_call() {
+async fn every_request_leaves_one_line_and_that_of_a_failure_says_why() {
     type Outcome = fn() -> Result<(), Error>;
-    let outcomes: [(Outcome, &[&str]); 4] = [
-        (|| Ok(()), &["INFO", "answered", "status=200"]),
-        (|| Err(Error::NumberNotFound), &["INFO", "refused", "status=404", "error=no such number"]),
-        (|| Err(Error::Panic), &["ERROR", "failed", "status=500", "code=\"internal_error\""]),
+    let cases: [(Outcome, Value); 4] = [
+        (|| Ok(()), json!({"level": "INFO", "outcome": "answered", "status": 200})),
+        (
+            || Err(Error::NumberNotFound),
+            json!({"level": "INFO", "outcome": "refused", "status": 404, "code": "number_not_found",
+                "error": "no such number"}),
+        ),
+        (
+            || panic!("canary"),
+            json!({"level": "ERROR", "outcome": "failed", "status": 500, "code": "internal_error", "error": "panic"}),
+        ),
         (
             || Err(CallError { call: "status", why: PlatformError::TimedOut }.into()),
-            &["ERROR", "status=504", "error=platform status: timed out"],
+            json!({"level": "ERROR", "outcome": "failed", "status": 504, "code": "platform_timeout",
+                "error": "platform status: timed out"}),
         ),
     ];
-    for (outcome, expected) in outcomes {
-        let page = Page::at(LevelFilter::INFO);
-        answer(app(), "POST", |_: Arc<App>, _: ApiRequest| std::future::ready(outcome()), request()).await;
-        let page = page.text();
-        assert_eq!(page.lines().count(), 1, "{page}");
-        assert!(expected.iter().all(|part| page.contains(part)), "{page} has not {expected:?}");
-        assert!(page.contains("method=\"POST\"") && page.contains("took_ms="), "{page}");
+    for (outcome, expected) in cases {
+        let mut event = request();
+        event.context.request_id = "r-1".to_owned();
+        let line = line(outcome, event, false).await;
+        for (field, value) in expected.as_object().unwrap() {
+            assert_eq!(&line[field], value, "{line}");
+        }
+        assert_eq!((line["request_id"].as_str(), line.get("ColdStart")), (Some("r-1"), None), "{line}");
+        assert!((0..10_000).contains(&line["Took"].as_i64().unwrap()), "{line}");
     }
+    let preflight = LambdaEvent::new(json!({"httpMethod": "OPTIONS"}), Context::default());
+    let line = line(|| Ok(()), preflight, true).await;
+    assert_eq!((&line["status"], &line["ColdStart"]), (&json!(204), &json!(1)), "{line}");
+}
+
+#[tokio::test]
+async fn a_trace_goes_on_to_both_upstreams_and_nothing_else_of_the_callers_does() {
+    let server = Server::start("").await;
+    server.says_to("", 500, "");
+    let handler = async |app: Arc<App>, ask: ApiRequest| {
+        let _ = app
+            .platform
+            .status(SessionAuth { session: "4".to_owned(), jwt: Secret::new("t") }, ask.deadline)
+            .await;
+        let _ = app.store.find(ask.user_id, &NumberSelector::default(), ask.deadline).await;
+        Ok(json!({}))
+    };
+    let xray = "Root=1-5759e988-bd862e3fe1be46a994272793;Parent=53995c3f42cd8ad8;Sampled=1";
+    let traceparent = "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01";
+    let mut event = request_with(&[
+        ("traceparent", traceparent),
+        ("tracestate", "canary"),
+        ("baggage", "canary"),
+        ("x-amzn-trace-id", "canary"),
+        ("x-forwarded-for", "canary"),
+    ]);
+    event.context.xray_trace_id = Some(xray.to_owned());
+    let (_, line) = super::answer(app_at(&server.url), "POST", handler, event, false).await;
+    let heard = server.heard();
+    assert_eq!(heard.len(), 2, "{heard:?}");
+    for request in heard {
+        assert!(request.contains(&format!("x-amzn-trace-id: {xray}\r\n")), "{request}");
+        assert!(request.contains(&format!("traceparent: {traceparent}\r\n")), "{request}");
+        assert!(!request.contains("canary"), "{request}");
+    }
+    let line: Value = serde_json::from_str(&line.to_string()).unwrap();
+    assert_eq!(line["trace_id"], "1-5759e988-bd862e3fe1be46a994272793");
+    let calls = line["calls"].as_array().unwrap().iter();
+    let mut calls: Vec<_> = calls.map(|call| (call["name"].as_str().unwrap(), &call["status"])).collect();
+    calls.sort_unstable_by_key(|(name, _)| *name);
+    assert_eq!(calls, [("status", &json!(500)), ("wpp_find_number", &json!(500))]);
 }

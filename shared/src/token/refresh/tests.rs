@@ -2,14 +2,13 @@
 mod memory;
 
 use futures_util::future::join_all;
-use lambda_runtime::tracing::subscriber::filter::LevelFilter;
 
 use memory::{Memory, State};
 
 use super::*;
 use crate::clock::UnixMs;
 use crate::error::Error;
-use crate::http::logs::testing::Page;
+use crate::record::Record;
 
 const BUDGET: Duration = Duration::from_secs(25);
 const NEVER: Duration = Duration::from_secs(3600);
@@ -402,38 +401,56 @@ async fn a_call_goes_by_another_name_after_a_save_that_was_not_answered() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_refresh_leaves_one_line_that_says_what_was_decided_and_why() {
+async fn a_requests_record_says_how_it_came_by_its_token_and_why_a_refresh_of_its_own_failed() {
+    use PlatformError::{KeyRefused, Unavailable};
     type Trouble = fn(&Memory);
-    let cases: [(u64, Trouble, &str); 8] = [
-        (3600, |_| {}, ""),
-        (0, |_| {}, r#"outcome="refreshed" why=Expired because=Saved("#),
-        (30, |_| {}, r#"outcome="refreshed" why=Due because=Saved("#),
-        (3600, |it| it.reject(0), r#"outcome="refreshed" why=Rejected because=Saved("#),
-        (30, |it| it.lease_to_a_stranger(ms(9)), r#"outcome="kept the old token" why=Due because=Busy("#),
+    let cases: [(u64, Trouble, TokenUse, Option<&str>, &str); 13] = [
+        (3600, |_| {}, TokenUse::Reused, None, ""),
+        (0, |_| {}, TokenUse::Refreshed, Some("expired"), ""),
+        (30, |_| {}, TokenUse::Refreshed, Some("due"), ""),
+        (3600, |it| it.reject(0), TokenUse::Refreshed, Some("rejected"), ""),
+        (30, |it| it.lease_to_a_stranger(ms(9)), TokenUse::Kept, Some("due"), ""),
+        (
+            30,
+            |it| it.break_off("fetch", Unavailable),
+            TokenUse::Kept,
+            Some("due"),
+            "platform auth/token: unavailable",
+        ),
+        (30, |it| it.break_off("fetch", KeyRefused), TokenUse::Kept, Some("due"), ""),
+        (0, |it| it.state().before = Some(("claim", moved_on)), TokenUse::Waited, Some("expired"), ""),
+        (0, |it| it.state().before = Some(("save", moved_on)), TokenUse::Lost, Some("expired"), ""),
         (
             0,
-            |it| it.state().before = Some(("claim", moved_on)),
-            r#"outcome="taken from the row" why=Expired because=Row {"#,
+            |it| it.break_off("save", Unavailable),
+            TokenUse::Unsaved,
+            Some("expired"),
+            "database save: unavailable",
         ),
         (
             0,
-            |it| it.break_off("save", PlatformError::Unavailable),
-            r#"outcome="refreshed" why=Expired because=SaveFailed("#,
+            |it| it.break_off("claim", Unavailable),
+            TokenUse::Failed,
+            Some("expired"),
+            "database claim: unavailable",
         ),
         (
             0,
             |it| it.slow("fetch", NEVER),
-            r#"outcome="no token" why=Expired because=FailureNoted(auth/token: timed out) took_ms=5000"#,
+            TokenUse::Failed,
+            Some("expired"),
+            "platform auth/token: timed out",
         ),
+        (0, |it| it.break_off("fetch", KeyRefused), TokenUse::Refused, Some("expired"), ""),
     ];
-    for (left, trouble, expected) in cases {
-        let page = Page::at(LevelFilter::INFO);
+    for (left, trouble, used, why, failure) in cases {
         let memory = Memory::with_token(left);
         trouble(&memory);
-        let _ = memory.sandbox().request(BUDGET).await;
-        let page = page.text();
-        assert_eq!(page.lines().count(), usize::from(!expected.is_empty()), "{page}");
-        assert!(page.contains(expected), "{page} has no {expected}");
-        assert!(!page.contains("t0") && !page.contains("key0"), "{page}");
+        let request = async { memory.sandbox().request(BUDGET).await };
+        let (_, record) = Record::default().keep(request).await;
+        let case = format!("{record:?}");
+        assert_eq!((record.token, record.token_why), (Some(used), why), "{case}");
+        assert_eq!(record.refresh_failure.unwrap_or_default(), failure, "{case}");
+        assert!(!case.contains("t0") && !case.contains("key0"), "{case}");
     }
 }

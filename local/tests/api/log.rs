@@ -1,0 +1,248 @@
+//! The line that each request leaves in the log, as an operator reads it.
+
+use futures_util::future::join_all;
+use local::events::Event;
+use local::fault_injector::{Fault, Point};
+use local::lambda::Options;
+use local::test_app::{Number, TestApp};
+use serde_json::{Value, json};
+use shared::record::Source;
+
+const FUNCTIONS: [&str; 3] = ["wpp-create", "wpp-qr", "wpp-status"];
+
+/// The lines of a function's requests so far; whatever else it writes is JSON too.
+async fn lines(app: &TestApp, function: &str) -> Vec<Value> {
+    let logs = app.sandbox(function).logs().await;
+    let lines = logs.lines().map(|line| {
+        assert!(line.len() <= 700, "{} bytes: {line}", line.len());
+        serde_json::from_str(line).unwrap_or_else(|error| panic!("{error}: {line}"))
+    });
+    lines.filter(|line: &Value| line.get("outcome").is_some()).collect()
+}
+
+/// The status of an answer for the number, with the line that it has left.
+async fn send(app: &TestApp, function: &str, session: &str) -> Value {
+    let answer = app.post(function, json!({"session": session, "force": true})).await;
+    let line = lines(app, function).await.pop().unwrap();
+    assert_eq!(
+        (&line["status"], &line["request_id"]),
+        (&json!(answer.status), &json!(answer.headers["x-request-id"]))
+    );
+    assert!(answer.status == 200 || line["code"] == answer.json["code"], "{line}");
+    line
+}
+
+/// Of a line, what it says under these names.
+fn told(line: &Value, names: &[&str]) -> Value {
+    names.iter().map(|name| ((*name).to_owned(), line[name].clone())).collect()
+}
+
+async fn number(app: &TestApp) -> Number {
+    let number = app.number().await;
+    app.settle_keys().await;
+    app.end_waits(&number).await;
+    number
+}
+
+#[tokio::test]
+async fn each_function_says_whose_request_it_was_and_what_became_of_it() {
+    let app = TestApp::start().await;
+    let number = number(&app).await;
+    for function in FUNCTIONS {
+        let line = send(&app, function, &number.session).await;
+        assert_eq!(
+            told(&line, &["level", "function", "outcome", "source", "token", "organization_id", "error"]),
+            json!({
+                "level": "INFO", "function": function, "outcome": "answered", "source": "live", "token": "reused",
+                "organization_id": app.school.id, "error": null,
+            }),
+        );
+        assert_eq!(line["session"].as_str().unwrap().len(), 8, "{line}");
+        assert!(line["trace_id"].as_str().unwrap().starts_with("1-"), "{line}");
+        assert!(line["calls"].as_array().unwrap().iter().any(|call| call["ms"].is_u64()), "{line}");
+        let first = lines(&app, function).await.remove(0);
+        assert_eq!(first["ColdStart"], 1, "{first}");
+        let second = send(&app, function, &number.session).await;
+        assert_eq!(second.get("ColdStart"), None, "{second}");
+    }
+}
+
+#[tokio::test]
+async fn each_function_says_that_it_has_refreshed_the_token_and_why() {
+    let app = TestApp::start().await;
+    let number = number(&app).await;
+    for function in FUNCTIONS {
+        app.set_token_end(&number, -1).await;
+        let line = send(&app, function, &number.session).await;
+        assert_eq!(
+            told(&line, &["level", "token", "token_why", "TokenRefreshed"]),
+            json!({"level": "INFO", "token": "refreshed", "token_why": "expired", "TokenRefreshed": 1}),
+        );
+        app.stack.platform.forget_tokens();
+        let line = send(&app, function, &number.session).await;
+        assert_eq!(
+            told(&line, &["token", "token_why"]),
+            json!({"token": "refreshed", "token_why": "rejected"})
+        );
+    }
+}
+
+#[tokio::test]
+async fn each_function_says_which_call_timed_out_and_that_the_refresh_failed() {
+    let app = TestApp::start_with(&[("UPSTREAM_TIMEOUT_MS", "2000")], Options::default()).await;
+    let number = number(&app).await;
+    for function in FUNCTIONS {
+        app.end_waits(&number).await;
+        app.set_token_end(&number, -1).await;
+        app.stack.platform.faults.inject("token", Fault::SlowHeaders);
+        let line = send(&app, function, &number.session).await;
+        assert_eq!(
+            told(&line, &["level", "outcome", "code", "token", "error", "RefreshFailed", "source"]),
+            json!({
+                "level": "ERROR", "outcome": "failed", "code": "platform_timeout", "token": "failed",
+                "error": "platform auth/token: timed out", "RefreshFailed": 1, "source": null,
+            }),
+        );
+        app.stack.platform.faults.clear();
+    }
+}
+
+#[tokio::test]
+async fn each_function_says_that_it_has_refused_a_request_and_why() {
+    let app = TestApp::start().await;
+    let number = number(&app).await;
+    for function in FUNCTIONS {
+        let line = send(&app, function, "0000000009999").await;
+        assert_eq!(
+            told(&line, &["level", "outcome", "status", "code", "error", "source", "token"]),
+            json!({
+                "level": "INFO", "outcome": "refused", "status": 404, "code": "number_not_found",
+                "error": "no such number", "source": null, "token": null,
+            }),
+        );
+    }
+    app.stack.platform.scan(&number.session).unwrap();
+    send(&app, "wpp-status", &number.session).await;
+    app.stack.platform.revoke_key(&number.key);
+    app.set_token_end(&number, -1).await;
+    for function in FUNCTIONS {
+        app.end_waits(&number).await;
+        let line = send(&app, function, &number.session).await;
+        assert_eq!(
+            told(&line, &["outcome", "code", "token", "token_why", "KeyRejected", "RefreshFailed"]),
+            json!({
+                "outcome": "refused", "code": "api_key_rejected", "token": "refused", "token_why": "expired",
+                "KeyRejected": null, "RefreshFailed": null,
+            }),
+        );
+    }
+}
+
+#[tokio::test]
+async fn a_key_of_our_own_that_is_not_taken_counts_as_one_that_somebody_must_replace() {
+    let app = TestApp::start_with(&[("WPP_SECRET", "another")], Options::default()).await;
+    app.post("wpp-create", json!({})).await;
+    let line = lines(&app, "wpp-create").await.pop().unwrap();
+    assert_eq!(
+        told(&line, &["level", "code", "KeyRejected", "organization_id"]),
+        json!({"level": "ERROR", "code": "platform_secret_rejected", "KeyRejected": 1, "organization_id": app.school.id}),
+    );
+}
+
+#[tokio::test]
+async fn a_status_says_where_it_comes_from_and_an_outage_counts_though_it_was_answered() {
+    let app = TestApp::start().await;
+    let number = number(&app).await;
+    app.stack.platform.scan(&number.session).unwrap();
+    send(&app, "wpp-status", &number.session).await;
+    let ask = async || {
+        app.post("wpp-status", json!({"session": number.session})).await;
+        lines(&app, "wpp-status").await.pop().unwrap()
+    };
+    let names = ["level", "source", "error", "token", "PlatformFailed"];
+    let remembered = told(&ask().await, &names);
+    assert_eq!(
+        remembered,
+        json!({"level": "INFO", "source": Source::Remembered, "error": null, "token": null, "PlatformFailed": null}),
+    );
+    app.age_mirror(60).await;
+    app.stack.platform.faults.inject("status", Fault::status(500));
+    let stale = told(&ask().await, &names);
+    let error = "platform status: unavailable";
+    assert_eq!(
+        stale,
+        json!({"level": "WARN", "source": Source::Stale, "error": error, "token": "reused", "PlatformFailed": 1}),
+    );
+}
+
+/// Eight at once in each sandbox, of two organisations, with one expired token each.
+#[tokio::test]
+async fn requests_that_a_sandbox_works_on_at_once_have_their_own_answers_and_lines_and_share_one_refresh() {
+    const AT_ONCE: usize = 8;
+    let env = [("REQUEST_BUDGET_MS", "29000"), ("UPSTREAM_TIMEOUT_MS", "29000")];
+    let app = TestApp::start_with(&env, Options { concurrency: AT_ONCE, ..Options::default() }).await;
+    let ours = number(&app).await;
+    let others = app.stack.organisation("others").await.unwrap();
+    let created = app.post_as(&others, "wpp-create", json!({})).await;
+    let theirs = created.json["session"].as_str().unwrap().to_owned();
+    let callers = [(&app.school, &ours.session), (&others, &theirs)];
+    app.settle_keys().await;
+    for function in FUNCTIONS {
+        let expire = "update wpp_token_leases set held_until = now(), retry_at = now();
+            update messenger_integrations set settings = settings || '{\"wppJwtExpiresAt\": 1}'";
+        app.sql.batch_execute(expire).await.unwrap();
+        app.forget_calls();
+        let before = lines(&app, function).await.len();
+        let first = if function == "wpp-create" { "rpc/wpp_begin_creation" } else { "rpc/wpp_find_number" };
+        let hold = app.stack.supabase.faults.hold(first, Point::After);
+        let requests = join_all((0..AT_ONCE).map(|nth| {
+            let (organisation, session) = callers[nth % 2];
+            let event = Event::post(function).bearer(&organisation.token);
+            app.invoke(function, event.json(&json!({"session": session, "force": true})).v2())
+        }));
+        let together = async {
+            hold.reached(AT_ONCE).await;
+            hold.release();
+        };
+        let (answers, ()) = tokio::join!(requests, together);
+        assert_eq!(app.calls()["token"], 2, "{}", app.calls());
+
+        let lines = lines(&app, function).await.split_off(before);
+        assert_eq!(lines.len(), AT_ONCE);
+        for (nth, answer) in answers.iter().enumerate() {
+            let (organisation, session) = callers[nth % 2];
+            let qr = json!(app.stack.platform.qr_of(session));
+            let field = if function == "wpp-qr" { "qr" } else { "qrcode" };
+            assert_eq!((answer.status, &answer.json[field]), (200, &qr), "{answer:?}");
+            let mine: Vec<_> =
+                lines.iter().filter(|line| line["request_id"] == answer.headers["x-request-id"]).collect();
+            let [line] = mine[..] else { panic!("{mine:?}") };
+            assert_eq!(line["organization_id"], json!(organisation.id), "{line}");
+            assert_eq!(line["token_why"], "expired", "{line}");
+            let token_calls =
+                line["calls"].as_array().unwrap().iter().filter(|call| call["name"] == "auth/token");
+            assert!(token_calls.count() <= usize::from(line["token"] == "refreshed"), "{line}");
+        }
+        let how = |used: &str| lines.iter().filter(|line| line["token"] == used).count();
+        assert_eq!((how("refreshed"), how("waited")), (2, AT_ONCE - 2), "{lines:?}");
+        let traces: std::collections::BTreeSet<_> =
+            lines.iter().map(|line| line["trace_id"].to_string()).collect();
+        assert_eq!(traces.len(), AT_ONCE);
+    }
+}
+
+#[tokio::test]
+async fn a_warning_carries_the_id_of_its_request() {
+    let app = TestApp::start().await;
+    let number = number(&app).await;
+    app.stack.platform.scan(&number.session).unwrap();
+    app.stack.supabase.faults.inject_times("rpc/wpp_save_snapshot", 1, Fault::status(500));
+    let line = send(&app, "wpp-status", &number.session).await;
+    let logs = app.sandbox("wpp-status").logs().await;
+    let warning = logs.lines().find(|line| line.contains("could not be saved")).unwrap();
+    let warning: Value = serde_json::from_str(warning).unwrap();
+    assert_eq!(
+        told(&warning, &["level", "request_id", "message"]),
+        json!({"level": "WARN", "request_id": line["request_id"], "message": "the state of a session could not be saved"}),
+    );
+}

@@ -1,0 +1,231 @@
+use std::collections::BTreeSet;
+
+use http::HeaderMap;
+use serde_json::{Value, json};
+
+use super::*;
+use crate::platform::PlatformError;
+use crate::record::CallStatus;
+use crate::record::trace::Trace;
+use crate::store::StoreError;
+use crate::upstream::CallError;
+
+/// As `template.yaml` names the function with the longest name, in a stack that is called `wpp-functions`.
+const FUNCTION: &str = "wpp-functions-wpp-status";
+
+fn request(is_first: bool) -> Request {
+    let began = UnixMs(1_795_000_000_000);
+    Request { function: FUNCTION.to_owned(), began, ended: UnixMs(began.0 + 1_230), is_first }
+}
+
+fn call(name: &'static str, ms: i64) -> Call {
+    Call { name, status: CallStatus::Http(200), ms, attempts: 1 }
+}
+
+/// All that can be noted of a request.
+fn record(calls: Vec<Call>) -> Record {
+    let xray = "Root=1-5759e988-bd862e3fe1be46a994272793;Parent=53995c3f42cd8ad8;Sampled=1";
+    Record {
+        organization_id: Some(Uuid::from_u128(u128::MAX)),
+        session: Some("e6644332".to_owned()),
+        token: Some(TokenUse::Reused),
+        calls,
+        ..Record::new(Uuid::from_u128(7).to_string(), Trace::of(Some(xray), &HeaderMap::new()))
+    }
+}
+
+fn platform_error(why: PlatformError) -> Error {
+    CallError { call: "auth/token", why }.into()
+}
+
+fn database_error(why: StoreError) -> Error {
+    CallError { call: "wpp_begin_creation", why }.into()
+}
+
+fn json_of(line: &Line) -> Value {
+    serde_json::from_str(&line.to_string()).unwrap()
+}
+
+#[test]
+fn a_line_says_all_that_was_noted_and_the_slowest_call_first() {
+    let failed = CallStatus::Failed("connection failed".to_owned());
+    let calls = vec![
+        call("wpp_find_number", 12),
+        Call { status: failed, attempts: 3, ..call("qr", 38) },
+        call("status", 41),
+    ];
+    let line = Line::new(request(false), Record { source: Some(Source::Live), ..record(calls) }, Ok(200));
+    let expected = json!({
+        "timestamp": "2026-11-18T11:06:41.230Z",
+        "level": "INFO",
+        "function": FUNCTION,
+        "version": VERSION,
+        "request_id": "00000000-0000-0000-0000-000000000007",
+        "trace_id": "1-5759e988-bd862e3fe1be46a994272793",
+        "organization_id": "ffffffff-ffff-ffff-ffff-ffffffffffff",
+        "session": "e6644332",
+        "outcome": "answered",
+        "status": 200,
+        "source": "live",
+        "token": "reused",
+        "calls": [
+            {"name": "status", "ms": 41},
+            {"name": "qr", "status": "connection failed", "ms": 38, "attempts": 3},
+            {"name": "wpp_find_number", "ms": 12},
+        ],
+        "_aws": {
+            "Timestamp": 1_795_000_001_230_i64,
+            "CloudWatchMetrics": [{
+                "Namespace": "WppFunctions",
+                "Dimensions": [["function"]],
+                "Metrics": [{"Name": "Took", "Unit": "Milliseconds"}],
+            }],
+        },
+        "Took": 1230,
+    });
+    assert_eq!(json_of(&line), expected);
+    assert!(!line.to_string().contains('\n'));
+}
+
+/// What the rules of the format ask for: each metric that is named is a number beside it, each dimension a text.
+#[test]
+fn every_metric_that_a_line_names_is_in_it_and_no_other() {
+    let refreshed = || Record { token: Some(TokenUse::Refreshed), ..record(Vec::new()) };
+    let failed = || Record { refresh_failure: Some("timed out".to_owned()), ..record(Vec::new()) };
+    let stale =
+        || Record { source: Some(Source::Stale), stale_because: Some(String::new()), ..record(Vec::new()) };
+    let cases: [(bool, Record, Result<u16, Error>, &[&str]); 6] = [
+        (false, record(Vec::new()), Ok(200), &[]),
+        (true, refreshed(), Ok(200), &["ColdStart", "TokenRefreshed"]),
+        (false, failed(), Ok(200), &["RefreshFailed"]),
+        (false, failed(), Err(platform_error(PlatformError::TimedOut)), &["RefreshFailed"]),
+        (false, failed(), Err(database_error(StoreError::KeyRefused)), &["KeyRejected"]),
+        (false, stale(), Ok(200), &["PlatformFailed"]),
+    ];
+    for (is_first, record, outcome, counted) in cases {
+        let line = json_of(&Line::new(request(is_first), record, outcome.as_ref().map(|status| *status)));
+        let directive = &line["_aws"]["CloudWatchMetrics"][0];
+        assert!(line[directive["Dimensions"][0][0].as_str().unwrap()].is_string(), "{line}");
+        let named: BTreeSet<_> = directive["Metrics"]
+            .as_array()
+            .unwrap()
+            .iter()
+            .map(|metric| metric["Name"].as_str().unwrap())
+            .collect();
+        assert_eq!(named, counted.iter().copied().chain(["Took"]).collect(), "{line}");
+        assert!(counted.iter().all(|metric| line[metric] == 1), "{line}");
+        let there = line.as_object().unwrap().keys().filter(|key| key.starts_with(char::is_uppercase));
+        assert_eq!(there.map(String::as_str).collect::<BTreeSet<_>>(), named, "{line}");
+        assert_eq!(
+            line["level"] == "INFO",
+            !named.iter().any(|name| name.ends_with("ed") && *name != "TokenRefreshed")
+        );
+    }
+}
+
+#[test]
+fn a_failure_counts_under_what_somebody_has_to_do_about_it() {
+    for (code, metric) in [
+        ("database_key_rejected", Some(Metric::KeyRejected)),
+        ("platform_secret_rejected", Some(Metric::KeyRejected)),
+        ("secret_unavailable", Some(Metric::SecretFailed)),
+        ("platform_unavailable", Some(Metric::PlatformFailed)),
+        ("platform_timeout", Some(Metric::PlatformFailed)),
+        ("platform_busy", Some(Metric::PlatformFailed)),
+        ("token_rejected", Some(Metric::PlatformFailed)),
+        ("database_unavailable", Some(Metric::DatabaseFailed)),
+        ("database_not_migrated", Some(Metric::DatabaseFailed)),
+        ("auth_unavailable", Some(Metric::DatabaseFailed)),
+        ("api_key_rejected", None),
+        ("api_key_not_active", None),
+        ("session_lost", None),
+        ("unauthorized", None),
+        ("deadline_exceeded", None),
+    ] {
+        assert_eq!(failure(&record(Vec::new()), Some(code)), metric, "{code}");
+    }
+}
+
+/// Whatever a request may meet, with many calls and in the longest words that there are for it.
+#[test]
+fn no_line_is_longer_than_700_bytes_and_the_quickest_calls_are_left_out_first() {
+    let calls = || {
+        let failed = CallStatus::Failed("connection failed".to_owned());
+        let slow = Call { status: failed, attempts: 3, ..call("auth/token", 10_000) };
+        let polls = (0..8).map(|nth| call("qr", 400 + nth));
+        let database =
+            ["wpp_begin_creation", "wpp_claim_refresh", "wpp_release_refresh", "wpp_release_creation"];
+        polls.chain(database.map(|name| call(name, 30))).chain([slow]).collect::<Vec<_>>()
+    };
+    let noted = |token, source, failure: Option<&str>| Record {
+        token: Some(token),
+        token_why: Some("rejected"),
+        source,
+        refresh_failure: failure.map(str::to_owned),
+        ..record(calls())
+    };
+    let timed_out = Some("platform auth/token: timed out");
+    let stale = Record {
+        stale_because: timed_out.map(str::to_owned),
+        ..noted(TokenUse::Refreshed, Some(Source::Stale), None)
+    };
+    let untouched = || Record { token: None, ..record(calls()) };
+    let refused = StoreError::Refused { status: 400, code: "PGRST202".to_owned() };
+    let cases: [(Record, Result<u16, Error>); 7] = [
+        (noted(TokenUse::Refreshed, Some(Source::Live), None), Ok(200)),
+        (noted(TokenUse::Unsaved, Some(Source::Live), timed_out), Ok(200)),
+        (stale, Ok(200)),
+        (noted(TokenUse::Failed, None, timed_out), Err(platform_error(PlatformError::TimedOut))),
+        (noted(TokenUse::Failed, None, timed_out), Err(database_error(refused))),
+        (untouched(), Err(platform_error(PlatformError::SecretRefused))),
+        (untouched(), Err(database_error(StoreError::NotMigrated))),
+    ];
+    for (record, outcome) in cases {
+        for is_first in [false, true] {
+            let line = Line::new(request(is_first), record.clone(), outcome.as_ref().map(|status| *status));
+            let (text, line) = (line.to_string(), json_of(&line));
+            assert!(text.len() <= LIMIT, "{} bytes: {text}", text.len());
+            let kept = line["calls"].as_array().map_or(0, Vec::len);
+            let left_out = usize::try_from(line["more_calls"].as_u64().unwrap()).unwrap();
+            assert_eq!(kept + left_out, calls().len(), "{text}");
+            assert!(kept == 0 || line["calls"][0]["name"] == "auth/token", "{text}");
+            // What is left of an error names the call.
+            let error = line["error"].as_str();
+            assert!(error.is_none_or(|error| error.contains(": ")), "{text}");
+        }
+    }
+}
+
+/// Of a warm poll, nothing is left out.
+#[test]
+fn the_line_of_a_poll_has_all_its_calls() {
+    let calls = || vec![call("wpp_find_number", 1_000), call("status", 1_000), call("qr", 1_000)];
+    let line = Line::new(request(false), Record { source: Some(Source::Live), ..record(calls()) }, Ok(200));
+    assert_eq!(json_of(&line)["calls"].as_array().unwrap().len(), 3);
+}
+
+/// An alarm on a name that is never emitted would stay silent for ever.
+#[test]
+fn every_metric_that_the_template_watches_is_one_of_ours() {
+    let all = [
+        Metric::Took,
+        Metric::ColdStart,
+        Metric::TokenRefreshed,
+        Metric::KeyRejected,
+        Metric::SecretFailed,
+        Metric::RefreshFailed,
+        Metric::PlatformFailed,
+        Metric::DatabaseFailed,
+    ];
+    let ours = all.map(|metric| json!(metric).as_str().unwrap().to_owned());
+    let template = include_str!("../../../../../template.yaml");
+    for (_, watched) in
+        template.match_indices(NAMESPACE).map(|(at, _)| template[at + NAMESPACE.len()..].split_at(0))
+    {
+        // `Namespace: WppFunctions, MetricName: KeyRejected` of an alarm, `"WppFunctions", "Took"` of a dashboard.
+        let name = watched.trim_start_matches(['"', ',', ' ', '\n']).trim_start_matches("MetricName: ");
+        let name: String =
+            name.trim_start_matches('"').chars().take_while(char::is_ascii_alphanumeric).collect();
+        assert!(ours.contains(&name), "{name} is none of {ours:?}");
+    }
+}

@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use crate::http::auth::AuthError;
 use crate::platform::PlatformError;
+use crate::secrets_manager::SecretError;
 use crate::sentence::{self as say, Language, Sentence};
 use crate::store::StoreError;
 use crate::token::protocol::{FetchFailure, RefreshError};
@@ -69,6 +70,9 @@ pub enum Error {
     /// A call to the database failed.
     #[error("database {0}")]
     Database(#[from] CallError<StoreError>),
+    /// The function's own keys cannot be had.
+    #[error("{0}")]
+    Secret(#[from] SecretError),
     /// The time for the request ran out.
     #[error("the time for the request ran out")]
     DeadlineExceeded,
@@ -143,6 +147,17 @@ impl Error {
         }
     }
 
+    /// Whether it may come of one of our keys having been replaced.
+    pub fn doubts_our_keys(&self) -> bool {
+        use AuthError::{BadSignature, KeysUnavailable, UnknownKey};
+        match self {
+            Self::Database(error) => error.why == StoreError::KeyRefused,
+            Self::Platform(error) => error.why == PlatformError::SecretRefused,
+            Self::Caller(error) => matches!(error, BadSignature | UnknownKey | KeysUnavailable),
+            _ => false,
+        }
+    }
+
     /// The one place where an error becomes an answer.
     pub fn response(&self) -> ErrorResponse {
         use {AuthError as A, PlatformError as P, StoreError as D};
@@ -198,6 +213,12 @@ impl Error {
                 D::Refused { .. } => lasting(500, "database_error", say::WENT_WRONG, say::TELL),
             },
 
+            Self::Secret(SecretError::Unavailable { .. }) => {
+                passing(503, "secret_unavailable", say::SERVICE_DOWN)
+            }
+            Self::Secret(SecretError::Unusable { .. }) => {
+                lasting(500, "secret_unusable", say::SERVICE_MISCONFIGURED, say::TELL)
+            }
             Self::DeadlineExceeded => passing(504, "deadline_exceeded", say::TOO_SLOW),
             // A mistake of ours makes the same request fail again.
             Self::Panic => lasting(500, "internal_error", say::WENT_WRONG, say::TELL),
@@ -210,6 +231,8 @@ mod tests {
     use std::collections::BTreeSet;
 
     use super::*;
+    use crate::config::ConfigError;
+    use crate::upstream::Failure;
 
     fn platform_error(why: PlatformError) -> Error {
         CallError { call: "status", why }.into()
@@ -217,6 +240,29 @@ mod tests {
 
     fn database_error(why: StoreError) -> Error {
         CallError { call: "wpp_find_number", why }.into()
+    }
+
+    fn unusable_secret() -> SecretError {
+        SecretError::Unusable { variable: "SUPABASE_SECRET_ARN", problem: ConfigError::not_json() }
+    }
+
+    #[test]
+    fn a_key_is_doubted_where_an_upstream_or_a_signature_does() {
+        let doubting = every().into_iter().filter(Error::doubts_our_keys);
+        let codes: BTreeSet<_> = doubting.map(|error| error.response().code).collect();
+        let expected =
+            ["auth_unavailable", "database_key_rejected", "platform_secret_rejected", "unauthorized"];
+        assert_eq!(codes, BTreeSet::from(expected));
+        for (caller, doubted) in [
+            (AuthError::BadSignature, true),
+            (AuthError::UnknownKey, true),
+            (AuthError::Missing, false),
+            (AuthError::Malformed, false),
+            (AuthError::Expired, false),
+            (AuthError::WrongIssuer, false),
+        ] {
+            assert_eq!(Error::Caller(caller).doubts_our_keys(), doubted, "{caller}");
+        }
     }
 
     #[test]
@@ -280,6 +326,7 @@ mod tests {
             Error::Caller(AuthError::Missing),
             Error::Caller(AuthError::Expired),
             Error::Caller(AuthError::Malformed),
+            Error::Caller(AuthError::BadSignature),
             Error::InvalidJson(serde_json::from_str::<()>("{").unwrap_err()),
             Error::UnsupportedMediaType,
             Error::BodyTooLarge,
@@ -292,6 +339,11 @@ mod tests {
             Error::ApiKeyNotActive,
             Error::TokenRejected,
             Error::SessionLost,
+            Error::Secret(SecretError::Unavailable {
+                variable: "SUPABASE_SECRET_ARN",
+                why: Failure::TimedOut.into(),
+            }),
+            Error::Secret(unusable_secret()),
             Error::DeadlineExceeded,
             Error::Panic,
         ];
@@ -361,6 +413,7 @@ mod tests {
             "organization_not_found",
             "platform_refused",
             "platform_secret_rejected",
+            "secret_unusable",
         ];
         assert_eq!(told, BTreeSet::from(expected));
     }

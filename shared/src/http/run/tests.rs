@@ -15,7 +15,7 @@ use crate::upstream::CallError;
 const PROJECT: &str = "http://127.0.0.1:1";
 const PAGE: &str = "https://app.example";
 
-fn app() -> Arc<App> {
+fn function() -> Arc<Rotation> {
     let source = |name: &str| {
         let value = match name {
             "WPP_BASE_URL" | "SUPABASE_URL" => PROJECT,
@@ -26,7 +26,7 @@ fn app() -> Arc<App> {
         };
         Some(value.to_owned())
     };
-    Arc::new(App::new(Config::read(source, &[]).unwrap()).unwrap())
+    Arc::new(Rotation::new(Config::read(source, &[]).unwrap()).unwrap())
 }
 
 /// A request of a signed-in user, with these headers too.
@@ -65,7 +65,7 @@ fn body(response: &Response) -> Value {
 
 #[tokio::test]
 async fn a_panic_is_a_500_of_ours_and_the_next_request_is_served() {
-    let (app, calls) = (app(), AtomicUsize::new(0));
+    let (function, calls) = (function(), AtomicUsize::new(0));
     let handler = |_: Arc<App>, _: ApiRequest| {
         let first = calls.fetch_add(1, Ordering::Relaxed) == 0;
         async move {
@@ -74,10 +74,10 @@ async fn a_panic_is_a_500_of_ours_and_the_next_request_is_served() {
             Ok(json!({}))
         }
     };
-    let panicked = answer(app.clone(), "POST", handler, request()).await;
+    let panicked = answer(function.clone(), "POST", handler, request()).await;
     assert_eq!(told(&panicked), (500, "internal_error".to_owned()));
     assert!(!format!("{panicked:?}").contains("canary"));
-    assert_eq!(told(&answer(app, "POST", handler, request()).await), (200, String::new()));
+    assert_eq!(told(&answer(function, "POST", handler, request()).await), (200, String::new()));
 }
 
 #[tokio::test]
@@ -86,14 +86,14 @@ async fn a_panic_before_the_first_await_is_caught_too() {
         assert!(!ask.query.is_empty(), "canary");
         std::future::ready(Ok(json!({})))
     };
-    let panicked = answer(app(), "POST", handler, request()).await;
+    let panicked = answer(function(), "POST", handler, request()).await;
     assert_eq!(told(&panicked), (500, "internal_error".to_owned()));
 }
 
 #[tokio::test(start_paused = true)]
 async fn a_handler_that_never_ends_is_answered_for() {
     let handler = |_: Arc<App>, _: ApiRequest| std::future::pending::<Result<Value, Error>>();
-    let late = answer(app(), "POST", handler, request()).await;
+    let late = answer(function(), "POST", handler, request()).await;
     assert_eq!(told(&late), (504, "deadline_exceeded".to_owned()));
 }
 
@@ -103,7 +103,7 @@ async fn a_retry_after_is_whole_seconds_and_at_least_one() {
         let why = PlatformError::Busy(Some(after));
         let error = || Error::from(CallError { call: "qr", why });
         let handler = |_: Arc<App>, _: ApiRequest| std::future::ready(Err::<Value, _>(error()));
-        let busy = answer(app(), "POST", handler, request()).await;
+        let busy = answer(function(), "POST", handler, request()).await;
         assert_eq!(told(&busy), (503, "platform_busy".to_owned()));
         assert_eq!(busy.headers["retry-after"], header);
     }
@@ -118,9 +118,9 @@ async fn a_handler_and_an_error_speak_the_language_that_was_asked_for() {
         let asked = || request_with(&header);
         let handler =
             |_: Arc<App>, ask: ApiRequest| std::future::ready(Ok(json!({"language": ask.language.tag()})));
-        let good = answer(app(), "POST", handler, asked()).await;
+        let good = answer(function(), "POST", handler, asked()).await;
         let failing = |_: Arc<App>, _: ApiRequest| std::future::ready(Err::<Value, _>(Error::SessionLost));
-        let failed = answer(app(), "POST", failing, asked()).await;
+        let failed = answer(function(), "POST", failing, asked()).await;
         for response in [&good, &failed] {
             assert_eq!(response.headers["content-language"], tag, "{wanted:?}");
             assert_eq!(response.headers["vary"], "Origin, Accept-Language");
@@ -139,16 +139,16 @@ async fn a_preflight_is_answered_without_a_token_and_another_method_refused() {
         let event = json!({"httpMethod": method, "headers": {"origin": origin}});
         LambdaEvent::new(event, Context::default())
     };
-    let preflight = answer(app(), "GET, POST", handler, event("OPTIONS", PAGE)).await;
+    let preflight = answer(function(), "GET, POST", handler, event("OPTIONS", PAGE)).await;
     assert_eq!((preflight.status_code, preflight.body.as_str()), (204, ""));
     assert_eq!(preflight.headers["access-control-allow-methods"], "GET, POST, OPTIONS");
     assert_eq!(preflight.headers["access-control-allow-origin"], PAGE);
-    let stranger = answer(app(), "POST", handler, event("OPTIONS", "https://other.example")).await;
+    let stranger = answer(function(), "POST", handler, event("OPTIONS", "https://other.example")).await;
     assert!(!stranger.headers.contains_key("access-control-allow-origin"));
-    let other = answer(app(), "POST", handler, event("GET", PAGE)).await;
+    let other = answer(function(), "POST", handler, event("GET", PAGE)).await;
     assert_eq!(told(&other), (405, "method_not_allowed".to_owned()));
     assert_eq!(other.headers["allow"], "POST, OPTIONS");
-    let none = answer(app(), "POST", handler, event("two words", PAGE)).await;
+    let none = answer(function(), "POST", handler, event("two words", PAGE)).await;
     assert_eq!(told(&none), (400, "invalid_request".to_owned()));
 }
 
@@ -166,7 +166,8 @@ async fn a_request_leaves_one_line_and_that_of_a_timeout_names_the_call() {
     ];
     for (outcome, expected) in outcomes {
         let page = Page::at(LevelFilter::INFO);
-        answer(app(), "POST", |_: Arc<App>, _: ApiRequest| std::future::ready(outcome()), request()).await;
+        answer(function(), "POST", |_: Arc<App>, _: ApiRequest| std::future::ready(outcome()), request())
+            .await;
         let page = page.text();
         assert_eq!(page.lines().count(), 1, "{page}");
         assert!(expected.iter().all(|part| page.contains(part)), "{page} has not {expected:?}");

@@ -19,6 +19,7 @@ mod linking;
 mod qr;
 mod recreate;
 mod refresh;
+mod rotation;
 mod secrets;
 mod snapshot;
 mod status;

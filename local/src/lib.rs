@@ -11,6 +11,7 @@ pub mod lambda;
 pub mod platform;
 pub mod postgres;
 pub mod postgrest;
+pub mod secrets_manager;
 pub mod server;
 pub mod service;
 pub mod shapes;

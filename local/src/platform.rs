@@ -85,7 +85,7 @@ impl Platform {
         };
         let simulator = Arc::new(Simulator {
             faults: FaultInjector::default(),
-            secret,
+            secret: Mutex::new(secret),
             file,
             accounts: Mutex::new(accounts),
             seen: Mutex::default(),
@@ -115,7 +115,7 @@ impl Deref for Platform {
 pub struct Simulator {
     /// Counts, faults and holds of the endpoints.
     pub faults: FaultInjector,
-    secret: String,
+    secret: Mutex<String>,
     file: Option<PathBuf>,
     accounts: Mutex<Accounts>,
     seen: Mutex<VecDeque<Seen>>,
@@ -123,8 +123,13 @@ pub struct Simulator {
 
 impl Simulator {
     /// What a create must bear.
-    pub fn secret(&self) -> &str {
-        &self.secret
+    pub fn secret(&self) -> String {
+        self.secret.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// From now on a create must bear this one.
+    pub fn replace_secret(&self, secret: &str) {
+        secret.clone_into(&mut self.secret.lock().unwrap_or_else(PoisonError::into_inner));
     }
 
     /// Changes its behavior: `platform.behave(|behavior| behavior.opaque_tokens = true)`.

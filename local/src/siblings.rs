@@ -71,7 +71,7 @@ impl Siblings {
             supabase: stack.supabase.url(),
             service_key: stack.keys.secret_key().to_owned(),
             platform: stack.platform.url(),
-            platform_secret: stack.platform.secret().to_owned(),
+            platform_secret: stack.platform.secret(),
         }
     }
 

@@ -81,7 +81,7 @@ impl Stack {
     pub fn env(&self) -> Vec<(String, String)> {
         [
             ("WPP_BASE_URL", self.platform.url()),
-            ("WPP_SECRET", self.platform.secret().to_owned()),
+            ("WPP_SECRET", self.platform.secret()),
             ("SUPABASE_URL", self.supabase.url()),
             ("SUPABASE_SERVICE_ROLE_KEY", self.keys.service_role_key()),
             ("SUPABASE_JWT_SECRET", self.keys.jwt_secret().to_owned()),

@@ -1,6 +1,6 @@
 //! The HTTP front of the Supabase project: its gateway's handling of keys, the REST API behind it, the JWKS.
 
-use std::sync::Arc;
+use std::sync::{Arc, PoisonError, RwLock};
 
 use axum::Router;
 use axum::body::{Body, to_bytes};
@@ -34,13 +34,20 @@ pub struct Supabase {
     pub faults: FaultInjector,
     /// What listens: it can close connections, and refuse them.
     pub server: Server,
+    front: Arc<Front>,
 }
 
 #[derive(Debug)]
 struct Front {
     faults: FaultInjector,
-    keys: Keys,
     client: Client,
+    project: RwLock<Project>,
+}
+
+/// What may change while the front is up.
+#[derive(Clone, Debug)]
+struct Project {
+    keys: Keys,
     rest: String,
 }
 
@@ -48,18 +55,20 @@ impl Supabase {
     /// Starts the front of `postgrest` on `127.0.0.1:port`, 0 for a free one.
     pub async fn start(port: u16, keys: &Keys, postgrest: &Postgrest) -> Result<Self> {
         let faults = FaultInjector::default();
-        let front = Front {
-            faults: faults.clone(),
-            keys: keys.clone(),
-            client: crate::http::client()?,
-            rest: postgrest.url(),
-        };
+        let project = RwLock::new(Project { keys: keys.clone(), rest: postgrest.url() });
+        let front = Arc::new(Front { faults: faults.clone(), client: crate::http::client()?, project });
         let router = Router::new()
             .route("/auth/v1/.well-known/jwks.json", get(jwks))
             .route("/rest/v1/{*path}", any(rest))
-            .with_state(Arc::new(front));
+            .with_state(front.clone());
         let server = Server::start(port, router).await?;
-        Ok(Self { faults, server })
+        Ok(Self { faults, server, front })
+    }
+
+    /// The project's keys are replaced: these are known from now on and no others, and `postgrest` is behind them.
+    pub fn replace_keys(&self, keys: &Keys, postgrest: &Postgrest) {
+        let project = Project { keys: keys.clone(), rest: postgrest.url() };
+        *self.front.project.write().unwrap_or_else(PoisonError::into_inner) = project;
     }
 
     /// The project's address, `SUPABASE_URL`.
@@ -72,7 +81,7 @@ impl Supabase {
 async fn jwks(State(front): State<Arc<Front>>, mut headers: HeaderMap) -> Response<Body> {
     let answer = async {
         match front.admit(&mut headers) {
-            Ok(()) => Json(front.keys.jwks()).into_response(),
+            Ok(project) => Json(project.keys.jwks()).into_response(),
             Err(refusal) => refused(StatusCode::UNAUTHORIZED, refusal),
         }
     };
@@ -97,15 +106,16 @@ impl Front {
     async fn forward(&self, request: Request) -> Response<Body> {
         let (parts, body) = request.into_parts();
         let mut headers = parts.headers;
-        if let Err(refusal) = self.admit(&mut headers) {
-            return refused(StatusCode::UNAUTHORIZED, refusal);
-        }
+        let project = match self.admit(&mut headers) {
+            Ok(project) => project,
+            Err(refusal) => return refused(StatusCode::UNAUTHORIZED, refusal),
+        };
         HOP_BY_HOP.iter().for_each(|name| drop(headers.remove(name)));
         let Ok(body) = to_bytes(body, usize::MAX).await else {
             return refused(StatusCode::BAD_REQUEST, json!({"message": "the body broke off"}));
         };
         let target = parts.uri.path_and_query().map_or("", |target| target.as_str());
-        let url = format!("{}{}", self.rest, target.trim_start_matches(REST));
+        let url = format!("{}{}", project.rest, target.trim_start_matches(REST));
         match self.client.request(parts.method, url).headers(headers).body(body).send().await {
             Ok(response) => relayed(response).await,
             Err(_) => refused(StatusCode::SERVICE_UNAVAILABLE, json!({"message": "name resolution failed"})),
@@ -113,7 +123,7 @@ impl Front {
     }
 
     /// Checks `apikey` as Supabase's gateway does, and fills in `Authorization` for keys of the new kind.
-    fn admit(&self, headers: &mut HeaderMap) -> std::result::Result<(), Value> {
+    fn admit(&self, headers: &mut HeaderMap) -> std::result::Result<Project, Value> {
         let Some(key) = headers.get("apikey") else {
             return Err(json!({
                 "message": "No API key found in request",
@@ -121,7 +131,8 @@ impl Front {
             }));
         };
         let key = key.to_str().unwrap_or_default();
-        let keys = &self.keys;
+        let project = self.project.read().unwrap_or_else(PoisonError::into_inner).clone();
+        let keys = &project.keys;
         // A legacy key stands for nobody by itself: PostgREST reads `Authorization`, or takes the caller for a stranger.
         let role_token = match key {
             _ if key == keys.secret_key() => Some(keys.service_role_key()),
@@ -133,7 +144,7 @@ impl Front {
             let bearer = HeaderValue::try_from(format!("Bearer {token}"));
             headers.insert(AUTHORIZATION, bearer.map_err(|_| json!({"message": "Invalid API key"}))?);
         }
-        Ok(())
+        Ok(project)
     }
 }
 

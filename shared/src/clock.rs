@@ -28,6 +28,12 @@ impl UnixMs {
         Self(self.0.saturating_sub(millis(by)))
     }
 
+    /// How far two points lie apart, whichever is later: a clock set back a little ages nothing, and one set back a lot keeps
+    /// nothing young for ever.
+    pub fn apart(self, other: Self) -> Duration {
+        Duration::from_millis(self.0.abs_diff(other.0))
+    }
+
     /// As a person and JavaScript's `Date` write it, in UTC; nothing for a point beyond year 9999.
     pub fn to_rfc3339(self) -> Option<String> {
         let nanos = i128::from(self.0) * 1_000_000;

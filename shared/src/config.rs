@@ -2,11 +2,13 @@
 
 use std::time::Duration;
 
-use jsonwebtoken::dangerous::insecure_decode;
 use reqwest::Url;
-use serde::Deserialize;
 
 use crate::secret::Secret;
+
+mod keys;
+
+pub use keys::*;
 
 /// One attempt at a call to the platform or the database.
 const UPSTREAM_TIMEOUT: Duration = Duration::from_secs(8);
@@ -22,14 +24,10 @@ const QR_WAIT: Duration = Duration::from_secs(8);
 pub struct Config {
     /// `WPP_BASE_URL`: the platform.
     pub wpp_base_url: Url,
-    /// `WPP_SECRET`: what the platform asks for before it makes a client. For `wpp-create` alone.
-    pub wpp_secret: Option<Secret>,
     /// `SUPABASE_URL`: the project.
     pub supabase_url: Url,
-    /// `SUPABASE_SERVICE_ROLE_KEY`: the right to every row.
-    pub service_key: ServiceKey,
-    /// `SUPABASE_JWT_SECRET`: for user tokens of the legacy kind.
-    pub jwt_secret: Option<Secret>,
+    /// The keys, or where they are kept.
+    pub keys: KeySource,
     /// `SUPABASE_JWT_ISSUER`: the only issuers of user tokens that are taken; none where any is, since many projects name none.
     pub jwt_issuers: Vec<String>,
     /// `WEBHOOK_BASE_URL`, else `SUPABASE_URL`: where the platform reports to.
@@ -45,15 +43,23 @@ pub struct Config {
 }
 
 /// A variable that is missing or makes no sense; names it, and never shows its value.
-#[derive(Debug, PartialEq, Eq, thiserror::Error)]
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("{variable} {problem}")]
 pub struct ConfigError {
     variable: &'static str,
     problem: &'static str,
 }
 
+impl ConfigError {
+    /// A secret whose text names no keys.
+    pub(crate) fn not_json() -> Self {
+        Self { variable: "SecretString", problem: "is not a JSON object" }
+    }
+}
+
 impl Config {
-    /// From the process environment. `needed` names what this function cannot do without, beside what none can.
+    /// From the process environment. `needed` names the keys that this function cannot do without, beside the one that none
+    /// can.
     pub fn from_env(needed: &[&'static str]) -> Result<Self, ConfigError> {
         Self::read(|name| std::env::var(name).ok(), needed)
     }
@@ -63,17 +69,11 @@ impl Config {
         source: impl Fn(&str) -> Option<String>,
         needed: &[&'static str],
     ) -> Result<Self, ConfigError> {
-        let get =
-            |name: &str| source(name).map(|value| value.trim().to_owned()).filter(|value| !value.is_empty());
-        for variable in needed {
-            required(variable, get)?;
-        }
+        let get = |name: &str| trimmed(source(name));
         let supabase_url = project_url("SUPABASE_URL", required("SUPABASE_URL", get)?)?;
         Ok(Self {
             wpp_base_url: base_url("WPP_BASE_URL", required("WPP_BASE_URL", get)?)?,
-            wpp_secret: get("WPP_SECRET").map(|value| header_text("WPP_SECRET", value)).transpose()?,
-            service_key: ServiceKey::parse(required("SUPABASE_SERVICE_ROLE_KEY", get)?)?,
-            jwt_secret: get("SUPABASE_JWT_SECRET").map(Secret::new),
+            keys: KeySource::read(get, needed)?,
             jwt_issuers: get("SUPABASE_JWT_ISSUER")
                 .map(|list| issuers(&list))
                 .transpose()?
@@ -93,53 +93,6 @@ impl Config {
     /// The webhook given to the platform: the sibling function that takes its reports.
     pub fn webhook_url(&self) -> String {
         format!("{}/functions/v1/wpp-webhook", self.webhook_base_url.as_str().trim_end_matches('/'))
-    }
-}
-
-/// The key of the service role, of either generation.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum ServiceKey {
-    /// A JWT: goes into `apikey` and `Authorization`.
-    Legacy(Secret),
-    /// `sb_secret_...`: goes into `apikey` alone; as a bearer it would be refused for not being a JWT.
-    New(Secret),
-}
-
-impl ServiceKey {
-    fn parse(value: String) -> Result<Self, ConfigError> {
-        const NAME: &str = "SUPABASE_SERVICE_ROLE_KEY";
-        #[derive(Deserialize)]
-        struct Claims {
-            role: Option<String>,
-        }
-        let key = header_text(NAME, value)?;
-        let text = key.expose();
-        if text.starts_with("sb_secret_") {
-            return Ok(Self::New(key));
-        }
-        if text.starts_with("sb_publishable_") {
-            return refuse(NAME, "is a publishable key; the service role's is needed");
-        }
-        match insecure_decode::<Claims>(text).map(|token| token.claims.role) {
-            Ok(Some(role)) if role == "service_role" => Ok(Self::Legacy(key)),
-            Ok(_) => refuse(NAME, "is a key of another role than service_role"),
-            Err(_) => refuse(NAME, "is neither a JWT nor an sb_secret_ key"),
-        }
-    }
-
-    /// The key itself, for `apikey`.
-    pub fn secret(&self) -> &Secret {
-        match self {
-            Self::Legacy(key) | Self::New(key) => key,
-        }
-    }
-
-    /// The key as a bearer, where it can be one.
-    pub fn bearer(&self) -> Option<&Secret> {
-        match self {
-            Self::Legacy(key) => Some(key),
-            Self::New(_) => None,
-        }
     }
 }
 
@@ -194,8 +147,15 @@ fn issuers(list: &str) -> Result<Vec<String>, ConfigError> {
     Ok(issuers)
 }
 
+/// A value without what surrounds it; a blank one is none.
+fn trimmed(value: Option<String>) -> Option<String> {
+    value.map(|value| value.trim().to_owned()).filter(|value| !value.is_empty())
+}
+
+const NOT_SET: &str = "is not set";
+
 fn required(variable: &'static str, get: impl Fn(&str) -> Option<String>) -> Result<String, ConfigError> {
-    get(variable).ok_or(ConfigError { variable, problem: "is not set" })
+    get(variable).ok_or(ConfigError { variable, problem: NOT_SET })
 }
 
 fn refuse<T>(variable: &'static str, problem: &'static str) -> Result<T, ConfigError> {

@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use crate::http::auth::AuthError;
 use crate::platform::PlatformError;
+use crate::secrets_manager::SecretError;
 use crate::sentence::{self as say, Language, Sentence};
 use crate::store::StoreError;
 use crate::upstream::CallError;
@@ -56,6 +57,9 @@ pub enum Error {
     /// A call to the database failed.
     #[error("database {0}")]
     Database(#[from] CallError<StoreError>),
+    /// The function's own keys cannot be had.
+    #[error("{0}")]
+    Secret(#[from] SecretError),
     /// The time for the request ran out.
     #[error("the time for the request ran out")]
     DeadlineExceeded,
@@ -119,6 +123,17 @@ impl Error {
             || *self == Self::DeadlineExceeded
     }
 
+    /// Whether it may come of one of our keys having been replaced.
+    pub fn doubts_our_keys(&self) -> bool {
+        use AuthError::{BadSignature, KeysUnavailable, UnknownKey};
+        match self {
+            Self::Database(error) => error.why == StoreError::KeyRefused,
+            Self::Platform(error) => error.why == PlatformError::SecretRefused,
+            Self::Caller(error) => matches!(error, BadSignature | UnknownKey | KeysUnavailable),
+            _ => false,
+        }
+    }
+
     /// The one place where an error becomes an answer.
     pub fn response(&self) -> ErrorResponse {
         use {AuthError as A, PlatformError as P, StoreError as D};
@@ -174,6 +189,12 @@ impl Error {
                 D::Refused { .. } => lasting(500, "database_error", say::WENT_WRONG, say::TELL),
             },
 
+            Self::Secret(SecretError::Unavailable { .. }) => {
+                passing(503, "secret_unavailable", say::SERVICE_DOWN)
+            }
+            Self::Secret(SecretError::Unusable { .. }) => {
+                lasting(500, "secret_unusable", say::SERVICE_MISCONFIGURED, say::TELL)
+            }
             Self::DeadlineExceeded => passing(504, "deadline_exceeded", say::TOO_SLOW),
             // A mistake of ours makes the same request fail again.
             Self::Panic => lasting(500, "internal_error", say::WENT_WRONG, say::TELL),

@@ -11,22 +11,28 @@ pub mod platform;
 #[cfg(test)]
 mod properties;
 pub mod record;
+pub mod rotation;
 pub mod secret;
+pub mod secrets_manager;
 pub mod sentence;
 pub mod store;
 pub mod token;
 pub mod upstream;
 
-use config::Config;
+use std::sync::Arc;
+
+use config::{Config, Keys};
 use platform::Platform;
 use store::Store;
 use token::single_flight::SingleFlight;
 use upstream::Upstream;
 
-/// What a sandbox holds for all its requests. Nothing in it belongs to one of them alone.
+/// What requests work with as long as the function's keys are the same. Nothing in it belongs to one of them alone.
 pub struct App {
     /// The environment's word.
-    pub config: Config,
+    pub config: Arc<Config>,
+    /// The function's own keys.
+    pub keys: Keys,
     /// The database.
     pub store: Store,
     /// The platform.
@@ -38,15 +44,15 @@ pub struct App {
 }
 
 impl App {
-    /// Builds the clients, once for a sandbox.
-    pub fn new(config: Config) -> Result<Self, Box<dyn std::error::Error + Send + Sync>> {
-        let upstream = Upstream::new(config.upstream_timeout)?;
-        Ok(Self {
-            store: Store::new(config.supabase_url.as_str(), &config.service_key, upstream.clone()),
-            verifier: http::auth::Verifier::new(&config, upstream.clone()),
+    /// Builds the clients around the sandbox's one HTTP client.
+    pub fn new(config: Arc<Config>, keys: Keys, upstream: Upstream) -> Self {
+        Self {
+            store: Store::new(config.supabase_url.as_str(), &keys.service_key, upstream.clone()),
+            verifier: http::auth::Verifier::new(&config, &keys, upstream.clone()),
             single_flight: SingleFlight::default(),
             platform: Platform::new(config.wpp_base_url.clone(), upstream.for_another_host()),
+            keys,
             config,
-        })
+        }
     }
 }

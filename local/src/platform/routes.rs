@@ -107,7 +107,7 @@ pub(super) fn refusal((status, error): Refused) -> Response<Body> {
 }
 
 fn create(simulator: &Simulator, call: &Call) -> Answer {
-    if call.bearer != simulator.secret {
+    if call.bearer != simulator.secret() {
         return Err(UNAUTHORISED);
     }
     simulator.accounts().create(&call.field("organizationId")?).map(Some)

@@ -38,7 +38,7 @@ impl Caller {
 
     async fn create(&self, organization_id: &str) -> (String, String) {
         let body = json!({"organizationId": organization_id});
-        let (status, answer) = self.post("/api/integrations/wpp/create", self.platform.secret(), body).await;
+        let (status, answer) = self.post("/api/integrations/wpp/create", &self.platform.secret(), body).await;
         assert_eq!(status, 200, "{answer}");
         (text(&answer["apiKey"]), text(&answer["session"]))
     }
@@ -319,6 +319,7 @@ async fn a_webhook_before_the_start_is_refused_only_where_the_platform_is_told_t
 async fn malformed_and_unauthorised_requests_are_refused() {
     let caller = Caller::start().await;
     let secret = caller.platform.secret();
+    let secret = secret.as_str();
     let (_, session, token) = caller.account().await;
     let create = "/api/integrations/wpp/create";
     for (path, bearer, body, status) in [

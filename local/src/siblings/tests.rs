@@ -23,7 +23,7 @@ impl Scene {
     async fn linked(&self, sub_org_id: &str) -> (Uuid, String) {
         let wanted = json!({"organizationId": sub_org_id});
         let secret = self.stack.platform.secret();
-        let made = self.siblings.post("/api/integrations/wpp/create", secret, wanted).await.unwrap();
+        let made = self.siblings.post("/api/integrations/wpp/create", &secret, wanted).await.unwrap();
         let session = text(&made["session"]).to_owned();
         self.stack.platform.set_status(&session, "connected").unwrap();
         let keys = json!({"wppApiKey": made["apiKey"], "wppAccountNumber": session});

@@ -20,6 +20,7 @@ mod log;
 mod qr;
 mod recreate;
 mod refresh;
+mod rotation;
 mod secrets;
 mod snapshot;
 mod status;

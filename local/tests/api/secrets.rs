@@ -29,7 +29,7 @@ struct Secrets(BTreeMap<String, String>);
 impl Secrets {
     fn new(app: &TestApp) -> Self {
         let mut secrets = Self::default();
-        secrets.add("WPP_SECRET", app.stack.platform.secret());
+        secrets.add("WPP_SECRET", &app.stack.platform.secret());
         secrets.add_jwt("service role key", &app.stack.keys.service_role_key());
         secrets.add("sb_secret key", app.stack.keys.secret_key());
         secrets.add("SUPABASE_JWT_SECRET", app.stack.keys.jwt_secret());

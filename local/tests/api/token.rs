@@ -1,14 +1,17 @@
 //! A token from its first use to its last, with the platform client itself (`now` is an argument, so an hour passes in no time).
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 use std::time::Duration;
 
 use serde_json::{Value, json};
 use shared::App;
+use shared::clock::UnixMs;
 use shared::config::Config;
 use shared::deadline::Deadline;
 use shared::error::Error;
 use shared::platform::Status;
+use shared::rotation::Rotation;
 use shared::store::{self, NumberSelector};
 use shared::token::Token;
 use shared::token::client::Client;
@@ -24,7 +27,7 @@ fn deadline() -> Deadline {
 struct Fixture {
     app: TestApp,
     number: Number,
-    sandbox: App,
+    sandbox: Arc<App>,
 }
 
 impl Fixture {
@@ -35,7 +38,8 @@ impl Fixture {
         app.settle_keys().await;
         app.end_waits(&number).await;
         let env: BTreeMap<_, _> = environment(&app.stack, &[]).into_iter().collect();
-        let sandbox = App::new(Config::read(|name| env.get(name).cloned(), &[]).unwrap()).unwrap();
+        let rotation = Rotation::new(Config::read(|name| env.get(name).cloned(), &[]).unwrap()).unwrap();
+        let sandbox = rotation.app(UnixMs(0), deadline()).await.unwrap();
         Self { app, number, sandbox }
     }
 

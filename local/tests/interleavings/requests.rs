@@ -2,6 +2,7 @@
 //! lose their answers, and keys are replaced, wherever chance has it.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 use std::time::Duration;
 
 use futures_util::future::join_all;
@@ -12,12 +13,14 @@ use local::test_app::{Number, TestApp, environment};
 use proptest::prelude::*;
 use serde_json::json;
 use shared::App;
+use shared::clock::UnixMs;
 use shared::config::Config;
 use shared::deadline::Deadline;
 use shared::error::Error;
 use shared::http::request::ApiRequest;
 use shared::number::creation::obtain;
 use shared::platform::Status;
+use shared::rotation::Rotation;
 use shared::store::{CreateMode, NumberSelector};
 use shared::token::client::Client;
 use tokio::runtime::Runtime;
@@ -116,7 +119,7 @@ fn deadline() -> Deadline {
 /// An organisation with a number of its own.
 struct Tenant<'a> {
     app: &'a TestApp,
-    sandboxes: &'a [App],
+    sandboxes: &'a [Arc<App>],
     school: Organisation,
     number: Number,
     newest_token_only: bool,
@@ -256,7 +259,7 @@ const HISTORY: &str = "
     end $$;
     create trigger note_token after update on messenger_integrations for each row execute function note_token()";
 
-async fn tenant<'a>(app: &'a TestApp, sandboxes: &'a [App], newest_token_only: bool) -> Tenant<'a> {
+async fn tenant<'a>(app: &'a TestApp, sandboxes: &'a [Arc<App>], newest_token_only: bool) -> Tenant<'a> {
     app.stack.platform.faults.clear();
     app.stack.supabase.faults.clear();
     app.stack.platform.behave(|behavior| {
@@ -282,7 +285,11 @@ fn whatever_happens_at_once_the_promises_hold() {
         app.stack.platform.behave(|behavior| behavior.repeated_create = RepeatedCreate::NewKey);
         let env: BTreeMap<_, _> = environment(&app.stack, &[]).into_iter().collect();
         let config = Config::read(|name| env.get(name).cloned(), &["WPP_SECRET"]).unwrap();
-        (app, [(); SANDBOXES].map(|()| App::new(config.clone()).unwrap()))
+        let sandbox = async |_| {
+            let rotation = Rotation::new(config.clone()).unwrap();
+            rotation.app(UnixMs(0), Deadline::within(Duration::ZERO)).await.unwrap()
+        };
+        (app, join_all((0..SANDBOXES).map(sandbox)).await)
     });
     replayable(64, waves(), |case| {
         runtime.block_on(async {

@@ -25,6 +25,14 @@ fn read(variable: &str, value: Option<&str>) -> Result<Config, ConfigError> {
     Config::read(source, &["WPP_SECRET"])
 }
 
+/// The keys of an environment that has all of them.
+fn keys(config: &Config) -> &Keys {
+    match &config.keys {
+        KeySource::Given(keys) => keys,
+        KeySource::Kept(_) => panic!("a secret is named"),
+    }
+}
+
 fn problem(variable: &str, value: Option<&str>) -> String {
     read(variable, value).unwrap_err().to_string()
 }
@@ -36,7 +44,7 @@ fn a_plain_environment_has_the_documented_defaults() {
     assert_eq!(times, [8, 25, 8].map(Duration::from_secs));
     assert_eq!(config.origins.allow(Some("https://app.example")), None);
     assert_eq!(config.webhook_url(), "https://project.supabase.co/functions/v1/wpp-webhook");
-    assert!(config.jwt_secret.is_none());
+    assert!(keys(&config).jwt_secret.is_none());
 }
 
 #[test]
@@ -47,7 +55,7 @@ fn a_missing_or_blank_variable_is_named() {
         }
     }
     let unneeded = Config::read(|name| (name != "WPP_SECRET").then(|| source_of_all(name)), &[]);
-    assert!(unneeded.unwrap().wpp_secret.is_none());
+    assert!(keys(&unneeded.unwrap()).wpp_secret.is_none());
 }
 
 fn source_of_all(name: &str) -> String {
@@ -118,9 +126,11 @@ fn only_a_service_key_opens_the_database() {
 
 #[test]
 fn a_key_of_the_new_kind_is_no_bearer() {
-    let new = read("SUPABASE_SERVICE_ROLE_KEY", Some(" sb_secret_x\n")).unwrap().service_key;
+    let config = read("SUPABASE_SERVICE_ROLE_KEY", Some(" sb_secret_x\n")).unwrap();
+    let new = &keys(&config).service_key;
     assert_eq!((new.secret().expose(), new.bearer()), ("sb_secret_x", None));
-    let legacy = read("", None).unwrap().service_key;
+    let config = read("", None).unwrap();
+    let legacy = &keys(&config).service_key;
     assert_eq!(legacy.bearer(), Some(legacy.secret()));
 }
 
@@ -188,6 +198,131 @@ fn a_printed_configuration_holds_no_secret() {
         name => Some(source_of_all(name)),
     };
     let config = Config::read(source, &[]).unwrap();
-    assert!(config.jwt_secret.is_some() && config.wpp_secret.is_some());
+    assert!(keys(&config).jwt_secret.is_some() && keys(&config).wpp_secret.is_some());
     assert!(!format!("{config:?}").contains("canary"));
+}
+
+const PLATFORM_ARN: &str = "arn:aws:secretsmanager:eu-central-1:123456789012:secret:wpp/platform-AbCdEf";
+const SUPABASE_ARN: &str = "arn:aws:secretsmanager:eu-west-1:123456789012:secret:wpp/supabase-AbCdEf";
+
+/// A function that needs `needed`, whose keys are kept in secrets, with these variables too.
+fn read_kept(needed: &[&'static str], more: &[(&str, &str)]) -> Result<Config, ConfigError> {
+    let variables = [
+        ("WPP_BASE_URL", "https://msg.example"),
+        ("SUPABASE_URL", "https://project.supabase.co"),
+        ("WPP_SECRET_ARN", PLATFORM_ARN),
+        ("SUPABASE_SECRET_ARN", SUPABASE_ARN),
+        ("AWS_ACCESS_KEY_ID", "AKIDEXAMPLE"),
+        ("AWS_SECRET_ACCESS_KEY", "canary"),
+    ];
+    let source = |name: &str| {
+        let found = more.iter().chain(&variables).find(|(variable, _)| *variable == name);
+        found.map(|(_, value)| (*value).to_owned())
+    };
+    Config::read(source, needed)
+}
+
+/// Variable, region and endpoint of each secret that is to be read.
+fn secrets(config: &Config) -> Vec<(&str, &str, &str)> {
+    match &config.keys {
+        KeySource::Given(_) => Vec::new(),
+        KeySource::Kept(kept) => {
+            let secrets = kept.secrets.iter();
+            secrets
+                .map(|secret| (secret.variable, secret.region.as_str(), secret.endpoint.as_str()))
+                .collect()
+        }
+    }
+}
+
+#[test]
+fn a_secret_is_read_where_its_key_is_needed_and_not_given() {
+    let [platform, supabase] = ["WPP_SECRET_ARN", "SUPABASE_SECRET_ARN"];
+    let [wpp_secret, service_key, jwt_secret] =
+        [("WPP_SECRET", "w"), ("SUPABASE_SERVICE_ROLE_KEY", "sb_secret_k"), ("SUPABASE_JWT_SECRET", "j")];
+    let create = &["WPP_SECRET"][..];
+    for (needed, given, expected) in [
+        (create, &[][..], &[platform, supabase][..]),
+        (&[], &[], &[supabase]),
+        (create, &[wpp_secret], &[supabase]),
+        (create, &[service_key], &[platform, supabase]),
+        (create, &[service_key, jwt_secret], &[platform]),
+        (create, &[wpp_secret, service_key, jwt_secret], &[]),
+        (&[], &[service_key, jwt_secret], &[]),
+        (&[], &[service_key, (supabase, "")], &[]),
+    ] {
+        let config = read_kept(needed, given).unwrap();
+        let names: Vec<_> = secrets(&config).into_iter().map(|(variable, ..)| variable).collect();
+        assert_eq!(names, expected, "{needed:?} {given:?}");
+        assert!(!format!("{config:?}").contains("canary"));
+    }
+}
+
+#[test]
+fn secrets_manager_is_asked_in_the_secrets_own_region() {
+    const OTHER: &str = "arn:aws:secretsmanager::123456789012:secret:name";
+    let own = "AWS_ENDPOINT_URL_SECRETS_MANAGER";
+    for (arn, more, region, endpoint) in [
+        (SUPABASE_ARN, None, "eu-west-1", "https://secretsmanager.eu-west-1.amazonaws.com/"),
+        (OTHER, None, "eu-south-2", "https://secretsmanager.eu-south-2.amazonaws.com/"),
+        (
+            "arn:aws-cn:secretsmanager:cn-north-1:123456789012:secret:name:with:colons",
+            None,
+            "cn-north-1",
+            "https://secretsmanager.cn-north-1.amazonaws.com.cn/",
+        ),
+        (
+            "arn:aws-us-gov:secretsmanager:us-gov-west-1:123456789012:secret:name",
+            None,
+            "us-gov-west-1",
+            "https://secretsmanager.us-gov-west-1.amazonaws.com/",
+        ),
+        (
+            "arn:aws-eusc:secretsmanager:eusc-de-east-1:123456789012:secret:name",
+            None,
+            "eusc-de-east-1",
+            "https://secretsmanager.eusc-de-east-1.amazonaws.eu/",
+        ),
+        (SUPABASE_ARN, Some(own), "eu-west-1", "http://own.example/"),
+        (SUPABASE_ARN, Some("AWS_ENDPOINT_URL"), "eu-west-1", "http://all.example/"),
+    ] {
+        let mut variables = vec![("SUPABASE_SECRET_ARN", arn), ("AWS_REGION", "eu-south-2")];
+        // The one for the service wins.
+        if let Some(more) = more {
+            variables.push(("AWS_ENDPOINT_URL", "http://all.example"));
+            variables.extend((more == own).then_some((own, "http://own.example")));
+        }
+        let config = read_kept(&[], &variables).unwrap();
+        assert_eq!(secrets(&config), [("SUPABASE_SECRET_ARN", region, endpoint)], "{arn}");
+    }
+}
+
+#[test]
+fn what_no_secret_can_bring_is_missing_at_the_start() {
+    let not_an_arn = "SUPABASE_SECRET_ARN is not the ARN of a secret in Secrets Manager";
+    let supabase = |arn| [("SUPABASE_SECRET_ARN", arn)];
+    for (change, problem) in [
+        ([("WPP_SECRET_ARN", "")], "WPP_SECRET is not set"),
+        (supabase(""), "SUPABASE_SERVICE_ROLE_KEY is not set"),
+        (supabase("canary"), not_an_arn),
+        (supabase("arn:aws:s3:eu-west-1:123456789012:secret:canary"), not_an_arn),
+        (supabase("arn:aws:secretsmanager:eu-west-1:123456789012:secret:"), not_an_arn),
+        (supabase("arn:aws:secretsmanager:eu-west-1:123456789012:canary:name"), not_an_arn),
+        (supabase("arn:aws:secretsmanager:canary.example/:123456789012:secret:name"), not_an_arn),
+        (supabase("arn:aws:secretsmanager::123456789012:secret:name"), "AWS_REGION is not set"),
+        ([("AWS_ACCESS_KEY_ID", "")], "AWS_ACCESS_KEY_ID is not set"),
+        ([("AWS_SECRET_ACCESS_KEY", " ")], "AWS_SECRET_ACCESS_KEY is not set"),
+        (
+            [("AWS_SESSION_TOKEN", "a canary")],
+            "AWS_SESSION_TOKEN contains a blank or a character that no key has",
+        ),
+        ([("AWS_ENDPOINT_URL", "canary")], "AWS_ENDPOINT_URL is not an http or https address"),
+        ([("WPP_SECRET", "a canary")], "WPP_SECRET contains a blank or a character that no key has"),
+        (
+            [("SUPABASE_SERVICE_ROLE_KEY", "canary")],
+            "SUPABASE_SERVICE_ROLE_KEY is neither a JWT nor an sb_secret_ key",
+        ),
+    ] {
+        assert_eq!(read_kept(&["WPP_SECRET"], &change).unwrap_err().to_string(), problem, "{change:?}");
+    }
 }

@@ -1,6 +1,8 @@
 use std::collections::BTreeSet;
 
 use super::*;
+use crate::config::ConfigError;
+use crate::upstream::Failure;
 
 fn platform_error(why: PlatformError) -> Error {
     CallError { call: "status", why }.into()
@@ -8,6 +10,28 @@ fn platform_error(why: PlatformError) -> Error {
 
 fn database_error(why: StoreError) -> Error {
     CallError { call: "wpp_find_number", why }.into()
+}
+
+fn unusable_secret() -> SecretError {
+    SecretError::Unusable { variable: "SUPABASE_SECRET_ARN", problem: ConfigError::not_json() }
+}
+
+#[test]
+fn a_key_is_doubted_where_an_upstream_or_a_signature_does() {
+    let doubting = every().into_iter().filter(Error::doubts_our_keys);
+    let codes: BTreeSet<_> = doubting.map(|error| error.response().code).collect();
+    let expected = ["auth_unavailable", "database_key_rejected", "platform_secret_rejected", "unauthorized"];
+    assert_eq!(codes, BTreeSet::from(expected));
+    for (caller, doubted) in [
+        (AuthError::BadSignature, true),
+        (AuthError::UnknownKey, true),
+        (AuthError::Missing, false),
+        (AuthError::Malformed, false),
+        (AuthError::Expired, false),
+        (AuthError::WrongIssuer, false),
+    ] {
+        assert_eq!(Error::Caller(caller).doubts_our_keys(), doubted, "{caller}");
+    }
 }
 
 #[test]
@@ -72,6 +96,7 @@ fn every() -> Vec<Error> {
         Error::Caller(AuthError::Missing),
         Error::Caller(AuthError::Expired),
         Error::Caller(AuthError::Malformed),
+        Error::Caller(AuthError::BadSignature),
         Error::InvalidJson("EOF while parsing an object".to_owned()),
         Error::UnsupportedMediaType,
         Error::BodyTooLarge,
@@ -80,6 +105,11 @@ fn every() -> Vec<Error> {
         Error::NumberNotFound,
         Error::IdempotencyMismatch,
         Error::CreationInProgress,
+        Error::Secret(SecretError::Unavailable {
+            variable: "SUPABASE_SECRET_ARN",
+            why: Failure::TimedOut.into(),
+        }),
+        Error::Secret(unusable_secret()),
         Error::DeadlineExceeded,
         Error::Panic,
     ];
@@ -148,6 +178,7 @@ fn what_only_an_operator_can_mend_says_whom_to_tell() {
         "organization_not_found",
         "platform_refused",
         "platform_secret_rejected",
+        "secret_unusable",
     ];
     assert_eq!(told, BTreeSet::from(expected));
 }

@@ -10,7 +10,7 @@ use serde_json::Value;
 use uuid::Uuid;
 
 use crate::clock::UnixMs;
-use crate::config::Config;
+use crate::config::{Config, Keys};
 use crate::http::jwks::Jwks;
 use crate::http::jwt_ring;
 use crate::secret::Secret;
@@ -47,13 +47,13 @@ pub struct Verifier {
 }
 
 impl Verifier {
-    /// For the project that the configuration names. Its legacy HS256 tokens are accepted only where the secret is known, and
+    /// For the project that the configuration names, which knows these keys. Its legacy HS256 tokens are accepted only where the secret is known, and
     /// `upstream` fetches its keys for the others.
-    pub fn new(config: &Config, upstream: Upstream) -> Self {
+    pub fn new(config: &Config, keys: &Keys, upstream: Upstream) -> Self {
         jwt_ring::install();
-        let secret = config.jwt_secret.as_ref().map(Secret::expose);
+        let secret = keys.jwt_secret.as_ref().map(Secret::expose);
         Self {
-            jwks: Jwks::new(&config.supabase_url, config.service_key.secret().clone(), upstream),
+            jwks: Jwks::new(&config.supabase_url, keys.service_key.secret().clone(), upstream),
             // With an empty secret, anyone could sign.
             secret: secret
                 .filter(|secret| !secret.trim().is_empty())

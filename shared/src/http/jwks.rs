@@ -151,7 +151,7 @@ impl KeyCache {
         let Some(fetched_at) = self.fetched_at else { return Need::Keys };
         if kid.is_some_and(|kid| !self.has(kid) && !self.is_absent(kid, now)) {
             Need::Keys
-        } else if apart(fetched_at, now) >= FRESH_FOR {
+        } else if fetched_at.apart(now) >= FRESH_FOR {
             Need::Renewal
         } else {
             Need::Nothing
@@ -162,7 +162,7 @@ impl KeyCache {
     fn begin(&mut self, kid: Option<&str>, now: UnixMs) -> bool {
         let has_set = self.fetched_at.is_some();
         let interval = if has_set { REFETCH_INTERVAL } else { FIRST_FETCH_INTERVAL };
-        let may_fetch = self.refetched_at.is_none_or(|begun| apart(begun, now) >= interval);
+        let may_fetch = self.refetched_at.is_none_or(|begun| begun.apart(now) >= interval);
         let due = may_fetch && self.need(kid, now) != Need::Nothing;
         if due && has_set {
             self.refetched_at = Some(now);
@@ -200,7 +200,7 @@ impl KeyCache {
         let key = match kid {
             Some(kid) if self.has(kid) => self.named(kid).find(fits).ok_or(AuthError::WrongAlgorithm)?,
             // A set that is older than this has not been renewed because it could not be: the key may be a new one.
-            Some(kid) if apart(fetched_at, now) >= REFETCH_INTERVAL && !self.is_absent(kid, now) => {
+            Some(kid) if fetched_at.apart(now) >= REFETCH_INTERVAL && !self.is_absent(kid, now) => {
                 return Err(AuthError::KeysUnavailable);
             }
             Some(_) => return Err(AuthError::UnknownKey),
@@ -214,7 +214,7 @@ impl KeyCache {
     }
 
     fn is_absent(&self, kid: &str, now: UnixMs) -> bool {
-        let noted = |(id, at): &(String, UnixMs)| id == kid && apart(*at, now) < UNKNOWN_FOR;
+        let noted = |(id, at): &(String, UnixMs)| id == kid && at.apart(now) < UNKNOWN_FOR;
         kid.len() > KID_LIMIT || self.absent.iter().any(noted)
     }
 
@@ -231,10 +231,4 @@ impl KeyCache {
 #[derive(Deserialize)]
 struct Set {
     keys: Vec<serde_json::Value>,
-}
-
-/// How far two points lie apart, whichever is later: a clock set back a little ages nothing,
-/// one set back a lot does not keep a set young for ever.
-fn apart(a: UnixMs, b: UnixMs) -> Duration {
-    Duration::from_millis(a.0.abs_diff(b.0))
 }

@@ -40,14 +40,14 @@ pub struct ApiRequest {
 
 impl ApiRequest {
     /// Reads and checks a request of this user, before anything is done for it.
-    pub(crate) fn read(event: HttpEvent, user_id: Uuid, deadline: Deadline) -> Result<Self, Error> {
+    pub(crate) fn read(event: &HttpEvent, user_id: Uuid, deadline: Deadline) -> Result<Self, Error> {
         Ok(Self {
             user_id,
             deadline,
             language: Language::wanted_by(&event.headers),
-            body: if event.method == Some(Method::GET) { empty() } else { body(&event)? },
+            body: if event.method == Some(Method::GET) { empty() } else { body(event)? },
             idempotency_key: idempotency_key(&event.headers)?,
-            query: event.query,
+            query: event.query.clone(),
         })
     }
 
@@ -223,7 +223,7 @@ mod tests {
         let headers = HeaderMap::from_iter(content_type);
         let event =
             HttpEvent { method: Some(Method::POST), headers, body: body.into(), ..HttpEvent::default() };
-        let read = ApiRequest::read(event, Uuid::nil(), Deadline::within(std::time::Duration::ZERO));
+        let read = ApiRequest::read(&event, Uuid::nil(), Deadline::within(std::time::Duration::ZERO));
         read.map(|request| request.body).map_err(|error| error.response().code)
     }
 
@@ -249,7 +249,7 @@ mod tests {
     #[test]
     fn a_get_has_no_body_whatever_it_carries() {
         let event = HttpEvent { method: Some(Method::GET), body: b"{".into(), ..HttpEvent::default() };
-        let read = ApiRequest::read(event, Uuid::nil(), Deadline::within(std::time::Duration::ZERO));
+        let read = ApiRequest::read(&event, Uuid::nil(), Deadline::within(std::time::Duration::ZERO));
         assert_eq!(read.unwrap().body, json!({}));
     }
 

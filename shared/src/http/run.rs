@@ -24,6 +24,7 @@ use crate::http::logs::line::{Line, Request};
 use crate::http::request::ApiRequest;
 use crate::record::Record;
 use crate::record::trace::Trace;
+use crate::rotation::Rotation;
 use crate::sentence::{self as say, Language};
 
 /// What supabase-js sends today, what its tracing adds, and our own. `Accept-Language` needs no allowance.
@@ -74,17 +75,22 @@ struct Failure<'a> {
 }
 
 /// Answers requests until Lambda ends the process. `methods` lists what the function takes, as `Allow` does.
-pub async fn run<H, W, A>(app: App, methods: &'static str, handler: H) -> Result<(), lambda_runtime::Error>
+pub async fn run<H, W, A>(
+    rotation: Arc<Rotation>,
+    methods: &'static str,
+    handler: H,
+) -> Result<(), lambda_runtime::Error>
 where
     H: Fn(Arc<App>, ApiRequest) -> W + Clone + Send + Sync + 'static,
     W: Future<Output = Result<A, Error>> + Send + 'static,
     A: Serialize + Send,
 {
-    let (app, is_cold) = (Arc::new(app), Arc::new(AtomicBool::new(true)));
+    let is_cold = Arc::new(AtomicBool::new(true));
     lambda_runtime::run_concurrent(service_fn(move |event| {
-        let (app, handler, is_first) = (app.clone(), handler.clone(), is_cold.swap(false, Ordering::Relaxed));
+        let (rotation, handler) = (rotation.clone(), handler.clone());
+        let is_first = is_cold.swap(false, Ordering::Relaxed);
         async move {
-            let (response, line) = answer(app, methods, handler, event, is_first).await;
+            let (response, line) = answer(rotation, methods, handler, event, is_first).await;
             logs::write(&line);
             Ok::<_, Infallible>(response)
         }
@@ -94,7 +100,7 @@ where
 
 /// One request, from event to answer, and the line that it leaves in the log.
 pub(crate) async fn answer<H, W, A>(
-    app: Arc<App>,
+    rotation: Arc<Rotation>,
     methods: &'static str,
     handler: H,
     LambdaEvent { payload, context }: LambdaEvent<Value>,
@@ -106,7 +112,7 @@ where
     A: Serialize,
 {
     let now = clock::now();
-    let deadline = Deadline::of_invocation(context.deadline, now, app.config.request_budget);
+    let deadline = Deadline::of_invocation(context.deadline, now, rotation.config.request_budget);
     let event = HttpEvent::from(&payload);
     let language = Language::wanted_by(&event.headers);
     let origin = event.headers.get(header::ORIGIN).and_then(|origin| origin.to_str().ok()).map(str::to_owned);
@@ -124,9 +130,12 @@ where
         }
         let authorization = event.headers.get(header::AUTHORIZATION).map(HeaderValue::to_str).transpose();
         let authorization = authorization.map_err(|_| AuthError::Malformed)?;
-        let caller = app.verifier.verify(authorization, now).await?;
-        let request = ApiRequest::read(event, caller.user_id, deadline)?;
-        handler(app.clone(), request).await.map(Some)
+        let (event, handler) = (&event, &handler);
+        let serve = |app: Arc<App>| async move {
+            let caller = app.verifier.verify(authorization, now).await?;
+            handler(app, ApiRequest::read(event, caller.user_id, deadline)?).await
+        };
+        rotation.serve(now, deadline, serve).await.map(Some)
     };
     // What a panic leaves behind is this request's alone: the App holds nothing that could be half-changed.
     let work = deadline.bound(AssertUnwindSafe(work).catch_unwind());
@@ -150,7 +159,7 @@ where
     response.headers.insert("vary", VARY.to_owned());
     response.headers.insert("access-control-expose-headers", EXPOSED_HEADERS.to_owned());
     response.headers.insert("x-request-id", context.request_id);
-    if let Some(allowed) = app.config.origins.allow(origin.as_deref()) {
+    if let Some(allowed) = rotation.config.origins.allow(origin.as_deref()) {
         response.headers.insert("access-control-allow-origin", allowed.to_owned());
     }
     (response, line)

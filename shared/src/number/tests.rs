@@ -1,5 +1,6 @@
 //! A number's calls against a server that is the database and the platform at once.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use serde_json::{Value, json};
@@ -15,6 +16,7 @@ use crate::number::creation::{heal, obtain};
 use crate::number::session::{NumberSession, Webhook};
 use crate::number::view::{State, View};
 use crate::platform::PlatformError;
+use crate::rotation::Rotation;
 use crate::store::{CreateMode, Number, NumberSelector};
 use crate::upstream::testing::Server;
 
@@ -23,7 +25,7 @@ const HOUR: i64 = 3_600_000;
 
 struct Stage {
     server: Server,
-    app: App,
+    app: Arc<App>,
 }
 
 impl Stage {
@@ -36,7 +38,8 @@ impl Stage {
             "SUPABASE_SERVICE_ROLE_KEY" | "WPP_SECRET" => Some("sb_secret_x".to_owned()),
             _ => None,
         };
-        let app = App::new(Config::read(source, &[]).unwrap()).unwrap();
+        let rotation = Rotation::new(Config::read(source, &[]).unwrap()).unwrap();
+        let app = rotation.app(UnixMs(NOW), within(20_000)).await.unwrap();
         Self { server, app }
     }
 

@@ -8,10 +8,12 @@ use uuid::Uuid;
 
 use super::*;
 use crate::App;
+use crate::config::Config;
 use crate::error::Error;
 use crate::http::event::HttpEvent;
 use crate::http::request::{ApiRequest, checked_session};
 use crate::http::run::{self, Response};
+use crate::rotation::Rotation;
 use crate::sentence::Language;
 
 fn event() -> Value {
@@ -40,7 +42,7 @@ fn event_v1() -> Value {
 }
 
 /// Nobody listens where this one looks.
-fn app() -> Arc<App> {
+fn rotation() -> Arc<Rotation> {
     let source = |name: &str| {
         let value = match name {
             "SUPABASE_SERVICE_ROLE_KEY" => "sb_secret_x",
@@ -50,13 +52,13 @@ fn app() -> Arc<App> {
         };
         Some(value.to_owned())
     };
-    Arc::new(App::new(crate::config::Config::read(source, &[]).unwrap()).unwrap())
+    Arc::new(Rotation::new(Config::read(source, &[]).unwrap()).unwrap())
 }
 
 /// What of an event a client chooses: its headers' values, query, body and method.
 #[test]
 fn fuzz_events() {
-    let (app, runtime) = (app(), runtime());
+    let (rotation, runtime) = (rotation(), runtime());
     let client = (
         "[ -~é]{0,60}",
         text(),
@@ -72,17 +74,17 @@ fn fuzz_events() {
         event["headers"]["authorization"] = format!("bearer {header}").into();
         event["headers"]["accept-language"] = header.clone().into();
         event["headers"]["origin"] = header.into();
-        let answer = runtime.block_on(answer(&app, event));
+        let answer = runtime.block_on(answer(&rotation, event));
         prop_assert!(matches!(answer.status_code, 204 | 401 | 405), "{answer:?}");
         Ok(())
     });
 }
 
 /// The answer to any event, which has what every answer has.
-async fn answer(app: &Arc<App>, event: Value) -> Response {
+async fn answer(rotation: &Arc<Rotation>, event: Value) -> Response {
     let event = LambdaEvent::new(event, Context::default());
     let handler = |_: Arc<App>, _: ApiRequest| std::future::ready(Ok(json!({})));
-    let (answer, _) = run::answer(app.clone(), "GET, POST", handler, event, false).await;
+    let (answer, _) = run::answer(rotation.clone(), "GET, POST", handler, event, false).await;
     assert_eq!(answer.headers["vary"], "Origin, Accept-Language");
     assert_eq!(answer.headers.contains_key("content-language"), !answer.body.is_empty());
     answer
@@ -91,7 +93,7 @@ async fn answer(app: &Arc<App>, event: Value) -> Response {
 /// Whatever an event is, it is understood or refused; a gateway's own part of it may be of any shape.
 #[test]
 fn fuzz_the_shape_of_events() {
-    let (app, runtime) = (app(), runtime());
+    let (rotation, runtime) = (rotation(), runtime());
     let rude = prop_oneof![
         Just("a.b:99999"),
         Just("["),
@@ -106,7 +108,7 @@ fn fuzz_the_shape_of_events() {
         1 => value(),
     ];
     hold(any_event, |event| {
-        let answer = runtime.block_on(answer(&app, event));
+        let answer = runtime.block_on(answer(&rotation, event));
         prop_assert!(matches!(answer.status_code, 204 | 400 | 401 | 405), "{answer:?}");
         Ok(())
     });
@@ -129,7 +131,7 @@ fn fuzz_bodies() {
         let headers =
             headers.into_iter().filter_map(|(name, value)| Some((name, value?))).collect::<HeaderMap>();
         let event = HttpEvent { method: Some(Method::POST), headers, body, ..HttpEvent::default() };
-        let Ok(request) = ApiRequest::read(event, Uuid::nil(), Deadline::within(Duration::ZERO)) else {
+        let Ok(request) = ApiRequest::read(&event, Uuid::nil(), Deadline::within(Duration::ZERO)) else {
             return Ok(());
         };
         prop_assert!(request.body.is_object() && length <= 16 * 1024, "{sent}");

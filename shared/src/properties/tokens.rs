@@ -2,7 +2,9 @@
 
 use super::*;
 use crate::clock::UnixMs;
-use crate::http::auth::testing::{Answer, KeyServer, NOW, Project, Signer, USER, base64, config, verifier};
+use crate::http::auth::testing::{
+    Answer, KeyServer, NOW, Project, Signer, USER, base64, config, keys, verifier,
+};
 use crate::secret::Secret;
 use crate::store::settings::Settings;
 use crate::token::Token;
@@ -120,7 +122,8 @@ fn fuzz_key_sets() {
     let stranger = Signer::es256("es");
     hold(set, |set| {
         server.answer(Answer::Reply(200, set.clone()));
-        let verifier = verifier(&config(&server.url));
+        let config = config(&server.url);
+        let verifier = verifier(&config, &keys(&config));
         let claims =
             json!({"aud": "authenticated", "role": "authenticated", "sub": USER, "exp": NOW.0 / 1000 + 60});
         let verify = |signer: &Signer| {

@@ -14,7 +14,7 @@ use tokio::sync::watch;
 
 use super::{AuthError, Caller, Verifier};
 use crate::clock::UnixMs;
-use crate::config::Config;
+use crate::config::{Config, KeySource, Keys};
 use crate::secret::Secret;
 use crate::upstream::Upstream;
 
@@ -35,9 +35,15 @@ pub(crate) fn config(url: &str) -> Config {
     Config::read(variable, &[]).unwrap()
 }
 
-/// The verifier of a function with this configuration.
-pub(crate) fn verifier(config: &Config) -> Verifier {
-    Verifier::new(config, Upstream::new(std::time::Duration::from_secs(8)).unwrap())
+/// The keys of a function beside the project, without the legacy secret.
+pub(crate) fn keys(config: &Config) -> Keys {
+    let KeySource::Given(keys) = config.keys.clone() else { panic!("a secret is named") };
+    keys
+}
+
+/// The verifier of a function with this configuration and these keys.
+pub(crate) fn verifier(config: &Config, keys: &Keys) -> Verifier {
+    Verifier::new(config, keys, Upstream::new(std::time::Duration::from_secs(8)).unwrap())
 }
 
 /// A project with an ES256 key `es`, an RS256 key `rs` and a legacy secret.
@@ -47,6 +53,7 @@ pub(crate) struct Project {
     pub(crate) rs: Signer,
     pub(crate) hs: Signer,
     pub(crate) config: Config,
+    pub(crate) keys: Keys,
     pub(crate) verifier: Verifier,
 }
 
@@ -54,9 +61,10 @@ impl Project {
     pub(crate) async fn start() -> Self {
         let (es, rs) = (Signer::es256("es"), Signer::rs256("rs"));
         let server = KeyServer::start(&[es.jwk(), rs.jwk()]).await;
-        let config = Config { jwt_secret: Some(Secret::new(SECRET)), ..config(&server.url) };
-        let verifier = verifier(&config);
-        Self { server, es, rs, hs: Signer::hs256(SECRET.as_bytes()), config, verifier }
+        let config = config(&server.url);
+        let keys = Keys { jwt_secret: Some(Secret::new(SECRET)), ..keys(&config) };
+        let verifier = verifier(&config, &keys);
+        Self { server, es, rs, hs: Signer::hs256(SECRET.as_bytes()), config, keys, verifier }
     }
 
     /// The claims of a signed-in user as GoTrue makes them where no issuer is configured, with `changes`; null takes a claim

@@ -16,12 +16,12 @@ use crate::upstream::testing::Server;
 const PROJECT: &str = "http://127.0.0.1:1";
 const PAGE: &str = "https://app.example";
 
-fn app() -> Arc<App> {
-    app_at(PROJECT)
+fn function() -> Arc<Rotation> {
+    function_at(PROJECT)
 }
 
 /// With both upstreams at this address.
-fn app_at(url: &str) -> Arc<App> {
+fn function_at(url: &str) -> Arc<Rotation> {
     let source = |name: &str| {
         let value = match name {
             "WPP_BASE_URL" | "SUPABASE_URL" => url,
@@ -32,7 +32,7 @@ fn app_at(url: &str) -> Arc<App> {
         };
         Some(value.to_owned())
     };
-    Arc::new(App::new(Config::read(source, &[]).unwrap()).unwrap())
+    Arc::new(Rotation::new(Config::read(source, &[]).unwrap()).unwrap())
 }
 
 /// A request of a signed-in user, with these headers too.
@@ -55,7 +55,7 @@ fn request() -> LambdaEvent<Value> {
 
 /// The answer alone.
 async fn answer<H, W, A>(
-    app: Arc<App>,
+    function: Arc<Rotation>,
     methods: &'static str,
     handler: H,
     event: LambdaEvent<Value>,
@@ -65,7 +65,7 @@ where
     W: Future<Output = Result<A, Error>>,
     A: Serialize,
 {
-    super::answer(app, methods, handler, event, false).await.0
+    super::answer(function, methods, handler, event, false).await.0
 }
 
 /// The status and the code of an answer, which has all that every answer has.
@@ -86,7 +86,7 @@ fn body(response: &Response) -> Value {
 
 #[tokio::test]
 async fn a_panic_is_a_500_of_ours_and_the_next_request_is_served() {
-    let (app, calls) = (app(), AtomicUsize::new(0));
+    let (function, calls) = (function(), AtomicUsize::new(0));
     let handler = |_: Arc<App>, _: ApiRequest| {
         let first = calls.fetch_add(1, Ordering::Relaxed) == 0;
         async move {
@@ -95,10 +95,10 @@ async fn a_panic_is_a_500_of_ours_and_the_next_request_is_served() {
             Ok(json!({}))
         }
     };
-    let panicked = answer(app.clone(), "POST", handler, request()).await;
+    let panicked = answer(function.clone(), "POST", handler, request()).await;
     assert_eq!(told(&panicked), (500, "internal_error".to_owned()));
     assert!(!format!("{panicked:?}").contains("canary"));
-    assert_eq!(told(&answer(app, "POST", handler, request()).await), (200, String::new()));
+    assert_eq!(told(&answer(function, "POST", handler, request()).await), (200, String::new()));
 }
 
 #[tokio::test]
@@ -107,14 +107,14 @@ async fn a_panic_before_the_first_await_is_caught_too() {
         assert!(!ask.query.is_empty(), "canary");
         std::future::ready(Ok(json!({})))
     };
-    let panicked = answer(app(), "POST", handler, request()).await;
+    let panicked = answer(function(), "POST", handler, request()).await;
     assert_eq!(told(&panicked), (500, "internal_error".to_owned()));
 }
 
 #[tokio::test(start_paused = true)]
 async fn a_handler_that_never_ends_is_answered_for() {
     let handler = |_: Arc<App>, _: ApiRequest| std::future::pending::<Result<Value, Error>>();
-    let late = answer(app(), "POST", handler, request()).await;
+    let late = answer(function(), "POST", handler, request()).await;
     assert_eq!(told(&late), (504, "deadline_exceeded".to_owned()));
 }
 
@@ -124,7 +124,7 @@ async fn a_retry_after_is_whole_seconds_and_at_least_one() {
         let why = PlatformError::Busy(Some(after));
         let error = || Error::from(CallError { call: "qr", why });
         let handler = |_: Arc<App>, _: ApiRequest| std::future::ready(Err::<Value, _>(error()));
-        let busy = answer(app(), "POST", handler, request()).await;
+        let busy = answer(function(), "POST", handler, request()).await;
         assert_eq!(told(&busy), (503, "platform_busy".to_owned()));
         assert_eq!(busy.headers["retry-after"], header);
     }
@@ -139,10 +139,10 @@ async fn a_handler_and_an_error_speak_the_language_that_was_asked_for() {
         let asked = || request_with(&header);
         let handler =
             |_: Arc<App>, ask: ApiRequest| std::future::ready(Ok(json!({"language": ask.language.tag()})));
-        let good = answer(app(), "POST", handler, asked()).await;
+        let good = answer(function(), "POST", handler, asked()).await;
         let lost = CallError { call: "status", why: PlatformError::UnknownSession };
         let failing = |_: Arc<App>, _: ApiRequest| std::future::ready(Err::<Value, Error>(lost.into()));
-        let failed = answer(app(), "POST", failing, asked()).await;
+        let failed = answer(function(), "POST", failing, asked()).await;
         for response in [&good, &failed] {
             assert_eq!(response.headers["content-language"], tag, "{wanted:?}");
             assert_eq!(response.headers["vary"], "Origin, Accept-Language");
@@ -161,23 +161,23 @@ async fn a_preflight_is_answered_without_a_token_and_another_method_refused() {
         let event = json!({"httpMethod": method, "headers": {"origin": origin}});
         LambdaEvent::new(event, Context::default())
     };
-    let preflight = answer(app(), "GET, POST", handler, event("OPTIONS", PAGE)).await;
+    let preflight = answer(function(), "GET, POST", handler, event("OPTIONS", PAGE)).await;
     assert_eq!((preflight.status_code, preflight.body.as_str()), (204, ""));
     assert_eq!(preflight.headers["access-control-allow-methods"], "GET, POST, OPTIONS");
     assert_eq!(preflight.headers["access-control-allow-origin"], PAGE);
-    let stranger = answer(app(), "POST", handler, event("OPTIONS", "https://other.example")).await;
+    let stranger = answer(function(), "POST", handler, event("OPTIONS", "https://other.example")).await;
     assert!(!stranger.headers.contains_key("access-control-allow-origin"));
-    let other = answer(app(), "POST", handler, event("GET", PAGE)).await;
+    let other = answer(function(), "POST", handler, event("GET", PAGE)).await;
     assert_eq!(told(&other), (405, "method_not_allowed".to_owned()));
     assert_eq!(other.headers["allow"], "POST, OPTIONS");
-    let none = answer(app(), "POST", handler, event("two words", PAGE)).await;
+    let none = answer(function(), "POST", handler, event("two words", PAGE)).await;
     assert_eq!(told(&none), (400, "invalid_request".to_owned()));
 }
 
 /// The line that a request leaves.
 async fn line(outcome: fn() -> Result<(), Error>, event: LambdaEvent<Value>, is_first: bool) -> Value {
     let handler = |_: Arc<App>, _: ApiRequest| std::future::ready(outcome());
-    let (_, line) = super::answer(app(), "POST", handler, event, is_first).await;
+    let (_, line) = super::answer(function(), "POST", handler, event, is_first).await;
     serde_json::from_str(&line.to_string()).unwrap()
 }
 
@@ -238,7 +238,7 @@ async fn a_trace_goes_on_to_both_upstreams_and_nothing_else_of_the_callers_does(
         ("x-forwarded-for", "canary"),
     ]);
     event.context.xray_trace_id = Some(xray.to_owned());
-    let (_, line) = super::answer(app_at(&server.url), "POST", handler, event, false).await;
+    let (_, line) = super::answer(function_at(&server.url), "POST", handler, event, false).await;
     let heard = server.heard();
     assert_eq!(heard.len(), 2, "{heard:?}");
     for request in heard {

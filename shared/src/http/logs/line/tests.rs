@@ -94,7 +94,8 @@ fn every_metric_that_a_line_names_is_in_it_and_no_other() {
     let failed = || Record { refresh_failure: Some("timed out".to_owned()), ..record(Vec::new()) };
     let stale =
         || Record { source: Some(Source::Stale), stale_because: Some(String::new()), ..record(Vec::new()) };
-    let cases: [(bool, Record, Result<u16, Error>, &[&str]); 6] = [
+    type Case = (bool, Record, Result<u16, Error>, &'static [&'static str]);
+    let cases: [Case; 6] = [
         (false, record(Vec::new()), Ok(200), &[]),
         (true, refreshed(), Ok(200), &["ColdStart", "TokenRefreshed"]),
         (false, failed(), Ok(200), &["RefreshFailed"]),

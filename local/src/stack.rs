@@ -1,10 +1,12 @@
 //! All of it together: a Supabase project and a WPP Platform, as the three functions find them.
 
+use serde_json::Value;
 use tokio_postgres::Client;
 use uuid::Uuid;
 
 use crate::Result;
 use crate::child::Output;
+use crate::events::Event;
 use crate::platform::{self, Platform};
 use crate::postgres::{Postgres, Privileges, Storage, migrations};
 use crate::postgrest::Postgrest;
@@ -51,6 +53,13 @@ pub struct Organisation {
     pub user: Uuid,
     /// The user's token, good for an hour.
     pub token: String,
+}
+
+impl Organisation {
+    /// A POST of its user.
+    pub fn post(&self, name: &str, body: &Value) -> Event {
+        Event::post(name).bearer(&self.token).json(body)
+    }
 }
 
 impl Stack {

@@ -37,7 +37,7 @@ impl Fleet {
         let app = TestApp::start().await;
         let number = app.number().await;
         app.set_token_end(&number, -3600).await;
-        app.end_waits(&number).await;
+        app.end_waits().await;
         let env = [("REQUEST_BUDGET_MS", "60000"), ("UPSTREAM_TIMEOUT_MS", "60000")];
         let env = environment(&app.stack, &env);
         let options = Options { concurrency: REQUESTS, ..Options::default() };
@@ -65,7 +65,7 @@ impl Fleet {
     }
 
     fn assert_served(&self, answers: &[Answer]) {
-        let qr = json!(self.app.stack.platform.qr_of(&self.number.session));
+        let qr = json!(self.app.platform.qr_of(&self.number.session));
         for answer in answers {
             let field = if answer.json["status"].is_null() { "qr" } else { "qrcode" };
             assert_eq!((answer.status, &answer.json[field]), (200, &qr), "{answer:?}");
@@ -74,7 +74,7 @@ impl Fleet {
 
     /// All have read the row before anybody goes on.
     async fn refreshes_once(&self) {
-        let hold = self.app.stack.supabase.faults.hold("rpc/wpp_find_number", Point::After);
+        let hold = self.app.hold("rpc/wpp_find_number", Point::After);
         let together = async {
             hold.reached(PROCESSES * REQUESTS).await;
             hold.release();
@@ -95,7 +95,7 @@ impl Fleet {
     /// The first process has the right to refresh when it is killed: its lease is left to end by itself.
     async fn survives_its_holder(&self, point: Point) {
         let (holder, survivors) = self.sandboxes.split_first().unwrap();
-        let hold = self.app.stack.platform.faults.hold_one("token", point);
+        let hold = self.app.hold_one("token", point);
         let rest = async {
             hold.reached(1).await;
             holder.1.kill().await.unwrap();
@@ -113,7 +113,7 @@ impl Fleet {
 
     async fn assert_stored_token_is_good(&self) {
         let stored: Value = self.app.settings(&self.number).await["wppJwtToken"].clone();
-        let good = self.app.stack.platform.tokens_of(&self.number.session);
+        let good = self.app.platform.tokens_of(&self.number.session);
         assert_eq!(good.last().map(|token| json!(token)), Some(stored));
     }
 }
@@ -127,7 +127,7 @@ async fn four_hundred_requests_of_eight_processes_fetch_one_token() {
 #[tokio::test]
 async fn four_hundred_requests_fetch_one_token_where_only_the_newest_is_good() {
     let fleet = Fleet::start().await;
-    fleet.app.stack.platform.behave(|behavior| behavior.accepted_tokens = AcceptedTokens::Newest);
+    fleet.app.platform.behave(|behavior| behavior.accepted_tokens = AcceptedTokens::Newest);
     fleet.refreshes_once().await;
 }
 

@@ -39,8 +39,8 @@ const MAY_REFUSE: [&str; 3] = ["number_not_found", "api_key_rejected", "session_
 /// An app whose tables were there before us.
 async fn app(tables: &str) -> (TestApp, Siblings) {
     let app = TestApp::start_with(&[], Options { concurrency: CROWD, ..Options::default() }).await;
-    app.stack.deploy(Privileges::default(), tables).await.unwrap();
-    app.stack.seed(app.school.id, app.school.user, "school").await.unwrap();
+    app.deploy(Privileges::default(), tables).await.unwrap();
+    app.seed(app.school.id, app.school.user, "school").await.unwrap();
     let siblings = Siblings::of(&app.stack);
     (app, siblings)
 }
@@ -52,8 +52,8 @@ async fn number(app: &TestApp, school: &Organisation, request: Value) -> (Uuid, 
     let event =
         Request::post("wpp-create").bearer(&school.token).json(&request).header("Idempotency-Key", &key);
     let made = app.invoke("wpp-create", event.v2()).await;
-    assert_eq!((made.status, &made.json["status"]), (200, &json!("qr_issued")), "{}", made.body);
-    let session = made.json["session"].as_str().unwrap().to_owned();
+    assert_eq!(made.told(), (200, "qr_issued"), "{}", made.body);
+    let session = made.text("session").to_owned();
     let row = "select id from messenger_integrations where settings ->> 'wppAccountNumber' = $1";
     (app.sql.query_one(row, &[&session]).await.unwrap().get(0), session)
 }
@@ -61,7 +61,7 @@ async fn number(app: &TestApp, school: &Organisation, request: Value) -> (Uuid, 
 /// One that a phone is linked with, as a page knows.
 async fn linked(app: &TestApp, school: &Organisation, request: Value) -> (Uuid, String) {
     let number = number(app, school, request).await;
-    app.stack.platform.scan(&number.1).unwrap();
+    app.platform.scan(&number.1).unwrap();
     assert_eq!(live_status(app, school, &number.1).await, "connected");
     number
 }
@@ -91,7 +91,7 @@ fn id(row: &Value) -> Uuid {
 async fn a_second_number_that_works_is_primary_once_the_first_is_disconnected() {
     let (app, siblings) = app(BASE).await;
     for next in ["wpp-status", "wpp-create"] {
-        let school = app.stack.organisation(next).await.unwrap();
+        let school = app.organisation(next).await.unwrap();
         let (first, _) = linked(&app, &school, json!({})).await;
         let (second, session) = linked(&app, &school, json!({"add_new": true})).await;
         assert_eq!(primaries(&siblings, &school).await, [first]);
@@ -109,11 +109,11 @@ async fn a_second_number_that_works_is_primary_once_the_first_is_disconnected() 
 #[tokio::test]
 async fn connect_another_one_goes_on_with_the_first_that_no_phone_was_linked_with() {
     let (app, siblings) = app(BASE).await;
-    let first = app.post("wpp-create", json!({})).await.json;
-    let another = app.post("wpp-create", json!({"add_new": true})).await.json;
+    let first = app.create(json!({})).await.json;
+    let another = app.create(json!({"add_new": true})).await.json;
     assert_eq!((&another["session"], &another["qrcode"]), (&first["session"], &first["qrcode"]));
     let session = first["session"].as_str().unwrap();
-    app.stack.platform.scan(session).unwrap();
+    app.platform.scan(session).unwrap();
     assert_eq!(live_status(&app, &app.school, session).await, "connected");
     assert_eq!(siblings.listed(app.school.id).await.unwrap().len(), 1);
     assert_eq!(siblings.send(app.school.id).await, Ok(()));
@@ -151,9 +151,9 @@ async fn a_number_is_not_primary_beside_another_providers_that_is_in_use() {
 async fn creations_that_fail_leave_no_row_and_the_siblings_first_one_is_primary() {
     const ATTEMPTS: usize = 100;
     let (app, siblings) = app(BASE).await;
-    app.stack.platform.faults.inject("create", Fault::status(503));
+    app.inject("create", Fault::status(503));
     for _ in 0..ATTEMPTS / CROWD + 1 {
-        let requests = (0..CROWD).map(|_| app.post("wpp-create", json!({"add_new": true})));
+        let requests = (0..CROWD).map(|_| app.create(json!({"add_new": true})));
         for answer in join_all(requests).await {
             assert!(answer.status >= 500 && answer.json["retryable"] == true, "{}", answer.body);
         }
@@ -161,10 +161,10 @@ async fn creations_that_fail_leave_no_row_and_the_siblings_first_one_is_primary(
     }
     let other = siblings.add(app.school.id, "green_api", json!({})).await.unwrap();
     assert_eq!(primaries(&siblings, &app.school).await, [other]);
-    app.stack.platform.faults.clear();
+    app.clear_faults();
     linked(&app, &app.school, json!({"add_new": true})).await;
     assert_eq!(siblings.listed(app.school.id).await.unwrap().len(), 2);
-    assert_eq!(app.stack.platform.clients(), 1);
+    assert_eq!(app.platform.clients(), 1);
 }
 
 #[tokio::test]
@@ -174,18 +174,18 @@ async fn a_row_of_the_mirror_that_changes_its_session_takes_the_whole_state_with
     let (first, session) = linked(&app, school, json!({})).await;
     // A platform that gives the dead key again makes the number move to another id, and so to another session.
     app.settle_keys().await;
-    let key = app.stack.platform.key_of(&school.id.to_string()).unwrap();
-    app.stack.platform.revoke_key(&key);
+    let key = app.platform.key_of(&school.id.to_string()).unwrap();
+    app.platform.revoke_key(&key);
     let same = json!({"apiKey": key, "session": session}).to_string();
-    app.stack.platform.faults.inject_times("create", 1, Fault::Body(same));
-    let moved = app.post("wpp-create", json!({"force_recreate": true})).await;
+    app.inject_times("create", 1, Fault::Body(same));
+    let moved = app.create(json!({"force_recreate": true})).await;
     assert_eq!(moved.json["status"], "qr_issued", "{}", moved.body);
-    let moved = moved.json["session"].as_str().unwrap();
+    let moved = moved.text("session");
     assert_ne!(moved, session);
     assert_eq!(stored_status(&app, moved).await, "qr_issued");
     assert_eq!(app.mirror(moved).await["status"], "qr_issued");
 
-    app.stack.platform.scan(moved).unwrap();
+    app.platform.scan(moved).unwrap();
     assert_eq!(live_status(&app, school, moved).await, "connected");
     let (_, other) = linked(&app, school, json!({"add_new": true})).await;
     siblings.disconnect(school.id, first).await.unwrap();
@@ -197,13 +197,13 @@ async fn a_row_of_the_mirror_that_changes_its_session_takes_the_whole_state_with
 #[tokio::test]
 async fn an_old_key_that_a_sibling_wrote_back_is_a_dead_key_and_is_replaced_at_once() {
     let (app, siblings) = app(BASE).await;
-    let (platform, school) = (&app.stack.platform, &app.school);
+    let (platform, school) = (&app.platform, &app.school);
     platform.behave(|behavior| behavior.repeated_create = RepeatedCreate::NewKey);
     let (row, session) = linked(&app, school, json!({})).await;
     let expired = json!({"wppJwtExpiresAt": 1000});
     siblings.save_settings(school.id, row, expired).await.unwrap();
     let sending = siblings.begin_sending(school.id).await.unwrap();
-    let recreated = app.post("wpp-create", json!({"force_recreate": true})).await;
+    let recreated = app.create(json!({"force_recreate": true})).await;
     assert_eq!(recreated.status, 200, "{}", recreated.body);
     siblings.finish_sending(sending).await.unwrap();
     platform.forget_tokens();
@@ -213,20 +213,12 @@ async fn an_old_key_that_a_sibling_wrote_back_is_a_dead_key_and_is_replaced_at_o
         ("wpp-qr", json!({"session": session})),
     ] {
         let answer = app.post(name, body).await;
-        assert_eq!(
-            (answer.status, &answer.json["code"]),
-            (409, &json!("api_key_rejected")),
-            "{}",
-            answer.body
-        );
+        assert_eq!(answer.told(), (409, "api_key_rejected"), "{}", answer.body);
     }
     let creates = platform.create_calls();
-    let again = app.post("wpp-create", json!({"force_recreate": true})).await;
+    let again = app.create(json!({"force_recreate": true})).await;
     assert_eq!((again.status, platform.create_calls()), (200, creates + 1), "{}", again.body);
-    assert_eq!(
-        live_status(&app, school, again.json["session"].as_str().unwrap()).await,
-        again.json["status"]
-    );
+    assert_eq!(live_status(&app, school, again.text("session")).await, again.json["status"]);
 }
 
 /// What every answer of ours is, whatever the siblings do meanwhile.
@@ -248,7 +240,7 @@ fn assert_clear(name: &str, answer: &Answer, what: &str) {
 }
 
 async fn assert_no_deadlock(app: &TestApp) {
-    let logs = app.stack.postgres.logs().await;
+    let logs = app.postgres.logs().await;
     assert!(!logs.contains("deadlock detected"), "{logs}");
 }
 
@@ -277,7 +269,7 @@ struct Middle {
 }
 
 async fn middle(app: &TestApp, siblings: &Siblings) -> Middle {
-    let school = app.stack.organisation("middle").await.unwrap();
+    let school = app.organisation("middle").await.unwrap();
     let (number, session) = linked(app, &school, json!({})).await;
     let other = siblings.add(school.id, "green_api", json!({})).await.unwrap();
     app.settle_keys().await;
@@ -302,7 +294,7 @@ impl Middle {
         act: &str,
     ) -> Answer {
         let sending = siblings.begin_sending(self.school.id).await.unwrap();
-        let hold = app.stack.supabase.faults.hold_one(endpoint, Point::Before);
+        let hold = app.hold_one(endpoint, Point::Before);
         let (school, number) = (self.school.id, self.number);
         let meanwhile = async {
             hold.reached(1).await;
@@ -323,12 +315,12 @@ impl Middle {
 #[tokio::test]
 async fn an_act_between_any_two_steps_of_a_request_leaves_a_clear_answer_and_a_number_that_can_be_had() {
     let (app, siblings) = app(BASE).await;
-    app.stack.platform.behave(|behavior| behavior.repeated_create = RepeatedCreate::NewKey);
+    app.platform.behave(|behavior| behavior.repeated_create = RepeatedCreate::NewKey);
     let mut cells = 0;
     for request in REQUESTS {
         let undisturbed = middle(&app, &siblings).await;
         assert_clear(request.0, &undisturbed.request(&app, request).await, "undisturbed");
-        let calls = app.stack.supabase.faults.counts();
+        let calls = app.supabase.faults.counts();
         for endpoint in calls.keys().filter(|endpoint| endpoint.starts_with("rpc/")) {
             for act in ACTS_BETWEEN {
                 let what = format!("{act} before {endpoint} of {request:?}");
@@ -400,7 +392,7 @@ impl Crowd {
             (13, _) => self.check(self.siblings.report(session, Event::Qr("2@told")).await),
             (14, _) => self.check(self.siblings.report(session, Event::Connected).await),
             // There may be no QR to scan.
-            _ => drop(self.app.stack.platform.scan(session)),
+            _ => drop(self.app.platform.scan(session)),
         }
     }
 
@@ -424,10 +416,10 @@ impl Crowd {
 
 async fn survive(tables: &str, is_strict: bool) {
     let (app, siblings) = app(tables).await;
-    app.stack.platform.behave(|behavior| behavior.repeated_create = RepeatedCreate::NewKey);
+    app.platform.behave(|behavior| behavior.repeated_create = RepeatedCreate::NewKey);
     let mut schools = Vec::new();
     for _ in 0..SCHOOLS {
-        schools.push(app.stack.organisation("crowd").await.unwrap());
+        schools.push(app.organisation("crowd").await.unwrap());
     }
     let (deleted, answers) = (Mutex::default(), Mutex::default());
     let crowd = Arc::new(Crowd { app, siblings, schools, deleted, answers, is_strict });

@@ -25,7 +25,7 @@ fn allowed(answer: &Answer) -> Option<&str> {
 
 /// A request for each status that the functions have, with what brings it about.
 async fn answers(app: &TestApp, origin: &str) -> Vec<Answer> {
-    let (platform, database) = (&app.stack.platform.faults, &app.stack.supabase.faults);
+    let (platform, database) = (&app.platform.faults, &app.supabase.faults);
     let number = app.number().await;
     let post = |name: &str| Event::post(name).header("origin", origin);
     let signed = |name: &str| post(name).bearer(&app.school.token);
@@ -87,7 +87,7 @@ async fn an_allowed_page_reads_every_answer_and_another_reads_none() {
 async fn an_answer_that_the_deadline_forces_is_readable_too() {
     let app = app(ALLOWED).await;
     let number = app.number().await;
-    app.stack.platform.faults.inject("qr", Fault::SlowHeaders);
+    app.inject("qr", Fault::SlowHeaders);
     let event = Event::post("wpp-qr").bearer(&app.school.token).header("Origin", APP);
     let event = event.json(&json!({"session": number.session})).v2();
     let answer = app.sandbox("wpp-qr").invoke_by(event, unix_ms() + 600).await.answered().unwrap();

@@ -53,7 +53,7 @@ impl Request {
     }
 
     fn event(self, caller: &Organisation) -> Value {
-        let event = Event::post("wpp-create").bearer(&caller.token).json(&self.body());
+        let event = caller.post("wpp-create", &self.body());
         let event =
             if self == Self::AddNewWithKey { event.header("Idempotency-Key", "one click") } else { event };
         event.v2()
@@ -83,7 +83,7 @@ async fn a_call_killed_at_any_point_is_finished_by_the_next_one_with_the_same_se
     let mut all_well = true;
     for (name, endpoint, point) in POINTS {
         for repeated_create in [RepeatedCreate::SameKey, RepeatedCreate::NewKey] {
-            app.stack.platform.behave(|behavior| behavior.repeated_create = repeated_create);
+            app.platform.behave(|behavior| behavior.repeated_create = repeated_create);
             write!(table, "\n{name:<26} {:<9}", format!("{repeated_create:?}")).unwrap();
             for request in REQUESTS {
                 let outcome =
@@ -108,17 +108,16 @@ async fn cell(
     point: Point,
     passes: bool,
 ) -> Result<String, String> {
-    let platform = &app.stack.platform;
-    let caller = app.stack.organisation("crash").await.unwrap();
+    let platform = &app.platform;
+    let caller = app.organisation("crash").await.unwrap();
     let (before, after) = request.numbers();
     if before == 1 {
-        let first = app.post_as(&caller, "wpp-create", json!({})).await;
-        assert_eq!(first.json["status"], "qr_issued", "{first:?}");
+        let first = app.post_as(&caller, "wpp-create", json!({})).await.expect(200, "qr_issued");
         // One that no phone was linked with would be gone on with.
         if after == 2 {
-            platform.scan(first.json["session"].as_str().unwrap()).unwrap();
-            let linked = app.post_as(&caller, "wpp-status", json!({"force": true})).await;
-            assert_eq!(linked.json["status"], "connected", "{linked:?}");
+            platform.scan(first.text("session")).unwrap();
+            let linked =
+                app.post_as(&caller, "wpp-status", json!({"force": true})).await.expect(200, "connected");
         }
         // A number of some age, so that its key being refused would mean something, and no longer in use.
         for age in [
@@ -174,7 +173,7 @@ async fn kill_at(
     organization: Uuid,
 ) -> bool {
     let supabase = endpoint.starts_with("rpc/");
-    let faults = if supabase { &app.stack.supabase.faults } else { &app.stack.platform.faults };
+    let faults = if supabase { &app.supabase.faults } else { &app.platform.faults };
     let hold = faults.hold(endpoint, point);
     let killed = tokio::select! {
         () = hold.reached(1) => true,

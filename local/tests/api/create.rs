@@ -7,7 +7,7 @@ use local::lambda::{Answer, Options};
 use local::test_app::{Number, TestApp};
 
 async fn create(app: &TestApp) -> Answer {
-    app.post("wpp-create", json!({})).await
+    app.create(json!({})).await
 }
 
 /// A number whose key is an old one, as most are.
@@ -39,15 +39,15 @@ async fn a_first_number_is_made_with_one_call_each_and_shows_its_qr() {
     );
 
     let organisation = app.school.id.to_string();
-    let session = app.stack.platform.session_of(&organisation).unwrap();
-    let key = app.stack.platform.key_of(&organisation).unwrap();
-    let qr = json!(app.stack.platform.qr_of(&session).unwrap());
+    let session = app.platform.session_of(&organisation).unwrap();
+    let key = app.platform.key_of(&organisation).unwrap();
+    let qr = app.shown_qr(&session);
     assert_eq!(answer.json["success"], true);
     assert_eq!(answer.json["session"], json!(session));
     assert_eq!(answer.json["apiKey"], masked(&key));
     assert_eq!(answer.json["status"], "qr_issued");
     assert_eq!(answer.json["qrcode"], qr);
-    let webhook = app.stack.platform.webhook_of(&session);
+    let webhook = app.platform.webhook_of(&session);
     assert_eq!(webhook.as_deref(), Some("https://hooks.example/functions/v1/wpp-webhook"));
     assert_eq!(app.mirror(&session).await["last_qr_b64"], qr);
 }
@@ -57,8 +57,7 @@ async fn the_row_of_a_first_number_is_as_the_sibling_functions_expect_it() {
     let app = TestApp::start().await;
     create(&app).await;
     let organisation = app.school.id.to_string();
-    let (session, key) =
-        (app.stack.platform.session_of(&organisation), app.stack.platform.key_of(&organisation));
+    let (session, key) = (app.platform.session_of(&organisation), app.platform.key_of(&organisation));
     let [row] = &app.numbers().await[..] else { panic!("not one row") };
     for (column, value) in [
         ("organization_id", json!(organisation)),
@@ -74,7 +73,7 @@ async fn the_row_of_a_first_number_is_as_the_sibling_functions_expect_it() {
     let settings = row["settings"].as_object().unwrap();
     assert_eq!(settings["wppApiKey"], json!(key));
     assert_eq!(settings["wppAccountNumber"], json!(session));
-    assert_eq!(settings["wppJwtToken"], json!(app.stack.platform.tokens_of(&session.unwrap())[0]));
+    assert_eq!(settings["wppJwtToken"], json!(app.platform.tokens_of(&session.unwrap())[0]));
     let left_ms = settings["wppJwtExpiresAt"].as_i64().unwrap() - local::clock::unix_ms();
     assert!((3_500_000..=3_600_000).contains(&left_ms), "{left_ms} ms");
     assert_eq!(settings.len(), 4, "{settings:?}");
@@ -84,9 +83,8 @@ async fn the_row_of_a_first_number_is_as_the_sibling_functions_expect_it() {
 async fn a_number_that_is_connected_is_answered_and_nothing_else_done() {
     let app = TestApp::start().await;
     let number = settled(&app).await;
-    app.stack.platform.scan(&number.session).unwrap();
-    let first = create(&app).await;
-    assert_eq!(first.json["status"], "connected", "{first:?}");
+    app.platform.scan(&number.session).unwrap();
+    let first = create(&app).await.expect(200, "connected");
     assert_eq!(first.json["apiKey"], masked(&number.key));
     assert_eq!(first.json.get("qrcode"), None);
     assert_eq!(app.calls(), json!({"rpc/wpp_begin_creation": 1, "status": 1, "rpc/wpp_save_snapshot": 1}));
@@ -99,13 +97,12 @@ async fn a_number_that_is_connected_is_answered_and_nothing_else_done() {
 async fn a_number_that_is_not_connected_is_started_again_and_shows_its_qr() {
     let app = TestApp::start().await;
     let number = settled(&app).await;
-    app.stack.platform.set_status(&number.session, "offline").unwrap();
-    let answer = create(&app).await;
-    assert_eq!(answer.json["status"], "qr_issued", "{answer:?}");
+    app.platform.set_status(&number.session, "offline").unwrap();
+    let answer = create(&app).await.expect(200, "qr_issued");
     assert_eq!(answer.json["session"], json!(number.session));
-    assert_eq!(answer.json["qrcode"], json!(app.stack.platform.qr_of(&number.session).unwrap()));
-    let webhook = app.stack.platform.webhook_of(&number.session).unwrap();
-    assert_eq!(webhook, format!("{}/functions/v1/wpp-webhook", app.stack.supabase.url()));
+    assert_eq!(answer.json["qrcode"], app.shown_qr(&number.session));
+    let webhook = app.platform.webhook_of(&number.session).unwrap();
+    assert_eq!(webhook, format!("{}/functions/v1/wpp-webhook", app.supabase.url()));
     assert_eq!(
         app.calls(),
         json!({
@@ -119,12 +116,11 @@ async fn a_number_that_is_not_connected_is_started_again_and_shows_its_qr() {
 #[tokio::test]
 async fn a_session_that_shows_no_qr_in_time_is_starting_and_has_its_webhook() {
     let app = TestApp::start_with(&[("QR_WAIT_MS", "1500")], Options::default()).await;
-    app.stack.platform.behave(|behavior| behavior.looks_until_qr = u32::MAX);
-    let answer = create(&app).await;
-    assert_eq!((answer.status, &answer.json["status"]), (200, &json!("starting")), "{answer:?}");
+    app.platform.behave(|behavior| behavior.looks_until_qr = u32::MAX);
+    let answer = create(&app).await.expect(200, "starting");
     assert_eq!(answer.json.get("qrcode"), None);
-    let session = answer.json["session"].as_str().unwrap();
-    assert!(app.stack.platform.webhook_of(session).is_some());
+    let session = answer.text("session");
+    assert!(app.platform.webhook_of(session).is_some());
     let row = app.mirror(session).await;
     assert_eq!((&row["status"], &row["last_qr_b64"]), (&json!("pairing"), &Value::Null));
 }
@@ -133,9 +129,8 @@ async fn a_session_that_shows_no_qr_in_time_is_starting_and_has_its_webhook() {
 #[tokio::test]
 async fn a_key_that_is_active_only_after_a_second_still_brings_a_qr() {
     let app = TestApp::start().await;
-    app.stack.platform.behave(|behavior| behavior.activate_after = 1);
-    let answer = create(&app).await;
-    assert_eq!(answer.json["status"], "qr_issued", "{answer:?}");
+    app.platform.behave(|behavior| behavior.activate_after = 1);
+    create(&app).await.expect(200, "qr_issued");
     let calls = app.calls();
     assert_eq!((&calls["create"], &calls["token"]), (&json!(1), &json!(2)));
 }
@@ -144,20 +139,15 @@ async fn a_key_that_is_active_only_after_a_second_still_brings_a_qr() {
 async fn a_key_that_is_not_active_in_time_is_starting_and_the_first_poll_after_heals_it() {
     // Less than the first pause, so that the key is tried once.
     let app = TestApp::start_with(&[("QR_WAIT_MS", "900")], Options::default()).await;
-    app.stack.platform.behave(|behavior| behavior.activate_after = 1);
-    let answer = create(&app).await;
-    assert_eq!((answer.status, &answer.json["status"]), (200, &json!("starting")), "{answer:?}");
-    let session = answer.json["session"].as_str().unwrap();
-    assert_eq!(
-        answer.json["apiKey"],
-        masked(&app.stack.platform.key_of(&app.school.id.to_string()).unwrap())
-    );
+    app.platform.behave(|behavior| behavior.activate_after = 1);
+    let answer = create(&app).await.expect(200, "starting");
+    let session = answer.text("session");
+    assert_eq!(answer.json["apiKey"], masked(&app.platform.key_of(&app.school.id.to_string()).unwrap()));
 
     app.sql.batch_execute("update wpp_token_leases set retry_at = now()").await.unwrap();
     let poll = app.poll_qr(session).await;
     assert_eq!((poll.status, &poll.json["qr"]), (200, &Value::Null), "{poll:?}");
-    let answer = create(&app).await;
-    assert_eq!(answer.json["status"], "qr_issued", "{answer:?}");
+    create(&app).await.expect(200, "qr_issued");
     assert_eq!(app.numbers().await.len(), 1);
 }
 
@@ -175,7 +165,7 @@ async fn a_further_number_has_an_id_of_its_own_and_is_primary_only_where_there_i
         let (organisation, suffix) = sub_org_id.split_once("__wpp__").unwrap();
         assert_eq!(organisation, app.school.id.to_string());
         assert!(suffix.len() == 8 && suffix.bytes().all(|byte| byte.is_ascii_hexdigit()), "{suffix}");
-        assert_eq!(app.stack.platform.session_of(sub_org_id).as_ref(), Some(&number.session));
+        assert_eq!(app.platform.session_of(sub_org_id).as_ref(), Some(&number.session));
     }
 }
 
@@ -190,7 +180,7 @@ async fn an_organisation_with_two_numbers_is_answered_for_its_primary() {
     app.sql.execute(primary, &[&second.id]).await.unwrap();
     let answer = create(&app).await;
     assert_eq!(answer.json["session"], json!(second.session), "{answer:?}");
-    assert_eq!((app.numbers().await.len(), app.stack.platform.clients()), (2, 2));
+    assert_eq!((app.numbers().await.len(), app.platform.clients()), (2, 2));
     assert_eq!(app.calls().get("create"), None);
 }
 
@@ -198,6 +188,5 @@ async fn an_organisation_with_two_numbers_is_answered_for_its_primary() {
 async fn a_request_without_a_body_is_one_for_the_organisations_number() {
     let app = TestApp::start().await;
     let event = Event::post("wpp-create").bearer(&app.school.token).v2();
-    let answer = app.invoke("wpp-create", event).await;
-    assert_eq!(answer.json["status"], "qr_issued", "{answer:?}");
+    app.invoke("wpp-create", event).await.expect(200, "qr_issued");
 }

@@ -31,7 +31,7 @@ fn keyed(caller: &Organisation, key: &str, body: Value) -> Value {
 }
 
 fn sessions(answers: &[Answer]) -> BTreeSet<String> {
-    answers.iter().map(|answer| answer.json["session"].as_str().unwrap().to_owned()).collect()
+    answers.iter().map(|answer| answer.text("session").to_owned()).collect()
 }
 
 /// Rows of the organisation: all, active ones, primary ones.
@@ -46,12 +46,12 @@ async fn rows(app: &TestApp, organisation: &Organisation) -> (i64, i64, i64) {
 async fn twenty_processes_that_create_at_once_make_one_number_and_answer_alike() {
     let app = TestApp::start().await;
     let crowd = crowd(&app).await;
-    let hold = app.stack.platform.faults.hold("create", Before);
-    let event = Event::post("wpp-create").bearer(&app.school.token).json(&json!({})).v2();
+    let hold = app.hold("create", Before);
+    let event = app.school.post("wpp-create", &json!({})).v2();
     let answers = join_all(crowd.iter().map(|sandbox| sandbox.invoke(event.clone())));
     let all_wait = async {
         // The first is held at the platform until every other has found it there.
-        let supabase = &app.stack.supabase.faults;
+        let supabase = &app.supabase.faults;
         until(async || supabase.count("rpc/wpp_begin_creation") >= CROWD as u64).await;
         hold.release();
     };
@@ -61,7 +61,7 @@ async fn twenty_processes_that_create_at_once_make_one_number_and_answer_alike()
     assert_eq!(sessions(&answers).len(), 1, "{answers:?}");
     let keys: BTreeSet<_> = answers.iter().map(|answer| answer.json["apiKey"].to_string()).collect();
     assert_eq!(keys.len(), 1, "{answers:?}");
-    assert_eq!((app.stack.platform.create_calls(), app.stack.platform.clients()), (1, 1));
+    assert_eq!((app.platform.create_calls(), app.platform.clients()), (1, 1));
     assert_eq!(app.poll_qr(answers[0].json["session"].as_str().unwrap()).await.status, 200);
     assert_eq!(rows(&app, &app.school).await, (1, 1, 1));
 }
@@ -73,39 +73,39 @@ async fn twenty_with_one_idempotency_key_add_one_number_and_twenty_keys_add_twen
     let together = add_new(&app, &crowd, |_| "one".to_owned()).await;
     assert!(together.iter().all(|answer| answer.status == 200), "{together:?}");
     assert_eq!(sessions(&together).len(), 1, "{together:?}");
-    assert_eq!(app.stack.platform.create_calls(), 1);
+    assert_eq!(app.platform.create_calls(), 1);
     assert_eq!(rows(&app, &app.school).await, (1, 1, 1));
 
     let apart = add_new(&app, &crowd, |n| format!("key {n}")).await;
     assert!(apart.iter().all(|answer| answer.status == 200), "{apart:?}");
     assert_eq!(sessions(&apart).len(), CROWD, "{apart:?}");
-    assert_eq!(app.stack.platform.clients(), 1 + CROWD);
+    assert_eq!(app.platform.clients(), 1 + CROWD);
     assert_eq!(rows(&app, &app.school).await, (21, 21, 1));
 }
 
 #[tokio::test]
 async fn two_that_recreate_at_once_where_there_is_no_number_share_one_creation() {
     let app = TestApp::start().await;
-    let hold = app.stack.platform.faults.hold("create", Before);
+    let hold = app.hold("create", Before);
     let other = app.process("wpp-create").await;
-    let event = Event::post("wpp-create").bearer(&app.school.token).json(&json!({"force_recreate": true}));
+    let event = app.school.post("wpp-create", &json!({"force_recreate": true}));
     let both_wait = async {
         // Three: one has begun, and the other has come again after it had to wait.
-        until(async || app.stack.supabase.faults.count("rpc/wpp_begin_creation") >= 3).await;
+        until(async || app.count("rpc/wpp_begin_creation") >= 3).await;
         hold.release();
     };
     let (one, other, ()) =
         tokio::join!(app.invoke("wpp-create", event.clone().v2()), other.invoke(event.v2()), both_wait);
     assert_eq!(one.json["session"], other.answered().unwrap().json["session"]);
-    assert_eq!(app.stack.platform.create_calls(), 1);
+    assert_eq!(app.platform.create_calls(), 1);
     assert_eq!(rows(&app, &app.school).await, (1, 1, 1));
 }
 
 #[tokio::test]
 async fn a_caller_behind_one_that_died_gets_through_by_itself() {
     let app = TestApp::start().await;
-    let event = Event::post("wpp-create").bearer(&app.school.token).json(&json!({})).v2();
-    let (doomed, hold) = (app.process("wpp-create").await, app.stack.platform.faults.hold("create", After));
+    let event = app.school.post("wpp-create", &json!({})).v2();
+    let (doomed, hold) = (app.process("wpp-create").await, app.hold("create", After));
     tokio::select! {
         () = hold.reached(1) => {}
         ended = doomed.invoke(event.clone()) => panic!("{ended:?}"),
@@ -113,17 +113,16 @@ async fn a_caller_behind_one_that_died_gets_through_by_itself() {
     doomed.kill().await.unwrap();
     hold.release();
     // The lease of the dead one is waited for in full: ten seconds.
-    let answer = app.invoke("wpp-create", event).await;
-    assert_eq!(answer.json["status"], "qr_issued", "{answer:?}");
-    assert_eq!(app.stack.platform.clients(), 1);
+    app.invoke("wpp-create", event).await.expect(200, "qr_issued");
+    assert_eq!(app.platform.clients(), 1);
     assert_eq!(rows(&app, &app.school).await, (1, 1, 1));
 }
 
 #[tokio::test]
 async fn a_caller_whose_time_ends_behind_another_is_told_to_come_again() {
     let app = TestApp::start().await;
-    let (first, hold) = (app.process("wpp-create").await, app.stack.platform.faults.hold("create", Before));
-    let event = Event::post("wpp-create").bearer(&app.school.token).json(&json!({})).v2();
+    let (first, hold) = (app.process("wpp-create").await, app.hold("create", Before));
+    let event = app.school.post("wpp-create", &json!({})).v2();
     let behind = async {
         hold.reached(1).await;
         let answer = app.sandbox("wpp-create").invoke_by(event.clone(), unix_ms() + 3_000).await;
@@ -131,35 +130,32 @@ async fn a_caller_whose_time_ends_behind_another_is_told_to_come_again() {
         answer.answered().unwrap()
     };
     let (first, behind) = tokio::join!(first.invoke(event.clone()), behind);
-    assert_eq!((behind.status, &behind.json["code"]), (503, &json!("creation_in_progress")), "{behind:?}");
+    assert_eq!(behind.told(), (503, "creation_in_progress"), "{behind:?}");
     assert_eq!((&behind.json["retryable"], &*behind.headers["retry-after"]), (&json!(true), "2"));
     assert_eq!(first.answered().unwrap().json["status"], "qr_issued");
-    assert_eq!(app.stack.platform.create_calls(), 1);
+    assert_eq!(app.platform.create_calls(), 1);
 }
 
 #[tokio::test]
 async fn an_idempotency_key_stands_for_one_request_of_one_organisation_for_a_day() {
     let app = TestApp::start().await;
-    let neighbour = app.stack.organisation("neighbour").await.unwrap();
+    let neighbour = app.organisation("neighbour").await.unwrap();
     let create = async |caller, body| app.invoke("wpp-create", keyed(caller, "k", body)).await;
-    let number = create(&app.school, json!({"add_new": true})).await;
-    assert_eq!(number.json["status"], "qr_issued", "{number:?}");
+    let number = create(&app.school, json!({"add_new": true})).await.expect(200, "qr_issued");
 
     app.forget_calls();
-    let other = create(&app.school, json!({"force_recreate": true})).await;
-    assert_eq!((other.status, &other.json["code"]), (422, &json!("idempotency_mismatch")), "{other:?}");
+    let other =
+        create(&app.school, json!({"force_recreate": true})).await.expect(422, "idempotency_mismatch");
     assert_eq!(app.calls(), json!({"rpc/wpp_begin_creation": 1}));
 
-    let theirs = create(&neighbour, json!({"add_new": true})).await;
-    assert_eq!(theirs.json["status"], "qr_issued", "{theirs:?}");
+    let theirs = create(&neighbour, json!({"add_new": true})).await.expect(200, "qr_issued");
     assert_ne!(theirs.json["session"], number.json["session"]);
 
     let age = "update wpp_idempotency_keys set created_at = now() - $1 * interval '1 hour' where organization_id = $2";
     app.sql.execute(age, &[&23.9, &app.school.id]).await.unwrap();
     assert_eq!(create(&app.school, json!({"add_new": true})).await.json["session"], number.json["session"]);
     app.sql.execute(age, &[&24.1, &app.school.id]).await.unwrap();
-    let next = create(&app.school, json!({"add_new": true})).await;
-    assert_eq!(next.json["status"], "qr_issued", "{next:?}");
+    let next = create(&app.school, json!({"add_new": true})).await.expect(200, "qr_issued");
     assert_ne!(next.json["session"], number.json["session"]);
     assert_eq!(rows(&app, &app.school).await, (2, 2, 1));
 }
@@ -167,11 +163,11 @@ async fn an_idempotency_key_stands_for_one_request_of_one_organisation_for_a_day
 #[tokio::test]
 async fn without_a_key_another_number_is_begun_only_when_the_last_one_is_linked() {
     let app = TestApp::start().await;
-    let add_new = async || app.post("wpp-create", json!({"add_new": true})).await.json;
+    let add_new = async || app.create(json!({"add_new": true})).await.json;
     let first = add_new().await;
     assert_eq!(add_new().await["session"], first["session"]);
 
-    app.stack.platform.scan(first["session"].as_str().unwrap()).unwrap();
+    app.platform.scan(first["session"].as_str().unwrap()).unwrap();
     let second = add_new().await;
     assert_eq!(second["status"], "qr_issued", "{second}");
     assert_ne!(second["session"], first["session"]);
@@ -192,8 +188,8 @@ async fn without_a_key_another_number_is_begun_only_when_the_last_one_is_linked(
 #[tokio::test]
 async fn a_number_is_no_row_until_the_platform_has_given_its_credentials() {
     let app = TestApp::start().await;
-    let (doomed, hold) = (app.process("wpp-create").await, app.stack.platform.faults.hold("create", After));
-    let event = Event::post("wpp-create").bearer(&app.school.token).json(&json!({"add_new": true})).v2();
+    let (doomed, hold) = (app.process("wpp-create").await, app.hold("create", After));
+    let event = app.school.post("wpp-create", &json!({"add_new": true})).v2();
     tokio::select! {
         () = hold.reached(1) => {}
         ended = doomed.invoke(event) => panic!("{ended:?}"),
@@ -202,7 +198,7 @@ async fn a_number_is_no_row_until_the_platform_has_given_its_credentials() {
     assert_eq!(rows(&app, &app.school).await, (0, 0, 0));
     let platform_id = "select platform_id from wpp_creations";
     let platform_id: String = app.sql.query_one(platform_id, &[]).await.unwrap().get(0);
-    let session = app.stack.platform.session_of(&platform_id).unwrap();
+    let session = app.platform.session_of(&platform_id).unwrap();
     assert_eq!(app.poll_qr(&session).await.status, 404);
     assert_eq!(app.post("wpp-status", json!({})).await.json["status"], "disconnected");
 }
@@ -210,9 +206,9 @@ async fn a_number_is_no_row_until_the_platform_has_given_its_credentials() {
 #[tokio::test]
 async fn repeated_attempts_while_the_platform_is_down_leave_one_creation_and_no_row() {
     let app = TestApp::start().await;
-    app.stack.platform.faults.inject("create", Fault::status(500));
+    app.inject("create", Fault::status(500));
     for _ in 0..5 {
-        assert_eq!(app.post("wpp-create", json!({"add_new": true})).await.status, 502);
+        assert_eq!(app.create(json!({"add_new": true})).await.status, 502);
     }
     let creations = "select count(*) from wpp_creations";
     assert_eq!(app.sql.query_one(creations, &[]).await.unwrap().get::<_, i64>(0), 1);
@@ -222,19 +218,18 @@ async fn repeated_attempts_while_the_platform_is_down_leave_one_creation_and_no_
 #[tokio::test]
 async fn the_first_number_is_not_the_unfinished_additional_one_which_waits_for_its_turn() {
     let app = TestApp::start().await;
-    app.stack.platform.faults.inject("create", Fault::status(500));
-    let failed = app.post("wpp-create", json!({"add_new": true})).await;
-    assert_eq!((failed.status, &failed.json["code"]), (502, &json!("platform_unavailable")), "{failed:?}");
-    app.stack.platform.faults.clear();
+    app.inject("create", Fault::status(500));
+    app.create(json!({"add_new": true})).await.expect(502, "platform_unavailable");
+    app.clear_faults();
     let waiting = "select platform_id from wpp_creations";
     let waiting: String = app.sql.query_one(waiting, &[]).await.unwrap().get(0);
 
-    let first = app.post("wpp-create", json!({})).await.json;
-    assert_eq!(first["session"], json!(app.stack.platform.session_of(&app.school.id.to_string())));
-    app.stack.platform.scan(first["session"].as_str().unwrap()).unwrap();
-    assert_eq!(app.post("wpp-status", json!({"force": true})).await.json["status"], "connected");
-    let second = app.post("wpp-create", json!({"add_new": true})).await.json;
-    assert_eq!(second["session"], json!(app.stack.platform.session_of(&waiting)));
+    let first = app.create(json!({})).await.json;
+    assert_eq!(first["session"], json!(app.platform.session_of(&app.school.id.to_string())));
+    app.platform.scan(first["session"].as_str().unwrap()).unwrap();
+    assert_eq!(app.check().await.json["status"], "connected");
+    let second = app.create(json!({"add_new": true})).await.json;
+    assert_eq!(second["session"], json!(app.platform.session_of(&waiting)));
     for session in [&first["session"], &second["session"]] {
         assert_eq!(app.poll_qr(session.as_str().unwrap()).await.status, 200);
     }
@@ -245,16 +240,15 @@ async fn the_first_number_is_not_the_unfinished_additional_one_which_waits_for_i
 async fn a_disconnected_number_is_taken_up_again_and_not_doubled() {
     let app = TestApp::start().await;
     for body in [json!({}), json!({"add_new": true})] {
-        let school = app.stack.organisation("disconnected").await.unwrap();
+        let school = app.organisation("disconnected").await.unwrap();
         let number = app.post_as(&school, "wpp-create", body).await;
         let disconnect = "update messenger_integrations set is_active = false where organization_id = $1";
         app.sql.execute(disconnect, &[&school.id]).await.unwrap();
-        let again = app.post_as(&school, "wpp-create", json!({})).await;
-        assert_eq!(again.json["status"], "qr_issued", "{again:?}");
+        let again = app.post_as(&school, "wpp-create", json!({})).await.expect(200, "qr_issued");
         assert_eq!(again.json["session"], number.json["session"]);
         assert_eq!(rows(&app, &school).await, (1, 1, 1));
     }
-    assert_eq!(app.stack.platform.clients(), 2);
+    assert_eq!(app.platform.clients(), 2);
 }
 
 #[tokio::test]
@@ -272,15 +266,15 @@ async fn a_database_that_cannot_say_is_never_taken_for_one_without_a_number() {
         Fault::Truncated,
         Fault::Drop,
     ] {
-        app.stack.supabase.faults.inject("rpc/wpp_begin_creation", fault.clone());
+        app.inject("rpc/wpp_begin_creation", fault.clone());
         for body in [json!({}), json!({"add_new": true}), json!({"force_recreate": true})] {
-            let answer = app.post("wpp-create", body).await;
+            let answer = app.create(body).await;
             assert!(matches!(answer.status, 500 | 503), "{fault:?} {answer:?}");
             let is_passing = answer.json["code"] != "database_not_migrated";
             assert_eq!(answer.json["retryable"], is_passing, "{fault:?} {answer:?}");
         }
     }
-    assert_eq!(app.stack.platform.faults.count("*"), 0);
+    assert_eq!(app.platform.faults.count("*"), 0);
 }
 
 #[tokio::test]
@@ -303,15 +297,14 @@ async fn a_second_primary_of_a_siblings_is_taken_and_the_oldest_is_the_one_that_
 async fn an_answer_lost_on_its_way_makes_nothing_twice() {
     let app = TestApp::start().await;
     for endpoint in ["rpc/wpp_begin_creation", "rpc/wpp_save_credentials", "create"] {
-        let school = app.stack.organisation(endpoint).await.unwrap();
-        let clients = app.stack.platform.clients();
+        let school = app.organisation(endpoint).await.unwrap();
+        let clients = app.platform.clients();
         app.forget_calls();
-        app.stack.supabase.faults.inject_times(endpoint, 1, Fault::LostAnswer);
-        app.stack.platform.faults.inject_times(endpoint, 1, Fault::LostAnswer);
-        let answer = app.post_as(&school, "wpp-create", json!({})).await;
-        assert_eq!(answer.json["status"], "qr_issued", "{endpoint}: {answer:?}");
+        app.inject_times(endpoint, 1, Fault::LostAnswer);
+        app.inject_times(endpoint, 1, Fault::LostAnswer);
+        app.post_as(&school, "wpp-create", json!({})).await.expect(200, "qr_issued");
         assert_eq!(app.calls()[endpoint], 2, "{endpoint}");
-        assert_eq!(app.stack.platform.clients(), clients + 1, "{endpoint}");
+        assert_eq!(app.platform.clients(), clients + 1, "{endpoint}");
         assert_eq!(rows(&app, &school).await, (1, 1, 1), "{endpoint}");
     }
 }

@@ -201,7 +201,7 @@ async fn whoever_has_no_token_learns_nothing_but_that() {
             let answer = app.invoke(name, event.v2()).await;
             assert_refused(&app, &answer, 401, "unauthorized", authorization);
         }
-        let ended = app.stack.keys.user_token_for(app.school.user, -60);
+        let ended = app.keys.user_token_for(app.school.user, -60);
         let answer = app.invoke(name, Event::post(name).bearer(&ended).json(&json!({})).v2()).await;
         assert_refused(&app, &answer, 401, "session_expired", name);
     }
@@ -211,7 +211,7 @@ async fn whoever_has_no_token_learns_nothing_but_that() {
 async fn every_shape_of_event_gets_the_same_answer() {
     let app = TestApp::start().await;
     let number = app.number().await;
-    let qr = json!(app.stack.platform.qr_of(&number.session).unwrap());
+    let qr = app.shown_qr(&number.session);
     let body = json!({"session": number.session});
     let (get, post) = (Event::get("wpp-qr"), Event::post("wpp-qr"));
     let events = [
@@ -236,7 +236,7 @@ async fn a_number_is_named_in_a_body_or_in_a_query_by_the_same_names() {
     let app = TestApp::start().await;
     let (_primary, number) = (app.number().await, app.number().await);
     let (session, id) = (number.session.as_str(), number.id.to_string());
-    let qr = json!(app.stack.platform.qr_of(session).unwrap());
+    let qr = app.shown_qr(session);
     for (function, field, value) in [
         ("wpp-qr", "session", session),
         ("wpp-qr", "session_name", session),
@@ -255,8 +255,7 @@ async fn a_number_is_named_in_a_body_or_in_a_query_by_the_same_names() {
     let get = |force: &str| Event::get("wpp-status").bearer(&app.school.token).query("force", force).v2();
     for (force, calls) in [("true", 1), ("1", 1), ("false", 0), ("", 0)] {
         app.forget_calls();
-        let answer = app.invoke("wpp-status", get(force)).await;
-        assert_eq!((answer.status, &answer.json["status"]), (200, &json!("qr_issued")), "{answer:?}");
+        app.invoke("wpp-status", get(force)).await.expect(200, "qr_issued");
         assert_eq!(app.calls().get("status").cloned().unwrap_or(json!(0)), json!(calls), "force={force}");
     }
     app.forget_calls();
@@ -268,7 +267,7 @@ async fn a_number_is_named_in_a_body_or_in_a_query_by_the_same_names() {
 async fn a_person_is_spoken_to_in_their_language() {
     let app = TestApp::start().await;
     let number = app.number().await;
-    app.stack.platform.forget_session(&number.session);
+    app.platform.forget_session(&number.session);
     let russian = (
         "ru",
         "Этот номер больше не подключён к WhatsApp.",
@@ -367,7 +366,7 @@ async fn a_creation_that_contradicts_itself_is_refused() {
         json!({"add_new": true, "session": "0000000000004"}),
         json!({"add_new": true, "integration_id": Uuid::new_v4()}),
     ] {
-        let answer = app.post("wpp-create", body.clone()).await;
+        let answer = app.create(body.clone()).await;
         assert_refused(&app, &answer, 400, "invalid_request", &body.to_string());
     }
 }

@@ -27,7 +27,7 @@ struct Cell {
 async fn cell(app: &TestApp, endpoint: &'static str, name: &str) -> Cell {
     let case = FaultCase::prepare(app, endpoint).await;
     let answer = case.send_with(name, "an upstream's own text").await;
-    let redirected = app.stack.platform.faults.count("unknown");
+    let redirected = app.count("unknown");
     assert_eq!(redirected, 0, "{endpoint}, {name}: a redirect was followed");
     if answer.status != 200 {
         assert_error(&answer);

@@ -10,7 +10,7 @@ use local::platform::RepeatedCreate;
 use local::test_app::{Number, TestApp};
 
 async fn create(app: &TestApp, body: Value) -> Answer {
-    app.post("wpp-create", body).await
+    app.create(body).await
 }
 
 /// What the platform says of a key that it does not take.
@@ -21,15 +21,15 @@ fn refusal() -> Fault {
 /// The key is dead on the platform, old enough for that to mean something, and there is no token left.
 async fn kill(app: &TestApp, number: &Number) {
     app.settle_keys().await;
-    app.stack.platform.revoke_key(&number.key);
+    app.platform.revoke_key(&number.key);
     app.merge(number, json!({"wppJwtToken": null})).await;
-    app.end_waits(number).await;
+    app.end_waits().await;
 }
 
 /// A request whose sandbox dies when the platform has made the client; its lease is over.
 async fn die_with_the_platforms_answer(app: &TestApp, body: Value) {
-    let (doomed, hold) = (app.process("wpp-create").await, app.stack.platform.faults.hold("create", After));
-    let event = Event::post("wpp-create").bearer(&app.school.token).json(&body);
+    let (doomed, hold) = (app.process("wpp-create").await, app.hold("create", After));
+    let event = app.school.post("wpp-create", &body);
     tokio::select! {
         () = hold.reached(1) => doomed.kill().await.unwrap(),
         ended = doomed.invoke(event.v2()) => panic!("{ended:?}"),
@@ -39,9 +39,8 @@ async fn die_with_the_platforms_answer(app: &TestApp, body: Value) {
 }
 
 async fn link(app: &TestApp, number: &Number) {
-    app.stack.platform.scan(&number.session).unwrap();
-    let answer = app.post("wpp-status", json!({"session": number.session, "force": true})).await;
-    assert_eq!(answer.json["status"], "connected", "{answer:?}");
+    app.platform.scan(&number.session).unwrap();
+    app.post("wpp-status", json!({"session": number.session, "force": true})).await.expect(200, "connected");
 }
 
 /// A person learns which number to create again; the other one is not touched.
@@ -53,20 +52,17 @@ async fn new_credentials_are_for_the_number_that_is_named() {
         link(&app, &primary).await;
         link(&app, &second).await;
         kill(&app, &second).await;
-        app.stack.platform.behave(|behavior| behavior.repeated_create = repeated_create);
-        let refused = app.poll_qr(&second.session).await;
-        assert_eq!((refused.status, &refused.json["code"]), (409, &json!("api_key_rejected")), "{refused:?}");
+        app.platform.behave(|behavior| behavior.repeated_create = repeated_create);
+        let refused = app.poll_qr(&second.session).await.expect(409, "api_key_rejected");
         for text in [&refused.json["error"], &refused.json["hint"]] {
             assert!(text.as_str().unwrap().contains("delete the number in the list"), "{refused:?}");
         }
 
         let untouched = app.settings(&primary).await;
-        let answer = create(&app, json!({"force_recreate": true, "session": second.session})).await;
-        assert_eq!(
-            answer.json["status"], "connected",
-            "{repeated_create:?}: the session is still linked: {answer:?}"
-        );
-        let session = answer.json["session"].as_str().unwrap();
+        let answer = create(&app, json!({"force_recreate": true, "session": second.session}))
+            .await
+            .expect(200, "connected");
+        let session = answer.text("session");
         assert_eq!(app.settings(&second).await["wppAccountNumber"], answer.json["session"]);
         assert_eq!(app.poll_qr(session).await.status, 200);
         assert_eq!(app.settings(&primary).await, untouched);
@@ -90,20 +86,15 @@ async fn a_number_is_named_in_three_ways_and_only_one_of_the_organisations_own()
             "{name}: {answer:?}"
         );
     }
-    let neighbour = app.stack.organisation("neighbour").await.unwrap();
+    let neighbour = app.organisation("neighbour").await.unwrap();
     for name in [json!({"session": second.session}), json!({"integration_id": second.id})] {
         for force_recreate in [true, false] {
             let mut body = name.clone();
             body["force_recreate"] = json!(force_recreate);
-            let answer = app.post_as(&neighbour, "wpp-create", body).await;
-            assert_eq!(
-                (answer.status, &answer.json["code"]),
-                (404, &json!("number_not_found")),
-                "{answer:?}"
-            );
+            app.post_as(&neighbour, "wpp-create", body).await.expect(404, "number_not_found");
         }
     }
-    assert_eq!(app.stack.platform.clients(), 2);
+    assert_eq!(app.platform.clients(), 2);
 }
 
 /// The platform gave two keys, and the one that was saved is the dead one: a create that was given up came through late.
@@ -111,20 +102,18 @@ async fn a_number_is_named_in_three_ways_and_only_one_of_the_organisations_own()
 async fn a_number_that_was_never_linked_gets_another_key_by_itself() {
     for body in [json!({}), json!({"add_new": true})] {
         let app = TestApp::start().await;
-        app.stack.platform.behave(|behavior| behavior.repeated_create = RepeatedCreate::NewKey);
-        let first = create(&app, body.clone()).await;
-        assert_eq!(first.json["status"], "qr_issued", "{first:?}");
+        app.platform.behave(|behavior| behavior.repeated_create = RepeatedCreate::NewKey);
+        let first = create(&app, body.clone()).await.expect(200, "qr_issued");
         let [row] = &app.numbers().await[..] else { panic!("not one row") };
         let number = Number {
             id: row["id"].as_str().unwrap().parse().unwrap(),
-            session: first.json["session"].as_str().unwrap().to_owned(),
+            session: first.text("session").to_owned(),
             key: row["settings"]["wppApiKey"].as_str().unwrap().to_owned(),
         };
         kill(&app, &number).await;
-        let healed = create(&app, body.clone()).await;
-        assert_eq!(healed.json["status"], "qr_issued", "{body}: {healed:?}");
+        let healed = create(&app, body.clone()).await.expect(200, "qr_issued");
         assert_eq!(healed.json["session"], first.json["session"], "{body}");
-        assert_eq!((app.numbers().await.len(), app.stack.platform.clients()), (1, 1), "{body}");
+        assert_eq!((app.numbers().await.len(), app.platform.clients()), (1, 1), "{body}");
         assert_eq!(app.poll_qr(&number.session).await.status, 200);
     }
 }
@@ -134,10 +123,10 @@ async fn a_number_that_was_never_linked_gets_another_key_by_itself() {
 async fn many_who_find_the_key_dead_at_once_replace_it_once() {
     let app = TestApp::start_with(&[], Options { concurrency: 5, ..Options::default() }).await;
     let number = app.number().await;
-    app.stack.platform.behave(|behavior| behavior.repeated_create = RepeatedCreate::NewKey);
+    app.platform.behave(|behavior| behavior.repeated_create = RepeatedCreate::NewKey);
     kill(&app, &number).await;
-    let before = app.stack.platform.create_calls();
-    let hold = app.stack.platform.faults.hold("create", Before);
+    let before = app.platform.create_calls();
+    let hold = app.hold("create", Before);
     let asked = (0..5).map(|_| create(&app, json!({})));
     let together = async {
         hold.reached(1).await;
@@ -145,7 +134,7 @@ async fn many_who_find_the_key_dead_at_once_replace_it_once() {
     };
     let (answers, ()) = tokio::join!(futures_util::future::join_all(asked), together);
     assert!(answers.iter().all(|answer| answer.json["status"] == "qr_issued"), "{answers:?}");
-    assert_eq!(app.stack.platform.create_calls(), before + 1);
+    assert_eq!(app.platform.create_calls(), before + 1);
 }
 
 /// A phone is linked with it: a new session would lose that, so it is for a person to say.
@@ -155,14 +144,12 @@ async fn a_number_that_was_linked_once_is_replaced_only_when_somebody_asks_for_i
     let number = app.number().await;
     link(&app, &number).await;
     kill(&app, &number).await;
-    let before = (app.settings(&number).await, app.stack.platform.create_calls());
+    let before = (app.settings(&number).await, app.platform.create_calls());
     for _ in 0..2 {
-        let answer = create(&app, json!({})).await;
-        assert_eq!((answer.status, &answer.json["code"]), (409, &json!("api_key_rejected")), "{answer:?}");
+        create(&app, json!({})).await.expect(409, "api_key_rejected");
     }
-    assert_eq!((app.settings(&number).await, app.stack.platform.create_calls()), before);
-    let answer = create(&app, json!({"force_recreate": true})).await;
-    assert_eq!(answer.json["status"], "connected", "{answer:?}");
+    assert_eq!((app.settings(&number).await, app.platform.create_calls()), before);
+    create(&app, json!({"force_recreate": true})).await.expect(200, "connected");
     assert_eq!(app.poll_qr(&number.session).await.status, 200);
 }
 
@@ -174,8 +161,7 @@ async fn a_link_that_only_the_mirror_knows_of_counts_as_well() {
     app.sql.batch_execute("update whatsapp_sessions set status = 'connected'").await.unwrap();
     kill(&app, &number).await;
     let before = app.settings(&number).await;
-    let answer = create(&app, json!({})).await;
-    assert_eq!((answer.status, &answer.json["code"]), (409, &json!("api_key_rejected")), "{answer:?}");
+    create(&app, json!({})).await.expect(409, "api_key_rejected");
     assert_eq!(app.settings(&number).await, before);
 }
 
@@ -186,8 +172,8 @@ async fn a_key_that_the_platform_takes_after_all_is_not_called_dead() {
     let number = app.number().await;
     app.settle_keys().await;
     app.set_token_end(&number, -1).await;
-    app.end_waits(&number).await;
-    app.stack.platform.faults.inject_times("token", 1, refusal());
+    app.end_waits().await;
+    app.inject_times("token", 1, refusal());
     let answer = create(&app, json!({})).await;
     assert_eq!((answer.status, &answer.json["session"]), (200, &json!(number.session)), "{answer:?}");
     assert_eq!(answer.json["status"], "qr_issued", "{answer:?}");
@@ -200,7 +186,7 @@ async fn a_number_that_is_switched_off_meanwhile_stays_off() {
     let number = app.number().await;
     kill(&app, &number).await;
     let before = app.settings(&number).await;
-    let hold = app.stack.platform.faults.hold_one("token", Before);
+    let hold = app.hold_one("token", Before);
     let disconnect = async {
         hold.reached(1).await;
         app.sql.batch_execute("update messenger_integrations set is_active = false").await.unwrap();
@@ -220,11 +206,10 @@ async fn a_disconnected_number_is_not_taken_up_by_adding_one() {
     link(&app, &off).await;
     let disconnect = "update messenger_integrations set is_active = false where id = $1";
     app.sql.execute(disconnect, &[&off.id]).await.unwrap();
-    app.stack.platform.faults.inject("create", Fault::Html);
+    app.inject("create", Fault::Html);
     assert_eq!(create(&app, json!({"session": off.session})).await.status, 502);
-    app.stack.platform.faults.clear();
-    let added = create(&app, json!({"add_new": true})).await;
-    assert_eq!(added.json["status"], "qr_issued", "{added:?}");
+    app.clear_faults();
+    let added = create(&app, json!({"add_new": true})).await.expect(200, "qr_issued");
     assert_ne!(added.json["session"], json!(off.session));
     let numbers = app.numbers().await;
     assert_eq!((numbers.len(), &numbers[1]["is_active"]), (3, &json!(false)));
@@ -237,7 +222,7 @@ async fn a_recreation_that_died_is_finished_by_a_request_of_another_kind() {
     let app = TestApp::start().await;
     let number = app.number().await;
     link(&app, &number).await;
-    app.stack.platform.behave(|behavior| behavior.repeated_create = RepeatedCreate::NewKey);
+    app.platform.behave(|behavior| behavior.repeated_create = RepeatedCreate::NewKey);
     die_with_the_platforms_answer(&app, json!({"force_recreate": true})).await;
 
     // The old token serves for as long as the platform takes it.
@@ -246,7 +231,7 @@ async fn a_recreation_that_died_is_finished_by_a_request_of_another_kind() {
     let answer = create(&app, json!({})).await;
     assert_eq!(answer.status, 200, "{answer:?}");
     let id = app.settings(&number).await["wppSubOrgId"].as_str().unwrap().to_owned();
-    assert_eq!(app.settings(&number).await["wppApiKey"], json!(app.stack.platform.key_of(&id)));
+    assert_eq!(app.settings(&number).await["wppApiKey"], json!(app.platform.key_of(&id)));
     assert_eq!(app.poll_qr(&number.session).await.status, 200);
 }
 
@@ -255,11 +240,10 @@ async fn a_recreation_that_died_is_finished_by_a_request_of_another_kind() {
 async fn a_first_number_that_was_never_finished_is_finished_by_adding_one() {
     let app = TestApp::start().await;
     die_with_the_platforms_answer(&app, json!({})).await;
-    let added = create(&app, json!({"add_new": true})).await;
-    assert_eq!(added.json["status"], "qr_issued", "{added:?}");
+    create(&app, json!({"add_new": true})).await.expect(200, "qr_issued");
     let [row] = &app.numbers().await[..] else { panic!("not one row") };
     assert_eq!((&row["is_primary"], &row["is_active"]), (&json!(true), &json!(true)));
-    assert_eq!(app.stack.platform.clients(), 1);
+    assert_eq!(app.platform.clients(), 1);
 }
 
 /// The frontend repeats what failed with a 5xx: the new credentials are not replaced again by that.
@@ -268,21 +252,21 @@ async fn a_recreation_that_failed_after_its_key_was_saved_goes_on_with_that_key(
     let app = TestApp::start().await;
     app.number().await;
     app.settle_keys().await;
-    app.stack.platform.behave(|behavior| behavior.repeated_create = RepeatedCreate::NewKey);
-    let before = app.stack.platform.create_calls();
-    app.stack.platform.faults.inject("start", Fault::Html);
+    app.platform.behave(|behavior| behavior.repeated_create = RepeatedCreate::NewKey);
+    let before = app.platform.create_calls();
+    app.inject("start", Fault::Html);
     let recreate = async || create(&app, json!({"force_recreate": true})).await;
     for _ in 0..2 {
         assert_eq!(recreate().await.status, 502);
     }
-    app.stack.platform.faults.clear();
+    app.clear_faults();
     assert_eq!(recreate().await.json["status"], "qr_issued");
-    assert_eq!(app.stack.platform.create_calls(), before + 1);
+    assert_eq!(app.platform.create_calls(), before + 1);
 
     // Later, it is another request.
     app.settle_keys().await;
     assert_eq!(recreate().await.json["status"], "qr_issued");
-    assert_eq!(app.stack.platform.create_calls(), before + 2);
+    assert_eq!(app.platform.create_calls(), before + 2);
 }
 
 /// Each of two clicks has its own key, and one creation serves them both: repeating either is no new request.
@@ -291,22 +275,21 @@ async fn an_idempotency_key_is_kept_with_the_creation_that_it_joined() {
     let app = TestApp::start().await;
     let number = app.number().await;
     link(&app, &number).await;
-    app.stack.platform.behave(|behavior| behavior.repeated_create = RepeatedCreate::NewKey);
+    app.platform.behave(|behavior| behavior.repeated_create = RepeatedCreate::NewKey);
     let recreate = async |key: &str| {
         let event = Event::post("wpp-create").bearer(&app.school.token).header("Idempotency-Key", key);
         app.invoke("wpp-create", event.json(&json!({"force_recreate": true})).v2()).await
     };
-    app.stack.platform.faults.inject("create", Fault::Html);
+    app.inject("create", Fault::Html);
     assert_eq!(recreate("one").await.status, 502);
-    app.stack.platform.faults.clear();
-    let done = recreate("two").await;
-    assert_eq!(done.json["status"], "connected", "{done:?}");
+    app.clear_faults();
+    let done = recreate("two").await.expect(200, "connected");
     app.settle_keys().await;
-    let before = app.stack.platform.create_calls();
+    let before = app.platform.create_calls();
     for key in ["one", "two"] {
         assert_eq!(recreate(key).await.json["apiKey"], done.json["apiKey"], "{key}");
     }
-    assert_eq!(app.stack.platform.create_calls(), before);
+    assert_eq!(app.platform.create_calls(), before);
 
     // One that came within the minute after another is bound to what that one brought.
     let recent = "update wpp_creations set finished_at = now() where finished_at is not null";
@@ -314,7 +297,7 @@ async fn an_idempotency_key_is_kept_with_the_creation_that_it_joined() {
     assert_eq!(recreate("soon").await.json["apiKey"], done.json["apiKey"]);
     app.settle_keys().await;
     assert_eq!(recreate("soon").await.json["apiKey"], done.json["apiKey"]);
-    assert_eq!(app.stack.platform.create_calls(), before);
+    assert_eq!(app.platform.create_calls(), before);
 
     // A request with no creation of its own has its key kept all the same.
     let use_it = async |body: Value| {
@@ -333,7 +316,7 @@ async fn a_key_that_was_refused_for_a_moment_serves_at_once_after_a_recreation()
     let number = app.number().await;
     app.settle_keys().await;
     app.set_token_end(&number, -1).await;
-    app.stack.platform.faults.inject_times("token", 1, refusal());
+    app.inject_times("token", 1, refusal());
     assert_eq!(app.poll_qr(&number.session).await.status, 409);
     let answer = create(&app, json!({"force_recreate": true})).await;
     assert_eq!(
@@ -357,8 +340,7 @@ async fn a_deleted_number_comes_back_with_another_key_where_the_platform_repeats
     assert_eq!(app.poll_qr(&number.session).await.json["code"], "api_key_rejected");
     app.sql.execute("delete from messenger_integrations", &[]).await.unwrap();
     let dead = json!({"apiKey": number.key, "session": number.session}).to_string();
-    app.stack.platform.faults.inject_times("create", 1, Fault::Body(dead));
-    let again = create(&app, json!({})).await;
-    assert_eq!(again.json["status"], "qr_issued", "{again:?}");
+    app.inject_times("create", 1, Fault::Body(dead));
+    let again = create(&app, json!({})).await.expect(200, "qr_issued");
     assert_ne!(again.json["session"], json!(number.session));
 }

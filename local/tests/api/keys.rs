@@ -106,7 +106,7 @@ async fn a_service_key_of_either_generation_opens_the_database_and_the_key_set()
         for token in [&school.token, &by_key_set] {
             let event = Event::post("wpp-status").bearer(token).json(&json!({})).v2();
             let answer = function.invoke(event).await.answered().unwrap();
-            assert_eq!((answer.status, &answer.json["status"]), (200, &json!("disconnected")), "{answer:?}");
+            assert_eq!(answer.told(), (200, "disconnected"), "{answer:?}");
         }
     }
 }
@@ -163,7 +163,7 @@ async fn a_project_whose_keys_cannot_be_had_is_no_fault_of_the_token() {
     stack.supabase.faults.inject("jwks", Fault::status(500));
     let event = Event::post("wpp-status").bearer(&token).json(&json!({})).v2();
     let answer = function.invoke(event).await.answered().unwrap();
-    assert_eq!((answer.status, &answer.json["code"]), (503, &json!("auth_unavailable")), "{answer:?}");
+    assert_eq!(answer.told(), (503, "auth_unavailable"), "{answer:?}");
     assert_eq!(answer.json["retryable"], true);
 }
 

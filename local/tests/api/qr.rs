@@ -7,7 +7,7 @@ use local::platform::{QrField, QrForm, RepeatedCreate};
 use local::test_app::TestApp;
 
 fn shown(app: &TestApp, session: &str) -> Value {
-    json!(app.stack.platform.qr_of(session).unwrap())
+    app.shown_qr(session)
 }
 
 #[tokio::test]
@@ -38,9 +38,9 @@ async fn a_session_that_shows_no_qr_answers_null() {
     let app = TestApp::start().await;
     let number = app.number().await;
     for omit_unready_qr in [false, true] {
-        app.stack.platform.behave(|behavior| behavior.omit_unready_qr = omit_unready_qr);
+        app.platform.behave(|behavior| behavior.omit_unready_qr = omit_unready_qr);
         for state in ["starting", "connected", "offline"] {
-            app.stack.platform.set_status(&number.session, state).unwrap();
+            app.platform.set_status(&number.session, state).unwrap();
             let answer = app.poll_qr(&number.session).await;
             assert_eq!((answer.status, answer.json.get("qr")), (200, Some(&Value::Null)), "{state}");
             assert_eq!(
@@ -57,10 +57,10 @@ async fn a_qr_is_passed_on_as_it_is_wherever_the_platform_puts_it() {
     let number = app.number().await;
     for field in [QrField::Qr, QrField::CamelCode, QrField::LowerCode, QrField::Nested] {
         for form in [QrForm::Text, QrForm::DataUrl, QrForm::Base64] {
-            app.stack.platform.behave(|behavior| (behavior.qr_field, behavior.qr_form) = (field, form));
+            app.platform.behave(|behavior| (behavior.qr_field, behavior.qr_form) = (field, form));
             let shown = shown(&app, &number.session);
             assert_eq!(app.poll_qr(&number.session).await.json["qr"], shown, "{field:?} {form:?}");
-            let status = app.post("wpp-status", json!({"force": true})).await;
+            let status = app.check().await;
             assert_eq!(status.json["qrcode"], shown, "{field:?} {form:?}");
         }
     }
@@ -74,7 +74,7 @@ async fn what_others_write_into_the_settings_during_a_refresh_stays() {
     app.merge(&number, json!({"greeting": "old"})).await;
     app.set_token_end(&number, -3600).await;
     let before = app.settings(&number).await;
-    let hold = app.stack.platform.faults.hold("token", Point::After);
+    let hold = app.hold("token", Point::After);
     let (answer, ()) = tokio::join!(app.poll_qr(&number.session), async {
         hold.reached(1).await;
         app.merge(&number, json!({"greeting": "new", "added": 1})).await;
@@ -103,13 +103,13 @@ async fn recreate_during_a_refresh(old_token: Value) {
     let app = TestApp::start().await;
     let number = app.number().await;
     app.merge(&number, old_token).await;
-    app.stack.platform.behave(|behavior| behavior.repeated_create = RepeatedCreate::NewKey);
-    let database = &app.stack.supabase.faults;
-    let fetched = app.stack.platform.faults.hold("token", Point::After);
+    app.platform.behave(|behavior| behavior.repeated_create = RepeatedCreate::NewKey);
+    let database = &app.supabase.faults;
+    let fetched = app.hold("token", Point::After);
     let recreate = async {
         fetched.reached(1).await;
         let claim = database.hold("rpc/wpp_claim_refresh", Point::Before);
-        let recreate = app.post("wpp-create", json!({"force_recreate": true}));
+        let recreate = app.create(json!({"force_recreate": true}));
         let (recreated, ()) = tokio::join!(recreate, async {
             // The new key is in the row, and its token not yet asked for.
             claim.reached(1).await;
@@ -125,10 +125,10 @@ async fn recreate_during_a_refresh(old_token: Value) {
     assert_eq!(recreated.json["status"], "qr_issued", "{recreated:?}");
     let settings = app.settings(&number).await;
     let sub_org_id = settings["wppSubOrgId"].as_str().unwrap();
-    let key = app.stack.platform.key_of(sub_org_id).unwrap();
+    let key = app.platform.key_of(sub_org_id).unwrap();
     assert_eq!(settings["wppApiKey"], json!(key));
-    assert_eq!(app.stack.platform.tokens_issued(&key), 1, "the old key's token is not kept for the new one");
-    assert_eq!(settings["wppAccountNumber"], json!(app.stack.platform.session_of(sub_org_id).unwrap()));
+    assert_eq!(app.platform.tokens_issued(&key), 1, "the old key's token is not kept for the new one");
+    assert_eq!(settings["wppAccountNumber"], json!(app.platform.session_of(sub_org_id).unwrap()));
     assert_eq!(app.poll_qr(&number.session).await.status, 200);
 }
 
@@ -136,17 +136,17 @@ async fn recreate_during_a_refresh(old_token: Value) {
 async fn a_linked_number_says_so_and_one_that_only_was_linked_does_not() {
     let app = TestApp::start().await;
     let number = app.number().await;
-    app.stack.platform.scan(&number.session).unwrap();
-    assert_eq!(app.post("wpp-status", json!({"force": true})).await.json["status"], "connected");
+    app.platform.scan(&number.session).unwrap();
+    assert_eq!(app.check().await.json["status"], "connected");
     let answer = app.poll_qr(&number.session).await;
     assert_eq!(
         (&answer.json["qr"], &answer.json["state"]),
         (&Value::Null, &json!("connected")),
         "{answer:?}"
     );
-    app.stack.platform.set_status(&number.session, "starting").unwrap();
+    app.platform.set_status(&number.session, "starting").unwrap();
     assert_eq!(app.poll_qr(&number.session).await.json["state"], "not_ready");
-    app.stack.platform.faults.inject("status", Fault::status(500));
+    app.inject("status", Fault::status(500));
     let answer = app.poll_qr(&number.session).await;
     assert_eq!((answer.status, &answer.json["state"]), (200, &json!("not_ready")), "{answer:?}");
 }

@@ -12,7 +12,7 @@ use serde_json::{Value, json};
 /// A number whose key is old and whose refreshes have nothing to wait for. Its tokens are opaque, so that their lifetime
 /// is the usual hour, wherever a test puts their end.
 async fn number(app: &TestApp) -> Number {
-    app.stack.platform.behave(|behavior| behavior.opaque_tokens = true);
+    app.platform.behave(|behavior| behavior.opaque_tokens = true);
     let number = app.number().await;
     settle(app, &number).await;
     number
@@ -21,7 +21,7 @@ async fn number(app: &TestApp) -> Number {
 async fn settle(app: &TestApp, number: &Number) {
     let old = "update wpp_numbers set credentials_saved_at = credentials_saved_at - interval '1 hour' where integration_id = $1";
     app.sql.execute(old, &[&number.id]).await.unwrap();
-    app.end_waits(number).await;
+    app.end_waits().await;
     app.forget_calls();
 }
 
@@ -29,13 +29,13 @@ async fn settle(app: &TestApp, number: &Number) {
 async fn poll(app: &TestApp, number: &Number) -> (u16, Value, u64) {
     app.forget_calls();
     let answer = app.poll_qr(&number.session).await;
-    (answer.status, answer.json, app.stack.platform.faults.count("token"))
+    (answer.status, answer.json, app.count("token"))
 }
 
 /// A poll that must bring the QR.
 async fn served(app: &TestApp, number: &Number) -> u64 {
     let (status, body, tokens) = poll(app, number).await;
-    let qr = app.stack.platform.qr_of(&number.session);
+    let qr = app.platform.qr_of(&number.session);
     assert_eq!((status, &body["qr"]), (200, &json!(qr)), "{body}");
     tokens
 }
@@ -54,7 +54,7 @@ async fn a_token_that_is_due_is_replaced_before_the_call() {
     app.set_token_end(&number, 30).await;
     let old = app.settings(&number).await["wppJwtToken"].clone();
     assert_eq!(served(&app, &number).await, 1);
-    let requests = app.stack.platform.requests();
+    let requests = app.platform.requests();
     let [.., token, qr] = requests.as_slice() else { panic!("{requests:?}") };
     let new = app.settings(&number).await["wppJwtToken"].clone();
     assert_eq!((token.endpoint, qr.endpoint, json!(qr.bearer)), ("token", "qr", new.clone()));
@@ -81,7 +81,7 @@ async fn a_token_that_is_due_serves_whatever_becomes_of_its_refresh() {
         Fault::Drop,
     ] {
         for endpoint in ["token", "rpc/wpp_claim_refresh"] {
-            app.end_waits(&number).await;
+            app.end_waits().await;
             let stack = &app.stack;
             let faults = if endpoint == "token" { &stack.platform.faults } else { &stack.supabase.faults };
             faults.inject(endpoint, fault.clone());
@@ -102,7 +102,7 @@ async fn a_refresh_costs_three_calls_and_a_rejected_token_its_own() {
     for (function, calls) in [("wpp-qr", &["qr"][..]), ("wpp-status", &["status", "qr"])] {
         for rejected in [false, true] {
             if rejected {
-                app.stack.platform.forget_tokens();
+                app.platform.forget_tokens();
             } else {
                 app.set_token_end(&number, -1).await;
             }
@@ -121,7 +121,7 @@ async fn a_rejected_token_is_replaced_once_and_then_the_answer_is_an_error() {
     let app = TestApp::start().await;
     let number = number(&app).await;
     let old = app.settings(&number).await["wppJwtToken"].clone();
-    app.stack.platform.forget_tokens();
+    app.platform.forget_tokens();
     assert_eq!(served(&app, &number).await, 1);
     let expected = json!({"rpc/wpp_find_number": 1, "rpc/wpp_claim_refresh": 1, "rpc/wpp_save_token": 1, "token": 1, "qr": 2});
     assert_eq!(app.calls(), expected);
@@ -129,7 +129,7 @@ async fn a_rejected_token_is_replaced_once_and_then_the_answer_is_an_error() {
     assert_eq!(served(&app, &number).await, 0);
     assert_eq!(app.calls(), json!({"rpc/wpp_find_number": 1, "qr": 1}));
 
-    app.stack.platform.faults.inject("qr", Fault::status(401));
+    app.inject("qr", Fault::status(401));
     assert_eq!(refused(&app, &number, 502, "token_rejected").await, 1);
     assert_eq!(app.calls(), expected);
 }
@@ -139,16 +139,15 @@ async fn a_rejected_token_is_replaced_once_and_then_the_answer_is_an_error() {
 async fn a_rejected_token_that_somebody_has_replaced_costs_no_refresh() {
     let app = TestApp::start().await;
     let number = number(&app).await;
-    app.stack.platform.forget_tokens();
-    let hold = app.stack.platform.faults.hold_one("qr", Point::After);
+    app.platform.forget_tokens();
+    let hold = app.hold_one("qr", Point::After);
     let slow = async {
         let answer = app.poll_qr(&number.session).await;
-        assert_eq!(answer.json["qr"], json!(app.stack.platform.qr_of(&number.session)), "{answer:?}");
+        assert_eq!(answer.json["qr"], json!(app.platform.qr_of(&number.session)), "{answer:?}");
     };
     let fast = async {
         hold.reached(1).await;
-        let answer = app.post("wpp-status", json!({"force": true})).await;
-        assert_eq!(answer.json["status"], "qr_issued", "{answer:?}");
+        app.check().await.expect(200, "qr_issued");
         hold.release();
     };
     tokio::join!(slow, fast);
@@ -160,14 +159,14 @@ async fn a_rejected_token_that_somebody_has_replaced_costs_no_refresh() {
 async fn a_dead_key_is_answered_with_a_hint_and_not_tried_again_until_it_has_cooled_down() {
     let app = TestApp::start().await;
     let number = number(&app).await;
-    app.stack.platform.revoke_key(&number.key);
+    app.platform.revoke_key(&number.key);
     app.set_token_end(&number, -1).await;
     assert_eq!(refused(&app, &number, 409, "api_key_rejected").await, 1);
     let (_, body, tokens) = poll(&app, &number).await;
     assert_eq!((&body["code"], tokens), (&json!("api_key_rejected"), 0));
     assert!(body["hint"].as_str().unwrap().contains("connect it again"), "{body}");
     assert_eq!(body["retryable"], false);
-    app.end_waits(&number).await;
+    app.end_waits().await;
     assert_eq!(refused(&app, &number, 409, "api_key_rejected").await, 1);
 }
 
@@ -175,18 +174,16 @@ async fn a_dead_key_is_answered_with_a_hint_and_not_tried_again_until_it_has_coo
 #[tokio::test]
 async fn a_key_that_was_just_created_is_not_called_dead() {
     let app = TestApp::start_with(&[("QR_WAIT_MS", "300")], Options::default()).await;
-    app.stack.platform.behave(|behavior| behavior.activate_after = 3);
-    let created = app.post("wpp-create", json!({})).await;
-    assert_eq!(created.json["status"], "starting", "{created:?}");
+    app.platform.behave(|behavior| behavior.activate_after = 3);
+    let created = app.create(json!({})).await.expect(200, "starting");
     let id = "select integration_id from wpp_creations";
     let number = Number {
         id: app.sql.query_one(id, &[]).await.unwrap().get(0),
-        session: created.json["session"].as_str().unwrap().to_owned(),
+        session: created.text("session").to_owned(),
         key: String::new(),
     };
-    app.end_waits(&number).await;
-    let answer = app.poll_qr(&number.session).await;
-    assert_eq!((answer.status, &answer.json["code"]), (503, &json!("api_key_not_active")), "{answer:?}");
+    app.end_waits().await;
+    let answer = app.poll_qr(&number.session).await.expect(503, "api_key_not_active");
     assert_eq!(answer.headers["retry-after"], "2");
     settle(&app, &number).await;
     assert_eq!(refused(&app, &number, 409, "api_key_rejected").await, 1);
@@ -201,13 +198,13 @@ async fn a_token_that_cannot_be_saved_serves_and_the_next_request_saves_another(
     let number = number(&app).await;
     app.set_token_end(&number, -1).await;
     let before = app.settings(&number).await;
-    app.stack.supabase.faults.inject("rpc/wpp_save_token", Fault::status(500));
+    app.inject("rpc/wpp_save_token", Fault::status(500));
     assert_eq!(served(&app, &number).await, 1);
     assert_eq!(app.settings(&number).await, before);
     let logs = app.sandbox("wpp-qr").logs().await;
     assert_eq!(logs.matches("SaveFailed").count(), 1, "{logs}");
 
-    app.stack.supabase.faults.clear();
+    app.clear_faults();
     assert_eq!(served(&app, &number).await, 1);
     assert_eq!(served(&app, &number).await, 0);
 }
@@ -225,10 +222,7 @@ async fn a_lost_answer_costs_a_repetition_and_nothing_else() {
         assert_eq!(served(&app, &number).await, tokens, "{endpoint}");
         assert_eq!(app.calls()[endpoint], 2, "{endpoint}");
         let stored = app.settings(&number).await["wppJwtToken"].clone();
-        assert_eq!(
-            app.stack.platform.tokens_of(&number.session).last().map(|token| json!(token)),
-            Some(stored)
-        );
+        assert_eq!(app.platform.tokens_of(&number.session).last().map(|token| json!(token)), Some(stored));
     }
     assert_eq!(app.sandbox("wpp-qr").logs().await.matches("WARN").count(), 0);
 }
@@ -270,7 +264,7 @@ async fn the_stored_expiry_is_bounded_whatever_the_platform_says() {
     ];
     for (expires_in, exp, lifetime) in cases {
         let case = format!("{expires_in:?}, {exp:?}");
-        app.stack.platform.behave(|behavior| {
+        app.platform.behave(|behavior| {
             behavior.opaque_tokens = exp.is_none();
             behavior.token_lifetime_s = exp.unwrap_or(3600);
             behavior.expires_in = expires_in;
@@ -290,7 +284,7 @@ async fn the_stored_expiry_is_bounded_whatever_the_platform_says() {
 async fn a_short_lived_token_serves_more_than_one_request() {
     let app = TestApp::start().await;
     let number = app.number().await;
-    app.stack.platform.behave(|behavior| behavior.expires_in = FieldValue::This(json!(50)));
+    app.platform.behave(|behavior| behavior.expires_in = FieldValue::This(json!(50)));
     app.set_token_end(&number, -1).await;
     assert_eq!(served(&app, &number).await, 1);
     assert_eq!(served(&app, &number).await, 0);
@@ -323,7 +317,7 @@ async fn the_same_token_given_again_has_its_end_corrected() {
     app.set_token_end(&number, -1).await;
     let token = app.settings(&number).await["wppJwtToken"].clone();
     let again = json!({"token": token, "expiresIn": 3600}).to_string();
-    app.stack.platform.faults.inject("token", Fault::Body(again));
+    app.inject("token", Fault::Body(again));
     assert_eq!(served(&app, &number).await, 1);
     assert_eq!(served(&app, &number).await, 0);
     let settings = app.settings(&number).await;

@@ -29,10 +29,10 @@ struct Secrets(BTreeMap<String, String>);
 impl Secrets {
     fn new(app: &TestApp) -> Self {
         let mut secrets = Self::default();
-        secrets.add("WPP_SECRET", app.stack.platform.secret());
-        secrets.add_jwt("service role key", &app.stack.keys.service_role_key());
-        secrets.add("sb_secret key", app.stack.keys.secret_key());
-        secrets.add("SUPABASE_JWT_SECRET", app.stack.keys.jwt_secret());
+        secrets.add("WPP_SECRET", app.platform.secret());
+        secrets.add_jwt("service role key", &app.keys.service_role_key());
+        secrets.add("sb_secret key", app.keys.secret_key());
+        secrets.add("SUPABASE_JWT_SECRET", app.keys.jwt_secret());
         secrets.add("an upstream's text", UPSTREAM);
         secrets.add("another's setting", NEIGHBOUR);
         secrets.add("a caller's input", CALLER);
@@ -57,7 +57,7 @@ impl Secrets {
             if !key.is_empty() {
                 self.add("API key", &key[6..key.len() - 4]);
             }
-            for token in app.stack.platform.tokens_of(&session).into_iter().chain([text("wppJwtToken")]) {
+            for token in app.platform.tokens_of(&session).into_iter().chain([text("wppJwtToken")]) {
                 self.add_jwt("platform token", &token);
             }
         }
@@ -109,28 +109,27 @@ impl Search {
             self.answers.push((format!("{endpoint} well"), well));
             self.qrs.extend(
                 self.app
-                    .stack
                     .platform
                     .session_of(&case.school.id.to_string())
-                    .and_then(|session| self.app.stack.platform.qr_of(&session)),
+                    .and_then(|session| self.app.platform.qr_of(&session)),
             );
         }
     }
 
     /// A project whose keys cannot be had: the one endpoint that needs no number.
     async fn drive_keys(&mut self) {
-        let token = self.app.stack.keys.token(&json!({"sub": self.app.school.user}), Signing::Es256);
+        let token = self.app.keys.token(&json!({"sub": self.app.school.user}), Signing::Es256);
         self.secrets.add_jwt("user token", &token);
-        let refused = Fault::Status { status: 500, body: UPSTREAM.to_owned(), retry_after_s: None };
+        let refused = Fault::status_with(500, UPSTREAM);
         let faults = [refused, Fault::Body(UPSTREAM.to_owned()), Fault::Drop];
         for (name, fault) in ["wpp-create", "wpp-qr", "wpp-status"].into_iter().zip(faults) {
-            self.app.stack.supabase.faults.inject("jwks", fault);
+            self.app.inject("jwks", fault);
             let event = Event::post(name).bearer(&token).json(&json!({"session": "1"}));
             let answer = self.app.invoke(name, event.v2()).await;
             assert_eq!(answer.status, 503, "{answer:?}");
             self.answers.push((format!("{name} without keys"), answer));
         }
-        self.app.stack.supabase.faults.clear();
+        self.app.clear_faults();
     }
 
     /// What a caller sends wrongly must not be quoted either: it may be a password pasted into the wrong field.

@@ -9,18 +9,18 @@ use local::test_app::TestApp;
 
 /// What the platform shows for a session now.
 fn qr_of(app: &TestApp, session: &str) -> Value {
-    json!(app.stack.platform.qr_of(session).unwrap())
+    app.shown_qr(session)
 }
 
 async fn check(app: &TestApp) -> Answer {
-    app.post("wpp-status", json!({"force": true})).await
+    app.check().await
 }
 
 #[tokio::test]
 async fn a_number_that_needs_a_qr_costs_one_database_request_and_asks_the_platform_side_by_side() {
     let app = TestApp::start().await;
     let number = app.number().await;
-    let faults = &app.stack.platform.faults;
+    let faults = &app.platform.faults;
     let (status, qr) = (faults.hold("status", Point::Before), faults.hold("qr", Point::Before));
     let (answer, ()) = tokio::join!(check(&app), async {
         status.reached(1).await;
@@ -39,11 +39,10 @@ async fn a_number_that_needs_a_qr_costs_one_database_request_and_asks_the_platfo
 async fn a_connected_number_costs_one_database_and_one_platform_request() {
     let app = TestApp::start().await;
     let number = app.number().await;
-    app.stack.platform.scan(&number.session).unwrap();
+    app.platform.scan(&number.session).unwrap();
     check(&app).await;
     app.forget_calls();
-    let answer = check(&app).await;
-    assert_eq!(answer.json["status"], "connected", "{answer:?}");
+    let answer = check(&app).await.expect(200, "connected");
     assert_eq!(answer.json["account_number"], json!(number.session));
     assert_eq!(app.calls(), json!({"rpc/wpp_find_number": 1, "status": 1}));
 }
@@ -53,7 +52,7 @@ async fn a_connected_number_costs_one_database_and_one_platform_request() {
 async fn each_number_of_an_organisation_is_found_by_its_session_its_name_and_its_row() {
     let app = TestApp::start().await;
     let (first, second) = (app.number().await, app.number().await);
-    app.stack.platform.scan(&second.session).unwrap();
+    app.platform.scan(&second.session).unwrap();
     for (number, status) in [(&first, "qr_issued"), (&second, "connected")] {
         for name in [
             json!({"session": number.session}),
@@ -87,8 +86,7 @@ async fn without_a_name_the_primary_is_meant_and_any_active_number_where_there_i
     // A primary that has lost its credentials is no number to ask about where there is another.
     app.merge(&second, json!({"wppApiKey": null})).await;
     assert_eq!(check(&app).await.json["account_number"], json!(first.session));
-    let named = app.post("wpp-status", json!({"session": second.session})).await;
-    assert_eq!((named.status, &named.json["status"]), (200, &json!("disconnected")), "{named:?}");
+    let named = app.post("wpp-status", json!({"session": second.session})).await.expect(200, "disconnected");
     assert!(named.json["message"].as_str().unwrap().contains("not been connected yet"), "{named:?}");
 }
 
@@ -109,8 +107,7 @@ async fn an_empty_name_is_none() {
 #[tokio::test]
 async fn an_organisation_without_a_number_is_disconnected_and_the_platform_is_not_asked() {
     let app = TestApp::start().await;
-    let answer = check(&app).await;
-    assert_eq!(answer.json["status"], "disconnected", "{answer:?}");
+    let answer = check(&app).await.expect(200, "disconnected");
     assert!(answer.json["message"].is_string(), "{answer:?}");
     assert_eq!(app.calls(), json!({"rpc/wpp_find_number": 1}));
 }
@@ -130,8 +127,8 @@ async fn every_status_of_the_platform_is_understood_in_any_letter_case() {
         ("never_heard_of", "qr_issued"),
     ] {
         for case in [LetterCase::Lower, LetterCase::Upper, LetterCase::Title] {
-            app.stack.platform.behave(|behavior| behavior.status_case = case);
-            app.stack.platform.set_status(&number.session, platform_status).unwrap();
+            app.platform.behave(|behavior| behavior.status_case = case);
+            app.platform.set_status(&number.session, platform_status).unwrap();
             let answer = check(&app).await;
             assert_eq!(answer.json["status"], expected, "{platform_status} {case:?}: {answer:?}");
             assert_eq!(answer.json.get("qrcode").is_some(), expected == "qr_issued", "{platform_status}");
@@ -144,9 +141,9 @@ async fn a_session_without_a_qr_says_so_in_a_sentence() {
     let app = TestApp::start().await;
     let number = app.number().await;
     for omit_unready_qr in [false, true] {
-        app.stack.platform.behave(|behavior| behavior.omit_unready_qr = omit_unready_qr);
+        app.platform.behave(|behavior| behavior.omit_unready_qr = omit_unready_qr);
         for (platform_status, status) in [("starting", "qr_pending"), ("offline", "disconnected")] {
-            app.stack.platform.set_status(&number.session, platform_status).unwrap();
+            app.platform.set_status(&number.session, platform_status).unwrap();
             let answer = check(&app).await.json;
             assert_eq!(answer["status"], status);
             assert!(answer["message"].is_string(), "{answer}");

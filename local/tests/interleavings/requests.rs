@@ -145,37 +145,37 @@ impl Tenant<'_> {
         };
         self.written += wave.writes;
 
-        let tokens = self.app.stack.platform.faults.count("token");
+        let tokens = self.app.count("token");
         if calm {
             assert!(answers.iter().all(Result::is_ok), "{answers:?}");
             assert!(tokens <= u64::from(wave.token != TokenIs::Good), "{tokens} refreshes");
         }
-        self.app.stack.platform.faults.clear();
-        self.app.stack.supabase.faults.clear();
+        self.app.clear_faults();
+        self.app.clear_faults();
         self.assert_nothing_is_lost().await;
-        self.app.end_waits(&self.number).await;
+        self.app.end_waits().await;
         self.request(0).await.unwrap();
         self.assert_nothing_is_lost().await;
         let stored = self.app.settings(&self.number).await["wppJwtToken"].as_str().unwrap().to_owned();
-        assert!(self.app.stack.platform.tokens_of(&self.number.session).contains(&stored));
+        assert!(self.app.platform.tokens_of(&self.number.session).contains(&stored));
     }
 
     async fn prepare(&self, wave: &Wave) {
         let (app, number) = (self.app, &self.number);
-        app.end_waits(number).await;
+        app.end_waits().await;
         match wave.token {
             TokenIs::Good => {}
             // Farther off than any token lives.
             TokenIs::Due => app.set_token_end(number, 3 * 24 * 3600).await,
             TokenIs::Expired => app.set_token_end(number, -1).await,
-            TokenIs::Forgotten => app.stack.platform.forget_tokens(),
+            TokenIs::Forgotten => app.platform.forget_tokens(),
             TokenIs::Gone => app.merge(number, json!({"wppJwtToken": null})).await,
         }
         app.forget_calls();
         for (place, mishap, times) in &wave.mishaps {
             let (faults, endpoint) = match place {
-                Place::Platform(endpoint) => (&app.stack.platform.faults, endpoint),
-                Place::Database(endpoint) => (&app.stack.supabase.faults, endpoint),
+                Place::Platform(endpoint) => (&app.platform.faults, endpoint),
+                Place::Database(endpoint) => (&app.supabase.faults, endpoint),
             };
             faults.inject_times(endpoint, *times, mishap.fault());
         }
@@ -221,7 +221,7 @@ impl Tenant<'_> {
         for write in 0..self.written {
             assert_eq!(settings[format!("write{write}")], write);
         }
-        let platform = &self.app.stack.platform;
+        let platform = &self.app.platform;
         let id = self.school.id.to_string();
         assert_eq!(settings["wppApiKey"], json!(platform.key_of(&id)), "the newest key stands");
         assert_eq!(settings["wppAccountNumber"], json!(platform.session_of(&id)));
@@ -258,15 +258,14 @@ const HISTORY: &str = "
     create trigger note_token after update on messenger_integrations for each row execute function note_token()";
 
 async fn tenant<'a>(app: &'a TestApp, sandboxes: &'a [App], newest_token_only: bool) -> Tenant<'a> {
-    app.stack.platform.faults.clear();
-    app.stack.supabase.faults.clear();
-    app.stack.platform.behave(|behavior| {
+    app.clear_faults();
+    app.clear_faults();
+    app.platform.behave(|behavior| {
         behavior.accepted_tokens =
             if newest_token_only { AcceptedTokens::Newest } else { AcceptedTokens::Unexpired };
     });
-    let school = app.stack.organisation("case").await.unwrap();
-    let answer = app.post_as(&school, "wpp-create", json!({})).await;
-    assert_eq!(answer.json["status"], "qr_issued", "{answer:?}");
+    let school = app.organisation("case").await.unwrap();
+    app.post_as(&school, "wpp-create", json!({})).await.expect(200, "qr_issued");
     let row = "select id, settings->>'wppAccountNumber', settings->>'wppApiKey'
                from messenger_integrations where organization_id = $1";
     let row = app.sql.query_one(row, &[&school.id]).await.unwrap();
@@ -280,7 +279,7 @@ fn whatever_happens_at_once_the_promises_hold() {
     let (app, sandboxes) = runtime.block_on(async {
         let app = TestApp::start().await;
         app.sql.batch_execute(HISTORY).await.unwrap();
-        app.stack.platform.behave(|behavior| behavior.repeated_create = RepeatedCreate::NewKey);
+        app.platform.behave(|behavior| behavior.repeated_create = RepeatedCreate::NewKey);
         let env: BTreeMap<_, _> = environment(&app.stack, &[]).into_iter().collect();
         let config = Config::read(|name| env.get(name).cloned(), &["WPP_SECRET"]).unwrap();
         (app, [(); SANDBOXES].map(|()| App::new(config.clone()).unwrap()))

@@ -80,11 +80,10 @@ pub struct FaultCase<'a> {
 
 impl<'a> FaultCase<'a> {
     pub async fn prepare(app: &'a TestApp, endpoint: &'static str) -> Self {
-        let school = app.stack.organisation(endpoint).await.unwrap();
+        let school = app.organisation(endpoint).await.unwrap();
         let mut case = Self { app, endpoint, school, session: Value::Null };
         if !matches!(endpoint, "create" | "rpc/wpp_begin_creation" | "rpc/wpp_save_credentials") {
-            let made = app.post_as(&case.school, "wpp-create", json!({})).await;
-            assert_eq!(made.json["status"], "qr_issued", "{endpoint}: {made:?}");
+            let made = app.post_as(&case.school, "wpp-create", json!({})).await.expect(200, "qr_issued");
             case.session = made.json["session"].clone();
             // A key this old is not one that may still become active.
             case.sql("update wpp_numbers set credentials_saved_at = now() - interval '1 hour'").await;
@@ -126,7 +125,7 @@ impl<'a> FaultCase<'a> {
 
     /// The request, with this fault at its endpoint.
     pub async fn send_with(&self, fault_name: &str, text: &str) -> Answer {
-        let elsewhere = format!("{}/elsewhere", self.app.stack.platform.url());
+        let elsewhere = format!("{}/elsewhere", self.app.platform.url());
         let Some(fault) = fault(fault_name, &elsewhere, text) else { return self.send_to_nobody().await };
         self.faults().inject(self.endpoint, fault);
         let answer = self.send().await;
@@ -219,7 +218,7 @@ impl<'a> FaultCase<'a> {
         let rows = self.app.sql.query(rows, &[&self.school.id]).await.unwrap();
         let found: Vec<(Option<String>, Option<String>)> =
             rows.iter().map(|row| (row.get(0), row.get(1))).collect();
-        let (platform, id) = (&self.app.stack.platform, self.school.id.to_string());
+        let (platform, id) = (&self.app.platform, self.school.id.to_string());
         assert_eq!(found, [(platform.key_of(&id), platform.session_of(&id))], "{}", self.endpoint);
     }
 

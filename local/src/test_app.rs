@@ -56,6 +56,13 @@ impl TestApp {
         Self::start_with(&[], Options::default()).await
     }
 
+    /// And a number: see [`TestApp::number`].
+    pub async fn start_with_number() -> (Self, Number) {
+        let app = Self::start().await;
+        let number = app.number().await;
+        (app, number)
+    }
+
     /// With more variables for the functions, and another kind of sandbox.
     pub async fn start_with(more: &[(&str, &str)], options: Options) -> Self {
         Self::on(Stack::start().await.unwrap(), more, options).await

@@ -34,8 +34,7 @@ impl Fleet {
     /// Eight processes, and a number whose token ended an hour ago.
     async fn start() -> Self {
         let machine = MACHINE.lock().await;
-        let app = TestApp::start().await;
-        let number = app.number().await;
+        let (app, number) = TestApp::start_with_number().await;
         app.set_token_end(&number, -3600).await;
         app.end_waits().await;
         let env = [("REQUEST_BUDGET_MS", "60000"), ("UPSTREAM_TIMEOUT_MS", "60000")];

@@ -56,8 +56,7 @@ impl Load {
         let app = TestApp::on(stack, &TIMES, Options::default()).await;
         // A fifth of such a lifetime is the margin, so it is used for 4 s.
         app.platform.behave(|behavior| behavior.expires_in = FieldValue::This(json!(5)));
-        let number = app.number().await;
-        app.settle_keys().await;
+        let number = app.settled_number().await;
         let (app, answers) = (Arc::new(app), Arc::new(Mutex::default()));
         let mut load = Self { app, number, pages: JoinSet::new(), answers };
         let session = load.number.session.clone();
@@ -250,8 +249,7 @@ async fn a_platform_that_answers_with_nonsense_costs_errors_only_while_it_does()
 
 #[tokio::test]
 async fn a_platform_that_has_forgotten_every_token_costs_one_refresh() {
-    let app = TestApp::start().await;
-    let number = app.number().await;
+    let (app, number) = TestApp::start_with_number().await;
     app.platform.forget_tokens();
     for _ in 0..3 {
         assert_eq!(app.poll_qr(&number.session).await.status, 200);

@@ -252,13 +252,11 @@ async fn a_status_is_said_in_any_word_and_letter_case() {
     assert_eq!(caller.status(&session, &token).await, said("Connected"));
     assert!(caller.platform.qr_of(&session).is_none());
     caller.platform.set_status(&session, "unpaired").unwrap();
-    caller.platform.behave(|behavior| behavior.status_case = LetterCase::Upper);
+    caller.platform.behave(|behavior| behavior.in_capitals = true);
     assert_eq!(caller.status(&session, &token).await, said("UNPAIRED"));
-    caller.platform.behave(|behavior| behavior.status_case = LetterCase::Title);
-    assert_eq!(caller.status(&session, &token).await, said("Unpaired"));
     assert_eq!(caller.platform.status_of(&session).as_deref(), Some("unpaired"));
     caller.platform.scan(&session).unwrap();
-    assert_eq!(caller.status(&session, &token).await, said("Connected"));
+    assert_eq!(caller.status(&session, &token).await, said("CONNECTED"));
 }
 
 #[tokio::test]

@@ -25,8 +25,7 @@ fn peak_memory(pid: u32) -> u64 {
 
 #[tokio::test]
 async fn the_invocations_deadline_ends_a_call_that_its_own_timeout_would_not() {
-    let app = TestApp::start().await;
-    let number = app.number().await;
+    let (app, number) = TestApp::start_with_number().await;
     let endpoints: [(&FaultInjector, &str); 2] =
         [(&app.platform.faults, "qr"), (&app.supabase.faults, "rpc/wpp_find_number")];
     for (faults, endpoint) in endpoints {
@@ -46,8 +45,7 @@ async fn the_invocations_deadline_ends_a_call_that_its_own_timeout_would_not() {
 
 #[tokio::test]
 async fn an_invocation_that_has_no_time_left_is_answered_all_the_same() {
-    let app = TestApp::start().await;
-    let number = app.number().await;
+    let (app, number) = TestApp::start_with_number().await;
     let hold = app.hold("rpc/wpp_find_number", Point::Before);
     let answer = poll_by(&app, &number, unix_ms() + 400).await;
     assert_eq!((answer.status, &answer.json["retryable"]), (504, &json!(true)), "{answer:?}");
@@ -56,8 +54,7 @@ async fn an_invocation_that_has_no_time_left_is_answered_all_the_same() {
 
 #[tokio::test]
 async fn a_deadline_in_the_past_means_that_it_is_not_known() {
-    let app = TestApp::start().await;
-    let number = app.number().await;
+    let (app, number) = TestApp::start_with_number().await;
     // What `cargo lambda watch` sends: ten minutes after 1970.
     for deadline in [600_000, 0, unix_ms() - 1000] {
         assert_eq!(poll_by(&app, &number, deadline).await.status, 200, "{deadline}");
@@ -105,8 +102,7 @@ async fn a_call_that_timed_out_is_not_made_again() {
 
 #[tokio::test]
 async fn an_endless_answer_is_cut_off_and_not_kept() {
-    let app = TestApp::start().await;
-    let number = app.number().await;
+    let (app, number) = TestApp::start_with_number().await;
     let pid = app.sandbox("wpp-qr").pid();
     assert_eq!(app.poll_qr(&number.session).await.status, 200);
     let before = peak_memory(pid);
@@ -121,8 +117,7 @@ async fn an_endless_answer_is_cut_off_and_not_kept() {
 
 #[tokio::test]
 async fn a_redirect_is_not_followed_not_even_to_the_right_place() {
-    let app = TestApp::start().await;
-    let number = app.number().await;
+    let (app, number) = TestApp::start_with_number().await;
     let itself = format!("{}/api/accounts/{}/qr", app.platform.url(), number.session);
     app.inject_times("qr", 1, Fault::Redirect(itself));
     assert_eq!(app.poll_qr(&number.session).await.json["code"], "platform_bad_answer");
@@ -148,8 +143,7 @@ async fn a_thawed_sandbox_never_shows_its_dead_connections() {
 
 #[tokio::test]
 async fn a_moment_of_trouble_is_bridged_and_a_refusal_is_taken_at_its_word() {
-    let app = TestApp::start().await;
-    let number = app.number().await;
+    let (app, number) = TestApp::start_with_number().await;
     for fault in [
         Fault::status(502),
         Fault::status(503),

@@ -209,8 +209,7 @@ async fn whoever_has_no_token_learns_nothing_but_that() {
 
 #[tokio::test]
 async fn every_shape_of_event_gets_the_same_answer() {
-    let app = TestApp::start().await;
-    let number = app.number().await;
+    let (app, number) = TestApp::start_with_number().await;
     let qr = app.shown_qr(&number.session);
     let body = json!({"session": number.session});
     let (get, post) = (Event::get("wpp-qr"), Event::post("wpp-qr"));
@@ -265,8 +264,7 @@ async fn a_number_is_named_in_a_body_or_in_a_query_by_the_same_names() {
 
 #[tokio::test]
 async fn a_person_is_spoken_to_in_their_language() {
-    let app = TestApp::start().await;
-    let number = app.number().await;
+    let (app, number) = TestApp::start_with_number().await;
     app.platform.forget_session(&number.session);
     let russian = (
         "ru",
@@ -307,8 +305,7 @@ async fn a_person_is_spoken_to_in_their_language() {
 
 #[tokio::test]
 async fn a_malformed_event_of_a_rude_client_is_answered_too() {
-    let app = TestApp::start().await;
-    let number = app.number().await;
+    let (app, number) = TestApp::start_with_number().await;
     let get = || Event::get("wpp-qr").bearer(&app.school.token).query("session", &number.session).v2();
     let with = |change: &dyn Fn(&mut Value)| {
         let mut event = get();

@@ -66,8 +66,7 @@ async fn a_number_that_has_been_starting_for_two_minutes_is_stuck() {
 
 #[tokio::test]
 async fn a_qr_that_nobody_scans_for_ten_minutes_is_explained() {
-    let app = TestApp::start().await;
-    let number = app.number().await;
+    let (app, number) = TestApp::start_with_number().await;
     age_credentials(&app, &number, 500).await;
     assert_no_hint(&status(&app).await);
     age_credentials(&app, &number, 110).await;
@@ -87,8 +86,7 @@ async fn a_qr_that_nobody_scans_for_ten_minutes_is_explained() {
 
 #[tokio::test]
 async fn a_session_that_the_platform_does_not_know_is_disconnected_and_to_be_made_again() {
-    let app = TestApp::start().await;
-    let number = app.number().await;
+    let (app, number) = TestApp::start_with_number().await;
     app.platform.forget_session(&number.session);
     let answer = status(&app).await;
     assert_eq!(
@@ -109,8 +107,7 @@ async fn a_session_that_the_platform_does_not_know_is_disconnected_and_to_be_mad
 
 #[tokio::test]
 async fn a_passkey_that_whatsapp_asks_for_has_its_own_code_and_is_not_waited_for() {
-    let app = TestApp::start().await;
-    let number = app.number().await;
+    let (app, number) = TestApp::start_with_number().await;
     // This platform shows no QR beside this status, in either of two forms.
     let unknown = Fault::status(404);
     let null = Fault::Body(r#"{"qr":null}"#.to_owned());
@@ -127,21 +124,6 @@ async fn a_passkey_that_whatsapp_asks_for_has_its_own_code_and_is_not_waited_for
         assert_hint(&created, "passkey_required", "passkey");
         assert_eq!(app.calls()["status"], 1, "one request, not one each second");
     }
-}
-
-#[tokio::test]
-async fn an_unknown_status_is_passed_on_as_it_is_and_never_means_connected() {
-    let app = TestApp::start().await;
-    let number = app.number().await;
-    for state in ["Pairing_v3", "ПОДКЛЮЧЕНО", "connected!", "<b>"] {
-        app.platform.set_status(&number.session, state).unwrap();
-        let answer = status(&app).await;
-        assert_eq!((&answer["status"], &answer["platform_status"]), (&json!("qr_issued"), &json!(state)));
-    }
-    app.platform.set_status(&number.session, &"long".repeat(1000)).unwrap();
-    assert_eq!(status(&app).await["platform_status"], json!("long".repeat(16)));
-    app.platform.set_status(&number.session, "").unwrap();
-    assert_eq!(status(&app).await["platform_status"], Value::Null);
 }
 
 /// Deployed databases mirror one number of an organisation. The others are stuck as visibly as that one.

@@ -4,36 +4,19 @@ use std::time::Duration;
 
 use serde_json::{Value, json};
 
-use local::clock::unix_ms;
-use local::events::Event;
 use local::fault_injector::Fault;
 use local::fault_injector::Point::{self, After};
 use local::lambda::{Answer, Options};
 use local::platform::StartAnswer;
 use local::test_app::TestApp;
 
-/// More requests than any wait has time for.
-const NEVER: u32 = 1_000_000;
-
-#[tokio::test]
-async fn the_wait_for_a_qr_ends_before_the_requests_deadline() {
-    let app = TestApp::start().await;
-    app.platform.behave(|behavior| behavior.looks_until_qr = NEVER);
-    let event = app.school.post("wpp-create", &json!({})).v2();
-    let answer = app.sandbox("wpp-create").invoke_by(event, unix_ms() + 4_000).await.answered().unwrap();
-    assert_eq!(answer.told(), (200, "starting"), "{answer:?}");
-    // There was time left to save it, too.
-    assert_eq!(app.mirror(answer.text("session")).await["status"], "pairing");
-}
-
 #[tokio::test]
 async fn a_qr_that_takes_some_time_is_waited_for() {
     let app = TestApp::start().await;
     // Asking for the status and asking for the QR count as one each.
     app.platform.behave(|behavior| behavior.looks_until_qr = 2);
-    let answer = app.create(json!({})).await;
+    let answer = app.create(json!({})).await.expect(200, "qr_issued");
     let session = answer.text("session");
-    assert_eq!(answer.json["status"], "qr_issued", "{answer:?}");
     assert_eq!(answer.json["qrcode"], app.shown_qr(session), "{answer:?}");
     assert_eq!(app.mirror(session).await["status"], "qr_issued");
     let calls = app.calls();
@@ -56,27 +39,10 @@ async fn a_webhook_that_fails_or_hangs_keeps_nobody_from_the_qr() {
 }
 
 #[tokio::test]
-async fn a_token_that_cannot_be_had_yet_does_not_fail_the_creation_and_the_first_poll_gets_it() {
-    let app = TestApp::start_with(&[("QR_WAIT_MS", "1000")], Options::default()).await;
-    app.platform.behave(|behavior| behavior.activate_after = 2);
-    // The repetition finds the number already made, and its key no more active.
-    for _ in 0..2 {
-        app.create(json!({})).await.expect(200, "starting");
-        // A token is not asked for again within a second of a failure; this test does not wait for that.
-        app.sql.execute("update wpp_token_leases set retry_at = null", &[]).await.unwrap();
-    }
-    let poll = app.post("wpp-status", json!({})).await;
-    assert_eq!((poll.status, &poll.json["platform_status"]), (200, &json!("offline")), "{poll:?}");
-    assert_eq!(app.platform.clients(), 1);
-}
-
-#[tokio::test]
 async fn a_state_that_the_platform_did_not_report_is_not_saved() {
     let app = TestApp::start_with(&[("QR_WAIT_MS", "1500")], Options::default()).await;
-    let number = app.number().await;
-    app.settle_keys().await;
-    app.platform.scan(&number.session).unwrap();
-    assert_eq!(app.check().await.json["status"], "connected");
+    let number = app.settled_number().await;
+    app.link(&number).await;
     // The platform takes the start, and is not heard of again.
     app.platform.set_status(&number.session, "offline").unwrap();
     app.inject("start", Fault::Body("{}".to_owned()));
@@ -95,8 +61,7 @@ async fn a_state_that_the_platform_did_not_report_is_not_saved() {
 #[tokio::test]
 async fn a_platform_that_hangs_before_the_start_is_a_timeout() {
     let app = TestApp::start_with(&[("QR_WAIT_MS", "1500")], Options::default()).await;
-    let number = app.number().await;
-    app.settle_keys().await;
+    let number = app.settled_number().await;
     for endpoint in ["status", "start"] {
         app.inject(endpoint, Fault::SlowHeaders);
         app.create(json!({})).await.expect(504, "platform_timeout");
@@ -134,12 +99,11 @@ async fn every_answer_to_a_start_is_understood_and_nothing_asked_that_it_says() 
 #[tokio::test]
 async fn a_start_that_finds_the_phone_linked_is_all_that_is_asked() {
     let app = TestApp::start().await;
-    app.create(json!({})).await;
-    let session = app.platform.session_of(&app.school.id.to_string()).unwrap();
+    let created = app.create(json!({})).await;
     app.platform.behave(|behavior| behavior.start_answer = StartAnswer::State);
-    app.platform.set_status(&session, "connected").unwrap();
+    app.platform.set_status(created.text("session"), "connected").unwrap();
     app.forget_calls();
-    assert_eq!(app.create(json!({})).await.json["status"], "connected");
+    app.create(json!({})).await.expect(200, "connected");
     assert_eq!(
         app.calls(),
         json!({"rpc/wpp_begin_creation": 1, "webhook": 1, "start": 1, "rpc/wpp_save_snapshot": 1})
@@ -171,8 +135,7 @@ async fn a_webhook_that_failed_is_registered_once_the_number_is_seen_connected()
     app.platform.scan(created.text("session")).unwrap();
     app.settle_keys().await;
 
-    let check = async || app.check().await;
-    let linked = check().await;
+    let linked = app.check().await;
     assert_eq!(
         (&linked.json["status"], &linked.json["code"]),
         (&json!("connected"), &json!("webhook_pending"))
@@ -181,7 +144,7 @@ async fn a_webhook_that_failed_is_registered_once_the_number_is_seen_connected()
     app.clear_faults();
     // It was tried just now, and not again before a minute has passed.
     app.forget_calls();
-    assert_eq!(check().await.json["webhook"], "pending");
+    assert_eq!(app.check().await.json["webhook"], "pending");
     assert_eq!(app.create(json!({})).await.json["webhook"], "pending");
     assert_eq!(app.count("webhook"), 0);
 

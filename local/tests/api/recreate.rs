@@ -3,62 +3,53 @@
 
 use serde_json::{Value, json};
 
-use local::events::Event;
 use local::fault_injector::Fault;
 use local::fault_injector::Point::After;
 use local::lambda::Options;
 use local::platform::RepeatedCreate;
-use local::test_app::{Number, TestApp};
+use local::test_app::TestApp;
 
 use crate::create::masked;
-
-/// A number of some age: its key has long been active, so a refusal means something.
-async fn settled_number(app: &TestApp) -> Number {
-    let number = app.number().await;
-    app.settle_keys().await;
-    number
-}
 
 async fn recreate(app: &TestApp) -> Value {
     let answer = app.create(json!({"force_recreate": true})).await.expect(200, "qr_issued");
     answer.json
 }
 
+/// The original was left with a dead key.
 #[tokio::test]
 async fn a_save_that_fails_after_the_platforms_create_is_a_503_and_the_repetition_brings_the_same_key() {
     let app = TestApp::start().await;
-    for (repeated_create, fault) in [
-        (RepeatedCreate::SameKey, Fault::status(503)),
-        (RepeatedCreate::SameKey, Fault::LostAnswer),
-        (RepeatedCreate::SameKey, Fault::Drop),
-        (RepeatedCreate::NewKey, Fault::status(503)),
-        (RepeatedCreate::NewKey, Fault::LostAnswer),
-        (RepeatedCreate::NewKey, Fault::Drop),
-    ] {
-        for body in [json!({}), json!({"add_new": true})] {
-            app.platform.behave(|behavior| behavior.repeated_create = repeated_create);
-            let school = app.organisation("unsaved").await.unwrap();
-            let clients = app.platform.clients();
-            app.inject("rpc/wpp_save_credentials", fault.clone());
-            let failed = app.post_as(&school, "wpp-create", body.clone()).await;
-            assert_eq!(failed.status, 503, "{fault:?} {failed:?}");
-            assert_eq!(failed.json["retryable"], true, "{failed:?}");
-            app.clear_faults();
+    for repeated_create in [RepeatedCreate::SameKey, RepeatedCreate::NewKey] {
+        app.platform.behave(|behavior| behavior.repeated_create = repeated_create);
+        for fault in [Fault::status(503), Fault::LostAnswer, Fault::Drop] {
+            for body in [json!({}), json!({"add_new": true}), json!({"force_recreate": true})] {
+                let school = app.organisation("unsaved").await.unwrap();
+                if body["force_recreate"] == true {
+                    app.post_as(&school, "wpp-create", json!({})).await.expect(200, "qr_issued");
+                }
+                let clients = app.platform.clients() + usize::from(body["force_recreate"].is_null());
+                app.inject("rpc/wpp_save_credentials", fault.clone());
+                let failed = app.post_as(&school, "wpp-create", body.clone()).await;
+                assert_eq!((failed.status, &failed.json["retryable"]), (503, &json!(true)), "{failed:?}");
+                app.clear_faults();
 
-            app.forget_calls();
-            let repeated = app.post_as(&school, "wpp-create", body).await;
-            assert_eq!(app.calls()["rpc/wpp_begin_creation"], 1, "nobody waits for one that has given up");
-            assert_eq!(repeated.json["status"], "qr_issued", "{fault:?} {repeated:?}");
-            let row = "select c.platform_id, i.settings->>'wppApiKey', i.settings->>'wppAccountNumber'
-                from messenger_integrations i join wpp_creations c on c.integration_id = i.id
-                where i.organization_id = $1";
-            let row = app.sql.query_one(row, &[&school.id]).await.unwrap();
-            let id: String = row.get(0);
-            assert_eq!(row.get::<_, Option<String>>(1), app.platform.key_of(&id));
-            assert_eq!(row.get::<_, Option<String>>(2), app.platform.session_of(&id));
-            assert_eq!(app.platform.clients(), clients + 1);
+                app.forget_calls();
+                app.post_as(&school, "wpp-create", body).await.expect(200, "qr_issued");
+                assert_eq!(app.calls()["rpc/wpp_begin_creation"], 1, "nobody waits for one that gave up");
+                let rows = "select c.platform_id, i.settings->>'wppApiKey', i.settings->>'wppAccountNumber'
+                    from messenger_integrations i join wpp_creations c on c.integration_id = i.id
+                    where i.organization_id = $1 order by c.created_at desc";
+                let rows = app.sql.query(rows, &[&school.id]).await.unwrap();
+                let id: String = rows[0].get(0);
+                assert_eq!(rows[0].get::<_, Option<String>>(1), app.platform.key_of(&id));
+                assert_eq!(rows[0].get::<_, Option<String>>(2), app.platform.session_of(&id));
+                assert_eq!(app.platform.clients(), clients);
+            }
         }
     }
+    let doubled = "select 1 from messenger_integrations group by organization_id having count(*) > 1";
+    assert!(app.sql.query(doubled, &[]).await.unwrap().is_empty());
 }
 
 #[tokio::test]
@@ -70,7 +61,7 @@ async fn recreating_keeps_the_row_and_what_others_wrote_in_it_and_ends_with_the_
         (RepeatedCreate::SameKey, true, false),
     ] {
         let app = TestApp::start().await;
-        let number = settled_number(&app).await;
+        let number = app.settled_number().await;
         app.merge(&number, json!({"greeting": {"de": "Hallo"}})).await;
         let before = app.settings(&number).await;
         app.platform.behave(|behavior| behavior.repeated_create = repeated_create);
@@ -99,7 +90,7 @@ async fn recreating_keeps_the_row_and_what_others_wrote_in_it_and_ends_with_the_
 #[tokio::test]
 async fn a_number_whose_recreation_fails_at_the_platform_stands_as_it_was_and_works() {
     let app = TestApp::start().await;
-    let number = settled_number(&app).await;
+    let number = app.settled_number().await;
     let before = app.settings(&number).await;
     for fault in [
         Fault::status(500),
@@ -124,21 +115,16 @@ async fn a_number_whose_recreation_fails_at_the_platform_stands_as_it_was_and_wo
 #[tokio::test]
 async fn a_key_that_the_platform_hands_back_and_refuses_is_replaced_under_a_new_id() {
     let app = TestApp::start().await;
-    let number = settled_number(&app).await;
+    let number = app.settled_number().await;
     let before = app.settings(&number).await;
     let given = json!({"apiKey": number.key, "session": number.session}).to_string();
     app.inject_times("create", 1, Fault::Body(given));
     app.platform.revoke_key(&number.key);
 
     // Killed with the new id in hand, the recreation goes on with that id.
-    let (doomed, hold) = (app.process("wpp-create").await, app.hold("rpc/wpp_assign_platform_id", After));
     let event = app.school.post("wpp-create", &json!({"force_recreate": true}));
-    tokio::select! {
-        () = hold.reached(1) => doomed.kill().await.unwrap(),
-        ended = doomed.invoke(event.v2()) => panic!("{ended:?}"),
-    }
-    app.sql.execute("update wpp_creations set held_until = null", &[]).await.unwrap();
-    hold.release();
+    assert!(app.killed_at("rpc/wpp_assign_platform_id", After, event).await);
+    app.end_waits().await;
     let moved = "select platform_id from wpp_creations where finished_at is null";
     let moved: String = app.sql.query_one(moved, &[]).await.unwrap().get(0);
 
@@ -166,29 +152,10 @@ async fn a_key_that_is_not_active_yet_is_not_taken_for_one_that_is_refused() {
 #[tokio::test]
 async fn a_recreation_repeated_with_its_idempotency_key_makes_one_new_key() {
     let app = TestApp::start().await;
-    settled_number(&app).await;
+    app.settled_number().await;
     app.platform.behave(|behavior| behavior.repeated_create = RepeatedCreate::NewKey);
-    let event = Event::post("wpp-create").bearer(&app.school.token).header("Idempotency-Key", "k");
-    let event = event.json(&json!({"force_recreate": true})).v2();
+    let recreate = async || app.create_with_key(&app.school, "k", json!({"force_recreate": true})).await;
     let before = app.platform.create_calls();
-    let once = app.invoke("wpp-create", event.clone()).await;
-    let twice = app.invoke("wpp-create", event).await;
-    assert_eq!(once.json["apiKey"], twice.json["apiKey"]);
+    assert_eq!(recreate().await.text("apiKey"), recreate().await.text("apiKey"));
     assert_eq!(app.platform.create_calls(), before + 1);
-}
-
-/// The original was left with a dead key.
-#[tokio::test]
-async fn a_recreation_that_could_not_be_saved_is_finished_by_repeating_it() {
-    let app = TestApp::start().await;
-    let number = app.number().await;
-    app.platform.behave(|behavior| behavior.repeated_create = RepeatedCreate::NewKey);
-    app.inject_times("rpc/wpp_save_credentials", 1, Fault::status(500));
-    let recreate = async || app.create(json!({"force_recreate": true})).await;
-    assert_eq!(recreate().await.status, 503);
-    recreate().await.expect(200, "qr_issued");
-    let settings = app.settings(&number).await;
-    let key = app.platform.key_of(settings["wppSubOrgId"].as_str().unwrap());
-    assert_eq!(settings["wppApiKey"], json!(key));
-    assert_eq!(app.numbers().await.len(), 1);
 }

@@ -29,8 +29,7 @@ async fn connected(app: &TestApp) -> Number {
 
 #[tokio::test]
 async fn a_stored_qr_is_answered_for_25_seconds_unless_force_is_set() {
-    let app = TestApp::start().await;
-    let number = app.number().await;
+    let (app, number) = TestApp::start_with_number().await;
     app.age_mirror(15).await;
     let stored = status(&app).await;
     assert_eq!(stored.json["status"], "qr_issued");
@@ -51,8 +50,7 @@ async fn a_stored_qr_is_answered_for_25_seconds_unless_force_is_set() {
 /// The webhook reports the scan while a poll that got the QR is still on its way.
 #[tokio::test]
 async fn a_report_since_a_slow_poll_began_stands_and_is_answered() {
-    let app = TestApp::start().await;
-    let number = app.number().await;
+    let (app, number) = TestApp::start_with_number().await;
     app.sql
         .execute("update whatsapp_sessions set status = 'pairing', last_qr_b64 = null", &[])
         .await
@@ -103,8 +101,7 @@ async fn force_believes_the_platform_and_corrects_a_fresh_row() {
 
 #[tokio::test]
 async fn the_row_follows_every_state_and_is_written_only_when_something_changed() {
-    let app = TestApp::start().await;
-    let number = app.number().await;
+    let (app, number) = TestApp::start_with_number().await;
     for (platform_status, state) in [
         ("starting", "pairing"),
         ("qr_required", "qr_issued"),
@@ -126,8 +123,7 @@ async fn the_row_follows_every_state_and_is_written_only_when_something_changed(
 
 #[tokio::test]
 async fn the_next_qr_takes_the_place_of_the_last_and_has_a_time_of_its_own() {
-    let app = TestApp::start().await;
-    let number = app.number().await;
+    let (app, number) = TestApp::start_with_number().await;
     app.age_mirror(30).await;
     let last = app.mirror(&number.session).await;
     app.platform.advance(Duration::from_secs(20));
@@ -142,8 +138,7 @@ async fn the_next_qr_takes_the_place_of_the_last_and_has_a_time_of_its_own() {
 /// The siblings write here too, and leave the QR where it is.
 #[tokio::test]
 async fn a_qr_that_is_still_shown_after_another_status_in_the_row_keeps_its_time() {
-    let app = TestApp::start().await;
-    let number = app.number().await;
+    let (app, number) = TestApp::start_with_number().await;
     app.age_mirror(5).await;
     let first_seen = app.mirror(&number.session).await["last_qr_at"].clone();
     let first_answered = status(&app).await.json["last_qr_at"].clone();
@@ -156,8 +151,7 @@ async fn a_qr_that_is_still_shown_after_another_status_in_the_row_keeps_its_time
 /// The original ignored it when the row could not be written, too: but said nothing to anybody.
 #[tokio::test]
 async fn a_row_that_cannot_be_written_costs_the_person_nothing_and_is_written_by_the_next_request() {
-    let app = TestApp::start().await;
-    let number = app.number().await;
+    let (app, number) = TestApp::start_with_number().await;
     app.platform.scan(&number.session).unwrap();
     let refusal = Fault::status(500);
     app.inject_times("rpc/wpp_save_snapshot", 1, refusal);
@@ -173,8 +167,7 @@ async fn a_row_that_cannot_be_written_costs_the_person_nothing_and_is_written_by
 /// The original handed out the other organisation's QR, and moved its row.
 #[tokio::test]
 async fn the_row_of_another_organisation_under_the_same_session_is_neither_read_nor_written() {
-    let app = TestApp::start().await;
-    let number = app.number().await;
+    let (app, number) = TestApp::start_with_number().await;
     let other = app.organisation("other").await.unwrap();
     let copy = "insert into messenger_integrations (organization_id, messenger_type, provider, settings)
         select $2, messenger_type, provider, settings from messenger_integrations where id = $1";
@@ -233,8 +226,7 @@ async fn a_platform_that_hangs_is_not_waited_for_where_the_last_known_state_will
 
 #[tokio::test]
 async fn an_outage_shows_no_qr_that_can_no_longer_be_scanned() {
-    let app = TestApp::start().await;
-    let number = app.number().await;
+    let (app, number) = TestApp::start_with_number().await;
     app.platform.faults.inject("*", Fault::status(503));
     app.age_mirror(24).await;
     assert_eq!(status(&app).await.json["qrcode"], app.mirror(&number.session).await["last_qr_b64"]);

@@ -1,6 +1,5 @@
 //! Someone else's number is as good as none: whatever name of it is used, by whichever function.
 
-use local::events::Event;
 use local::lambda::Answer;
 use local::stack::Organisation;
 use local::test_app::{Number, TestApp};
@@ -34,8 +33,7 @@ async fn neighbours() -> (TestApp, Organisation, Number) {
     let mut app = TestApp::start().await;
     let neighbour = app.organisation("neighbour").await.unwrap();
     let school = std::mem::replace(&mut app.school, neighbour);
-    let event = Event::post("wpp-create").bearer(&app.school.token).header("Idempotency-Key", KEY);
-    assert_eq!(app.invoke("wpp-create", event.json(&json!({})).v2()).await.status, 200);
+    app.create_with_key(&app.school, KEY, json!({})).await.expect(200, "qr_issued");
     let number = app.number().await;
     let neighbour = std::mem::replace(&mut app.school, school);
     app.number().await;
@@ -57,8 +55,7 @@ async fn anothers_number_is_answered_like_one_that_does_not_exist() {
         for force in [true, false] {
             let theirs = app.post(name, json!({field: theirs, "force": force})).await;
             let nobodys = app.post(name, json!({field: nobodys, "force": force})).await;
-            let code = theirs.json["code"].as_str();
-            assert_eq!((theirs.status, code), (404, Some("number_not_found")), "{name} {field}: {theirs:?}");
+            assert_eq!(theirs.told(), (404, "number_not_found"), "{name} {field}");
             assert_eq!(without_request_id(&theirs), without_request_id(&nobodys), "{name} {field}");
         }
     }
@@ -80,14 +77,11 @@ async fn anothers_idempotency_key_is_a_new_one() {
     for (body, status) in
         [(json!({"add_new": true}), 200), (json!({"force_recreate": true}), 422), (json!({}), 422)]
     {
-        let event = Event::post("wpp-create").bearer(&app.school.token);
-        let mine = app.invoke("wpp-create", event.header("Idempotency-Key", KEY).json(&body).v2()).await;
+        let mine = app.create_with_key(&app.school, KEY, body).await;
         assert_eq!(mine.status, status, "{mine:?}");
-        assert_ne!(mine.json["session"], json!(number.session));
-        assert!(
-            !before.to_string().contains(mine.json["session"].as_str().unwrap_or("none given")),
-            "{mine:?}"
-        );
+        let session = mine.json["session"].as_str().unwrap_or("none given");
+        assert_ne!(session, number.session);
+        assert!(!before.to_string().contains(session), "{mine:?}");
     }
     assert_eq!(rows(&app, neighbour.id).await, before);
 }
@@ -111,9 +105,7 @@ async fn a_user_of_no_organisation_gets_nowhere() {
             ("wpp-status", json!({"session": number.session, "force": true})),
             ("wpp-status", json!({"integration_id": number.id})),
         ] {
-            let answer = app.post_as(&nobody, name, body).await;
-            let code = answer.json["code"].as_str();
-            assert_eq!((answer.status, code), (404, Some("organization_not_found")), "{name}: {answer:?}");
+            app.post_as(&nobody, name, body).await.expect(404, "organization_not_found");
         }
         assert_eq!(app.platform.faults.count("*"), 0);
     }
@@ -126,8 +118,7 @@ async fn an_organisation_without_a_number_sees_none_of_anothers() {
     let before = rows(&app, neighbour.id).await;
     let newcomer = app.organisation("newcomer").await.unwrap();
     app.forget_calls();
-    let status =
-        app.post_as(&newcomer, "wpp-status", json!({"force": true})).await.expect(200, "disconnected");
+    app.post_as(&newcomer, "wpp-status", json!({"force": true})).await.expect(200, "disconnected");
     assert_eq!(app.platform.faults.count("*"), 0);
     for body in [json!({}), json!({"force_recreate": true}), json!({"add_new": true})] {
         assert_eq!(app.post_as(&newcomer, "wpp-create", body).await.status, 200);

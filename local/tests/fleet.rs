@@ -9,7 +9,7 @@ use local::fault_injector::Point;
 use local::lambda::{Answer, Ended, Options, Sandbox, binary};
 use local::platform::AcceptedTokens;
 use local::test_app::{Number, TestApp, environment};
-use serde_json::{Value, json};
+use serde_json::json;
 use tokio::sync::{Mutex, MutexGuard};
 
 /// The processes are of these in turn.
@@ -63,14 +63,6 @@ impl Fleet {
         join_all(requests).await.into_iter().map(|ended| ended.answered().unwrap()).collect()
     }
 
-    fn assert_served(&self, answers: &[Answer]) {
-        let qr = json!(self.app.platform.qr_of(&self.number.session));
-        for answer in answers {
-            let field = if answer.json["status"].is_null() { "qr" } else { "qrcode" };
-            assert_eq!((answer.status, &answer.json[field]), (200, &qr), "{answer:?}");
-        }
-    }
-
     /// All have read the row before anybody goes on.
     async fn refreshes_once(&self) {
         let hold = self.app.hold("rpc/wpp_find_number", Point::After);
@@ -79,7 +71,7 @@ impl Fleet {
             hold.release();
         };
         let (answers, ()) = tokio::join!(self.crowd(&self.sandboxes), together);
-        self.assert_served(&answers);
+        self.app.assert_served(&self.number, &answers);
         let calls = self.app.calls();
         println!("{} requests of {PROCESSES} processes: {calls}", answers.len());
         let mut others = calls.clone();
@@ -88,7 +80,7 @@ impl Fleet {
         assert_eq!(others, expected);
         // Sandboxes ask for the right to refresh, not each of their requests.
         assert!(calls["rpc/wpp_claim_refresh"].as_u64() < Some(REQUESTS as u64 * 4), "{calls}");
-        self.assert_stored_token_is_good().await;
+        self.app.assert_stored_token_is_good(&self.number).await;
     }
 
     /// The first process has the right to refresh when it is killed: its lease is left to end by itself.
@@ -103,17 +95,11 @@ impl Fleet {
         };
         let (victim, answers) = tokio::join!(self.request(holder), rest);
         assert_eq!(victim, Ended::Died);
-        self.assert_served(&answers);
+        self.app.assert_served(&self.number, &answers);
         let calls = self.app.calls();
         println!("{} requests of {} survivors: {calls}", answers.len(), survivors.len());
         assert_eq!((&calls["token"], &calls["rpc/wpp_save_token"]), (&json!(2), &json!(1)));
-        self.assert_stored_token_is_good().await;
-    }
-
-    async fn assert_stored_token_is_good(&self) {
-        let stored: Value = self.app.settings(&self.number).await["wppJwtToken"].clone();
-        let good = self.app.platform.tokens_of(&self.number.session);
-        assert_eq!(good.last().map(|token| json!(token)), Some(stored));
+        self.app.assert_stored_token_is_good(&self.number).await;
     }
 }
 

@@ -21,8 +21,7 @@ fn calls(app: &TestApp) -> Value {
 /// A number whose snapshot was just saved as connected.
 async fn connected(app: &TestApp) -> Number {
     let number = app.number().await;
-    app.platform.scan(&number.session).unwrap();
-    app.check().await;
+    app.link(&number).await;
     app.forget_calls();
     number
 }
@@ -84,46 +83,42 @@ async fn a_stored_connected_is_answered_for_10_seconds_and_then_corrected() {
 }
 
 #[tokio::test]
-async fn force_believes_the_platform_and_corrects_a_fresh_row() {
-    let app = TestApp::start().await;
-    let number = connected(&app).await;
-    app.platform.set_status(&number.session, "qr_required").unwrap();
-    let answer = app.check().await;
-    assert_eq!(answer.json["status"], "qr_issued");
-    let row = app.mirror(&number.session).await;
-    assert_eq!(row["status"], "qr_issued");
-    assert_eq!(row["last_qr_b64"], answer.json["qrcode"]);
-    assert_eq!(
-        calls(&app),
-        json!({"rpc/wpp_find_number": 1, "status": 1, "qr": 1, "rpc/wpp_save_snapshot": 1})
-    );
-}
-
-#[tokio::test]
-async fn the_row_follows_every_state_and_is_written_only_when_something_changed() {
+async fn the_row_follows_every_state_where_force_is_set_and_is_written_only_when_something_changed() {
     let (app, number) = TestApp::start_with_number().await;
     for (platform_status, state) in [
         ("starting", "pairing"),
         ("qr_required", "qr_issued"),
         ("connected", "connected"),
         ("offline", "disconnected"),
+        ("connected", "connected"),
+        ("qr_required", "qr_issued"),
     ] {
         app.platform.set_status(&number.session, platform_status).unwrap();
         for writes in [1, 0] {
-            app.check().await;
+            let answer = app.check().await;
             assert_eq!(app.count("rpc/wpp_save_snapshot"), writes, "{platform_status}");
             app.forget_calls();
+            let row = app.mirror(&number.session).await;
+            assert_eq!((&row["status"], &row["last_qr_b64"]), (&json!(state), &answer.json["qrcode"]));
         }
         let row = app.mirror(&number.session).await;
-        assert_eq!(row["status"], state);
         assert_eq!(row["last_qr_b64"].is_string(), state == "qr_issued", "{row}");
         assert_eq!(row["last_qr_at"].is_string(), state == "qr_issued", "{row}");
     }
 }
 
+/// The siblings write here too, and leave the QR where it is.
 #[tokio::test]
-async fn the_next_qr_takes_the_place_of_the_last_and_has_a_time_of_its_own() {
+async fn a_qr_keeps_its_time_after_another_status_in_the_row_and_the_next_one_has_its_own() {
     let (app, number) = TestApp::start_with_number().await;
+    app.age_mirror(5).await;
+    let first = app.mirror(&number.session).await;
+    let first_answered = status(&app).await.json["last_qr_at"].clone();
+    app.sql.batch_execute("update whatsapp_sessions set status = 'disconnected'").await.unwrap();
+    assert_eq!(status(&app).await.json["last_qr_at"], first_answered);
+    let row = app.mirror(&number.session).await;
+    assert_eq!((&row["status"], &row["last_qr_at"]), (&json!("qr_issued"), &first["last_qr_at"]));
+
     app.age_mirror(30).await;
     let last = app.mirror(&number.session).await;
     app.platform.advance(Duration::from_secs(20));
@@ -135,26 +130,12 @@ async fn the_next_qr_takes_the_place_of_the_last_and_has_a_time_of_its_own() {
     assert_eq!(next["created_at"], last["created_at"]);
 }
 
-/// The siblings write here too, and leave the QR where it is.
-#[tokio::test]
-async fn a_qr_that_is_still_shown_after_another_status_in_the_row_keeps_its_time() {
-    let (app, number) = TestApp::start_with_number().await;
-    app.age_mirror(5).await;
-    let first_seen = app.mirror(&number.session).await["last_qr_at"].clone();
-    let first_answered = status(&app).await.json["last_qr_at"].clone();
-    app.sql.batch_execute("update whatsapp_sessions set status = 'disconnected'").await.unwrap();
-    assert_eq!(status(&app).await.json["last_qr_at"], first_answered);
-    let row = app.mirror(&number.session).await;
-    assert_eq!((&row["status"], &row["last_qr_at"]), (&json!("qr_issued"), &first_seen));
-}
-
 /// The original ignored it when the row could not be written, too: but said nothing to anybody.
 #[tokio::test]
 async fn a_row_that_cannot_be_written_costs_the_person_nothing_and_is_written_by_the_next_request() {
     let (app, number) = TestApp::start_with_number().await;
     app.platform.scan(&number.session).unwrap();
-    let refusal = Fault::status(500);
-    app.inject_times("rpc/wpp_save_snapshot", 1, refusal);
+    app.inject_times("rpc/wpp_save_snapshot", 1, Fault::status(500));
     for state in ["qr_issued", "connected"] {
         app.check().await.expect(200, "connected");
         assert_eq!(app.mirror(&number.session).await["status"], state);

@@ -40,7 +40,7 @@ struct Wave {
     requests: usize,
     writes: usize,
     recreate: bool,
-    mishaps: Vec<(Place, Mishap, u32)>,
+    mishaps: Vec<(&'static str, Mishap, u32)>,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -50,12 +50,6 @@ enum TokenIs {
     Expired,
     Forgotten,
     Gone,
-}
-
-#[derive(Clone, Copy, Debug)]
-enum Place {
-    Platform(&'static str),
-    Database(&'static str),
 }
 
 #[derive(Clone, Copy, Debug)]
@@ -87,12 +81,12 @@ fn waves() -> impl Strategy<Value = Case> {
         TokenIs::Forgotten,
         TokenIs::Gone,
     ]);
-    let place = prop::sample::select(vec![
-        Place::Platform("token"),
-        Place::Platform("status"),
-        Place::Database("rpc/wpp_claim_refresh"),
-        Place::Database("rpc/wpp_save_token"),
-        Place::Database("rpc/wpp_release_refresh"),
+    let endpoint = prop::sample::select(vec![
+        "token",
+        "status",
+        "rpc/wpp_claim_refresh",
+        "rpc/wpp_save_token",
+        "rpc/wpp_release_refresh",
     ]);
     let mishap = prop::sample::select(vec![
         Mishap::Fails,
@@ -101,7 +95,7 @@ fn waves() -> impl Strategy<Value = Case> {
         Mishap::Drops,
         Mishap::AnswerLost,
     ]);
-    let mishaps = prop::collection::vec((place, mishap, 1..4_u32), 0..3);
+    let mishaps = prop::collection::vec((endpoint, mishap, 1..4_u32), 0..3);
     let wave = (token, 1..6_usize, 0..4_usize, prop::bool::weighted(0.15), mishaps).prop_map(
         |(token, requests, writes, recreate, mishaps)| Wave { token, requests, writes, recreate, mishaps },
     );
@@ -172,12 +166,8 @@ impl Tenant<'_> {
             TokenIs::Gone => app.merge(number, json!({"wppJwtToken": null})).await,
         }
         app.forget_calls();
-        for (place, mishap, times) in &wave.mishaps {
-            let (faults, endpoint) = match place {
-                Place::Platform(endpoint) => (&app.platform.faults, endpoint),
-                Place::Database(endpoint) => (&app.supabase.faults, endpoint),
-            };
-            faults.inject_times(endpoint, *times, mishap.fault());
+        for (endpoint, mishap, times) in &wave.mishaps {
+            app.inject_times(endpoint, *times, mishap.fault());
         }
     }
 
@@ -265,11 +255,8 @@ async fn tenant<'a>(app: &'a TestApp, sandboxes: &'a [App], newest_token_only: b
             if newest_token_only { AcceptedTokens::Newest } else { AcceptedTokens::Unexpired };
     });
     let school = app.organisation("case").await.unwrap();
-    app.post_as(&school, "wpp-create", json!({})).await.expect(200, "qr_issued");
-    let row = "select id, settings->>'wppAccountNumber', settings->>'wppApiKey'
-               from messenger_integrations where organization_id = $1";
-    let row = app.sql.query_one(row, &[&school.id]).await.unwrap();
-    let number = Number { id: row.get(0), session: row.get(1), key: row.get(2) };
+    let made = app.post_as(&school, "wpp-create", json!({})).await.expect(200, "qr_issued");
+    let number = app.number_of(made.text("session")).await;
     Tenant { app, sandboxes, school, number, newest_token_only, written: 0 }
 }
 

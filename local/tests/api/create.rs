@@ -3,7 +3,6 @@
 use serde_json::{Value, json};
 
 use local::clock::unix_ms;
-use local::events::Event;
 use local::lambda::Options;
 use local::test_app::TestApp;
 
@@ -172,11 +171,4 @@ async fn an_organisation_with_two_numbers_is_answered_for_its_primary() {
     assert_eq!(answer.json["session"], json!(second.session), "{answer:?}");
     assert_eq!((app.numbers().await.len(), app.platform.clients()), (2, 2));
     assert_eq!(app.calls().get("create"), None);
-}
-
-#[tokio::test]
-async fn a_request_without_a_body_is_one_for_the_organisations_number() {
-    let app = TestApp::start().await;
-    let event = Event::post("wpp-create").bearer(&app.school.token).v2();
-    app.invoke("wpp-create", event).await.expect(200, "qr_issued");
 }

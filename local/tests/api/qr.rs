@@ -16,18 +16,6 @@ async fn a_warm_poll_costs_one_database_and_one_platform_request_and_no_token() 
     assert_eq!(app.calls(), json!({"rpc/wpp_find_number": 1, "qr": 1}));
 }
 
-/// The original knew neither of two numbers.
-#[tokio::test]
-async fn both_numbers_of_an_organisation_show_their_own_qr_by_get_and_by_post() {
-    let app = TestApp::start().await;
-    for number in [app.number().await, app.number().await] {
-        let expected = app.shown_qr(&number.session);
-        assert_eq!(app.poll_qr(&number.session).await.json["qr"], expected);
-        let posted = app.post("wpp-qr", json!({"session": number.session})).await;
-        assert_eq!(posted.json["qr"], expected);
-    }
-}
-
 #[tokio::test]
 async fn a_session_that_shows_no_qr_answers_null_and_its_status_says_so_in_a_sentence() {
     let (app, number) = TestApp::start_with_number().await;

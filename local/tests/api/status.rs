@@ -44,6 +44,8 @@ async fn each_number_of_an_organisation_is_found_by_its_session_its_name_and_its
             json!({"session_name": number.session}),
             json!({"session_name": format!("wpp_{}", number.session)}),
             json!({"integration_id": number.id.to_string()}),
+            json!({"session": "", "session_name": number.session}),
+            json!({"session": "", "session_name": null, "integration_id": number.id}),
         ] {
             let mut body = name.clone();
             body["force"] = json!(true);
@@ -65,6 +67,8 @@ async fn without_a_name_the_primary_is_meant_and_any_active_number_where_there_i
         app.check().await.json["account_number"].clone()
     };
     assert_eq!(meant(&first.id, true, true).await, json!(first.session));
+    let empty = json!({"session": "", "session_name": null, "integration_id": ""});
+    assert_eq!(app.post("wpp-status", empty).await.text("account_number"), first.session);
     assert_eq!(meant(&first.id, false, false).await, json!(second.session));
     assert_eq!(meant(&first.id, false, true).await, json!(first.session));
     assert_eq!(meant(&second.id, true, true).await, json!(second.session));
@@ -80,28 +84,6 @@ async fn without_a_name_the_primary_is_meant_and_any_active_number_where_there_i
     assert_eq!(app.check().await.json["account_number"], json!(first.session));
     let named = app.post("wpp-status", json!({"session": second.session})).await.expect(200, "disconnected");
     assert!(named.text("message").contains("not been connected yet"), "{named:?}");
-}
-
-#[tokio::test]
-async fn an_empty_name_is_none() {
-    let app = TestApp::start().await;
-    let (primary, second) = (app.number().await, app.number().await);
-    for (body, meant) in [
-        (json!({"session": "", "session_name": second.session}), &second),
-        (json!({"session": "", "session_name": "", "integration_id": second.id}), &second),
-        (json!({"session": "", "session_name": null, "integration_id": ""}), &primary),
-    ] {
-        let answer = app.post("wpp-status", body.clone()).await;
-        assert_eq!(answer.json["account_number"], json!(meant.session), "{body}");
-    }
-}
-
-#[tokio::test]
-async fn an_organisation_without_a_number_is_disconnected_and_the_platform_is_not_asked() {
-    let app = TestApp::start().await;
-    let answer = app.check().await.expect(200, "disconnected");
-    assert!(answer.json["message"].is_string(), "{answer:?}");
-    assert_eq!(app.calls(), json!({"rpc/wpp_find_number": 1}));
 }
 
 #[tokio::test]

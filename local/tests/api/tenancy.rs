@@ -118,8 +118,9 @@ async fn an_organisation_without_a_number_sees_none_of_anothers() {
     let before = rows(&app, neighbour.id).await;
     let newcomer = app.organisation("newcomer").await.unwrap();
     app.forget_calls();
-    app.post_as(&newcomer, "wpp-status", json!({"force": true})).await.expect(200, "disconnected");
-    assert_eq!(app.platform.faults.count("*"), 0);
+    let status = app.post_as(&newcomer, "wpp-status", json!({"force": true})).await;
+    assert!(!status.expect(200, "disconnected").text("message").is_empty());
+    assert_eq!(app.calls(), json!({"rpc/wpp_find_number": 1}), "the platform is not asked");
     for body in [json!({}), json!({"force_recreate": true}), json!({"add_new": true})] {
         assert_eq!(app.post_as(&newcomer, "wpp-create", body).await.status, 200);
     }

@@ -40,7 +40,7 @@ struct Wave {
     requests: usize,
     writes: usize,
     recreate: bool,
-    mishaps: Vec<(&'static str, Mishap, u32)>,
+    mishaps: Vec<(&'static str, Fault, u32)>,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -50,27 +50,6 @@ enum TokenIs {
     Expired,
     Forgotten,
     Gone,
-}
-
-#[derive(Clone, Copy, Debug)]
-enum Mishap {
-    Fails,
-    Refuses,
-    Page,
-    Drops,
-    AnswerLost,
-}
-
-impl Mishap {
-    fn fault(self) -> Fault {
-        match self {
-            Self::Fails => Fault::status(500),
-            Self::Refuses => Fault::status(401),
-            Self::Page => Fault::Html,
-            Self::Drops => Fault::Drop,
-            Self::AnswerLost => Fault::LostAnswer,
-        }
-    }
 }
 
 fn waves() -> impl Strategy<Value = Case> {
@@ -88,14 +67,14 @@ fn waves() -> impl Strategy<Value = Case> {
         "rpc/wpp_save_token",
         "rpc/wpp_release_refresh",
     ]);
-    let mishap = prop::sample::select(vec![
-        Mishap::Fails,
-        Mishap::Refuses,
-        Mishap::Page,
-        Mishap::Drops,
-        Mishap::AnswerLost,
+    let fault = prop::sample::select(vec![
+        Fault::status(500),
+        Fault::status(401),
+        Fault::Html,
+        Fault::Drop,
+        Fault::LostAnswer,
     ]);
-    let mishaps = prop::collection::vec((endpoint, mishap, 1..4_u32), 0..3);
+    let mishaps = prop::collection::vec((endpoint, fault, 1..4_u32), 0..3);
     let wave = (token, 1..6_usize, 0..4_usize, prop::bool::weighted(0.15), mishaps).prop_map(
         |(token, requests, writes, recreate, mishaps)| Wave { token, requests, writes, recreate, mishaps },
     );
@@ -166,8 +145,8 @@ impl Tenant<'_> {
             TokenIs::Gone => app.merge(number, json!({"wppJwtToken": null})).await,
         }
         app.forget_calls();
-        for (endpoint, mishap, times) in &wave.mishaps {
-            app.inject_times(endpoint, *times, mishap.fault());
+        for (endpoint, fault, times) in &wave.mishaps {
+            app.inject_times(endpoint, *times, fault.clone());
         }
     }
 

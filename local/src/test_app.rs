@@ -99,8 +99,8 @@ impl TestApp {
         Sandbox::start(&binary(name).unwrap(), &environment(&self.stack, more)).await.unwrap()
     }
 
-    /// Has another process of `wpp-create` take this event, and kills it when it stands at the point: it comes there, or
-    /// answers. Its leases are left to end by themselves, or by [`TestApp::end_waits`].
+    /// Kills a process of `wpp-create` once this event has brought it to the point, or an answer; says whether it came to
+    /// the point. Its leases are left to end by themselves, or by [`TestApp::end_waits`].
     pub async fn killed_at(&self, endpoint: &str, point: Point, event: Event) -> bool {
         let (doomed, hold) = (self.process("wpp-create").await, self.hold(endpoint, point));
         let stands_there = tokio::select! {

@@ -30,7 +30,7 @@ async fn served(app: &TestApp, number: &Number) -> u64 {
     app.count("token")
 }
 
-/// A poll that must fail with this code, and the same.
+/// A poll that must fail with this code, with the `/auth/token` calls that it made.
 async fn refused(app: &TestApp, number: &Number, status: u16, code: &str) -> u64 {
     app.forget_calls();
     app.poll_qr(&number.session).await.expect(status, code);

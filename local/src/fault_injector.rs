@@ -269,7 +269,12 @@ impl Drop for Hold {
 impl Fault {
     /// An empty answer with this status.
     pub fn status(status: u16) -> Self {
-        Self::Status { status, body: String::new(), retry_after_s: None }
+        Self::status_with(status, "")
+    }
+
+    /// An answer with this status and body.
+    pub fn status_with(status: u16, body: &str) -> Self {
+        Self::Status { status, body: body.to_owned(), retry_after_s: None }
     }
 
     async fn answer<F>(self, work: F) -> Response<Body>

@@ -211,18 +211,6 @@ mod tests {
     use crate::service::is_free;
 
     #[tokio::test]
-    async fn data_and_port_outlast_a_stop_but_sessions_do_not() {
-        let postgres = Postgres::start(0, &Storage::OwnServer).await.unwrap();
-        let client = postgres.connect().await.unwrap();
-        client.batch_execute("create table kept ()").await.unwrap();
-        postgres.stop().await.unwrap();
-        assert!(client.query_one("select 1", &[]).await.is_err());
-        assert!(postgres.connect().await.is_err());
-        postgres.restart().await.unwrap();
-        postgres.connect().await.unwrap().query("select from kept", &[]).await.unwrap();
-    }
-
-    #[tokio::test]
     async fn a_dropped_server_leaves_no_data_and_a_free_port() {
         let postgres = Postgres::start(0, &Storage::OwnServer).await.unwrap();
         let data = postgres.connect().await.unwrap().query_one("show data_directory", &[]).await.unwrap();
@@ -245,19 +233,6 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn lasting_data_is_found_again() {
-        let directory = tempfile::tempdir().unwrap();
-        // PostgreSQL's user must get through it.
-        fs::set_permissions(directory.path(), std::os::unix::fs::PermissionsExt::from_mode(0o711)).unwrap();
-        let storage = Storage::Lasting(directory.path().to_owned());
-        let postgres = Postgres::start(0, &storage).await.unwrap();
-        postgres.connect().await.unwrap().batch_execute("create table kept ()").await.unwrap();
-        drop(postgres);
-        let postgres = Postgres::start(0, &storage).await.unwrap();
-        postgres.connect().await.unwrap().query("select from kept", &[]).await.unwrap();
-    }
-
-    #[tokio::test]
     async fn new_tables_and_functions_are_open_to_supabases_roles_or_to_nobody() {
         let postgres = Postgres::start(0, &Storage::Temporary).await.unwrap();
         let client = postgres.connect().await.unwrap();
@@ -273,15 +248,5 @@ mod tests {
                 assert_eq!((row.get(0), row.get(1)), (granted, granted), "{role}: {privileges:?}");
             }
         }
-    }
-
-    #[tokio::test]
-    async fn a_broken_migration_is_named_with_its_error() {
-        let postgres = Postgres::start(0, &Storage::Temporary).await.unwrap();
-        let directory = tempfile::tempdir().unwrap();
-        fs::write(directory.path().join("1_good.sql"), "create table good ()").unwrap();
-        fs::write(directory.path().join("2_bad.sql"), "create tabel bad ()").unwrap();
-        let error = postgres.migrate(directory.path()).await.unwrap_err().to_string();
-        assert!(error.ends_with("2_bad.sql: ERROR: syntax error at or near \"tabel\""), "{error}");
     }
 }

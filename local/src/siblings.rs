@@ -223,6 +223,12 @@ impl Siblings {
         self.whatsapp_of(organization, "").await
     }
 
+    /// Those of them that bear the mark.
+    pub async fn primaries(&self, organization: Uuid) -> Vec<Uuid> {
+        let rows = self.listed(organization).await.unwrap();
+        rows.iter().filter(|row| row["is_primary"] == true).map(id).collect()
+    }
+
     async fn whatsapp_of(&self, organization: Uuid, filter: &str) -> Outcome<Vec<Value>> {
         let all = "messenger_type=eq.whatsapp&order=created_at.asc";
         let found = format!("{NUMBERS}?organization_id=eq.{organization}&{all}{filter}");

@@ -1,10 +1,12 @@
 //! All of it together: a Supabase project and a WPP Platform, as the three functions find them.
 
+use serde_json::Value;
 use tokio_postgres::Client;
 use uuid::Uuid;
 
 use crate::Result;
 use crate::child::Output;
+use crate::events::Event;
 use crate::platform::{self, Platform};
 use crate::postgres::{Postgres, Privileges, Storage, migrations};
 use crate::postgrest::Postgrest;
@@ -51,6 +53,13 @@ pub struct Organisation {
     pub user: Uuid,
     /// The user's token, good for an hour.
     pub token: String,
+}
+
+impl Organisation {
+    /// A POST of its user.
+    pub fn post(&self, name: &str, body: &Value) -> Event {
+        Event::post(name).bearer(&self.token).json(body)
+    }
 }
 
 impl Stack {
@@ -132,6 +141,7 @@ impl Stack {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::test_app::until;
 
     #[tokio::test]
     async fn stacks_stand_side_by_side_and_know_nothing_of_each_other() {
@@ -148,36 +158,15 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_seed_that_is_there_is_kept() {
-        let stack = Stack::start().await.unwrap();
-        let first = stack.organisation("kept").await.unwrap();
-        stack.seed(first.id, first.user, "not this").await.unwrap();
-        let sql = stack.sql().await.unwrap();
-        let row = sql.query_one("select name from organizations where id = $1", &[&first.id]).await.unwrap();
-        assert_eq!(row.get::<_, String>(0), "kept");
-    }
-
-    #[tokio::test]
     async fn a_server_that_ends_by_itself_is_reported() {
         let settings = Settings { storage: Storage::OwnServer, ..Settings::default() };
         let stack = Stack::start_with(settings).await.unwrap();
         assert_eq!(stack.failure().await, None);
-        stack
-            .sql()
-            .await
-            .unwrap()
-            .batch_execute("copy (select 1) to program 'kill -9 $(head -1 postmaster.pid)'")
-            .await
-            .ok();
-        let failure = async {
-            loop {
-                if let Some(failure) = stack.failure().await {
-                    return failure;
-                }
-                tokio::task::yield_now().await;
-            }
-        };
-        let failure = tokio::time::timeout(std::time::Duration::from_secs(10), failure).await.unwrap();
+        let kill = "copy (select 1) to program 'kill -9 $(head -1 postmaster.pid)'";
+        // Whoever asks for it does not live to hear of it.
+        let _ = stack.sql().await.unwrap().batch_execute(kill).await;
+        until(async || stack.failure().await.is_some()).await;
+        let failure = stack.failure().await.unwrap();
         assert!(failure.starts_with("PostgreSQL ended with signal: 9"), "{failure}");
     }
 }

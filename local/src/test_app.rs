@@ -5,6 +5,7 @@
 #![allow(clippy::unwrap_used, clippy::missing_panics_doc, reason = "a test fails where it stands")]
 
 use std::collections::BTreeMap;
+use std::ops::Deref;
 use std::time::Duration;
 
 use serde_json::{Value, json};
@@ -13,6 +14,7 @@ use uuid::Uuid;
 
 use crate::clock;
 use crate::events::Event;
+use crate::fault_injector::{Fault, FaultInjector, Hold, Point};
 use crate::lambda::{Answer, Options, Sandbox, binary};
 use crate::stack::{Organisation, Stack};
 
@@ -29,7 +31,16 @@ pub struct TestApp {
     status: Sandbox,
 }
 
+impl Deref for TestApp {
+    type Target = Stack;
+
+    fn deref(&self) -> &Stack {
+        &self.stack
+    }
+}
+
 /// A number as a test makes it, with its row's id.
+#[derive(Clone, Debug)]
 pub struct Number {
     /// `messenger_integrations.id`
     pub id: Uuid,
@@ -43,6 +54,13 @@ impl TestApp {
     /// With functions as a deployment has them.
     pub async fn start() -> Self {
         Self::start_with(&[], Options::default()).await
+    }
+
+    /// And a number: see [`TestApp::number`].
+    pub async fn start_with_number() -> (Self, Number) {
+        let app = Self::start().await;
+        let number = app.number().await;
+        (app, number)
     }
 
     /// With more variables for the functions, and another kind of sandbox.
@@ -73,7 +91,24 @@ impl TestApp {
 
     /// One more process of a function, as Lambda starts them when there is more to do.
     pub async fn process(&self, name: &str) -> Sandbox {
-        Sandbox::start(&binary(name).unwrap(), &environment(&self.stack, &[])).await.unwrap()
+        self.process_with(name, &[]).await
+    }
+
+    /// A process of a function with more or other variables; an empty one is left out.
+    pub async fn process_with(&self, name: &str, more: &[(&str, &str)]) -> Sandbox {
+        Sandbox::start(&binary(name).unwrap(), &environment(&self.stack, more)).await.unwrap()
+    }
+
+    /// Kills a process of `wpp-create` once this event has brought it to the point, or an answer; says whether it came to
+    /// the point. Its leases are left to end by themselves, or by [`TestApp::end_waits`].
+    pub async fn killed_at(&self, endpoint: &str, point: Point, event: Event) -> bool {
+        let (doomed, hold) = (self.process("wpp-create").await, self.hold(endpoint, point));
+        let stands_there = tokio::select! {
+            () = hold.reached(1) => true,
+            _ = doomed.invoke(event.v2()) => false,
+        };
+        doomed.kill().await.unwrap();
+        stands_there
     }
 
     /// What a function answers to an event of API Gateway.
@@ -88,7 +123,23 @@ impl TestApp {
 
     /// A POST of another user.
     pub async fn post_as(&self, caller: &Organisation, name: &str, body: Value) -> Answer {
-        self.invoke(name, Event::post(name).bearer(&caller.token).json(&body).v2()).await
+        self.invoke(name, caller.post(name, &body).v2()).await
+    }
+
+    /// `wpp-create`.
+    pub async fn create(&self, body: Value) -> Answer {
+        self.post("wpp-create", body).await
+    }
+
+    /// `wpp-create` with an `Idempotency-Key`.
+    pub async fn create_with_key(&self, caller: &Organisation, key: &str, body: Value) -> Answer {
+        let event = caller.post("wpp-create", &body).header("Idempotency-Key", key);
+        self.invoke("wpp-create", event.v2()).await
+    }
+
+    /// `wpp-status` of the organisation's number, as it is now.
+    pub async fn check(&self) -> Answer {
+        self.post("wpp-status", json!({"force": true})).await
     }
 
     /// A poll for the QR, as the frontend makes it.
@@ -100,33 +151,102 @@ impl TestApp {
     /// Another number of the school with a good token: started on the platform and waiting to be scanned.
     pub async fn number(&self) -> Number {
         // Without a key, a number that nobody has scanned yet would be asked for again.
-        let event = Event::post("wpp-create").bearer(&self.school.token).json(&json!({"add_new": true}));
-        let event = event.header("Idempotency-Key", &Uuid::new_v4().to_string());
-        let answer = self.invoke("wpp-create", event.v2()).await;
-        assert_eq!(answer.json["status"], "qr_issued", "{answer:?}");
-        let session = answer.json["session"].as_str().unwrap().to_owned();
-        let row = self
-            .sql
-            .query_one(
-                "select id, settings->>'wppApiKey' from messenger_integrations
-                 where settings->>'wppAccountNumber' = $1",
-                &[&session],
-            )
-            .await
-            .unwrap();
+        let key = Uuid::new_v4().to_string();
+        let made = self.create_with_key(&self.school, &key, json!({"add_new": true})).await;
+        let number = self.number_of(made.expect(200, "qr_issued").text("session")).await;
         self.forget_calls();
-        Number { id: row.get(0), session, key: row.get(1) }
+        number
+    }
+
+    /// One of some age: a refusal of its key means that the key is dead.
+    pub async fn settled_number(&self) -> Number {
+        let number = self.number().await;
+        self.settle_keys().await;
+        number
+    }
+
+    /// The number whose row has this session.
+    pub async fn number_of(&self, session: &str) -> Number {
+        let row = "select id, settings->>'wppApiKey' from messenger_integrations
+            where settings->>'wppAccountNumber' = $1";
+        let row = self.sql.query_one(row, &[&session]).await.unwrap();
+        let key: Option<String> = row.get(1);
+        Number { id: row.get(0), session: session.to_owned(), key: key.unwrap_or_default() }
+    }
+
+    /// A phone scans the number's QR, and somebody asks whether it has.
+    pub async fn link(&self, number: &Number) {
+        self.platform.scan(&number.session).unwrap();
+        let check = json!({"session": number.session, "force": true});
+        self.post("wpp-status", check).await.expect(200, "connected");
+    }
+
+    /// The QR that the platform shows for a session now.
+    pub fn shown_qr(&self, session: &str) -> Value {
+        json!(self.platform.qr_of(session).unwrap())
+    }
+
+    /// Asserts that each of these has brought the number's QR.
+    pub fn assert_served(&self, number: &Number, answers: &[Answer]) {
+        let qr = self.shown_qr(&number.session);
+        for answer in answers {
+            let field = if answer.json["status"].is_null() { "qr" } else { "qrcode" };
+            assert_eq!((answer.status, &answer.json[field]), (200, &qr), "{answer:?}");
+        }
+    }
+
+    /// Asserts that the token in the number's row is the platform's last one.
+    pub async fn assert_stored_token_is_good(&self, number: &Number) {
+        let stored = self.settings(number).await["wppJwtToken"].clone();
+        assert_eq!(self.platform.tokens_of(&number.session).last().map(|token| json!(token)), Some(stored));
+    }
+
+    /// What stands before an upstream's endpoint.
+    pub fn faults(&self, endpoint: &str) -> &FaultInjector {
+        let is_supabase = endpoint == "jwks" || endpoint.starts_with('r');
+        if is_supabase { &self.supabase.faults } else { &self.platform.faults }
+    }
+
+    /// [`FaultInjector::inject`] at the endpoint's upstream.
+    pub fn inject(&self, endpoint: &str, fault: Fault) {
+        self.faults(endpoint).inject(endpoint, fault);
+    }
+
+    /// [`FaultInjector::inject_times`] at the endpoint's upstream.
+    pub fn inject_times(&self, endpoint: &str, times: u32, fault: Fault) {
+        self.faults(endpoint).inject_times(endpoint, times, fault);
+    }
+
+    /// [`FaultInjector::hold`] at the endpoint's upstream.
+    pub fn hold(&self, endpoint: &str, point: Point) -> Hold {
+        self.faults(endpoint).hold(endpoint, point)
+    }
+
+    /// [`FaultInjector::hold_one`] at the endpoint's upstream.
+    pub fn hold_one(&self, endpoint: &str, point: Point) -> Hold {
+        self.faults(endpoint).hold_one(endpoint, point)
+    }
+
+    /// [`FaultInjector::count`] at the endpoint's upstream.
+    pub fn count(&self, endpoint: &str) -> u64 {
+        self.faults(endpoint).count(endpoint)
+    }
+
+    /// Forgets the faults of both upstreams.
+    pub fn clear_faults(&self) {
+        self.platform.faults.clear();
+        self.supabase.faults.clear();
     }
 
     /// Starts counting anew.
     pub fn forget_calls(&self) {
-        self.stack.platform.faults.reset_counts();
-        self.stack.supabase.faults.reset_counts();
+        self.platform.faults.reset_counts();
+        self.supabase.faults.reset_counts();
     }
 
     /// All upstream calls since, as `{"endpoint": times}`.
     pub fn calls(&self) -> Value {
-        let (platform, supabase) = (self.stack.platform.faults.counts(), self.stack.supabase.faults.counts());
+        let (platform, supabase) = (self.platform.faults.counts(), self.supabase.faults.counts());
         let calls: BTreeMap<_, _> =
             platform.into_iter().chain(supabase).filter(|(_, times)| *times > 0).collect();
         json!(calls)
@@ -174,17 +294,38 @@ impl TestApp {
         self.sql.execute(age, &[&f64::from(seconds)]).await.unwrap();
     }
 
-    /// Ends at once what a number's next refresh would wait for: a lease, or the pause after a failure.
-    pub async fn end_waits(&self, number: &Number) {
-        let end =
-            "update wpp_token_leases set held_until = now(), retry_at = now() where integration_id = $1";
-        self.sql.execute(end, &[&number.id]).await.unwrap();
+    /// Ends at once what a request would wait for: leases, and the pauses after failures.
+    pub async fn end_waits(&self) {
+        let end = "update wpp_creations set held_until = null;
+            update wpp_token_leases set held_until = now(), retry_at = now()";
+        self.sql.batch_execute(end).await.unwrap();
     }
 
     /// Moves the stored token's end to so many seconds from now.
     pub async fn set_token_end(&self, number: &Number, seconds: i64) {
         let end = clock::unix_ms() + seconds * 1000;
         self.merge(number, json!({"wppJwtExpiresAt": end})).await;
+    }
+}
+
+impl Answer {
+    /// The status, and the word that says most: an error's `code`, else the `status` or the `state`.
+    pub fn told(&self) -> (u16, &str) {
+        let word = if self.status == 200 { &self.json["status"] } else { &self.json["code"] };
+        (self.status, word.as_str().or(self.json["state"].as_str()).unwrap_or_default())
+    }
+
+    /// Asserts what was told.
+    #[track_caller]
+    pub fn expect(self, status: u16, word: &str) -> Self {
+        assert_eq!(self.told(), (status, word), "{self:?}");
+        self
+    }
+
+    /// A text in the body.
+    #[track_caller]
+    pub fn text(&self, field: &str) -> &str {
+        self.json[field].as_str().unwrap_or_else(|| panic!("no {field}: {self:?}"))
     }
 }
 

@@ -9,7 +9,7 @@ use local::fault_injector::Point;
 use local::lambda::{Answer, Ended, Options, Sandbox, binary};
 use local::platform::AcceptedTokens;
 use local::test_app::{Number, TestApp, environment};
-use serde_json::{Value, json};
+use serde_json::json;
 use tokio::sync::{Mutex, MutexGuard};
 
 /// The processes are of these in turn.
@@ -34,10 +34,9 @@ impl Fleet {
     /// Eight processes, and a number whose token ended an hour ago.
     async fn start() -> Self {
         let machine = MACHINE.lock().await;
-        let app = TestApp::start().await;
-        let number = app.number().await;
+        let (app, number) = TestApp::start_with_number().await;
         app.set_token_end(&number, -3600).await;
-        app.end_waits(&number).await;
+        app.end_waits().await;
         let env = [("REQUEST_BUDGET_MS", "60000"), ("UPSTREAM_TIMEOUT_MS", "60000")];
         let env = environment(&app.stack, &env);
         let options = Options { concurrency: REQUESTS, ..Options::default() };
@@ -64,23 +63,15 @@ impl Fleet {
         join_all(requests).await.into_iter().map(|ended| ended.answered().unwrap()).collect()
     }
 
-    fn assert_served(&self, answers: &[Answer]) {
-        let qr = json!(self.app.stack.platform.qr_of(&self.number.session));
-        for answer in answers {
-            let field = if answer.json["status"].is_null() { "qr" } else { "qrcode" };
-            assert_eq!((answer.status, &answer.json[field]), (200, &qr), "{answer:?}");
-        }
-    }
-
     /// All have read the row before anybody goes on.
     async fn refreshes_once(&self) {
-        let hold = self.app.stack.supabase.faults.hold("rpc/wpp_find_number", Point::After);
+        let hold = self.app.hold("rpc/wpp_find_number", Point::After);
         let together = async {
             hold.reached(PROCESSES * REQUESTS).await;
             hold.release();
         };
         let (answers, ()) = tokio::join!(self.crowd(&self.sandboxes), together);
-        self.assert_served(&answers);
+        self.app.assert_served(&self.number, &answers);
         let calls = self.app.calls();
         println!("{} requests of {PROCESSES} processes: {calls}", answers.len());
         let mut others = calls.clone();
@@ -89,13 +80,13 @@ impl Fleet {
         assert_eq!(others, expected);
         // Sandboxes ask for the right to refresh, not each of their requests.
         assert!(calls["rpc/wpp_claim_refresh"].as_u64() < Some(REQUESTS as u64 * 4), "{calls}");
-        self.assert_stored_token_is_good().await;
+        self.app.assert_stored_token_is_good(&self.number).await;
     }
 
     /// The first process has the right to refresh when it is killed: its lease is left to end by itself.
     async fn survives_its_holder(&self, point: Point) {
         let (holder, survivors) = self.sandboxes.split_first().unwrap();
-        let hold = self.app.stack.platform.faults.hold_one("token", point);
+        let hold = self.app.hold_one("token", point);
         let rest = async {
             hold.reached(1).await;
             holder.1.kill().await.unwrap();
@@ -104,17 +95,11 @@ impl Fleet {
         };
         let (victim, answers) = tokio::join!(self.request(holder), rest);
         assert_eq!(victim, Ended::Died);
-        self.assert_served(&answers);
+        self.app.assert_served(&self.number, &answers);
         let calls = self.app.calls();
         println!("{} requests of {} survivors: {calls}", answers.len(), survivors.len());
         assert_eq!((&calls["token"], &calls["rpc/wpp_save_token"]), (&json!(2), &json!(1)));
-        self.assert_stored_token_is_good().await;
-    }
-
-    async fn assert_stored_token_is_good(&self) {
-        let stored: Value = self.app.settings(&self.number).await["wppJwtToken"].clone();
-        let good = self.app.stack.platform.tokens_of(&self.number.session);
-        assert_eq!(good.last().map(|token| json!(token)), Some(stored));
+        self.app.assert_stored_token_is_good(&self.number).await;
     }
 }
 
@@ -127,7 +112,7 @@ async fn four_hundred_requests_of_eight_processes_fetch_one_token() {
 #[tokio::test]
 async fn four_hundred_requests_fetch_one_token_where_only_the_newest_is_good() {
     let fleet = Fleet::start().await;
-    fleet.app.stack.platform.behave(|behavior| behavior.accepted_tokens = AcceptedTokens::Newest);
+    fleet.app.platform.behave(|behavior| behavior.accepted_tokens = AcceptedTokens::Newest);
     fleet.refreshes_once().await;
 }
 

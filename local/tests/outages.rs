@@ -55,9 +55,8 @@ impl Load {
         let stack = Stack::start_with(settings).await.unwrap();
         let app = TestApp::on(stack, &TIMES, Options::default()).await;
         // A fifth of such a lifetime is the margin, so it is used for 4 s.
-        app.stack.platform.behave(|behavior| behavior.expires_in = FieldValue::This(json!(5)));
-        let number = app.number().await;
-        app.settle_keys().await;
+        app.platform.behave(|behavior| behavior.expires_in = FieldValue::This(json!(5)));
+        let number = app.settled_number().await;
         let (app, answers) = (Arc::new(app), Arc::new(Mutex::default()));
         let mut load = Self { app, number, pages: JoinSet::new(), answers };
         let session = load.number.session.clone();
@@ -91,12 +90,13 @@ impl Load {
     /// Takes something away while the pages poll, for so long as `OUTAGE_SECONDS` says, and gives it back. Until the database's
     /// own API answers well again, and for `grace_ms` more, a poll may fail with one of these errors; before and after, none does.
     async fn survives(
-        &self,
+        mut self,
         leave: impl AsyncFnOnce(&TestApp),
         return_: impl AsyncFnOnce(&TestApp),
         errors: &[(u16, &str)],
         grace_ms: i64,
     ) {
+        let before = rows(&self.app).await;
         self.answers_since(0).await;
         let left_at = unix_ms();
         leave(&self.app).await;
@@ -106,7 +106,8 @@ impl Load {
         let back_at = unix_ms() + grace_ms;
         self.answers_since(back_at).await;
 
-        let answers = self.answers.lock().unwrap();
+        self.pages.shutdown().await;
+        let answers = std::mem::take(&mut *self.answers.lock().unwrap());
         let mut failed = 0;
         for (sent, answered, answer) in answers.iter().flatten().filter(|(.., answer)| answer.status != 200) {
             let while_away = *sent <= back_at && *answered >= left_at;
@@ -117,15 +118,12 @@ impl Load {
         let all: usize = answers.iter().map(Vec::len).sum();
         println!("{failed} of {all} polls failed, all of them in the {} ms of the outage", back_at - left_at);
         assert!(failed > 0, "nobody has noticed the outage");
-    }
 
-    async fn end(mut self, before: &Value) {
-        self.pages.shutdown().await;
-        assert_eq!(rows(&self.app).await, *before);
+        assert_eq!(rows(&self.app).await, before);
         // Whoever was caught holding a lease, the number goes on.
         let end = "update wpp_token_leases set held_until = now(), retry_at = now();
             update messenger_integrations set settings = settings || '{\"wppJwtExpiresAt\": 1000}'";
-        self.app.stack.sql().await.unwrap().batch_execute(end).await.unwrap();
+        self.app.sql().await.unwrap().batch_execute(end).await.unwrap();
         let answer = self.app.poll_qr(&self.number.session).await;
         assert_eq!(answer.status, 200, "{answer:?}");
     }
@@ -156,7 +154,7 @@ fn outage() -> Duration {
 
 /// What must be as it was: all but tokens and the times at which a mirror was written.
 async fn rows(app: &TestApp) -> Value {
-    let sql = app.stack.sql().await.unwrap();
+    let sql = app.sql().await.unwrap();
     let rows = "select jsonb_build_object(
         'numbers', (select jsonb_agg((to_jsonb(i) #- '{settings,wppJwtToken}' #- '{settings,wppJwtExpiresAt}') - 'updated_at'
             order by id) from messenger_integrations i),
@@ -172,90 +170,79 @@ async fn rows(app: &TestApp) -> Value {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_stopped_database_costs_errors_only_until_it_answers_again() {
     let load = Load::begin().await;
-    let before = rows(&load.app).await;
     load.survives(
-        async |app| app.stack.postgres.stop().await.unwrap(),
-        async |app| app.stack.postgres.restart().await.unwrap(),
+        async |app| app.postgres.stop().await.unwrap(),
+        async |app| app.postgres.restart().await.unwrap(),
         &DATABASE_AWAY,
         0,
     )
     .await;
-    load.end(&before).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_restarted_postgrest_costs_errors_only_until_it_answers_again() {
     let load = Load::begin().await;
-    let before = rows(&load.app).await;
     load.survives(
-        async |app| app.stack.postgrest.stop().await.unwrap(),
-        async |app| app.stack.postgrest.restart().await.unwrap(),
+        async |app| app.postgrest.stop().await.unwrap(),
+        async |app| app.postgrest.restart().await.unwrap(),
         &DATABASE_AWAY,
         0,
     )
     .await;
-    load.end(&before).await;
 }
 
 /// PostgREST without its schema cache, though the database is there.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_schema_that_postgrest_has_not_read_yet_costs_errors_only_until_it_has() {
-    let load = Load::begin().await;
-    let before = rows(&load.app).await;
     let body = json!({"code": "PGRST002", "details": null, "hint": null,
         "message": "Could not query the database for the schema cache. Retrying."});
     let not_yet = Fault::Status { status: 503, body: body.to_string(), retry_after_s: Some(0) };
+    let load = Load::begin().await;
     load.survives(
-        async |app| app.stack.supabase.faults.inject("*", not_yet),
-        async |app| app.stack.supabase.faults.clear(),
+        async |app| app.supabase.faults.inject("*", not_yet),
+        async |app| app.clear_faults(),
         &DATABASE_AWAY,
         0,
     )
     .await;
-    load.end(&before).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_platform_that_is_down_costs_errors_only_while_it_is_down() {
     let load = Load::begin().await;
-    let before = rows(&load.app).await;
     load.survives(
-        async |app| app.stack.platform.server.refuse().await.unwrap(),
-        async |app| app.stack.platform.server.accept().await.unwrap(),
+        async |app| app.platform.server.refuse().await.unwrap(),
+        async |app| app.platform.server.accept().await.unwrap(),
         &PLATFORM_AWAY,
         COOL_DOWN_MS,
     )
     .await;
-    load.end(&before).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_platform_that_answers_with_nonsense_costs_errors_only_while_it_does() {
-    let load = Load::begin().await;
-    let before = rows(&load.app).await;
     let nonsense = [Fault::Html, Fault::status(503), Fault::Drop, Fault::Truncated];
+    let load = Load::begin().await;
     load.survives(
         async |app| {
             for (endpoint, fault) in ["token", "status", "qr", "start"].into_iter().zip(nonsense) {
-                app.stack.platform.faults.inject(endpoint, fault);
+                app.inject(endpoint, fault);
             }
         },
-        async |app| app.stack.platform.faults.clear(),
+        async |app| app.clear_faults(),
         &PLATFORM_GARBAGE,
         COOL_DOWN_MS,
     )
     .await;
-    load.end(&before).await;
 }
 
 #[tokio::test]
 async fn a_platform_that_has_forgotten_every_token_costs_one_refresh() {
-    let app = TestApp::start().await;
-    let number = app.number().await;
-    app.stack.platform.forget_tokens();
+    let (app, number) = TestApp::start_with_number().await;
+    app.platform.forget_tokens();
     for _ in 0..3 {
         assert_eq!(app.poll_qr(&number.session).await.status, 200);
-        assert_eq!(app.post("wpp-status", json!({"force": true})).await.status, 200);
+        assert_eq!(app.check().await.status, 200);
     }
-    assert_eq!(app.stack.platform.faults.count("token"), 1);
+    assert_eq!(app.count("token"), 1);
 }

@@ -11,7 +11,6 @@ use std::sync::{Arc, Mutex};
 use fastrand::Rng;
 use futures_util::future::join_all;
 use local::clock::unix_ms;
-use local::events::Event as Request;
 use local::fault_injector::{Fault, Point};
 use local::lambda::{Answer, Options};
 use local::platform::RepeatedCreate;
@@ -19,7 +18,7 @@ use local::postgres::Privileges;
 use local::shapes::{BASE, ONE_PRIMARY, TRIGGER_AND_ONE_SESSION_EACH};
 use local::siblings::{Event, Outcome, Siblings};
 use local::stack::Organisation;
-use local::test_app::TestApp;
+use local::test_app::{Number, TestApp};
 use serde_json::{Value, json};
 use uuid::Uuid;
 
@@ -39,30 +38,24 @@ const MAY_REFUSE: [&str; 3] = ["number_not_found", "api_key_rejected", "session_
 /// An app whose tables were there before us.
 async fn app(tables: &str) -> (TestApp, Siblings) {
     let app = TestApp::start_with(&[], Options { concurrency: CROWD, ..Options::default() }).await;
-    app.stack.deploy(Privileges::default(), tables).await.unwrap();
-    app.stack.seed(app.school.id, app.school.user, "school").await.unwrap();
+    app.deploy(Privileges::default(), tables).await.unwrap();
+    app.seed(app.school.id, app.school.user, "school").await.unwrap();
     let siblings = Siblings::of(&app.stack);
     (app, siblings)
 }
 
-/// A number of the school that waits for its phone: its row and its session.
-async fn number(app: &TestApp, school: &Organisation, request: Value) -> (Uuid, String) {
+/// A number of the school that waits for its phone.
+async fn number(app: &TestApp, school: &Organisation, request: Value) -> Number {
     // A key of its own makes `add_new` another number, however far the last one is.
-    let key = Uuid::new_v4().to_string();
-    let event =
-        Request::post("wpp-create").bearer(&school.token).json(&request).header("Idempotency-Key", &key);
-    let made = app.invoke("wpp-create", event.v2()).await;
-    assert_eq!((made.status, &made.json["status"]), (200, &json!("qr_issued")), "{}", made.body);
-    let session = made.json["session"].as_str().unwrap().to_owned();
-    let row = "select id from messenger_integrations where settings ->> 'wppAccountNumber' = $1";
-    (app.sql.query_one(row, &[&session]).await.unwrap().get(0), session)
+    let made = app.create_with_key(school, &Uuid::new_v4().to_string(), request).await;
+    app.number_of(made.expect(200, "qr_issued").text("session")).await
 }
 
 /// One that a phone is linked with, as a page knows.
-async fn linked(app: &TestApp, school: &Organisation, request: Value) -> (Uuid, String) {
+async fn linked(app: &TestApp, school: &Organisation, request: Value) -> Number {
     let number = number(app, school, request).await;
-    app.stack.platform.scan(&number.1).unwrap();
-    assert_eq!(live_status(app, school, &number.1).await, "connected");
+    app.platform.scan(&number.session).unwrap();
+    assert_eq!(live_status(app, school, &number.session).await, "connected");
     number
 }
 
@@ -78,30 +71,20 @@ async fn stored_status(app: &TestApp, session: &str) -> Value {
     app.post("wpp-status", json!({"session_name": session, "force": false})).await.json["status"].clone()
 }
 
-async fn primaries(siblings: &Siblings, school: &Organisation) -> Vec<Uuid> {
-    let rows = siblings.listed(school.id).await.unwrap();
-    rows.iter().filter(|row| row["is_primary"] == true).map(id).collect()
-}
-
-fn id(row: &Value) -> Uuid {
-    row["id"].as_str().unwrap().parse().unwrap()
-}
-
 #[tokio::test]
 async fn a_second_number_that_works_is_primary_once_the_first_is_disconnected() {
     let (app, siblings) = app(BASE).await;
     for next in ["wpp-status", "wpp-create"] {
-        let school = app.stack.organisation(next).await.unwrap();
-        let (first, _) = linked(&app, &school, json!({})).await;
-        let (second, session) = linked(&app, &school, json!({"add_new": true})).await;
-        assert_eq!(primaries(&siblings, &school).await, [first]);
-        siblings.disconnect(school.id, first).await.unwrap();
+        let school = app.organisation(next).await.unwrap();
+        let first = linked(&app, &school, json!({})).await;
+        let second = linked(&app, &school, json!({"add_new": true})).await;
+        assert_eq!(siblings.primaries(school.id).await, [first.id]);
+        siblings.disconnect(school.id, first.id).await.unwrap();
         assert_eq!(siblings.send(school.id).await.unwrap_err().status, 400);
-        let body =
-            if next == "wpp-status" { json!({"session_name": session, "force": true}) } else { json!({}) };
-        let answer = app.post_as(&school, next, body).await;
-        assert_eq!(answer.json["status"], "connected", "{next}: {}", answer.body);
-        assert_eq!(primaries(&siblings, &school).await, [second], "{next}");
+        let live = json!({"session_name": second.session, "force": true});
+        let body = if next == "wpp-status" { live } else { json!({}) };
+        app.post_as(&school, next, body).await.expect(200, "connected");
+        assert_eq!(siblings.primaries(school.id).await, [second.id], "{next}");
         assert_eq!(siblings.send(school.id).await, Ok(()), "{next}");
     }
 }
@@ -109,11 +92,11 @@ async fn a_second_number_that_works_is_primary_once_the_first_is_disconnected() 
 #[tokio::test]
 async fn connect_another_one_goes_on_with_the_first_that_no_phone_was_linked_with() {
     let (app, siblings) = app(BASE).await;
-    let first = app.post("wpp-create", json!({})).await.json;
-    let another = app.post("wpp-create", json!({"add_new": true})).await.json;
+    let first = app.create(json!({})).await.json;
+    let another = app.create(json!({"add_new": true})).await.json;
     assert_eq!((&another["session"], &another["qrcode"]), (&first["session"], &first["qrcode"]));
     let session = first["session"].as_str().unwrap();
-    app.stack.platform.scan(session).unwrap();
+    app.platform.scan(session).unwrap();
     assert_eq!(live_status(&app, &app.school, session).await, "connected");
     assert_eq!(siblings.listed(app.school.id).await.unwrap().len(), 1);
     assert_eq!(siblings.send(app.school.id).await, Ok(()));
@@ -124,13 +107,13 @@ async fn connect_another_one_goes_on_with_the_first_that_no_phone_was_linked_wit
 async fn a_linked_number_is_primary_where_the_list_chose_one_that_is_not() {
     let (app, siblings) = app(BASE).await;
     let school = &app.school;
-    let (first, _) = linked(&app, school, json!({})).await;
-    let (second, _) = number(&app, school, json!({"add_new": true})).await;
-    let (third, session) = linked(&app, school, json!({"add_new": true})).await;
-    siblings.delete(school.id, first).await.unwrap();
-    assert_eq!(primaries(&siblings, school).await, [second]);
-    assert_eq!(live_status(&app, school, &session).await, "connected");
-    assert_eq!(primaries(&siblings, school).await, [third]);
+    let first = linked(&app, school, json!({})).await;
+    let second = number(&app, school, json!({"add_new": true})).await;
+    let third = linked(&app, school, json!({"add_new": true})).await;
+    siblings.delete(school.id, first.id).await.unwrap();
+    assert_eq!(siblings.primaries(school.id).await, [second.id]);
+    assert_eq!(live_status(&app, school, &third.session).await, "connected");
+    assert_eq!(siblings.primaries(school.id).await, [third.id]);
     assert_eq!(siblings.send(school.id).await, Ok(()));
 }
 
@@ -139,11 +122,11 @@ async fn a_number_is_not_primary_beside_another_providers_that_is_in_use() {
     let (app, siblings) = app(BASE).await;
     let school = &app.school;
     let other = siblings.add(school.id, "green_api", json!({})).await.unwrap();
-    let (number, session) = linked(&app, school, json!({})).await;
-    assert_eq!(primaries(&siblings, school).await, [other]);
+    let number = linked(&app, school, json!({})).await;
+    assert_eq!(siblings.primaries(school.id).await, [other]);
     siblings.switch(other, false).await.unwrap();
-    assert_eq!(live_status(&app, school, &session).await, "connected");
-    assert_eq!(primaries(&siblings, school).await, [number]);
+    assert_eq!(live_status(&app, school, &number.session).await, "connected");
+    assert_eq!(siblings.primaries(school.id).await, [number.id]);
     assert_eq!(siblings.send(school.id).await, Ok(()));
 }
 
@@ -151,44 +134,44 @@ async fn a_number_is_not_primary_beside_another_providers_that_is_in_use() {
 async fn creations_that_fail_leave_no_row_and_the_siblings_first_one_is_primary() {
     const ATTEMPTS: usize = 100;
     let (app, siblings) = app(BASE).await;
-    app.stack.platform.faults.inject("create", Fault::status(503));
+    app.inject("create", Fault::status(503));
     for _ in 0..ATTEMPTS / CROWD + 1 {
-        let requests = (0..CROWD).map(|_| app.post("wpp-create", json!({"add_new": true})));
+        let requests = (0..CROWD).map(|_| app.create(json!({"add_new": true})));
         for answer in join_all(requests).await {
             assert!(answer.status >= 500 && answer.json["retryable"] == true, "{}", answer.body);
         }
         assert_eq!(siblings.listed(app.school.id).await.unwrap(), [] as [Value; 0]);
     }
+    let begun = app.sql.query_one("select count(*) from wpp_creations", &[]).await.unwrap();
+    assert_eq!(begun.get::<_, i64>(0), 1);
     let other = siblings.add(app.school.id, "green_api", json!({})).await.unwrap();
-    assert_eq!(primaries(&siblings, &app.school).await, [other]);
-    app.stack.platform.faults.clear();
+    assert_eq!(siblings.primaries(app.school.id).await, [other]);
+    app.clear_faults();
     linked(&app, &app.school, json!({"add_new": true})).await;
     assert_eq!(siblings.listed(app.school.id).await.unwrap().len(), 2);
-    assert_eq!(app.stack.platform.clients(), 1);
+    assert_eq!(app.platform.clients(), 1);
 }
 
 #[tokio::test]
 async fn a_row_of_the_mirror_that_changes_its_session_takes_the_whole_state_with_it() {
     let (app, siblings) = app(&TRIGGER_AND_ONE_SESSION_EACH.sql()).await;
     let school = &app.school;
-    let (first, session) = linked(&app, school, json!({})).await;
+    let first = linked(&app, school, json!({})).await;
     // A platform that gives the dead key again makes the number move to another id, and so to another session.
     app.settle_keys().await;
-    let key = app.stack.platform.key_of(&school.id.to_string()).unwrap();
-    app.stack.platform.revoke_key(&key);
-    let same = json!({"apiKey": key, "session": session}).to_string();
-    app.stack.platform.faults.inject_times("create", 1, Fault::Body(same));
-    let moved = app.post("wpp-create", json!({"force_recreate": true})).await;
-    assert_eq!(moved.json["status"], "qr_issued", "{}", moved.body);
-    let moved = moved.json["session"].as_str().unwrap();
-    assert_ne!(moved, session);
+    app.platform.revoke_key(&first.key);
+    let same = json!({"apiKey": first.key, "session": first.session}).to_string();
+    app.inject_times("create", 1, Fault::Body(same));
+    let moved = app.create(json!({"force_recreate": true})).await.expect(200, "qr_issued");
+    let moved = moved.text("session");
+    assert_ne!(moved, first.session);
     assert_eq!(stored_status(&app, moved).await, "qr_issued");
     assert_eq!(app.mirror(moved).await["status"], "qr_issued");
 
-    app.stack.platform.scan(moved).unwrap();
+    app.platform.scan(moved).unwrap();
     assert_eq!(live_status(&app, school, moved).await, "connected");
-    let (_, other) = linked(&app, school, json!({"add_new": true})).await;
-    siblings.disconnect(school.id, first).await.unwrap();
+    let other = linked(&app, school, json!({"add_new": true})).await.session;
+    siblings.disconnect(school.id, first.id).await.unwrap();
     assert_eq!(live_status(&app, school, &other).await, "connected");
     assert_eq!(stored_status(&app, &other).await, "connected");
     assert_eq!(app.mirror(&other).await["status"], "connected");
@@ -197,36 +180,23 @@ async fn a_row_of_the_mirror_that_changes_its_session_takes_the_whole_state_with
 #[tokio::test]
 async fn an_old_key_that_a_sibling_wrote_back_is_a_dead_key_and_is_replaced_at_once() {
     let (app, siblings) = app(BASE).await;
-    let (platform, school) = (&app.stack.platform, &app.school);
+    let (platform, school) = (&app.platform, &app.school);
     platform.behave(|behavior| behavior.repeated_create = RepeatedCreate::NewKey);
-    let (row, session) = linked(&app, school, json!({})).await;
-    let expired = json!({"wppJwtExpiresAt": 1000});
-    siblings.save_settings(school.id, row, expired).await.unwrap();
+    let number = linked(&app, school, json!({})).await;
+    app.merge(&number, json!({"wppJwtExpiresAt": 1000})).await;
     let sending = siblings.begin_sending(school.id).await.unwrap();
-    let recreated = app.post("wpp-create", json!({"force_recreate": true})).await;
+    let recreated = app.create(json!({"force_recreate": true})).await;
     assert_eq!(recreated.status, 200, "{}", recreated.body);
     siblings.finish_sending(sending).await.unwrap();
     platform.forget_tokens();
 
-    for (name, body) in [
-        ("wpp-status", json!({"session_name": session, "force": true})),
-        ("wpp-qr", json!({"session": session})),
-    ] {
-        let answer = app.post(name, body).await;
-        assert_eq!(
-            (answer.status, &answer.json["code"]),
-            (409, &json!("api_key_rejected")),
-            "{}",
-            answer.body
-        );
-    }
+    let check = json!({"session_name": number.session, "force": true});
+    app.post("wpp-status", check).await.expect(409, "api_key_rejected");
+    app.poll_qr(&number.session).await.expect(409, "api_key_rejected");
     let creates = platform.create_calls();
-    let again = app.post("wpp-create", json!({"force_recreate": true})).await;
+    let again = app.create(json!({"force_recreate": true})).await;
     assert_eq!((again.status, platform.create_calls()), (200, creates + 1), "{}", again.body);
-    assert_eq!(
-        live_status(&app, school, again.json["session"].as_str().unwrap()).await,
-        again.json["status"]
-    );
+    assert_eq!(live_status(&app, school, again.text("session")).await, again.json["status"]);
 }
 
 /// What every answer of ours is, whatever the siblings do meanwhile.
@@ -248,7 +218,7 @@ fn assert_clear(name: &str, answer: &Answer, what: &str) {
 }
 
 async fn assert_no_deadlock(app: &TestApp) {
-    let logs = app.stack.postgres.logs().await;
+    let logs = app.postgres.logs().await;
     assert!(!logs.contains("deadlock detected"), "{logs}");
 }
 
@@ -271,24 +241,23 @@ const ACTS_BETWEEN: [&str; 5] = ["delete", "disconnect", "set primary", "write b
 /// A school with a number in use.
 struct Middle {
     school: Organisation,
-    number: Uuid,
+    number: Number,
     other: Uuid,
-    session: String,
 }
 
 async fn middle(app: &TestApp, siblings: &Siblings) -> Middle {
-    let school = app.stack.organisation("middle").await.unwrap();
-    let (number, session) = linked(app, &school, json!({})).await;
+    let school = app.organisation("middle").await.unwrap();
+    let number = linked(app, &school, json!({})).await;
     let other = siblings.add(school.id, "green_api", json!({})).await.unwrap();
     app.settle_keys().await;
-    siblings.save_settings(school.id, number, json!({"wppJwtExpiresAt": 1000})).await.unwrap();
+    app.merge(&number, json!({"wppJwtExpiresAt": 1000})).await;
     app.forget_calls();
-    Middle { school, number, other, session }
+    Middle { school, number, other }
 }
 
 impl Middle {
     async fn request(&self, app: &TestApp, (name, body): (&str, &str)) -> Answer {
-        let body: Value = serde_json::from_str(&body.replace('?', &self.session)).unwrap();
+        let body: Value = serde_json::from_str(&body.replace('?', &self.number.session)).unwrap();
         app.post_as(&self.school, name, body).await
     }
 
@@ -302,8 +271,8 @@ impl Middle {
         act: &str,
     ) -> Answer {
         let sending = siblings.begin_sending(self.school.id).await.unwrap();
-        let hold = app.stack.supabase.faults.hold_one(endpoint, Point::Before);
-        let (school, number) = (self.school.id, self.number);
+        let hold = app.hold_one(endpoint, Point::Before);
+        let (school, number) = (self.school.id, self.number.id);
         let meanwhile = async {
             hold.reached(1).await;
             match act {
@@ -312,7 +281,7 @@ impl Middle {
                 "set primary" => siblings.set_primary(school, self.other).await.unwrap(),
                 // The message itself may not go out any more.
                 "write back" => drop(siblings.finish_sending(sending).await),
-                _ => siblings.report(&self.session, Event::Disconnected).await.unwrap(),
+                _ => siblings.report(&self.number.session, Event::Disconnected).await.unwrap(),
             }
             hold.release();
         };
@@ -323,12 +292,12 @@ impl Middle {
 #[tokio::test]
 async fn an_act_between_any_two_steps_of_a_request_leaves_a_clear_answer_and_a_number_that_can_be_had() {
     let (app, siblings) = app(BASE).await;
-    app.stack.platform.behave(|behavior| behavior.repeated_create = RepeatedCreate::NewKey);
+    app.platform.behave(|behavior| behavior.repeated_create = RepeatedCreate::NewKey);
     let mut cells = 0;
     for request in REQUESTS {
         let undisturbed = middle(&app, &siblings).await;
         assert_clear(request.0, &undisturbed.request(&app, request).await, "undisturbed");
-        let calls = app.stack.supabase.faults.counts();
+        let calls = app.supabase.faults.counts();
         for endpoint in calls.keys().filter(|endpoint| endpoint.starts_with("rpc/")) {
             for act in ACTS_BETWEEN {
                 let what = format!("{act} before {endpoint} of {request:?}");
@@ -336,7 +305,7 @@ async fn an_act_between_any_two_steps_of_a_request_leaves_a_clear_answer_and_a_n
                 let answer = middle.request_amid(&app, &siblings, request, endpoint, act).await;
                 assert_clear(request.0, &answer, &what);
                 if act.starts_with('d') {
-                    assert!(!exist(&app, &[middle.number]).await, "{what}: the row is back");
+                    assert!(!exist(&app, &[middle.number.id]).await, "{what}: the row is back");
                 }
                 let next = middle.request(&app, ("wpp-create", r#"{"force_recreate": true}"#)).await;
                 assert_eq!(next.status, 200, "{what}, then: {}", next.body);
@@ -400,7 +369,7 @@ impl Crowd {
             (13, _) => self.check(self.siblings.report(session, Event::Qr("2@told")).await),
             (14, _) => self.check(self.siblings.report(session, Event::Connected).await),
             // There may be no QR to scan.
-            _ => drop(self.app.stack.platform.scan(session)),
+            _ => drop(self.app.platform.scan(session)),
         }
     }
 
@@ -424,10 +393,10 @@ impl Crowd {
 
 async fn survive(tables: &str, is_strict: bool) {
     let (app, siblings) = app(tables).await;
-    app.stack.platform.behave(|behavior| behavior.repeated_create = RepeatedCreate::NewKey);
+    app.platform.behave(|behavior| behavior.repeated_create = RepeatedCreate::NewKey);
     let mut schools = Vec::new();
     for _ in 0..SCHOOLS {
-        schools.push(app.stack.organisation("crowd").await.unwrap());
+        schools.push(app.organisation("crowd").await.unwrap());
     }
     let (deleted, answers) = (Mutex::default(), Mutex::default());
     let crowd = Arc::new(Crowd { app, siblings, schools, deleted, answers, is_strict });

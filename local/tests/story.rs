@@ -2,6 +2,8 @@
 
 #![allow(clippy::unwrap_used, reason = "a test fails where it stands")]
 
+use std::fs::Permissions;
+use std::os::unix::fs::PermissionsExt;
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -90,22 +92,11 @@ impl Dev {
         let program = std::env::var_os("CARGO_LAMBDA").map(PathBuf::from);
         let program = program.or(Some(own).filter(|own| own.exists())).unwrap_or("cargo-lambda".into());
         let event = self.data.join("events").join(event);
-        let port = self.functions.to_string();
-        let output = Command::new(program)
-            .args([
-                "lambda",
-                "invoke",
-                function,
-                "--invoke-address",
-                "127.0.0.1",
-                "--invoke-port",
-                &port,
-                "--data-file",
-            ])
-            .arg(event)
-            .output()
-            .await
-            .unwrap();
+        let to =
+            format!("lambda invoke {function} --invoke-address 127.0.0.1 --invoke-port {}", self.functions);
+        let mut invoke = Command::new(program);
+        invoke.args(to.split(' ')).arg("--data-file").arg(event);
+        let output = invoke.output().await.unwrap();
         assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
         let answer: Value = serde_json::from_slice(&output.stdout).unwrap();
         serde_json::from_str(answer["body"].as_str().unwrap()).unwrap()
@@ -122,19 +113,12 @@ impl Dev {
     }
 }
 
-/// A directory that is gone after the test.
-struct Data(PathBuf);
-
-impl Drop for Data {
-    fn drop(&mut self) {
-        let _ = std::fs::remove_dir_all(&self.0);
-    }
-}
-
 #[tokio::test]
 async fn a_number_is_created_scanned_connected_and_stays_so_when_its_token_expires_and_when_all_restarts() {
-    let data = Data(std::env::temp_dir().join(format!("wpp-local-story-{:016x}", fastrand::u64(..))));
-    let dev = Dev::start(data.0.clone()).await;
+    // PostgreSQL's user must get through it.
+    let open = Permissions::from_mode(0o711);
+    let data = tempfile::Builder::new().permissions(open).tempdir().unwrap();
+    let dev = Dev::start(data.path().to_owned()).await;
 
     let created = dev.post("wpp-create", json!({})).await;
     assert_eq!(created["status"], "qr_issued", "{created}");
@@ -156,7 +140,7 @@ async fn a_number_is_created_scanned_connected_and_stays_so_when_its_token_expir
     assert_eq!(dev.platform_calls("token").await, 2);
     assert_eq!(dev.interrupt().await, Some(0));
 
-    let dev = Dev::start(data.0.clone()).await;
+    let dev = Dev::start(data.path().to_owned()).await;
     assert_eq!(dev.post("wpp-status", json!({"force": true})).await, connected);
     assert_eq!(dev.interrupt().await, Some(0));
 }

@@ -117,12 +117,6 @@ async fn a_killed_function_is_gone_and_its_invocation_with_it() {
 }
 
 #[test]
-fn a_function_that_is_not_built_is_named() {
-    let error = binary("no-such-function").unwrap_err().to_string();
-    assert!(error.contains("no-such-function") && error.contains("`cargo build`"), "{error}");
-}
-
-#[test]
 fn answers_are_read_in_both_payload_formats() {
     let read = |raw| Answer::read(raw).unwrap();
     let body = json!({"statusCode": 200, "headers": {"A": "1"}, "multiValueHeaders": {"a": ["1", "2"]}, "body": "e30=",

@@ -83,11 +83,10 @@ impl Accounts {
             self.keys.insert(key.clone(), Key { session: id.clone(), refusals_left, ..Key::default() });
             self.sessions.entry(id.clone()).or_default().key = key;
         }
-        let case = self.behavior.status_case;
         let session = self.sessions.get_mut(&id).ok_or(NO_SESSION)?;
         session.forgotten = false;
         let mut answer = json!({"apiKey": session.key, "session": id});
-        let status = case.write(session.status());
+        let status = self.behavior.write(session.status());
         self.behavior.create_status.put(&mut answer, "status", status.into());
         Ok(answer)
     }
@@ -132,11 +131,10 @@ impl Accounts {
 
     /// `GET /api/accounts/{number}/status`
     pub fn look_at_status(&mut self, token: &str, id: &str) -> Result<Value, Refused> {
-        let (case, now_ms) = (self.behavior.status_case, self.now_ms());
-        let session = self.authorised(token, id)?;
-        let status = case.write(session.status());
-        session.looked(now_ms);
-        Ok(json!({"status": status}))
+        let now_ms = self.now_ms();
+        let word = self.authorised(token, id)?.status().to_owned();
+        self.authorised(token, id)?.looked(now_ms);
+        Ok(json!({"status": self.behavior.write(&word)}))
     }
 
     /// `GET /api/accounts/{number}/qr`
@@ -158,7 +156,7 @@ impl Accounts {
             StartAnswer::Word(other) if word == "starting" => other,
             _ => word,
         };
-        let word = self.behavior.status_case.write(word);
+        let word = self.behavior.write(word);
         let mut answer = match start_answer {
             StartAnswer::State => json!({"state": word}),
             StartAnswer::QrAlone => json!({}),

@@ -23,8 +23,8 @@ pub struct Behavior {
     pub accepted_tokens: AcceptedTokens,
     /// How many looks (at status or QR) a started session still sees `starting`; 0 asks for the QR at once.
     pub looks_until_qr: u32,
-    /// How a status word is written.
-    pub status_case: LetterCase,
+    /// Writes its status words in capitals.
+    pub in_capitals: bool,
     /// Where an answer holds its QR.
     pub qr_field: QrField,
     /// What a QR looks like.
@@ -35,6 +35,12 @@ pub struct Behavior {
     pub start_answer: StartAnswer,
     /// Takes a webhook only for a session that is started; whether the real platform does, nobody knows.
     pub webhook_needs_start: bool,
+}
+
+impl Behavior {
+    pub(super) fn write(&self, word: &str) -> String {
+        if self.in_capitals { word.to_uppercase() } else { word.to_owned() }
+    }
 }
 
 impl Default for Behavior {
@@ -48,7 +54,7 @@ impl Default for Behavior {
             opaque_tokens: false,
             accepted_tokens: AcceptedTokens::Unexpired,
             looks_until_qr: 0,
-            status_case: LetterCase::Lower,
+            in_capitals: false,
             qr_field: QrField::Qr,
             qr_form: QrForm::Text,
             omit_unready_qr: false,
@@ -85,31 +91,6 @@ pub enum AcceptedTokens {
     Unexpired,
     /// The one issued last, until it expires.
     Newest,
-}
-
-/// How a status word is written.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum LetterCase {
-    /// `qr_required`, or as [`Platform::set_status`](super::Platform::set_status) had it.
-    Lower,
-    /// `QR_REQUIRED`
-    Upper,
-    /// `Qr_required`
-    Title,
-}
-
-impl LetterCase {
-    pub(super) fn write(self, word: &str) -> String {
-        match self {
-            Self::Lower => word.to_owned(),
-            Self::Upper => word.to_uppercase(),
-            Self::Title => {
-                let mut letters = word.chars();
-                let first = letters.next().map(|letter| letter.to_uppercase());
-                first.into_iter().flatten().chain(letters).collect()
-            }
-        }
-    }
 }
 
 /// Where an answer holds its QR.

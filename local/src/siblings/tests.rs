@@ -30,11 +30,6 @@ impl Scene {
         (self.siblings.add(self.school.id, "wpp", keys).await.unwrap(), session)
     }
 
-    async fn primaries(&self) -> Vec<Uuid> {
-        let rows = self.siblings.listed(self.school.id).await.unwrap();
-        rows.iter().filter(|row| row["is_primary"] == true).map(id).collect()
-    }
-
     async fn settings(&self, number: Uuid) -> Value {
         self.siblings.number(self.school.id, number).await.unwrap()["settings"].take()
     }
@@ -74,11 +69,11 @@ async fn the_first_row_by_count_is_primary_and_the_oldest_left_is_marked_whateve
     let (first, _) = scene.linked("one").await;
     let other = list.add(school, "green_api", json!({})).await.unwrap();
     let (last, _) = scene.linked("two").await;
-    assert_eq!(scene.primaries().await, [first]);
+    assert_eq!(list.primaries(school).await, [first]);
     list.delete(school, last).await.unwrap();
-    assert_eq!(scene.primaries().await, [first]);
+    assert_eq!(list.primaries(school).await, [first]);
     list.delete(school, first).await.unwrap();
-    assert_eq!(scene.primaries().await, [other]);
+    assert_eq!(list.primaries(school).await, [other]);
     assert_eq!(status(list.send(school).await), 400);
     list.delete(school, other).await.unwrap();
     assert_eq!(list.listed(school).await.unwrap(), [] as [Value; 0]);
@@ -90,7 +85,7 @@ async fn the_mark_is_moved_the_switch_turned_and_a_form_saved_without_its_masks(
     let (list, school) = (&scene.siblings, scene.school.id);
     let ((first, _), (second, _)) = (scene.linked("one").await, scene.linked("two").await);
     list.set_primary(school, second).await.unwrap();
-    assert_eq!(scene.primaries().await, [second]);
+    assert_eq!(list.primaries(school).await, [second]);
     list.set_primary(school, first).await.unwrap();
     assert_eq!(list.send(school).await, Ok(()));
     list.switch(first, false).await.unwrap();

@@ -1,6 +1,5 @@
 //! CORS on every answer: a page that may call reads even a failure, and one that may not reads nothing.
 
-use local::clock::unix_ms;
 use local::events::Event;
 use local::fault_injector::Fault;
 use local::lambda::{Answer, Options};
@@ -25,7 +24,6 @@ fn allowed(answer: &Answer) -> Option<&str> {
 
 /// A request for each status that the functions have, with what brings it about.
 async fn answers(app: &TestApp, origin: &str) -> Vec<Answer> {
-    let (platform, database) = (&app.stack.platform.faults, &app.stack.supabase.faults);
     let number = app.number().await;
     let post = |name: &str| Event::post(name).header("origin", origin);
     let signed = |name: &str| post(name).bearer(&app.school.token);
@@ -41,20 +39,20 @@ async fn answers(app: &TestApp, origin: &str) -> Vec<Answer> {
     take("wpp-create", Event::get("wpp-create").header("Origin", origin).v2()).await;
     take("wpp-status", signed("wpp-status").body(&" ".repeat(20_000)).v2()).await;
     take("wpp-status", signed("wpp-status").header("content-type", "text/html").body("x").v2()).await;
-    platform.inject("qr", Fault::Drop);
+    app.inject("qr", Fault::Drop);
     take("wpp-qr", poll()).await;
     let busy = |status| Fault::Status { status, body: String::new(), retry_after_s: Some(1) };
-    platform.inject("qr", busy(429));
+    app.inject("qr", busy(429));
     take("wpp-qr", poll()).await;
     let unknown = r#"{"error":"Session not found"}"#.to_owned();
-    platform.inject("qr", Fault::Status { status: 404, body: unknown, retry_after_s: Some(1) });
+    app.inject("qr", Fault::Status { status: 404, body: unknown, retry_after_s: Some(1) });
     take("wpp-qr", poll()).await;
-    platform.inject("qr", Fault::SlowBody);
+    app.inject("qr", Fault::SlowBody);
     take("wpp-qr", poll()).await;
-    platform.clear();
-    database.inject("rpc/wpp_find_number", busy(401));
+    app.clear_faults();
+    app.inject("rpc/wpp_find_number", busy(401));
     take("wpp-status", force()).await;
-    database.clear();
+    app.clear_faults();
     answers
 }
 
@@ -81,17 +79,6 @@ async fn an_allowed_page_reads_every_answer_and_another_reads_none() {
             assert_eq!(answer.headers["cache-control"], "no-store");
         }
     }
-}
-
-#[tokio::test]
-async fn an_answer_that_the_deadline_forces_is_readable_too() {
-    let app = app(ALLOWED).await;
-    let number = app.number().await;
-    app.stack.platform.faults.inject("qr", Fault::SlowHeaders);
-    let event = Event::post("wpp-qr").bearer(&app.school.token).header("Origin", APP);
-    let event = event.json(&json!({"session": number.session})).v2();
-    let answer = app.sandbox("wpp-qr").invoke_by(event, unix_ms() + 600).await.answered().unwrap();
-    assert_eq!((answer.status, allowed(&answer)), (504, Some(APP)), "{answer:?}");
 }
 
 #[tokio::test]

@@ -7,7 +7,6 @@ use uuid::Uuid;
 
 use local::events::Event;
 use local::fault_injector::Point::{self, After, Before};
-use local::lambda::Sandbox;
 use local::platform::RepeatedCreate;
 use local::stack::Organisation;
 use local::test_app::TestApp;
@@ -52,11 +51,9 @@ impl Request {
         }
     }
 
-    fn event(self, caller: &Organisation) -> Value {
-        let event = Event::post("wpp-create").bearer(&caller.token).json(&self.body());
-        let event =
-            if self == Self::AddNewWithKey { event.header("Idempotency-Key", "one click") } else { event };
-        event.v2()
+    fn event(self, caller: &Organisation) -> Event {
+        let event = caller.post("wpp-create", &self.body());
+        if self == Self::AddNewWithKey { event.header("Idempotency-Key", "one click") } else { event }
     }
 
     /// Numbers of the organisation before the call, and after it.
@@ -83,7 +80,7 @@ async fn a_call_killed_at_any_point_is_finished_by_the_next_one_with_the_same_se
     let mut all_well = true;
     for (name, endpoint, point) in POINTS {
         for repeated_create in [RepeatedCreate::SameKey, RepeatedCreate::NewKey] {
-            app.stack.platform.behave(|behavior| behavior.repeated_create = repeated_create);
+            app.platform.behave(|behavior| behavior.repeated_create = repeated_create);
             write!(table, "\n{name:<26} {:<9}", format!("{repeated_create:?}")).unwrap();
             for request in REQUESTS {
                 let outcome =
@@ -108,17 +105,15 @@ async fn cell(
     point: Point,
     passes: bool,
 ) -> Result<String, String> {
-    let platform = &app.stack.platform;
-    let caller = app.stack.organisation("crash").await.unwrap();
+    let platform = &app.platform;
+    let caller = app.organisation("crash").await.unwrap();
     let (before, after) = request.numbers();
     if before == 1 {
-        let first = app.post_as(&caller, "wpp-create", json!({})).await;
-        assert_eq!(first.json["status"], "qr_issued", "{first:?}");
+        let first = app.post_as(&caller, "wpp-create", json!({})).await.expect(200, "qr_issued");
         // One that no phone was linked with would be gone on with.
         if after == 2 {
-            platform.scan(first.json["session"].as_str().unwrap()).unwrap();
-            let linked = app.post_as(&caller, "wpp-status", json!({"force": true})).await;
-            assert_eq!(linked.json["status"], "connected", "{linked:?}");
+            platform.scan(first.text("session")).unwrap();
+            app.post_as(&caller, "wpp-status", json!({"force": true})).await.expect(200, "connected");
         }
         // A number of some age, so that its key being refused would mean something, and no longer in use.
         for age in [
@@ -130,15 +125,16 @@ async fn cell(
     }
     let (clients, first) = (platform.clients(), platform_id(app, caller.id).await);
 
-    let sandbox = app.process("wpp-create").await;
-    let killed = kill_at(app, &sandbox, request.event(&caller), endpoint, point, caller.id).await;
+    let killed = app.killed_at(endpoint, point, request.event(&caller)).await;
+    // The dead attempt's leases end by themselves after seconds; another test waits for that, this one has no time.
+    app.end_waits().await;
     if killed != passes {
         return Err(format!("killed: {killed}"));
     }
     let begun = platform_id(app, caller.id).await.filter(|id| after == before || first.as_ref() != Some(id));
     let session = begun.as_ref().and_then(|id| platform.session_of(id));
 
-    let next = app.process("wpp-create").await.invoke(request.event(&caller)).await.answered();
+    let next = app.process("wpp-create").await.invoke(request.event(&caller).v2()).await.answered();
     let next = next.map_err(|error| error.to_string())?;
     let id = platform_id(app, caller.id).await.ok_or("no creation")?;
     let rows = rows(app, caller.id).await;
@@ -162,34 +158,6 @@ async fn cell(
         true => Ok("not passed".to_owned()),
         false => Err(format!("NOT {}: {next:?} {rows:?}", failed.join(", "))),
     }
-}
-
-/// Kills the process when it stands at the point; says whether it came there.
-async fn kill_at(
-    app: &TestApp,
-    sandbox: &Sandbox,
-    event: Value,
-    endpoint: &str,
-    point: Point,
-    organization: Uuid,
-) -> bool {
-    let supabase = endpoint.starts_with("rpc/");
-    let faults = if supabase { &app.stack.supabase.faults } else { &app.stack.platform.faults };
-    let hold = faults.hold(endpoint, point);
-    let killed = tokio::select! {
-        () = hold.reached(1) => true,
-        _ = sandbox.invoke(event) => false,
-    };
-    sandbox.kill().await.unwrap();
-    // The dead attempt's leases end by themselves after seconds; another test waits for that, this one has no time.
-    let end =
-        "update wpp_creations set held_until = held_until - interval '1 minute' where organization_id = $1";
-    app.sql.execute(end, &[&organization]).await.unwrap();
-    let end =
-        "update wpp_token_leases set held_until = held_until - interval '1 minute' where integration_id in (
-        select id from messenger_integrations where organization_id = $1)";
-    app.sql.execute(end, &[&organization]).await.unwrap();
-    killed
 }
 
 /// The id at the platform that the organisation's latest creation is about.

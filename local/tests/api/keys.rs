@@ -2,9 +2,8 @@
 
 use local::events::Event;
 use local::fault_injector::Fault;
-use local::lambda::{Sandbox, binary};
-use local::stack::Stack;
-use local::test_app::environment;
+use local::lambda::Sandbox;
+use local::test_app::TestApp;
 use local::users::{Issuer, Signing, anonymous_claims, user_claims};
 use serde_json::{Value, json};
 use uuid::Uuid;
@@ -12,8 +11,9 @@ use uuid::Uuid;
 const ISSUER: &str = "SUPABASE_JWT_ISSUER";
 const SERVICE_KEY: &str = "SUPABASE_SERVICE_ROLE_KEY";
 
-async fn function(stack: &Stack, more: &[(&str, &str)]) -> Sandbox {
-    Sandbox::start(&binary("wpp-status").unwrap(), &environment(stack, more)).await.unwrap()
+/// `wpp-status` with more or other variables.
+async fn function(app: &TestApp, more: &[(&str, &str)]) -> Sandbox {
+    app.process_with("wpp-status", more).await
 }
 
 /// The status of an answer to this token, and its code.
@@ -24,25 +24,8 @@ async fn outcome(function: &Sandbox, token: &str) -> (u16, Value) {
 }
 
 #[tokio::test]
-async fn every_user_gets_in_wherever_the_project_runs() {
-    let stack = Stack::start().await.unwrap();
-    let school = stack.organisation("school").await.unwrap();
-    let function = function(&stack, &[]).await;
-    for signing in [Signing::Hs256, Signing::Es256] {
-        for issuer in Issuer::ALL {
-            let token = stack.keys.token(&user_claims(school.user, issuer), signing);
-            assert_eq!(outcome(&function, &token).await, (200, Value::Null), "{issuer:?} {signing:?}");
-        }
-        let visitor = stack.keys.token(&anonymous_claims(Uuid::new_v4()), signing);
-        let without_profile = (404, json!("organization_not_found"));
-        assert_eq!(outcome(&function, &visitor).await, without_profile, "{signing:?}");
-    }
-}
-
-#[tokio::test]
-async fn a_project_that_names_its_issuers_lets_in_no_others() {
-    let stack = Stack::start().await.unwrap();
-    let school = stack.organisation("school").await.unwrap();
+async fn every_user_gets_in_wherever_the_project_runs_unless_it_names_its_issuers() {
+    let app = TestApp::start().await;
     let (hosted, configured) = (Issuer::Hosted.claim().unwrap(), Issuer::Configured.claim().unwrap());
     let both = format!("{hosted}, {configured}");
     for (named, admitted) in [
@@ -50,26 +33,33 @@ async fn a_project_that_names_its_issuers_lets_in_no_others() {
         (hosted, &[Issuer::Hosted]),
         (both.as_str(), &[Issuer::Hosted, Issuer::Configured]),
     ] {
-        let function = function(&stack, &[(ISSUER, named)]).await;
-        for issuer in Issuer::ALL {
-            let token = stack.keys.token(&user_claims(school.user, issuer), Signing::Hs256);
-            let expected = if admitted.contains(&issuer) { 200 } else { 401 };
-            assert_eq!(outcome(&function, &token).await.0, expected, "{issuer:?} where {named:?} is named");
+        let function = function(&app, &[(ISSUER, named)]).await;
+        for signing in [Signing::Hs256, Signing::Es256] {
+            for issuer in Issuer::ALL {
+                let token = app.keys.token(&user_claims(app.school.user, issuer), signing);
+                let expected = if admitted.contains(&issuer) { 200 } else { 401 };
+                assert_eq!(outcome(&function, &token).await.0, expected, "{issuer:?} {signing:?}, {named:?}");
+            }
         }
+    }
+    let function = function(&app, &[]).await;
+    for signing in [Signing::Hs256, Signing::Es256] {
+        let visitor = app.keys.token(&anonymous_claims(Uuid::new_v4()), signing);
+        let without_profile = (404, json!("organization_not_found"));
+        assert_eq!(outcome(&function, &visitor).await, without_profile, "{signing:?}");
     }
 }
 
 /// The caller hears one sentence, the operator which of the checks it was.
 #[tokio::test]
 async fn the_log_says_which_check_a_sign_in_has_failed() {
-    let stack = Stack::start().await.unwrap();
-    let school = stack.organisation("school").await.unwrap();
+    let app = TestApp::start().await;
     let issuer = Issuer::Hosted;
-    let function = function(&stack, &[(ISSUER, issuer.claim().unwrap())]).await;
+    let function = function(&app, &[(ISSUER, issuer.claim().unwrap())]).await;
     let token = |changes: Value| {
-        let mut claims = user_claims(school.user, issuer);
+        let mut claims = user_claims(app.school.user, issuer);
         claims.as_object_mut().unwrap().extend(changes.as_object().unwrap().clone());
-        stack.keys.token(&claims, Signing::Hs256)
+        app.keys.token(&claims, Signing::Hs256)
     };
     let now = local::clock::unix_ms() / 1000;
     let good = token(json!({}));
@@ -78,9 +68,9 @@ async fn the_log_says_which_check_a_sign_in_has_failed() {
     for (token, code, check) in [
         ("a.b.c", "unauthorized", "cannot be read"),
         (&format!("{signed}.c2lnbmF0dXJl"), "unauthorized", "signature"),
-        (&other.token(&user_claims(school.user, issuer), Signing::Es256), "unauthorized", "unknown key"),
-        (&other.token(&user_claims(school.user, issuer), Signing::Hs256), "unauthorized", "signature"),
-        (&stack.keys.anon_key(), "unauthorized", "audience"),
+        (&other.token(&user_claims(app.school.user, issuer), Signing::Es256), "unauthorized", "unknown key"),
+        (&other.token(&user_claims(app.school.user, issuer), Signing::Hs256), "unauthorized", "signature"),
+        (&app.keys.anon_key(), "unauthorized", "audience"),
         (&token(json!({"aud": "somebody"})), "unauthorized", "audience"),
         (&token(json!({"iss": "somebody"})), "unauthorized", "issuer"),
         (&token(json!({"role": "anon"})), "unauthorized", "role"),
@@ -98,26 +88,24 @@ async fn the_log_says_which_check_a_sign_in_has_failed() {
 
 #[tokio::test]
 async fn a_service_key_of_either_generation_opens_the_database_and_the_key_set() {
-    let stack = Stack::start().await.unwrap();
-    let school = stack.organisation("school").await.unwrap();
-    let by_key_set = stack.keys.token(&user_claims(school.user, Issuer::Absent), Signing::Es256);
-    for key in [stack.keys.service_role_key(), stack.keys.secret_key().to_owned()] {
-        let function = function(&stack, &[(SERVICE_KEY, &key)]).await;
-        for token in [&school.token, &by_key_set] {
+    let app = TestApp::start().await;
+    let by_key_set = app.keys.token(&user_claims(app.school.user, Issuer::Absent), Signing::Es256);
+    for key in [app.keys.service_role_key(), app.keys.secret_key().to_owned()] {
+        let function = function(&app, &[(SERVICE_KEY, &key)]).await;
+        for token in [&app.school.token, &by_key_set] {
             let event = Event::post("wpp-status").bearer(token).json(&json!({})).v2();
             let answer = function.invoke(event).await.answered().unwrap();
-            assert_eq!((answer.status, &answer.json["status"]), (200, &json!("disconnected")), "{answer:?}");
+            assert_eq!(answer.told(), (200, "disconnected"), "{answer:?}");
         }
     }
 }
 
 #[tokio::test]
 async fn a_key_that_the_project_does_not_know_is_our_trouble_and_not_the_callers() {
-    let stack = Stack::start().await.unwrap();
-    let school = stack.organisation("school").await.unwrap();
-    let function = function(&stack, &[(SERVICE_KEY, "sb_secret_of_another_project")]).await;
-    assert_eq!(outcome(&function, &school.token).await, (500, json!("database_key_rejected")));
-    let by_key_set = stack.keys.token(&user_claims(school.user, Issuer::Absent), Signing::Es256);
+    let app = TestApp::start().await;
+    let function = function(&app, &[(SERVICE_KEY, "sb_secret_of_another_project")]).await;
+    assert_eq!(outcome(&function, &app.school.token).await, (500, json!("database_key_rejected")));
+    let by_key_set = app.keys.token(&user_claims(app.school.user, Issuer::Absent), Signing::Es256);
     assert_eq!(outcome(&function, &by_key_set).await, (503, json!("auth_unavailable")));
     let logs = function.logs().await;
     assert!(
@@ -128,56 +116,27 @@ async fn a_key_that_the_project_does_not_know_is_our_trouble_and_not_the_callers
 
 #[tokio::test]
 async fn users_of_a_project_with_signing_keys_need_no_shared_secret() {
-    let stack = Stack::start().await.unwrap();
-    let school = stack.organisation("school").await.unwrap();
+    let app = TestApp::start().await;
     let claims = |expires_s: i64| {
-        let mut claims = user_claims(school.user, Issuer::Absent);
+        let mut claims = user_claims(app.school.user, Issuer::Absent);
         claims["exp"] = json!(local::clock::unix_ms() / 1000 + expires_s);
         claims
     };
-    let function = function(&stack, &[("SUPABASE_JWT_SECRET", "")]).await;
-    let good = stack.keys.token(&claims(3600), Signing::Es256);
+    let function = function(&app, &[("SUPABASE_JWT_SECRET", "")]).await;
+    let good = app.keys.token(&claims(3600), Signing::Es256);
     assert_eq!(outcome(&function, &good).await.0, 200);
     for (refused, code) in [
-        (stack.keys.token(&claims(-60), Signing::Es256), "session_expired"),
-        (stack.keys.token(&claims(3600), Signing::None), "unauthorized"),
-        (school.token.clone(), "unauthorized"),
-        (stack.keys.service_role_key(), "unauthorized"),
-        (stack.keys.anon_key(), "unauthorized"),
-        (stack.keys.secret_key().to_owned(), "unauthorized"),
+        (app.keys.token(&claims(-60), Signing::Es256), "session_expired"),
+        (app.keys.token(&claims(3600), Signing::None), "unauthorized"),
+        (app.school.token.clone(), "unauthorized"),
+        (app.keys.service_role_key(), "unauthorized"),
+        (app.keys.anon_key(), "unauthorized"),
+        (app.keys.secret_key().to_owned(), "unauthorized"),
     ] {
         assert_eq!(outcome(&function, &refused).await, (401, json!(code)), "{refused}");
     }
     // The set is kept: no call for a known key, nor for one that is made up again and again.
-    assert_eq!(stack.supabase.faults.count("jwks"), 1);
-    stack.supabase.faults.inject("jwks", Fault::Drop);
+    assert_eq!(app.count("jwks"), 1);
+    app.inject("jwks", Fault::Drop);
     assert_eq!(outcome(&function, &good).await.0, 200);
-}
-
-#[tokio::test]
-async fn a_project_whose_keys_cannot_be_had_is_no_fault_of_the_token() {
-    let stack = Stack::start().await.unwrap();
-    let school = stack.organisation("school").await.unwrap();
-    let token = stack.keys.token(&json!({"sub": school.user}), Signing::Es256);
-    let function = function(&stack, &[]).await;
-    stack.supabase.faults.inject("jwks", Fault::status(500));
-    let event = Event::post("wpp-status").bearer(&token).json(&json!({})).v2();
-    let answer = function.invoke(event).await.answered().unwrap();
-    assert_eq!((answer.status, &answer.json["code"]), (503, &json!("auth_unavailable")), "{answer:?}");
-    assert_eq!(answer.json["retryable"], true);
-}
-
-#[tokio::test]
-async fn a_browsers_key_is_refused_at_the_start() {
-    let stack = Stack::start().await.unwrap();
-    for (key, problem) in [
-        (stack.keys.anon_key(), "is a key of another role than service_role"),
-        (stack.keys.publishable_key().to_owned(), "is a publishable key; the service role's is needed"),
-    ] {
-        let exit = function(&stack, &[(SERVICE_KEY, &key)]).await.exit().await;
-        let lines: Vec<_> = exit.logs.trim().lines().collect();
-        assert_eq!((exit.code, lines.len()), (Some(1), 1), "{exit:?}");
-        assert!(lines[0].contains(&format!("{SERVICE_KEY} {problem}")), "{exit:?}");
-        assert!(!exit.logs.contains(&key), "{exit:?}");
-    }
 }

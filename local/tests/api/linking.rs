@@ -4,37 +4,20 @@ use std::time::Duration;
 
 use serde_json::{Value, json};
 
-use local::clock::unix_ms;
-use local::events::Event;
 use local::fault_injector::Fault;
 use local::fault_injector::Point::{self, After};
 use local::lambda::{Answer, Options};
 use local::platform::StartAnswer;
 use local::test_app::TestApp;
 
-/// More requests than any wait has time for.
-const NEVER: u32 = 1_000_000;
-
-#[tokio::test]
-async fn the_wait_for_a_qr_ends_before_the_requests_deadline() {
-    let app = TestApp::start().await;
-    app.stack.platform.behave(|behavior| behavior.looks_until_qr = NEVER);
-    let event = Event::post("wpp-create").bearer(&app.school.token).json(&json!({})).v2();
-    let answer = app.sandbox("wpp-create").invoke_by(event, unix_ms() + 4_000).await.answered().unwrap();
-    assert_eq!((answer.status, &answer.json["status"]), (200, &json!("starting")), "{answer:?}");
-    // There was time left to save it, too.
-    assert_eq!(app.mirror(answer.json["session"].as_str().unwrap()).await["status"], "pairing");
-}
-
 #[tokio::test]
 async fn a_qr_that_takes_some_time_is_waited_for() {
     let app = TestApp::start().await;
     // Asking for the status and asking for the QR count as one each.
-    app.stack.platform.behave(|behavior| behavior.looks_until_qr = 2);
-    let answer = app.post("wpp-create", json!({})).await;
-    let session = answer.json["session"].as_str().unwrap();
-    assert_eq!(answer.json["status"], "qr_issued", "{answer:?}");
-    assert_eq!(answer.json["qrcode"], json!(app.stack.platform.qr_of(session).unwrap()), "{answer:?}");
+    app.platform.behave(|behavior| behavior.looks_until_qr = 2);
+    let answer = app.create(json!({})).await.expect(200, "qr_issued");
+    let session = answer.text("session");
+    assert_eq!(answer.json["qrcode"], app.shown_qr(session), "{answer:?}");
     assert_eq!(app.mirror(session).await["status"], "qr_issued");
     let calls = app.calls();
     assert_eq!((&calls["start"], &calls["status"], &calls["qr"]), (&json!(1), &json!(2), &json!(2)));
@@ -44,52 +27,33 @@ async fn a_qr_that_takes_some_time_is_waited_for() {
 async fn a_webhook_that_fails_or_hangs_keeps_nobody_from_the_qr() {
     let app = TestApp::start().await;
     for fault in [Fault::status(500), Fault::Drop, Fault::SlowHeaders] {
-        let school = app.stack.organisation("webhook").await.unwrap();
-        app.stack.platform.faults.inject("webhook", fault.clone());
-        let answer = app.post_as(&school, "wpp-create", json!({})).await;
-        assert_eq!(answer.json["status"], "qr_issued", "{fault:?} {answer:?}");
-        app.stack.platform.faults.clear();
+        let school = app.organisation("webhook").await.unwrap();
+        app.inject("webhook", fault.clone());
+        app.post_as(&school, "wpp-create", json!({})).await.expect(200, "qr_issued");
+        app.clear_faults();
         // The next call makes up for it.
         let again = app.post_as(&school, "wpp-create", json!({})).await;
-        let webhook = app.stack.platform.webhook_of(again.json["session"].as_str().unwrap());
-        assert_eq!(webhook.unwrap(), format!("{}/functions/v1/wpp-webhook", app.stack.supabase.url()));
+        let webhook = app.platform.webhook_of(again.text("session"));
+        assert_eq!(webhook.unwrap(), format!("{}/functions/v1/wpp-webhook", app.supabase.url()));
     }
-}
-
-#[tokio::test]
-async fn a_token_that_cannot_be_had_yet_does_not_fail_the_creation_and_the_first_poll_gets_it() {
-    let app = TestApp::start_with(&[("QR_WAIT_MS", "1000")], Options::default()).await;
-    app.stack.platform.behave(|behavior| behavior.activate_after = 2);
-    // The repetition finds the number already made, and its key no more active.
-    for _ in 0..2 {
-        let answer = app.post("wpp-create", json!({})).await;
-        assert_eq!((answer.status, &answer.json["status"]), (200, &json!("starting")), "{answer:?}");
-        // A token is not asked for again within a second of a failure; this test does not wait for that.
-        app.sql.execute("update wpp_token_leases set retry_at = null", &[]).await.unwrap();
-    }
-    let poll = app.post("wpp-status", json!({})).await;
-    assert_eq!((poll.status, &poll.json["platform_status"]), (200, &json!("offline")), "{poll:?}");
-    assert_eq!(app.stack.platform.clients(), 1);
 }
 
 #[tokio::test]
 async fn a_state_that_the_platform_did_not_report_is_not_saved() {
     let app = TestApp::start_with(&[("QR_WAIT_MS", "1500")], Options::default()).await;
-    let number = app.number().await;
-    app.settle_keys().await;
-    app.stack.platform.scan(&number.session).unwrap();
-    assert_eq!(app.post("wpp-status", json!({"force": true})).await.json["status"], "connected");
+    let number = app.settled_number().await;
+    app.link(&number).await;
     // The platform takes the start, and is not heard of again.
-    app.stack.platform.set_status(&number.session, "offline").unwrap();
-    app.stack.platform.faults.inject("start", Fault::Body("{}".to_owned()));
-    let hold = app.stack.platform.faults.hold_one("start", After);
+    app.platform.set_status(&number.session, "offline").unwrap();
+    app.inject("start", Fault::Body("{}".to_owned()));
+    let hold = app.hold_one("start", After);
     let hang = async {
         hold.reached(1).await;
-        app.stack.platform.faults.inject("status", Fault::SlowHeaders);
+        app.inject("status", Fault::SlowHeaders);
         hold.release();
     };
-    let (answer, ()) = tokio::join!(app.post("wpp-create", json!({})), hang);
-    assert_eq!((answer.status, &answer.json["status"]), (200, &json!("starting")), "{answer:?}");
+    let (answer, ()) = tokio::join!(app.create(json!({})), hang);
+    assert_eq!(answer.told(), (200, "starting"), "{answer:?}");
     assert_eq!(app.mirror(&number.session).await["status"], "connected");
 }
 
@@ -97,19 +61,13 @@ async fn a_state_that_the_platform_did_not_report_is_not_saved() {
 #[tokio::test]
 async fn a_platform_that_hangs_before_the_start_is_a_timeout() {
     let app = TestApp::start_with(&[("QR_WAIT_MS", "1500")], Options::default()).await;
-    let number = app.number().await;
-    app.settle_keys().await;
+    let number = app.settled_number().await;
     for endpoint in ["status", "start"] {
-        app.stack.platform.faults.inject(endpoint, Fault::SlowHeaders);
-        let answer = app.post("wpp-create", json!({})).await;
-        assert_eq!(
-            (answer.status, &answer.json["code"]),
-            (504, &json!("platform_timeout")),
-            "{endpoint}: {answer:?}"
-        );
-        app.stack.platform.faults.clear();
+        app.inject(endpoint, Fault::SlowHeaders);
+        app.create(json!({})).await.expect(504, "platform_timeout");
+        app.clear_faults();
     }
-    let answer = app.post("wpp-create", json!({})).await;
+    let answer = app.create(json!({})).await;
     assert_eq!((answer.status, &answer.json["session"]), (200, &json!(number.session)), "{answer:?}");
 }
 
@@ -123,8 +81,8 @@ async fn every_answer_to_a_start_is_understood_and_nothing_asked_that_it_says() 
         (StartAnswer::Word("pending"), "qr_issued", &["status", "qr"]),
         (StartAnswer::State, "qr_issued", &["status", "qr"]),
     ] {
-        let school = app.stack.organisation("start").await.unwrap();
-        app.stack.platform.behave(|behavior| behavior.start_answer = start_answer);
+        let school = app.organisation("start").await.unwrap();
+        app.platform.behave(|behavior| behavior.start_answer = start_answer);
         app.forget_calls();
         let answer = app.post_as(&school, "wpp-create", json!({})).await;
         assert_eq!(answer.json["status"], status, "{start_answer:?}: {answer:?}");
@@ -141,12 +99,11 @@ async fn every_answer_to_a_start_is_understood_and_nothing_asked_that_it_says() 
 #[tokio::test]
 async fn a_start_that_finds_the_phone_linked_is_all_that_is_asked() {
     let app = TestApp::start().await;
-    app.post("wpp-create", json!({})).await;
-    let session = app.stack.platform.session_of(&app.school.id.to_string()).unwrap();
-    app.stack.platform.behave(|behavior| behavior.start_answer = StartAnswer::State);
-    app.stack.platform.set_status(&session, "connected").unwrap();
+    let created = app.create(json!({})).await;
+    app.platform.behave(|behavior| behavior.start_answer = StartAnswer::State);
+    app.platform.set_status(created.text("session"), "connected").unwrap();
     app.forget_calls();
-    assert_eq!(app.post("wpp-create", json!({})).await.json["status"], "connected");
+    app.create(json!({})).await.expect(200, "connected");
     assert_eq!(
         app.calls(),
         json!({"rpc/wpp_begin_creation": 1, "webhook": 1, "start": 1, "rpc/wpp_save_snapshot": 1})
@@ -156,14 +113,14 @@ async fn a_start_that_finds_the_phone_linked_is_all_that_is_asked() {
 /// The number's webhook, as the platform has it and as an answer gives it.
 async fn webhook(app: &TestApp, answer: &Answer) -> (bool, Value) {
     let session = answer.json["session"].as_str().or(answer.json["account_number"].as_str()).unwrap();
-    (app.stack.platform.webhook_of(session).is_some(), answer.json["webhook"].clone())
+    (app.platform.webhook_of(session).is_some(), answer.json["webhook"].clone())
 }
 
 #[tokio::test]
 async fn a_platform_that_takes_no_webhook_before_the_start_is_asked_again_after_it() {
     let app = TestApp::start().await;
-    app.stack.platform.behave(|behavior| behavior.webhook_needs_start = true);
-    let answer = app.post("wpp-create", json!({})).await;
+    app.platform.behave(|behavior| behavior.webhook_needs_start = true);
+    let answer = app.create(json!({})).await;
     assert_eq!(webhook(&app, &answer).await, (true, json!("registered")), "{answer:?}");
     assert_eq!(app.calls()["webhook"], 2);
 }
@@ -171,26 +128,25 @@ async fn a_platform_that_takes_no_webhook_before_the_start_is_asked_again_after_
 #[tokio::test]
 async fn a_webhook_that_failed_is_registered_once_the_number_is_seen_connected() {
     let app = TestApp::start().await;
-    app.stack.platform.faults.inject("webhook", Fault::status(503));
-    let created = app.post("wpp-create", json!({})).await;
+    app.inject("webhook", Fault::status(503));
+    let created = app.create(json!({})).await;
     assert_eq!(webhook(&app, &created).await, (false, json!("pending")), "{created:?}");
     assert_eq!(created.json["code"], Value::Null, "a number that is not linked has nothing to miss yet");
-    app.stack.platform.scan(created.json["session"].as_str().unwrap()).unwrap();
+    app.platform.scan(created.text("session")).unwrap();
     app.settle_keys().await;
 
-    let check = async || app.post("wpp-status", json!({"force": true})).await;
-    let linked = check().await;
+    let linked = app.check().await;
     assert_eq!(
         (&linked.json["status"], &linked.json["code"]),
         (&json!("connected"), &json!("webhook_pending"))
     );
     assert_eq!(webhook(&app, &linked).await, (false, json!("pending")));
-    app.stack.platform.faults.clear();
+    app.clear_faults();
     // It was tried just now, and not again before a minute has passed.
     app.forget_calls();
-    assert_eq!(check().await.json["webhook"], "pending");
-    assert_eq!(app.post("wpp-create", json!({})).await.json["webhook"], "pending");
-    assert_eq!(app.stack.platform.faults.count("webhook"), 0);
+    assert_eq!(app.check().await.json["webhook"], "pending");
+    assert_eq!(app.create(json!({})).await.json["webhook"], "pending");
+    assert_eq!(app.count("webhook"), 0);
 
     let minute = "update wpp_numbers set webhook_tried_at = webhook_tried_at - interval '1 minute'";
     for name in ["wpp-status", "wpp-create"] {
@@ -200,7 +156,7 @@ async fn a_webhook_that_failed_is_registered_once_the_number_is_seen_connected()
         let answer = app.post(name, json!({"force": true})).await;
         assert_eq!(webhook(&app, &answer).await, (true, json!("registered")), "{name}: {answer:?}");
         assert_eq!(answer.json["code"], Value::Null, "{answer:?}");
-        assert_eq!(app.stack.platform.faults.count("webhook"), 1, "{name}");
+        assert_eq!(app.count("webhook"), 1, "{name}");
     }
 }
 
@@ -208,21 +164,21 @@ async fn a_webhook_that_failed_is_registered_once_the_number_is_seen_connected()
 #[tokio::test]
 async fn a_webhook_that_is_registered_elsewhere_is_pending() {
     let app = TestApp::start().await;
-    app.post("wpp-create", json!({})).await;
+    app.create(json!({})).await;
     app.sql.execute("update wpp_numbers set webhook_url = 'https://old.example'", &[]).await.unwrap();
     assert_eq!(app.post("wpp-status", json!({})).await.json["webhook"], "pending");
-    let again = app.post("wpp-create", json!({})).await;
+    let again = app.create(json!({})).await;
     assert_eq!(webhook(&app, &again).await, (true, json!("registered")), "{again:?}");
 }
 
 #[tokio::test]
 async fn a_webhook_that_hangs_keeps_nobody_from_an_answer_for_long() {
     let app = TestApp::start().await;
-    let created = app.post("wpp-create", json!({})).await;
-    app.stack.platform.scan(created.json["session"].as_str().unwrap()).unwrap();
+    let created = app.create(json!({})).await;
+    app.platform.scan(created.text("session")).unwrap();
     app.sql.execute("update wpp_numbers set webhook_url = null", &[]).await.unwrap();
-    let _hold = app.stack.platform.faults.hold("webhook", Point::Before);
-    let check = app.post("wpp-status", json!({"force": true}));
+    let _hold = app.hold("webhook", Point::Before);
+    let check = app.check();
     let answer = tokio::time::timeout(Duration::from_secs(7), check).await.unwrap();
     assert_eq!((&answer.json["status"], &answer.json["webhook"]), (&json!("connected"), &json!("pending")));
 }

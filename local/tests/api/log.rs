@@ -40,7 +40,7 @@ fn told(line: &Value, names: &[&str]) -> Value {
 async fn number(app: &TestApp) -> Number {
     let number = app.number().await;
     app.settle_keys().await;
-    app.end_waits(&number).await;
+    app.end_waits().await;
     number
 }
 
@@ -92,7 +92,7 @@ async fn each_function_says_which_call_timed_out_and_that_the_refresh_failed() {
     let app = TestApp::start_with(&[("UPSTREAM_TIMEOUT_MS", "2000")], Options::default()).await;
     let number = number(&app).await;
     for function in FUNCTIONS {
-        app.end_waits(&number).await;
+        app.end_waits().await;
         app.set_token_end(&number, -1).await;
         app.stack.platform.faults.inject("token", Fault::SlowHeaders);
         let line = send(&app, function, &number.session).await;
@@ -126,7 +126,7 @@ async fn each_function_says_that_it_has_refused_a_request_and_why() {
     app.stack.platform.revoke_key(&number.key);
     app.set_token_end(&number, -1).await;
     for function in FUNCTIONS {
-        app.end_waits(&number).await;
+        app.end_waits().await;
         let line = send(&app, function, &number.session).await;
         assert_eq!(
             told(&line, &["outcome", "code", "token", "token_why", "KeyRejected", "RefreshFailed"]),

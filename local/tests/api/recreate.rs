@@ -3,63 +3,53 @@
 
 use serde_json::{Value, json};
 
-use local::events::Event;
 use local::fault_injector::Fault;
 use local::fault_injector::Point::After;
 use local::lambda::Options;
 use local::platform::RepeatedCreate;
-use local::test_app::{Number, TestApp};
+use local::test_app::TestApp;
 
 use crate::create::masked;
 
-/// A number of some age: its key has long been active, so a refusal means something.
-async fn settled_number(app: &TestApp) -> Number {
-    let number = app.number().await;
-    app.settle_keys().await;
-    number
-}
-
 async fn recreate(app: &TestApp) -> Value {
-    let answer = app.post("wpp-create", json!({"force_recreate": true})).await;
-    assert_eq!(answer.json["status"], "qr_issued", "{answer:?}");
+    let answer = app.create(json!({"force_recreate": true})).await.expect(200, "qr_issued");
     answer.json
 }
 
+/// The original was left with a dead key.
 #[tokio::test]
 async fn a_save_that_fails_after_the_platforms_create_is_a_503_and_the_repetition_brings_the_same_key() {
     let app = TestApp::start().await;
-    for (repeated_create, fault) in [
-        (RepeatedCreate::SameKey, Fault::status(503)),
-        (RepeatedCreate::SameKey, Fault::LostAnswer),
-        (RepeatedCreate::SameKey, Fault::Drop),
-        (RepeatedCreate::NewKey, Fault::status(503)),
-        (RepeatedCreate::NewKey, Fault::LostAnswer),
-        (RepeatedCreate::NewKey, Fault::Drop),
-    ] {
-        for body in [json!({}), json!({"add_new": true})] {
-            app.stack.platform.behave(|behavior| behavior.repeated_create = repeated_create);
-            let school = app.stack.organisation("unsaved").await.unwrap();
-            let clients = app.stack.platform.clients();
-            app.stack.supabase.faults.inject("rpc/wpp_save_credentials", fault.clone());
-            let failed = app.post_as(&school, "wpp-create", body.clone()).await;
-            assert_eq!(failed.status, 503, "{fault:?} {failed:?}");
-            assert_eq!(failed.json["retryable"], true, "{failed:?}");
-            app.stack.supabase.faults.clear();
+    for repeated_create in [RepeatedCreate::SameKey, RepeatedCreate::NewKey] {
+        app.platform.behave(|behavior| behavior.repeated_create = repeated_create);
+        for fault in [Fault::status(503), Fault::LostAnswer, Fault::Drop] {
+            for body in [json!({}), json!({"add_new": true}), json!({"force_recreate": true})] {
+                let school = app.organisation("unsaved").await.unwrap();
+                if body["force_recreate"] == true {
+                    app.post_as(&school, "wpp-create", json!({})).await.expect(200, "qr_issued");
+                }
+                let clients = app.platform.clients() + usize::from(body["force_recreate"].is_null());
+                app.inject("rpc/wpp_save_credentials", fault.clone());
+                let failed = app.post_as(&school, "wpp-create", body.clone()).await;
+                assert_eq!((failed.status, &failed.json["retryable"]), (503, &json!(true)), "{failed:?}");
+                app.clear_faults();
 
-            app.forget_calls();
-            let repeated = app.post_as(&school, "wpp-create", body).await;
-            assert_eq!(app.calls()["rpc/wpp_begin_creation"], 1, "nobody waits for one that has given up");
-            assert_eq!(repeated.json["status"], "qr_issued", "{fault:?} {repeated:?}");
-            let row = "select c.platform_id, i.settings->>'wppApiKey', i.settings->>'wppAccountNumber'
-                from messenger_integrations i join wpp_creations c on c.integration_id = i.id
-                where i.organization_id = $1";
-            let row = app.sql.query_one(row, &[&school.id]).await.unwrap();
-            let id: String = row.get(0);
-            assert_eq!(row.get::<_, Option<String>>(1), app.stack.platform.key_of(&id));
-            assert_eq!(row.get::<_, Option<String>>(2), app.stack.platform.session_of(&id));
-            assert_eq!(app.stack.platform.clients(), clients + 1);
+                app.forget_calls();
+                app.post_as(&school, "wpp-create", body).await.expect(200, "qr_issued");
+                assert_eq!(app.calls()["rpc/wpp_begin_creation"], 1, "nobody waits for one that gave up");
+                let rows = "select c.platform_id, i.settings->>'wppApiKey', i.settings->>'wppAccountNumber'
+                    from messenger_integrations i join wpp_creations c on c.integration_id = i.id
+                    where i.organization_id = $1 order by c.created_at desc";
+                let rows = app.sql.query(rows, &[&school.id]).await.unwrap();
+                let id: String = rows[0].get(0);
+                assert_eq!(rows[0].get::<_, Option<String>>(1), app.platform.key_of(&id));
+                assert_eq!(rows[0].get::<_, Option<String>>(2), app.platform.session_of(&id));
+                assert_eq!(app.platform.clients(), clients);
+            }
         }
     }
+    let doubled = "select 1 from messenger_integrations group by organization_id having count(*) > 1";
+    assert!(app.sql.query(doubled, &[]).await.unwrap().is_empty());
 }
 
 #[tokio::test]
@@ -71,19 +61,19 @@ async fn recreating_keeps_the_row_and_what_others_wrote_in_it_and_ends_with_the_
         (RepeatedCreate::SameKey, true, false),
     ] {
         let app = TestApp::start().await;
-        let number = settled_number(&app).await;
+        let number = app.settled_number().await;
         app.merge(&number, json!({"greeting": {"de": "Hallo"}})).await;
         let before = app.settings(&number).await;
-        app.stack.platform.behave(|behavior| behavior.repeated_create = repeated_create);
+        app.platform.behave(|behavior| behavior.repeated_create = repeated_create);
         if is_dead {
-            app.stack.platform.revoke_key(&number.key);
+            app.platform.revoke_key(&number.key);
         }
 
         let answer = recreate(&app).await;
         let calls = app.calls();
         assert_eq!(answer["session"], json!(number.session));
         let after = app.settings(&number).await;
-        let key = app.stack.platform.key_of(before["wppSubOrgId"].as_str().unwrap()).unwrap();
+        let key = app.platform.key_of(before["wppSubOrgId"].as_str().unwrap()).unwrap();
         assert_eq!(after["wppApiKey"], json!(key));
         assert_eq!(key == number.key, is_same);
         assert_eq!(answer["apiKey"], masked(&key));
@@ -100,7 +90,7 @@ async fn recreating_keeps_the_row_and_what_others_wrote_in_it_and_ends_with_the_
 #[tokio::test]
 async fn a_number_whose_recreation_fails_at_the_platform_stands_as_it_was_and_works() {
     let app = TestApp::start().await;
-    let number = settled_number(&app).await;
+    let number = app.settled_number().await;
     let before = app.settings(&number).await;
     for fault in [
         Fault::status(500),
@@ -110,45 +100,37 @@ async fn a_number_whose_recreation_fails_at_the_platform_stands_as_it_was_and_wo
         Fault::Body("{}".to_owned()),
         Fault::Drop,
     ] {
-        app.stack.platform.faults.inject("create", fault.clone());
-        let answer = app.post("wpp-create", json!({"force_recreate": true})).await;
+        app.inject("create", fault.clone());
+        let answer = app.create(json!({"force_recreate": true})).await;
         assert_eq!(answer.status, 502, "{fault:?} {answer:?}");
         assert_eq!(app.settings(&number).await, before);
-        let plain = app.post("wpp-create", json!({})).await;
+        let plain = app.create(json!({})).await;
         assert_eq!(plain.json["session"], json!(number.session), "{plain:?}");
         assert_eq!(app.poll_qr(&number.session).await.status, 200);
     }
-    app.stack.platform.faults.clear();
+    app.clear_faults();
     assert_eq!(recreate(&app).await["session"], json!(number.session));
 }
 
 #[tokio::test]
 async fn a_key_that_the_platform_hands_back_and_refuses_is_replaced_under_a_new_id() {
     let app = TestApp::start().await;
-    let number = settled_number(&app).await;
+    let number = app.settled_number().await;
     let before = app.settings(&number).await;
     let given = json!({"apiKey": number.key, "session": number.session}).to_string();
-    app.stack.platform.faults.inject_times("create", 1, Fault::Body(given));
-    app.stack.platform.revoke_key(&number.key);
+    app.inject_times("create", 1, Fault::Body(given));
+    app.platform.revoke_key(&number.key);
 
     // Killed with the new id in hand, the recreation goes on with that id.
-    let (doomed, hold) = (
-        app.process("wpp-create").await,
-        app.stack.supabase.faults.hold("rpc/wpp_assign_platform_id", After),
-    );
-    let event = Event::post("wpp-create").bearer(&app.school.token).json(&json!({"force_recreate": true}));
-    tokio::select! {
-        () = hold.reached(1) => doomed.kill().await.unwrap(),
-        ended = doomed.invoke(event.v2()) => panic!("{ended:?}"),
-    }
-    app.sql.execute("update wpp_creations set held_until = null", &[]).await.unwrap();
-    hold.release();
+    let event = app.school.post("wpp-create", &json!({"force_recreate": true}));
+    assert!(app.killed_at("rpc/wpp_assign_platform_id", After, event).await);
+    app.end_waits().await;
     let moved = "select platform_id from wpp_creations where finished_at is null";
     let moved: String = app.sql.query_one(moved, &[]).await.unwrap().get(0);
 
     let answer = recreate(&app).await;
     assert_ne!(answer["session"], json!(number.session));
-    assert_eq!(answer["session"], json!(app.stack.platform.session_of(&moved)));
+    assert_eq!(answer["session"], json!(app.platform.session_of(&moved)));
     let after = app.settings(&number).await;
     assert_eq!(after["wppSubOrgId"], json!(moved));
     assert_eq!(after["wppAccountNumber"], answer["session"]);
@@ -160,41 +142,20 @@ async fn a_key_that_the_platform_hands_back_and_refuses_is_replaced_under_a_new_
 #[tokio::test]
 async fn a_key_that_is_not_active_yet_is_not_taken_for_one_that_is_refused() {
     let app = TestApp::start_with(&[("QR_WAIT_MS", "1000")], Options::default()).await;
-    app.stack.platform.behave(|behavior| behavior.activate_after = u32::MAX);
-    let created = app.post("wpp-create", json!({})).await;
-    assert_eq!(created.json["status"], "starting", "{created:?}");
-    let again = app.post("wpp-create", json!({"force_recreate": true})).await;
+    app.platform.behave(|behavior| behavior.activate_after = u32::MAX);
+    let created = app.create(json!({})).await.expect(200, "starting");
+    let again = app.create(json!({"force_recreate": true})).await;
     assert_eq!((again.status, &again.json["session"]), (200, &created.json["session"]), "{again:?}");
-    assert_eq!(app.stack.platform.clients(), 1);
+    assert_eq!(app.platform.clients(), 1);
 }
 
 #[tokio::test]
 async fn a_recreation_repeated_with_its_idempotency_key_makes_one_new_key() {
     let app = TestApp::start().await;
-    settled_number(&app).await;
-    app.stack.platform.behave(|behavior| behavior.repeated_create = RepeatedCreate::NewKey);
-    let event = Event::post("wpp-create").bearer(&app.school.token).header("Idempotency-Key", "k");
-    let event = event.json(&json!({"force_recreate": true})).v2();
-    let before = app.stack.platform.create_calls();
-    let once = app.invoke("wpp-create", event.clone()).await;
-    let twice = app.invoke("wpp-create", event).await;
-    assert_eq!(once.json["apiKey"], twice.json["apiKey"]);
-    assert_eq!(app.stack.platform.create_calls(), before + 1);
-}
-
-/// The original was left with a dead key.
-#[tokio::test]
-async fn a_recreation_that_could_not_be_saved_is_finished_by_repeating_it() {
-    let app = TestApp::start().await;
-    let number = app.number().await;
-    app.stack.platform.behave(|behavior| behavior.repeated_create = RepeatedCreate::NewKey);
-    app.stack.supabase.faults.inject_times("rpc/wpp_save_credentials", 1, Fault::status(500));
-    let recreate = async || app.post("wpp-create", json!({"force_recreate": true})).await;
-    assert_eq!(recreate().await.status, 503);
-    let answer = recreate().await;
-    assert_eq!(answer.json["status"], "qr_issued", "{answer:?}");
-    let settings = app.settings(&number).await;
-    let key = app.stack.platform.key_of(settings["wppSubOrgId"].as_str().unwrap());
-    assert_eq!(settings["wppApiKey"], json!(key));
-    assert_eq!(app.numbers().await.len(), 1);
+    app.settled_number().await;
+    app.platform.behave(|behavior| behavior.repeated_create = RepeatedCreate::NewKey);
+    let recreate = async || app.create_with_key(&app.school, "k", json!({"force_recreate": true})).await;
+    let before = app.platform.create_calls();
+    assert_eq!(recreate().await.text("apiKey"), recreate().await.text("apiKey"));
+    assert_eq!(app.platform.create_calls(), before + 1);
 }

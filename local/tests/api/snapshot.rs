@@ -21,23 +21,21 @@ fn calls(app: &TestApp) -> Value {
 /// A number whose snapshot was just saved as connected.
 async fn connected(app: &TestApp) -> Number {
     let number = app.number().await;
-    app.stack.platform.scan(&number.session).unwrap();
-    app.post("wpp-status", json!({"force": true})).await;
+    app.link(&number).await;
     app.forget_calls();
     number
 }
 
 #[tokio::test]
 async fn a_stored_qr_is_answered_for_25_seconds_unless_force_is_set() {
-    let app = TestApp::start().await;
-    let number = app.number().await;
+    let (app, number) = TestApp::start_with_number().await;
     app.age_mirror(15).await;
     let stored = status(&app).await;
     assert_eq!(stored.json["status"], "qr_issued");
-    assert_eq!(stored.json["qrcode"], json!(app.stack.platform.qr_of(&number.session).unwrap()));
+    assert_eq!(stored.json["qrcode"], app.shown_qr(&number.session));
     assert_eq!(calls(&app), json!({"rpc/wpp_find_number": 1}));
 
-    let live = app.post("wpp-status", json!({"force": true})).await;
+    let live = app.check().await;
     for field in ["status", "qrcode", "last_qr_at"] {
         assert_eq!(live.json[field], stored.json[field]);
     }
@@ -51,20 +49,19 @@ async fn a_stored_qr_is_answered_for_25_seconds_unless_force_is_set() {
 /// The webhook reports the scan while a poll that got the QR is still on its way.
 #[tokio::test]
 async fn a_report_since_a_slow_poll_began_stands_and_is_answered() {
-    let app = TestApp::start().await;
-    let number = app.number().await;
+    let (app, number) = TestApp::start_with_number().await;
     app.sql
         .execute("update whatsapp_sessions set status = 'pairing', last_qr_b64 = null", &[])
         .await
         .unwrap();
-    let hold = app.stack.platform.faults.hold("status", Point::After);
+    let hold = app.hold("status", Point::After);
     let report = async {
         hold.reached(1).await;
         let change = "update whatsapp_sessions set status = 'connected', updated_at = clock_timestamp()";
         app.sql.execute(change, &[]).await.unwrap();
         hold.release();
     };
-    let (answer, ()) = tokio::join!(app.post("wpp-status", json!({"force": true})), report);
+    let (answer, ()) = tokio::join!(app.check(), report);
     assert_eq!(answer.json["status"], "connected", "{answer:?}");
     assert_eq!(app.mirror(&number.session).await["status"], "connected");
 }
@@ -74,7 +71,7 @@ async fn a_report_since_a_slow_poll_began_stands_and_is_answered() {
 async fn a_stored_connected_is_answered_for_10_seconds_and_then_corrected() {
     let app = TestApp::start().await;
     let number = connected(&app).await;
-    app.stack.platform.set_status(&number.session, "offline").unwrap();
+    app.platform.set_status(&number.session, "offline").unwrap();
     app.age_mirror(5).await;
     assert_eq!(status(&app).await.json["status"], "connected");
     assert_eq!(calls(&app), json!({"rpc/wpp_find_number": 1}));
@@ -86,51 +83,45 @@ async fn a_stored_connected_is_answered_for_10_seconds_and_then_corrected() {
 }
 
 #[tokio::test]
-async fn force_believes_the_platform_and_corrects_a_fresh_row() {
-    let app = TestApp::start().await;
-    let number = connected(&app).await;
-    app.stack.platform.set_status(&number.session, "qr_required").unwrap();
-    let answer = app.post("wpp-status", json!({"force": true})).await;
-    assert_eq!(answer.json["status"], "qr_issued");
-    let row = app.mirror(&number.session).await;
-    assert_eq!(row["status"], "qr_issued");
-    assert_eq!(row["last_qr_b64"], answer.json["qrcode"]);
-    assert_eq!(
-        calls(&app),
-        json!({"rpc/wpp_find_number": 1, "status": 1, "qr": 1, "rpc/wpp_save_snapshot": 1})
-    );
-}
-
-#[tokio::test]
-async fn the_row_follows_every_state_and_is_written_only_when_something_changed() {
-    let app = TestApp::start().await;
-    let number = app.number().await;
+async fn the_row_follows_every_state_where_force_is_set_and_is_written_only_when_something_changed() {
+    let (app, number) = TestApp::start_with_number().await;
     for (platform_status, state) in [
         ("starting", "pairing"),
         ("qr_required", "qr_issued"),
         ("connected", "connected"),
         ("offline", "disconnected"),
+        ("connected", "connected"),
+        ("qr_required", "qr_issued"),
     ] {
-        app.stack.platform.set_status(&number.session, platform_status).unwrap();
+        app.platform.set_status(&number.session, platform_status).unwrap();
         for writes in [1, 0] {
-            app.post("wpp-status", json!({"force": true})).await;
-            assert_eq!(app.stack.supabase.faults.count("rpc/wpp_save_snapshot"), writes, "{platform_status}");
+            let answer = app.check().await;
+            assert_eq!(app.count("rpc/wpp_save_snapshot"), writes, "{platform_status}");
             app.forget_calls();
+            let row = app.mirror(&number.session).await;
+            assert_eq!((&row["status"], &row["last_qr_b64"]), (&json!(state), &answer.json["qrcode"]));
         }
         let row = app.mirror(&number.session).await;
-        assert_eq!(row["status"], state);
         assert_eq!(row["last_qr_b64"].is_string(), state == "qr_issued", "{row}");
         assert_eq!(row["last_qr_at"].is_string(), state == "qr_issued", "{row}");
     }
 }
 
+/// The siblings write here too, and leave the QR where it is.
 #[tokio::test]
-async fn the_next_qr_takes_the_place_of_the_last_and_has_a_time_of_its_own() {
-    let app = TestApp::start().await;
-    let number = app.number().await;
+async fn a_qr_keeps_its_time_after_another_status_in_the_row_and_the_next_one_has_its_own() {
+    let (app, number) = TestApp::start_with_number().await;
+    app.age_mirror(5).await;
+    let first = app.mirror(&number.session).await;
+    let first_answered = status(&app).await.json["last_qr_at"].clone();
+    app.sql.batch_execute("update whatsapp_sessions set status = 'disconnected'").await.unwrap();
+    assert_eq!(status(&app).await.json["last_qr_at"], first_answered);
+    let row = app.mirror(&number.session).await;
+    assert_eq!((&row["status"], &row["last_qr_at"]), (&json!("qr_issued"), &first["last_qr_at"]));
+
     app.age_mirror(30).await;
     let last = app.mirror(&number.session).await;
-    app.stack.platform.advance(Duration::from_secs(20));
+    app.platform.advance(Duration::from_secs(20));
     let answer = status(&app).await;
     let next = app.mirror(&number.session).await;
     assert_eq!(next["last_qr_b64"], answer.json["qrcode"]);
@@ -139,31 +130,14 @@ async fn the_next_qr_takes_the_place_of_the_last_and_has_a_time_of_its_own() {
     assert_eq!(next["created_at"], last["created_at"]);
 }
 
-/// The siblings write here too, and leave the QR where it is.
-#[tokio::test]
-async fn a_qr_that_is_still_shown_after_another_status_in_the_row_keeps_its_time() {
-    let app = TestApp::start().await;
-    let number = app.number().await;
-    app.age_mirror(5).await;
-    let first_seen = app.mirror(&number.session).await["last_qr_at"].clone();
-    let first_answered = status(&app).await.json["last_qr_at"].clone();
-    app.sql.batch_execute("update whatsapp_sessions set status = 'disconnected'").await.unwrap();
-    assert_eq!(status(&app).await.json["last_qr_at"], first_answered);
-    let row = app.mirror(&number.session).await;
-    assert_eq!((&row["status"], &row["last_qr_at"]), (&json!("qr_issued"), &first_seen));
-}
-
 /// The original ignored it when the row could not be written, too: but said nothing to anybody.
 #[tokio::test]
 async fn a_row_that_cannot_be_written_costs_the_person_nothing_and_is_written_by_the_next_request() {
-    let app = TestApp::start().await;
-    let number = app.number().await;
-    app.stack.platform.scan(&number.session).unwrap();
-    let refusal = Fault::status(500);
-    app.stack.supabase.faults.inject_times("rpc/wpp_save_snapshot", 1, refusal);
+    let (app, number) = TestApp::start_with_number().await;
+    app.platform.scan(&number.session).unwrap();
+    app.inject_times("rpc/wpp_save_snapshot", 1, Fault::status(500));
     for state in ["qr_issued", "connected"] {
-        let answer = app.post("wpp-status", json!({"force": true})).await;
-        assert_eq!(answer.json["status"], "connected", "{answer:?}");
+        app.check().await.expect(200, "connected");
         assert_eq!(app.mirror(&number.session).await["status"], state);
         app.age_mirror(30).await;
     }
@@ -174,21 +148,16 @@ async fn a_row_that_cannot_be_written_costs_the_person_nothing_and_is_written_by
 /// The original handed out the other organisation's QR, and moved its row.
 #[tokio::test]
 async fn the_row_of_another_organisation_under_the_same_session_is_neither_read_nor_written() {
-    let app = TestApp::start().await;
-    let number = app.number().await;
-    let other = app.stack.organisation("other").await.unwrap();
+    let (app, number) = TestApp::start_with_number().await;
+    let other = app.organisation("other").await.unwrap();
     let copy = "insert into messenger_integrations (organization_id, messenger_type, provider, settings)
         select $2, messenger_type, provider, settings from messenger_integrations where id = $1";
     app.sql.execute(copy, &[&number.id, &other.id]).await.unwrap();
     let row = app.mirror(&number.session).await;
     assert_eq!(row["organization_id"], json!(app.school.id.to_string()));
 
-    app.stack.platform.scan(&number.session).unwrap();
-    let answer = app.post_as(&other, "wpp-status", json!({})).await;
-    assert_eq!(
-        answer.json["status"], "connected",
-        "no snapshot of its own, so the platform was asked: {answer:?}"
-    );
+    app.platform.scan(&number.session).unwrap();
+    app.post_as(&other, "wpp-status", json!({})).await.expect(200, "connected");
     assert_eq!(app.mirror(&number.session).await, row);
 }
 
@@ -198,23 +167,18 @@ async fn an_outage_disconnects_nobody_unless_the_present_state_is_asked_for() {
     let number = connected(&app).await;
     app.age_mirror(3600).await;
     let mirror = app.mirror(&number.session).await;
-    let page = Fault::Status { status: 404, body: "404 page not found".to_owned(), retry_after_s: None };
+    let page = Fault::status_with(404, "404 page not found");
     for fault in [Fault::status(503), Fault::status(429), Fault::Drop, Fault::Html, Fault::SlowHeaders, page]
     {
-        app.stack.platform.faults.inject("status", fault.clone());
-        let answer = status(&app).await;
-        assert_eq!(
-            (answer.status, &answer.json["status"]),
-            (200, &json!("connected")),
-            "{fault:?} {answer:?}"
-        );
+        app.inject("status", fault.clone());
+        let answer = status(&app).await.expect(200, "connected");
         assert_eq!(answer.json["stale"], true, "{answer:?}");
         assert!(answer.json["message"].as_str().unwrap().contains("last known state"), "{answer:?}");
         let (seen_at, updated_at) = (answer.json["seen_at"].as_str(), mirror["updated_at"].as_str());
         assert_eq!(seen_at.unwrap()[..19], updated_at.unwrap()[..19], "{answer:?}");
-        let forced = app.post("wpp-status", json!({"force": true})).await;
+        let forced = app.check().await;
         assert!(forced.status >= 500 && forced.json["success"] == false, "{fault:?} {forced:?}");
-        app.stack.platform.faults.clear();
+        app.clear_faults();
     }
     assert_eq!(app.mirror(&number.session).await, mirror);
     assert_eq!(status(&app).await.json.get("stale"), None);
@@ -225,7 +189,7 @@ async fn a_number_without_a_snapshot_has_no_last_state_to_answer_in_an_outage() 
     let app = TestApp::start().await;
     app.number().await;
     app.sql.execute("delete from whatsapp_sessions", &[]).await.unwrap();
-    app.stack.platform.faults.inject("status", Fault::status(503));
+    app.inject("status", Fault::status(503));
     assert_eq!(status(&app).await.json["code"], "platform_unavailable");
 }
 
@@ -235,7 +199,7 @@ async fn a_platform_that_hangs_is_not_waited_for_where_the_last_known_state_will
     let app = TestApp::start_with(&[("UPSTREAM_TIMEOUT_MS", "60000")], Options::default()).await;
     connected(&app).await;
     app.age_mirror(3600).await;
-    let _hold = app.stack.platform.faults.hold("status", Point::Before);
+    let _hold = app.hold("status", Point::Before);
     // Well below the request's own time of 25 s.
     let answer = tokio::time::timeout(Duration::from_secs(15), status(&app)).await.unwrap();
     assert_eq!((answer.status, &answer.json["stale"]), (200, &json!(true)), "{answer:?}");
@@ -243,9 +207,8 @@ async fn a_platform_that_hangs_is_not_waited_for_where_the_last_known_state_will
 
 #[tokio::test]
 async fn an_outage_shows_no_qr_that_can_no_longer_be_scanned() {
-    let app = TestApp::start().await;
-    let number = app.number().await;
-    app.stack.platform.faults.inject("*", Fault::status(503));
+    let (app, number) = TestApp::start_with_number().await;
+    app.platform.faults.inject("*", Fault::status(503));
     app.age_mirror(24).await;
     assert_eq!(status(&app).await.json["qrcode"], app.mirror(&number.session).await["last_qr_b64"]);
     app.age_mirror(2).await;
@@ -265,7 +228,7 @@ async fn a_state_that_lasts_is_written_once_a_minute_so_that_the_row_tells_when_
     for (age, writes) in [(50, 0), (20, 1), (0, 0)] {
         app.age_mirror(age).await;
         app.forget_calls();
-        app.post("wpp-status", json!({"force": true})).await;
-        assert_eq!(app.stack.supabase.faults.count("rpc/wpp_save_snapshot"), writes, "{age} s later");
+        app.check().await;
+        assert_eq!(app.count("rpc/wpp_save_snapshot"), writes, "{age} s later");
     }
 }

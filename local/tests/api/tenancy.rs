@@ -1,6 +1,5 @@
 //! Someone else's number is as good as none: whatever name of it is used, by whichever function.
 
-use local::events::Event;
 use local::lambda::Answer;
 use local::stack::Organisation;
 use local::test_app::{Number, TestApp};
@@ -32,10 +31,9 @@ fn without_request_id(answer: &Answer) -> String {
 /// The school with a number of its own, and its neighbour's number.
 async fn neighbours() -> (TestApp, Organisation, Number) {
     let mut app = TestApp::start().await;
-    let neighbour = app.stack.organisation("neighbour").await.unwrap();
+    let neighbour = app.organisation("neighbour").await.unwrap();
     let school = std::mem::replace(&mut app.school, neighbour);
-    let event = Event::post("wpp-create").bearer(&app.school.token).header("Idempotency-Key", KEY);
-    assert_eq!(app.invoke("wpp-create", event.json(&json!({})).v2()).await.status, 200);
+    app.create_with_key(&app.school, KEY, json!({})).await.expect(200, "qr_issued");
     let number = app.number().await;
     let neighbour = std::mem::replace(&mut app.school, school);
     app.number().await;
@@ -57,8 +55,7 @@ async fn anothers_number_is_answered_like_one_that_does_not_exist() {
         for force in [true, false] {
             let theirs = app.post(name, json!({field: theirs, "force": force})).await;
             let nobodys = app.post(name, json!({field: nobodys, "force": force})).await;
-            let code = theirs.json["code"].as_str();
-            assert_eq!((theirs.status, code), (404, Some("number_not_found")), "{name} {field}: {theirs:?}");
+            assert_eq!(theirs.told(), (404, "number_not_found"), "{name} {field}");
             assert_eq!(without_request_id(&theirs), without_request_id(&nobodys), "{name} {field}");
         }
     }
@@ -68,11 +65,7 @@ async fn anothers_number_is_answered_like_one_that_does_not_exist() {
     let own = app.number().await;
     let both = app.post("wpp-status", json!({"session": number.session, "integration_id": own.id})).await;
     assert_eq!(both.status, 404, "{both:?}");
-    assert_eq!(
-        app.stack.platform.faults.count("*"),
-        0,
-        "the platform is asked about numbers of one's own alone"
-    );
+    assert_eq!(app.platform.faults.count("*"), 0, "the platform is asked about numbers of one's own alone");
     assert_eq!(rows(&app, neighbour.id).await, before);
 }
 
@@ -84,14 +77,11 @@ async fn anothers_idempotency_key_is_a_new_one() {
     for (body, status) in
         [(json!({"add_new": true}), 200), (json!({"force_recreate": true}), 422), (json!({}), 422)]
     {
-        let event = Event::post("wpp-create").bearer(&app.school.token);
-        let mine = app.invoke("wpp-create", event.header("Idempotency-Key", KEY).json(&body).v2()).await;
+        let mine = app.create_with_key(&app.school, KEY, body).await;
         assert_eq!(mine.status, status, "{mine:?}");
-        assert_ne!(mine.json["session"], json!(number.session));
-        assert!(
-            !before.to_string().contains(mine.json["session"].as_str().unwrap_or("none given")),
-            "{mine:?}"
-        );
+        let session = mine.json["session"].as_str().unwrap_or("none given");
+        assert_ne!(session, number.session);
+        assert!(!before.to_string().contains(session), "{mine:?}");
     }
     assert_eq!(rows(&app, neighbour.id).await, before);
 }
@@ -103,7 +93,7 @@ async fn a_user_of_no_organisation_gets_nowhere() {
     let (homeless, unknown) = (Uuid::new_v4(), Uuid::new_v4());
     app.sql.execute("insert into profiles (id) values ($1)", &[&homeless]).await.unwrap();
     for user in [homeless, unknown] {
-        let token = app.stack.keys.user_token(user);
+        let token = app.keys.user_token(user);
         let nobody = Organisation { id: Uuid::nil(), user, token };
         app.forget_calls();
         for (name, body) in [
@@ -115,11 +105,9 @@ async fn a_user_of_no_organisation_gets_nowhere() {
             ("wpp-status", json!({"session": number.session, "force": true})),
             ("wpp-status", json!({"integration_id": number.id})),
         ] {
-            let answer = app.post_as(&nobody, name, body).await;
-            let code = answer.json["code"].as_str();
-            assert_eq!((answer.status, code), (404, Some("organization_not_found")), "{name}: {answer:?}");
+            app.post_as(&nobody, name, body).await.expect(404, "organization_not_found");
         }
-        assert_eq!(app.stack.platform.faults.count("*"), 0);
+        assert_eq!(app.platform.faults.count("*"), 0);
     }
     assert_eq!(rows(&app, neighbour.id).await, before);
 }
@@ -128,11 +116,11 @@ async fn a_user_of_no_organisation_gets_nowhere() {
 async fn an_organisation_without_a_number_sees_none_of_anothers() {
     let (app, neighbour, _) = neighbours().await;
     let before = rows(&app, neighbour.id).await;
-    let newcomer = app.stack.organisation("newcomer").await.unwrap();
+    let newcomer = app.organisation("newcomer").await.unwrap();
     app.forget_calls();
     let status = app.post_as(&newcomer, "wpp-status", json!({"force": true})).await;
-    assert_eq!((status.status, &status.json["status"]), (200, &json!("disconnected")), "{status:?}");
-    assert_eq!(app.stack.platform.faults.count("*"), 0);
+    assert!(!status.expect(200, "disconnected").text("message").is_empty());
+    assert_eq!(app.calls(), json!({"rpc/wpp_find_number": 1}), "the platform is not asked");
     for body in [json!({}), json!({"force_recreate": true}), json!({"add_new": true})] {
         assert_eq!(app.post_as(&newcomer, "wpp-create", body).await.status, 200);
     }
@@ -143,9 +131,9 @@ async fn an_organisation_without_a_number_sees_none_of_anothers() {
 #[tokio::test]
 async fn a_number_that_has_moved_is_out_of_its_old_organisations_reach() {
     let app = TestApp::start().await;
-    let neighbour = app.stack.organisation("neighbour").await.unwrap();
+    let neighbour = app.organisation("neighbour").await.unwrap();
     let create = async |body: Value, key: Option<&str>| {
-        let mut event = Event::post("wpp-create").bearer(&app.school.token).json(&body);
+        let mut event = app.school.post("wpp-create", &body);
         if let Some(key) = key {
             event = event.header("Idempotency-Key", key);
         }
@@ -157,8 +145,7 @@ async fn a_number_that_has_moved_is_out_of_its_old_organisations_reach() {
     app.sql.execute("update whatsapp_sessions set organization_id = $1", &[&neighbour.id]).await.unwrap();
     let before = rows(&app, neighbour.id).await;
 
-    let again = create(json!({"add_new": true}), Some(KEY)).await;
-    assert_eq!(again.json["status"], "qr_issued", "{again:?}");
+    let again = create(json!({"add_new": true}), Some(KEY)).await.expect(200, "qr_issued");
     let third = create(json!({"add_new": true}), Some(KEY)).await;
     assert_eq!(third.json["session"], again.json["session"], "the key stands for its new number from now on");
     for (body, key, status) in [

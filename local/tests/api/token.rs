@@ -32,11 +32,10 @@ struct Fixture {
 
 impl Fixture {
     async fn start() -> Self {
-        let app = TestApp::start().await;
-        let number = app.number().await;
+        let (app, number) = TestApp::start_with_number().await;
         // A key this old is not one that may still become active.
         app.settle_keys().await;
-        app.end_waits(&number).await;
+        app.end_waits().await;
         let env: BTreeMap<_, _> = environment(&app.stack, &[]).into_iter().collect();
         let rotation = Rotation::new(Config::read(|name| env.get(name).cloned(), &[]).unwrap()).unwrap();
         let sandbox = rotation.app(UnixMs(0), deadline()).await.unwrap();
@@ -87,7 +86,7 @@ impl Fixture {
 #[tokio::test]
 async fn a_token_from_its_first_use_to_its_dead_key() {
     let fixture = Fixture::start().await;
-    let (platform, first) = (&fixture.app.stack.platform, fixture.stored().await);
+    let (platform, first) = (&fixture.app.platform, fixture.stored().await);
 
     // Fresh.
     fixture.serves(3600, json!({"status": 1})).await;
@@ -101,7 +100,7 @@ async fn a_token_from_its_first_use_to_its_dead_key() {
     assert_eq!(fixture.stored().await, first);
 
     // Expired: the platform is not even asked with it. Whoever comes right after a failure hears of that.
-    fixture.app.end_waits(&fixture.number).await;
+    fixture.app.end_waits().await;
     let failed = json!({"token": 1, "rpc/wpp_claim_refresh": 1, "rpc/wpp_release_refresh": 1});
     fixture.refuses(5, "platform_unavailable", failed).await;
     fixture.lengthen("retry_at").await;
@@ -114,7 +113,7 @@ async fn a_token_from_its_first_use_to_its_dead_key() {
     let refreshed = json!({"token": 1, "status": 1, "rpc/wpp_claim_refresh": 1, "rpc/wpp_save_token": 1});
     for left in [60, 5] {
         let before = fixture.stored().await;
-        fixture.app.end_waits(&fixture.number).await;
+        fixture.app.end_waits().await;
         fixture.serves(left, refreshed.clone()).await;
         assert_ne!(fixture.stored().await.jwt, before.jwt);
         fixture.serves(3600, json!({"status": 1})).await;
@@ -143,13 +142,12 @@ async fn a_token_from_its_first_use_to_its_dead_key() {
 
 #[tokio::test]
 async fn a_locked_row_is_a_503_where_a_token_is_needed_and_nothing_where_it_is_due() {
-    let app = TestApp::start().await;
-    let number = app.number().await;
-    app.end_waits(&number).await;
+    let (app, number) = TestApp::start_with_number().await;
+    app.end_waits().await;
     for (end_s, status, code) in [(3 * 24 * 3600, 200, Value::Null), (-1, 503, json!("database_unavailable"))]
     {
         app.set_token_end(&number, end_s).await;
-        let mut idle = app.stack.sql().await.unwrap();
+        let mut idle = app.sql().await.unwrap();
         let lock = idle.transaction().await.unwrap();
         lock.execute("update messenger_integrations set name = name where id = $1", &[&number.id])
             .await

@@ -43,7 +43,7 @@ struct Wave {
     requests: usize,
     writes: usize,
     recreate: bool,
-    mishaps: Vec<(Place, Mishap, u32)>,
+    mishaps: Vec<(&'static str, Fault, u32)>,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -55,33 +55,6 @@ enum TokenIs {
     Gone,
 }
 
-#[derive(Clone, Copy, Debug)]
-enum Place {
-    Platform(&'static str),
-    Database(&'static str),
-}
-
-#[derive(Clone, Copy, Debug)]
-enum Mishap {
-    Fails,
-    Refuses,
-    Page,
-    Drops,
-    AnswerLost,
-}
-
-impl Mishap {
-    fn fault(self) -> Fault {
-        match self {
-            Self::Fails => Fault::status(500),
-            Self::Refuses => Fault::status(401),
-            Self::Page => Fault::Html,
-            Self::Drops => Fault::Drop,
-            Self::AnswerLost => Fault::LostAnswer,
-        }
-    }
-}
-
 fn waves() -> impl Strategy<Value = Case> {
     let token = prop::sample::select(vec![
         TokenIs::Good,
@@ -90,21 +63,21 @@ fn waves() -> impl Strategy<Value = Case> {
         TokenIs::Forgotten,
         TokenIs::Gone,
     ]);
-    let place = prop::sample::select(vec![
-        Place::Platform("token"),
-        Place::Platform("status"),
-        Place::Database("rpc/wpp_claim_refresh"),
-        Place::Database("rpc/wpp_save_token"),
-        Place::Database("rpc/wpp_release_refresh"),
+    let endpoint = prop::sample::select(vec![
+        "token",
+        "status",
+        "rpc/wpp_claim_refresh",
+        "rpc/wpp_save_token",
+        "rpc/wpp_release_refresh",
     ]);
-    let mishap = prop::sample::select(vec![
-        Mishap::Fails,
-        Mishap::Refuses,
-        Mishap::Page,
-        Mishap::Drops,
-        Mishap::AnswerLost,
+    let fault = prop::sample::select(vec![
+        Fault::status(500),
+        Fault::status(401),
+        Fault::Html,
+        Fault::Drop,
+        Fault::LostAnswer,
     ]);
-    let mishaps = prop::collection::vec((place, mishap, 1..4_u32), 0..3);
+    let mishaps = prop::collection::vec((endpoint, fault, 1..4_u32), 0..3);
     let wave = (token, 1..6_usize, 0..4_usize, prop::bool::weighted(0.15), mishaps).prop_map(
         |(token, requests, writes, recreate, mishaps)| Wave { token, requests, writes, recreate, mishaps },
     );
@@ -148,39 +121,35 @@ impl Tenant<'_> {
         };
         self.written += wave.writes;
 
-        let tokens = self.app.stack.platform.faults.count("token");
+        let tokens = self.app.count("token");
         if calm {
             assert!(answers.iter().all(Result::is_ok), "{answers:?}");
             assert!(tokens <= u64::from(wave.token != TokenIs::Good), "{tokens} refreshes");
         }
-        self.app.stack.platform.faults.clear();
-        self.app.stack.supabase.faults.clear();
+        self.app.clear_faults();
+        self.app.clear_faults();
         self.assert_nothing_is_lost().await;
-        self.app.end_waits(&self.number).await;
+        self.app.end_waits().await;
         self.request(0).await.unwrap();
         self.assert_nothing_is_lost().await;
         let stored = self.app.settings(&self.number).await["wppJwtToken"].as_str().unwrap().to_owned();
-        assert!(self.app.stack.platform.tokens_of(&self.number.session).contains(&stored));
+        assert!(self.app.platform.tokens_of(&self.number.session).contains(&stored));
     }
 
     async fn prepare(&self, wave: &Wave) {
         let (app, number) = (self.app, &self.number);
-        app.end_waits(number).await;
+        app.end_waits().await;
         match wave.token {
             TokenIs::Good => {}
             // Farther off than any token lives.
             TokenIs::Due => app.set_token_end(number, 3 * 24 * 3600).await,
             TokenIs::Expired => app.set_token_end(number, -1).await,
-            TokenIs::Forgotten => app.stack.platform.forget_tokens(),
+            TokenIs::Forgotten => app.platform.forget_tokens(),
             TokenIs::Gone => app.merge(number, json!({"wppJwtToken": null})).await,
         }
         app.forget_calls();
-        for (place, mishap, times) in &wave.mishaps {
-            let (faults, endpoint) = match place {
-                Place::Platform(endpoint) => (&app.stack.platform.faults, endpoint),
-                Place::Database(endpoint) => (&app.stack.supabase.faults, endpoint),
-            };
-            faults.inject_times(endpoint, *times, mishap.fault());
+        for (endpoint, fault, times) in &wave.mishaps {
+            app.inject_times(endpoint, *times, fault.clone());
         }
     }
 
@@ -223,7 +192,7 @@ impl Tenant<'_> {
         for write in 0..self.written {
             assert_eq!(settings[format!("write{write}")], write);
         }
-        let platform = &self.app.stack.platform;
+        let platform = &self.app.platform;
         let id = self.school.id.to_string();
         assert_eq!(settings["wppApiKey"], json!(platform.key_of(&id)), "the newest key stands");
         assert_eq!(settings["wppAccountNumber"], json!(platform.session_of(&id)));
@@ -260,19 +229,14 @@ const HISTORY: &str = "
     create trigger note_token after update on messenger_integrations for each row execute function note_token()";
 
 async fn tenant<'a>(app: &'a TestApp, sandboxes: &'a [Arc<App>], newest_token_only: bool) -> Tenant<'a> {
-    app.stack.platform.faults.clear();
-    app.stack.supabase.faults.clear();
-    app.stack.platform.behave(|behavior| {
+    app.clear_faults();
+    app.platform.behave(|behavior| {
         behavior.accepted_tokens =
             if newest_token_only { AcceptedTokens::Newest } else { AcceptedTokens::Unexpired };
     });
-    let school = app.stack.organisation("case").await.unwrap();
-    let answer = app.post_as(&school, "wpp-create", json!({})).await;
-    assert_eq!(answer.json["status"], "qr_issued", "{answer:?}");
-    let row = "select id, settings->>'wppAccountNumber', settings->>'wppApiKey'
-               from messenger_integrations where organization_id = $1";
-    let row = app.sql.query_one(row, &[&school.id]).await.unwrap();
-    let number = Number { id: row.get(0), session: row.get(1), key: row.get(2) };
+    let school = app.organisation("case").await.unwrap();
+    let made = app.post_as(&school, "wpp-create", json!({})).await.expect(200, "qr_issued");
+    let number = app.number_of(made.text("session")).await;
     Tenant { app, sandboxes, school, number, newest_token_only, written: 0 }
 }
 
@@ -282,7 +246,7 @@ fn whatever_happens_at_once_the_promises_hold() {
     let (app, sandboxes) = runtime.block_on(async {
         let app = TestApp::start().await;
         app.sql.batch_execute(HISTORY).await.unwrap();
-        app.stack.platform.behave(|behavior| behavior.repeated_create = RepeatedCreate::NewKey);
+        app.platform.behave(|behavior| behavior.repeated_create = RepeatedCreate::NewKey);
         let env: BTreeMap<_, _> = environment(&app.stack, &[]).into_iter().collect();
         let config = Config::read(|name| env.get(name).cloned(), &["WPP_SECRET"]).unwrap();
         let sandbox = async |_| {

@@ -1,7 +1,6 @@
 //! A request for each upstream endpoint that needs just this one, with what it leaves in the database.
 
-use local::events::Event;
-use local::fault_injector::{Fault, FaultInjector, Point};
+use local::fault_injector::{Fault, Point};
 use local::lambda::Answer;
 use local::stack::Organisation;
 use local::test_app::TestApp;
@@ -80,11 +79,10 @@ pub struct FaultCase<'a> {
 
 impl<'a> FaultCase<'a> {
     pub async fn prepare(app: &'a TestApp, endpoint: &'static str) -> Self {
-        let school = app.stack.organisation(endpoint).await.unwrap();
+        let school = app.organisation(endpoint).await.unwrap();
         let mut case = Self { app, endpoint, school, session: Value::Null };
         if !matches!(endpoint, "create" | "rpc/wpp_begin_creation" | "rpc/wpp_save_credentials") {
-            let made = app.post_as(&case.school, "wpp-create", json!({})).await;
-            assert_eq!(made.json["status"], "qr_issued", "{endpoint}: {made:?}");
+            let made = app.post_as(&case.school, "wpp-create", json!({})).await.expect(200, "qr_issued");
             case.session = made.json["session"].clone();
             // A key this old is not one that may still become active.
             case.sql("update wpp_numbers set credentials_saved_at = now() - interval '1 hour'").await;
@@ -99,38 +97,25 @@ impl<'a> FaultCase<'a> {
         case
     }
 
-    /// The function that needs the endpoint.
-    pub fn function(&self) -> &'static str {
-        match self.endpoint {
-            "qr" | "rpc/wpp_find_number" => "wpp-qr",
-            "token" | "status" => "wpp-status",
-            "rpc/wpp_claim_refresh" | "rpc/wpp_save_token" | "rpc/wpp_save_snapshot" => "wpp-status",
-            _ => "wpp-create",
-        }
-    }
-
-    /// The request, by the bearer of this token.
-    pub fn event(&self, token: &str) -> Value {
-        let body = match self.function() {
-            "wpp-qr" => json!({"session": self.session}),
-            "wpp-status" => json!({"force": true}),
-            _ => json!({}),
-        };
-        Event::post(self.function()).bearer(token).json(&body).v2()
-    }
-
-    /// The request, sent.
+    /// The request, sent to the function that needs the endpoint.
     pub async fn send(&self) -> Answer {
-        self.app.invoke(self.function(), self.event(&self.school.token)).await
+        let (function, body) = match self.endpoint {
+            "qr" | "rpc/wpp_find_number" => ("wpp-qr", json!({"session": self.session})),
+            "token" | "status" | "rpc/wpp_claim_refresh" | "rpc/wpp_save_token" | "rpc/wpp_save_snapshot" => {
+                ("wpp-status", json!({"force": true}))
+            }
+            _ => ("wpp-create", json!({})),
+        };
+        self.app.post_as(&self.school, function, body).await
     }
 
     /// The request, with this fault at its endpoint.
     pub async fn send_with(&self, fault_name: &str, text: &str) -> Answer {
-        let elsewhere = format!("{}/elsewhere", self.app.stack.platform.url());
+        let elsewhere = format!("{}/elsewhere", self.app.platform.url());
         let Some(fault) = fault(fault_name, &elsewhere, text) else { return self.send_to_nobody().await };
-        self.faults().inject(self.endpoint, fault);
+        self.app.inject(self.endpoint, fault);
         let answer = self.send().await;
-        self.faults().clear();
+        self.app.clear_faults();
         answer
     }
 
@@ -142,7 +127,7 @@ impl<'a> FaultCase<'a> {
                 self.send().await
             }
             Some(before) => {
-                let hold = self.faults().hold_one(before, Point::After);
+                let hold = self.app.hold_one(before, Point::After);
                 let leave = async {
                     hold.reached(1).await;
                     self.set_listening(false).await;
@@ -156,14 +141,9 @@ impl<'a> FaultCase<'a> {
     }
 
     async fn set_listening(&self, listening: bool) {
-        let stack = &self.app.stack;
-        match (self.is_of_the_database(), listening) {
-            (true, true) => stack.supabase.server.accept().await,
-            (true, false) => stack.supabase.server.refuse().await,
-            (false, true) => stack.platform.server.accept().await,
-            (false, false) => stack.platform.server.refuse().await,
-        }
-        .unwrap();
+        let is_of_the_database = self.endpoint.starts_with("rpc/");
+        let server = if is_of_the_database { &self.app.supabase.server } else { &self.app.platform.server };
+        if listening { server.accept().await } else { server.refuse().await }.unwrap();
     }
 
     /// The last call to the same host before the one to the endpoint.
@@ -176,24 +156,6 @@ impl<'a> FaultCase<'a> {
             "rpc/wpp_save_credentials" => Some("rpc/wpp_begin_creation"),
             _ => None,
         }
-    }
-
-    fn is_of_the_database(&self) -> bool {
-        self.endpoint.starts_with("rpc/")
-    }
-
-    /// The fault injector that the endpoint is behind.
-    fn faults(&self) -> &'a FaultInjector {
-        let stack = &self.app.stack;
-        if self.is_of_the_database() { &stack.supabase.faults } else { &stack.platform.faults }
-    }
-
-    /// Until whoever was at it has given up and may be followed.
-    pub async fn wait_out_leases(&self) {
-        self.sql("update wpp_creations set held_until = null").await;
-        let ended = "update wpp_token_leases set held_until = now(), retry_at = null
-            where integration_id in (select id from messenger_integrations where organization_id = $1)";
-        self.app.sql.execute(ended, &[&self.school.id]).await.unwrap();
     }
 
     /// What the school's number is like in the database, in a few words.
@@ -219,7 +181,7 @@ impl<'a> FaultCase<'a> {
         let rows = self.app.sql.query(rows, &[&self.school.id]).await.unwrap();
         let found: Vec<(Option<String>, Option<String>)> =
             rows.iter().map(|row| (row.get(0), row.get(1))).collect();
-        let (platform, id) = (&self.app.stack.platform, self.school.id.to_string());
+        let (platform, id) = (&self.app.platform, self.school.id.to_string());
         assert_eq!(found, [(platform.key_of(&id), platform.session_of(&id))], "{}", self.endpoint);
     }
 

@@ -3,6 +3,8 @@
 #![allow(clippy::unwrap_used, reason = "a test fails where it stands")]
 
 mod configuration;
+mod contract;
+
 mod cors;
 mod crashes;
 mod create;
@@ -16,6 +18,7 @@ mod heal;
 mod hints;
 mod keys;
 mod linking;
+mod openapi;
 mod qr;
 mod recreate;
 mod refresh;

@@ -9,6 +9,8 @@ use futures_util::future::join_all;
 use local::lambda::{Answer, Options};
 use local::test_app::TestApp;
 
+use crate::openapi::assert_as_written;
+
 /// What is expected, fault by fault and endpoint by endpoint.
 const TABLE: &str = include_str!("faults/table.md");
 
@@ -27,6 +29,7 @@ struct Cell {
 async fn cell(app: &TestApp, endpoint: &'static str, name: &str) -> Cell {
     let case = FaultCase::prepare(app, endpoint).await;
     let answer = case.send_with(name, "an upstream's own text").await;
+    assert_as_written(case.function(), "post", &answer);
     let redirected = app.stack.platform.faults.count("unknown");
     assert_eq!(redirected, 0, "{endpoint}, {name}: a redirect was followed");
     if answer.status != 200 {

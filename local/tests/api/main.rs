@@ -4,7 +4,6 @@
 
 mod configuration;
 mod contract;
-
 mod cors;
 mod crashes;
 mod create;

@@ -10,7 +10,7 @@ export RUST_TEST_THREADS ?= 4
 SCRATCH = $(shell [ "$$(df -k --output=avail /dev/shm 2>/dev/null | tail -1)" -gt 2000000 ] 2>/dev/null && \
 	echo /dev/shm || echo "$${TMPDIR:-/tmp}")
 
-.PHONY: dev test check properties walk mutants build template tools clean
+.PHONY: dev test check properties walk mutants contract build template tools clean
 
 dev: tools
 	cargo run --package local dev
@@ -27,6 +27,12 @@ check:
 	cd migrations && sha256sum --check --strict --quiet SHA256SUMS && ls [0-9]*.sql | diff - <(sed -n 's/.*  //p' SHA256SUMS)
 	cargo fmt --all --check
 	cargo clippy --workspace --all-targets -- -D warnings
+
+# openapi.yaml as others take it: schemathesis, and a TypeScript client that is generated from it, against the local stack.
+contract: tools
+	@sh local/tools.sh contract
+	cargo build
+	TMPDIR=$(SCRATCH) cargo test --package local --test api contract -- --ignored --show-output
 
 # Each target of foreign input for so many seconds: make properties SECONDS=600
 SECONDS := 60
@@ -58,4 +64,4 @@ tools:
 
 clean:
 	cargo clean
-	rm -rf .tools .local
+	rm -rf .tools .local local/contract/node_modules

@@ -62,7 +62,22 @@ need_mutants() {
   rm -rf .tools/build
 }
 
+# What `make contract` runs: schemathesis and Node.js from PyPI, and from npm what the client is made with.
+need_contract() {
+  cd local/contract
+  cmp -s requirements.txt ../../.tools/contract/installed.txt || {
+    (cd ../.. && python_tool contract --requirement=local/contract/requirements.txt)
+    cp requirements.txt ../../.tools/contract/installed.txt
+  }
+  cmp -s package-lock.json node_modules/installed.json || {
+    say "installing the client's packages into local/contract/node_modules (npm)"
+    PATH="$PWD/../../.tools/contract/bin:$PATH" npm ci --silent --no-audit --no-fund
+    cp package-lock.json node_modules/installed.json
+  }
+}
+
 case "${1:-all}" in
+  contract) need_contract ;;
   mutants) need_mutants ;;
   cfn-lint) python_tool cfn cfn-lint==1.58.0 ;;
   all)

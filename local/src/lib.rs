@@ -6,6 +6,7 @@ mod cluster;
 pub mod dev;
 pub mod events;
 pub mod fault_injector;
+pub mod front;
 pub mod http;
 pub mod lambda;
 pub mod platform;

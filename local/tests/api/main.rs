@@ -3,6 +3,7 @@
 #![allow(clippy::unwrap_used, reason = "a test fails where it stands")]
 
 mod configuration;
+mod contract;
 mod cors;
 mod crashes;
 mod create;
@@ -17,6 +18,7 @@ mod hints;
 mod keys;
 mod linking;
 mod log;
+mod openapi;
 mod qr;
 mod recreate;
 mod refresh;

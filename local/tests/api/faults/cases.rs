@@ -1,5 +1,6 @@
 //! A request for each upstream endpoint that needs just this one, with what it leaves in the database.
 
+use crate::openapi::assert_as_written;
 use local::fault_injector::{Fault, Point};
 use local::lambda::Answer;
 use local::stack::Organisation;
@@ -97,16 +98,23 @@ impl<'a> FaultCase<'a> {
         case
     }
 
-    /// The request, sent to the function that needs the endpoint.
-    pub async fn send(&self) -> Answer {
-        let (function, body) = match self.endpoint {
+    /// The function that needs the endpoint, and the body of its request.
+    fn request(&self) -> (&'static str, Value) {
+        match self.endpoint {
             "qr" | "rpc/wpp_find_number" => ("wpp-qr", json!({"session": self.session})),
             "token" | "status" | "rpc/wpp_claim_refresh" | "rpc/wpp_save_token" | "rpc/wpp_save_snapshot" => {
                 ("wpp-status", json!({"force": true}))
             }
             _ => ("wpp-create", json!({})),
-        };
-        self.app.post_as(&self.school, function, body).await
+        }
+    }
+
+    /// Sends the request. Whatever comes of it is as `openapi.yaml` says.
+    pub async fn send(&self) -> Answer {
+        let (function, body) = self.request();
+        let answer = self.app.post_as(&self.school, function, body).await;
+        assert_as_written(function, "post", &answer);
+        answer
     }
 
     /// The request, with this fault at its endpoint.

@@ -1,0 +1,34 @@
+// A page's way from no number to a linked one, by the client that openapi.yaml gives. `make contract` runs it.
+import assert from "node:assert/strict";
+import createClient from "openapi-fetch";
+import type { paths } from "./api.d.ts";
+
+const { FUNCTIONS_URL: baseUrl, PLATFORM_URL: platform, TOKEN: token } = process.env;
+const client = createClient<paths>({ baseUrl: baseUrl!, headers: { Authorization: `Bearer ${token}` } });
+
+const { data: created } = await client.POST("/wpp-create", {
+  params: { header: { "Idempotency-Key": crypto.randomUUID() } },
+  body: { add_new: true },
+});
+assert.equal(created?.status, "qr_issued");
+const session = created.session;
+// @ts-expect-error: what is not written does not compile.
+assert.equal(created.poll_after_ms, undefined);
+
+const { data: shown } = await client.GET("/wpp-qr", { params: { query: { session } } });
+assert.equal(shown?.state, "ready");
+assert.equal(shown.qr, created.qrcode);
+
+// A phone scans it.
+await fetch(`${platform}/_sim/scan`, { method: "POST", body: JSON.stringify({ session }) });
+
+const { data: linked } = await client.POST("/wpp-status", { body: { session, force: true } });
+assert.equal(linked?.status, "connected");
+assert.equal(linked.account_number, session);
+const { data: polled } = await client.GET("/wpp-status", { params: { query: { session, force: "true" } } });
+assert.deepEqual(polled, linked);
+
+const { error, response } = await client.POST("/wpp-qr", { body: { session_name: "another" } });
+assert.equal(response.status, 404);
+assert.equal(error?.code, "number_not_found");
+console.log(`linked ${session}`);

@@ -4,5 +4,6 @@
 
 mod functions;
 mod leases;
+mod migrate;
 mod migrations;
 mod shapes;

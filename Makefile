@@ -13,14 +13,11 @@ SCRATCH = $(shell [ "$$(df -k --output=avail /dev/shm 2>/dev/null | tail -1)" -g
 ARCH ?= $(or $(shell sed -n 's/.*Architecture=[\\"]*\([a-z0-9_]*\).*/\1/p' samconfig.toml 2>/dev/null),arm64)
 TARGET = $(if $(filter x86_64,$(ARCH)),x86_64,aarch64)-unknown-linux-gnu
 
-# What each line of the log names as the version.
-export WPP_VERSION := $(or $(shell git describe --always --dirty 2>/dev/null),unknown)
-
 # SAM builds with the cargo-lambda, and that with the zig, of .tools. It checks and builds without an account.
 export SAM_CLI_TELEMETRY = 0
 SAM = PATH="$(CURDIR)/.tools/venv/bin:$$PATH" .tools/sam/bin/sam
 
-.PHONY: dev test check properties walk mutants advisories build deploy migrate smoke sam tools clean
+.PHONY: dev test check properties walk mutants advisories target build deploy migrate smoke sam tools clean
 
 dev: tools
 	cargo run --package local dev
@@ -60,9 +57,15 @@ advisories:
 	@sh local/tools.sh cargo-deny
 	local/advisories.sh $(ADVISORY_DB)
 
-# What a deployment takes: .aws-sam/build. Left to itself, cargo-lambda would fetch a target that is missing.
-build: tools sam
+# What each line of the log names as the version.
+build smoke: export WPP_VERSION = $(or $(shell git describe --always --dirty 2>/dev/null),unknown)
+
+# Left to itself, cargo-lambda would fetch a target that is missing.
+target:
 	@test -d "$$(rustc --print sysroot)/lib/rustlib/$(TARGET)" || { echo "Rust builds nothing for $(ARCH) yet: rustup target add $(TARGET)" >&2; exit 1; }
+
+# What a deployment takes: .aws-sam/build.
+build: target tools sam
 	$(SAM) build --region eu-central-1 --parameter-overrides Architecture=$(ARCH)
 
 # The first time, SAM asks for all that it needs and saves the answers in samconfig.toml.

@@ -2,10 +2,25 @@
 
 The binaries are the real ones; the emulator (ministack) plays CloudFormation, Lambda, IAM and Secrets Manager; the database and
 the platform are a few lines here. Not shown by this: an HTTP API's own CORS and errors, since the emulator makes no routes out of
-the API's definition; and TLS to the upstreams, since nothing on this machine has a certificate that the functions would trust.
+the API's definition; TLS to the upstreams, since nothing on this machine has a certificate that the functions would trust; and an
+alarm about the sum of three functions, since the emulator does not add.
 """
 
-import base64, hashlib, hmac, json, os, signal, socket, subprocess, sys, tempfile, threading, time, urllib.error, urllib.request, uuid
+import base64
+import hashlib
+import hmac
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+import urllib.error
+import urllib.request
+import uuid
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
@@ -43,8 +58,12 @@ class Upstreams(BaseHTTPRequestHandler):
             answers = {
                 "wpp_find_number": {"now_ms": now, "organization_id": None, "number": None},
                 "wpp_begin_creation": {
-                    "now_ms": now, "outcome": "begun", "creation": str(uuid.uuid4()),
-                    "organization_id": str(uuid.uuid4()), "platform_id": "smoke", "number": None,
+                    "now_ms": now,
+                    "outcome": "begun",
+                    "creation": str(uuid.uuid4()),
+                    "organization_id": str(uuid.uuid4()),
+                    "platform_id": "smoke",
+                    "number": None,
                 },
             }
             if self.headers.get("apikey") == self.accepted["SUPABASE_SERVICE_ROLE_KEY"]:
@@ -142,15 +161,16 @@ def template():
     return here
 
 
-def deploy(env, parameters):
+def deploy(parameters):
     overrides = [f"{name}={value}" for name, value in parameters.items()]
     # In the place of a samconfig.toml that is there.
-    config = Path(env["HOME"]) / "samconfig.toml"
+    config = Path(os.environ["HOME"]) / "samconfig.toml"
     config.write_text("version = 0.1")
     sam = subprocess.run(
-        [TOOLS / "sam/bin/sam", "deploy", "--template-file", template(), "--stack-name", STACK, "--region", REGION, "--s3-bucket", "artifacts", "--no-confirm-changeset",
-         "--no-progressbar", "--config-file", config, "--capabilities", "CAPABILITY_IAM", "--parameter-overrides", *overrides],
-        env=env, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+        [TOOLS / "sam/bin/sam", "deploy", "--template-file", template(), "--stack-name", STACK, "--region", REGION, "--s3-bucket", "artifacts",
+         "--no-confirm-changeset", "--no-progressbar", "--config-file", config, "--capabilities", "CAPABILITY_IAM",
+         "--parameter-overrides", *overrides],
+        stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
     check(sam.returncode == 0, f"sam deploy:\n{sam.stdout}")
 
 
@@ -182,16 +202,18 @@ def main():
 
 
 def smoke(endpoint, upstreams):
-    aws = {name: boto3.client(name) for name in ("s3", "secretsmanager", "cloudformation", "lambda", "iam", "apigatewayv2", "logs", "cloudwatch")}
+    services = ("s3", "secretsmanager", "cloudformation", "lambda", "iam", "apigatewayv2", "logs", "cloudwatch")
+    aws = {name: boto3.client(name) for name in services}
     aws["s3"].create_bucket(Bucket="artifacts", CreateBucketConfiguration={"LocationConstraint": REGION})
     secrets = {
         "wpp": {"WPP_SECRET": "platform-secret-1"},
         "supabase": {"SUPABASE_SERVICE_ROLE_KEY": "sb_secret_smoke_1", "SUPABASE_JWT_SECRET": "smoke-jwt-secret-of-32-characters-at-least"},
     }
-    arns = {name: aws["secretsmanager"].create_secret(Name=name, SecretString=json.dumps(value))["ARN"] for name, value in secrets.items()}
+    keep = aws["secretsmanager"].create_secret
+    arns = {name: keep(Name=name, SecretString=json.dumps(value))["ARN"] for name, value in secrets.items()}
     Upstreams.accepted = secrets["wpp"] | secrets["supabase"]
 
-    deploy(os.environ, {
+    deploy({
         "WppBaseUrl": "https://platform.example", "SupabaseUrl": "https://project.example", "Architecture": "x86_64",
         "WppSecretArn": arns["wpp"], "SupabaseSecretArn": arns["supabase"], "CorsAllowedOrigins": "https://crm.example",
     })
@@ -263,7 +285,11 @@ def smoke(endpoint, upstreams):
     ]
     check(version and any(version in line for line in lines), f"no line of the log names the version {version!r}: {lines[-3:]}")
     check(not any(secret in line for line in lines for secret in Upstreams.accepted.values()), "a secret is in the log")
-    step(f"the log names the version {version}, and no secret")
+    for alarm in alarms:
+        for dimension in alarm["Dimensions"] if alarm["Namespace"] == "WppFunctions" else []:
+            field = f'"{dimension["Name"]}":"{dimension["Value"]}"'
+            check(any(field in line for line in lines), f"{alarm['AlarmName']} waits for {field}: {lines[-3:]}")
+    step(f"the log names the version {version}, the alarms' dimension, and no secret")
 
 
 if __name__ == "__main__":

@@ -170,6 +170,14 @@ async fn postgrest_is_told_to_look_again() {
 }
 
 #[tokio::test]
+async fn an_address_that_asks_for_tls_is_not_served_without_it() {
+    let (postgres, _) = project().await;
+    let address = format!("{}?sslmode=require", postgres.url("postgres"));
+    let error = apply(&address, &migrations(), |line| panic!("{line}")).await.unwrap_err().to_string();
+    assert!(error.ends_with("server does not support TLS"), "{error}");
+}
+
+#[tokio::test]
 async fn no_error_shows_the_password() {
     let nobody = "postgresql://postgres:canary@127.0.0.1:1/postgres";
     let unknown_option = "postgresql://postgres:canary@127.0.0.1/postgres?canary=canary";

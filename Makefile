@@ -1,7 +1,6 @@
 # A few verbs. Every one sets up what it needs, says what it installs, and is quick the second time.
 
 SHELL := /bin/bash
-CARGO_LAMBDA ?= cargo-lambda
 
 # Many tests wait for servers rather than for a processor.
 export RUST_TEST_THREADS ?= 4
@@ -10,7 +9,15 @@ export RUST_TEST_THREADS ?= 4
 SCRATCH = $(shell [ "$$(df -k --output=avail /dev/shm 2>/dev/null | tail -1)" -gt 2000000 ] 2>/dev/null && \
 	echo /dev/shm || echo "$${TMPDIR:-/tmp}")
 
-.PHONY: dev test check properties walk mutants contract build template tools clean
+# What is built and deployed for: what samconfig.toml says, else arm64; make deploy ARCH=x86_64
+ARCH ?= $(or $(shell sed -n 's/.*Architecture=[\\"]*\([a-z0-9_]*\).*/\1/p' samconfig.toml 2>/dev/null),arm64)
+TARGET = $(if $(filter x86_64,$(ARCH)),x86_64,aarch64)-unknown-linux-gnu
+
+# SAM builds with the cargo-lambda, and that with the zig, of .tools. It checks and builds without an account.
+export SAM_CLI_TELEMETRY = 0
+SAM = PATH="$(CURDIR)/.tools/venv/bin:$$PATH" .tools/sam/bin/sam
+
+.PHONY: dev test check properties walk mutants contract advisories target build deploy migrate smoke sam tools clean
 
 dev: tools
 	cargo run --package local dev
@@ -23,10 +30,12 @@ test: tools
 	ulimit -S -n "$$(ulimit -H -n)" && TMPDIR=$(SCRATCH) cargo test --workspace -- --show-output
 
 # A migration that was released is never edited: SHA256SUMS knows each.
-check:
+check: sam
 	cd migrations && sha256sum --check --strict --quiet SHA256SUMS && ls [0-9]*.sql | diff - <(sed -n 's/.*  //p' SHA256SUMS)
 	cargo fmt --all --check
 	cargo clippy --workspace --all-targets -- -D warnings
+	$(SAM) validate --lint --region eu-central-1
+	.tools/sam/bin/cfn-lint --append-rules cfn_lint_serverless.rules --template template.yaml
 
 # openapi.yaml as others take it: schemathesis, and a TypeScript client that is generated from it, against the local stack.
 contract: tools
@@ -49,19 +58,42 @@ mutants:
 	@sh local/tools.sh mutants
 	.tools/bin/cargo-mutants mutants --package shared --output target $(if $(FILE),--file $(FILE)) $(if $(DIFF),--in-diff $(DIFF)) -- --lib
 
-# What a deployment takes: target/lambda/<name>/bootstrap. Its linker, zig, is looked for on the PATH.
-build: tools
-	PATH="$(CURDIR)/.tools/venv/bin:$$PATH" $(CARGO_LAMBDA) lambda build --release --x86-64 --bin wpp-create --bin wpp-qr --bin wpp-status
+# Known faults in dependencies, licences, where they come from: make advisories ADVISORY_DB=folder for a copy of the database
+advisories:
+	@sh local/tools.sh cargo-deny
+	local/advisories.sh $(ADVISORY_DB)
 
-template: .tools/cfn/bin/cfn-lint
-	$< template.yaml
+# What each line of the log names as the version.
+build smoke: export WPP_VERSION = $(or $(shell git describe --always --dirty 2>/dev/null),unknown)
+
+# Left to itself, cargo-lambda would fetch a target that is missing.
+target:
+	@test -d "$$(rustc --print sysroot)/lib/rustlib/$(TARGET)" || { echo "Rust builds nothing for $(ARCH) yet: rustup target add $(TARGET)" >&2; exit 1; }
+
+# What a deployment takes: .aws-sam/build.
+build: target tools sam
+	$(SAM) build --region eu-central-1 --parameter-overrides Architecture=$(ARCH)
+
+# The first time, SAM asks for all that it needs and saves the answers in samconfig.toml.
+deploy: build
+	$(SAM) deploy $(if $(wildcard samconfig.toml),,--guided --capabilities CAPABILITY_IAM --parameter-overrides Architecture=$(ARCH))
+
+# Brings a database's schema up to date: make migrate DATABASE_URL=postgresql://...
+migrate:
+	@cargo run --quiet --package local migrate
+
+# What is deployed, in an emulator of AWS, built for this machine.
+smoke: ARCH = $(shell uname -m | sed s/aarch64/arm64/)
+smoke: build
+	@sh local/tools.sh ministack
+	.tools/sam/bin/python local/smoke.py
 
 tools:
 	@sh local/tools.sh
 
-.tools/cfn/bin/cfn-lint:
-	@sh local/tools.sh cfn-lint
+sam:
+	@sh local/tools.sh sam
 
 clean:
 	cargo clean
-	rm -rf .tools .local local/contract/node_modules
+	rm -rf .tools .local .aws-sam local/contract/node_modules

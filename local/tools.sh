@@ -21,13 +21,17 @@ system_packages() {
   $as_root env DEBIAN_FRONTEND=noninteractive apt-get install -qq -y --no-install-recommends "$@" >/dev/null
 }
 
-# A virtual environment .tools/$1 with the package $2.
-python_tool() {
+# A virtual environment .tools/$1 with the packages that follow; a file in it names those that are there.
+python_tools() {
+  environment=".tools/$1"
+  shift
+  [ "$(cat "$environment/packages" 2>/dev/null)" = "$*" ] && return
   has python3 || system_packages python3
   python3 -c 'import ensurepip, venv' 2>/dev/null || system_packages python3-venv
-  say "installing $2 into .tools/$1 (pip)"
-  python3 -m venv ".tools/$1"
-  ".tools/$1/bin/pip" install --quiet --disable-pip-version-check "$2"
+  say "installing $* into $environment (pip)"
+  python3 -m venv --clear "$environment"
+  "$environment/bin/pip" install --quiet --disable-pip-version-check "$@"
+  echo "$*" >"$environment/packages"
 }
 
 need_postgresql() {
@@ -41,7 +45,7 @@ need_cargo_lambda() {
   [ -n "${CARGO_LAMBDA:-}" ] && return
   has cargo-lambda && return
   [ -x .tools/venv/bin/cargo-lambda ] && return
-  python_tool venv cargo-lambda==1.9.2
+  python_tools venv cargo-lambda==1.9.2
 }
 
 # The real PostgREST where there is one; else a crate that speaks its protocol. Unoptimised: it is built in half the time.
@@ -55,20 +59,22 @@ need_postgrest() {
   rm -rf .tools/build
 }
 
-need_mutants() {
-  [ -x .tools/bin/cargo-mutants ] && return
-  say "building cargo-mutants 27.1.0 into .tools (cargo, about two minutes)"
-  cargo install --quiet --debug --locked --root .tools --target-dir .tools/build --version 27.1.0 cargo-mutants
+# The program $1 of version $2 from crates.io.
+cargo_tool() {
+  [ -x ".tools/bin/$1" ] && return
+  say "building $1 $2 into .tools (cargo, some minutes)"
+  cargo install --quiet --debug --locked --root .tools --target-dir .tools/build --version "$2" "$1"
   rm -rf .tools/build
 }
 
 # What `make contract` runs: schemathesis and Node.js from PyPI, and from npm what the client is made with.
 need_contract() {
-  cd local/contract
-  cmp -s requirements.txt ../../.tools/contract/installed.txt || {
-    (cd ../.. && python_tool contract --requirement=local/contract/requirements.txt)
-    cp requirements.txt ../../.tools/contract/installed.txt
+  cmp -s local/contract/requirements.txt .tools/contract/installed.txt || {
+    rm -f .tools/contract/packages
+    python_tools contract --requirement=local/contract/requirements.txt
+    cp local/contract/requirements.txt .tools/contract/installed.txt
   }
+  cd local/contract
   cmp -s package-lock.json node_modules/installed.json || {
     say "installing the client's packages into local/contract/node_modules (npm)"
     PATH="$PWD/../../.tools/contract/bin:$PATH" npm ci --silent --no-audit --no-fund
@@ -78,8 +84,10 @@ need_contract() {
 
 case "${1:-all}" in
   contract) need_contract ;;
-  mutants) need_mutants ;;
-  cfn-lint) python_tool cfn cfn-lint==1.58.0 ;;
+  mutants) cargo_tool cargo-mutants 27.1.0 ;;
+  cargo-deny) cargo_tool cargo-deny 0.20.2 ;;
+  sam) python_tools sam aws-sam-cli==1.170.0 cfn-lint-serverless==0.3.6 ;;
+  ministack) python_tools ministack ministack==1.5.33 aws-sam-translator==1.115.0 ;;
   all)
     need_postgresql
     need_cargo_lambda

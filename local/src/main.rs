@@ -1,18 +1,22 @@
-//! `local dev`: runs the whole system on this machine.
+//! `local dev` runs the whole system on this machine, `local migrate` brings a database's schema up to date.
 
 use std::process::ExitCode;
 
 #[tokio::main]
 async fn main() -> ExitCode {
-    let mut arguments = std::env::args().skip(1);
-    if (arguments.next().as_deref(), arguments.next()) != (Some("dev"), None) {
-        eprintln!("usage: local dev");
-        return ExitCode::from(2);
-    }
-    match local::dev::run().await {
+    let arguments: Vec<String> = std::env::args().skip(1).collect();
+    let (command, outcome) = match arguments.iter().map(String::as_str).collect::<Vec<_>>()[..] {
+        ["dev"] => ("dev", local::dev::run().await),
+        ["migrate"] => ("migrate", local::migrate::run().await),
+        _ => {
+            eprintln!("usage: local dev | local migrate");
+            return ExitCode::from(2);
+        }
+    };
+    match outcome {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
-            eprintln!("local dev: {error}");
+            eprintln!("local {command}: {error}");
             ExitCode::FAILURE
         }
     }

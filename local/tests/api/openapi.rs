@@ -9,6 +9,7 @@ use local::clock::unix_ms;
 use local::events::Event;
 use local::fault_injector::Fault;
 use local::lambda::{Answer, Ended, Options, Sandbox, binary};
+use local::secrets_manager::SecretsManager;
 use local::test_app::{TestApp, environment};
 use local::users::{Issuer, Signing, user_claims};
 use serde_json::{Map, Value, json};
@@ -285,6 +286,26 @@ impl Stage {
             self.take_with("rpc/wpp_find_number", fault, name, self.status()).await;
         }
     }
+
+    /// Keys that are kept where they cannot be read, and a secret that has none.
+    async fn lose_keys(&mut self) {
+        let secrets = SecretsManager::start().await.unwrap();
+        let arn = secrets.put("supabase", &json!({}));
+        let mut variables = secrets.env().to_vec();
+        variables.extend([("SUPABASE_SECRET_ARN", arn), ("SUPABASE_SERVICE_ROLE_KEY", String::new())]);
+        let variables: Vec<_> = variables.iter().map(|(name, value)| (*name, value.as_str())).collect();
+        let env = environment(&self.app.stack, &variables);
+        for (fault, name) in [(Some(Fault::status(500)), "secret_unavailable"), (None, "secret_unusable")] {
+            secrets.faults.clear();
+            if let Some(fault) = fault {
+                secrets.faults.inject("supabase", fault);
+            }
+            let function = Sandbox::start(&binary("wpp-status").unwrap(), &env).await.unwrap();
+            let event = self.status().v2();
+            let answer = function.invoke(event.clone()).await;
+            self.keep(name, &event, answer);
+        }
+    }
 }
 
 /// The function that an event is for.
@@ -361,6 +382,7 @@ async fn all_that_is_served_is_written_all_that_is_written_is_served_and_each_ex
     stage.live().await;
     stage.refuse().await;
     stage.fail().await;
+    stage.lose_keys().await;
 
     let mut shown = BTreeSet::new();
     for Scene { name, response, answer } in &stage.scenes {

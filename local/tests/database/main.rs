@@ -6,5 +6,6 @@ mod decisions;
 mod functions;
 mod harness;
 mod leases;
+mod migrate;
 mod migrations;
 mod shapes;

@@ -96,7 +96,7 @@ pub(crate) enum Metric {
     /// A key of our own is not taken: the database's or the platform's. A number's API key that the platform no longer takes
     /// does not count: its organisation connects the number again, and nobody here can do that.
     KeyRejected,
-    /// A secret cannot be read.
+    /// A secret cannot be read, or is not as it must be.
     SecretFailed,
     /// A refresh that this request made brought no token, or one that could not be saved.
     RefreshFailed,
@@ -219,7 +219,7 @@ impl std::fmt::Display for Line {
 fn failure(record: &Record, code: Option<&str>) -> Option<Metric> {
     match code.unwrap_or_default() {
         "database_key_rejected" | "platform_secret_rejected" => Some(Metric::KeyRejected),
-        "secret_unavailable" => Some(Metric::SecretFailed),
+        "secret_unavailable" | "secret_unusable" => Some(Metric::SecretFailed),
         _ if record.refresh_failure.is_some() => Some(Metric::RefreshFailed),
         "token_rejected" => Some(Metric::PlatformFailed),
         code if code.starts_with("platform_") || record.source == Some(Source::Stale) => {

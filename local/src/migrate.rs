@@ -1,0 +1,147 @@
+//! `local migrate`: brings a database's schema up to date where the Supabase CLI is not at hand. It keeps the same record, so
+//! that `supabase db push` finds nothing left to do.
+
+use std::env;
+use std::fs;
+use std::path::Path;
+
+use tokio_postgres::config::Host;
+use tokio_postgres::{Client, Config};
+use tokio_postgres_rustls::MakeRustlsConnect;
+
+use crate::Result;
+use crate::postgres::migrations;
+
+/// The Supabase CLI's record, as it makes it.
+const RECORD: &str = "
+    create schema if not exists supabase_migrations;
+    create table if not exists supabase_migrations.schema_migrations (version text not null primary key);
+    alter table supabase_migrations.schema_migrations add column if not exists statements text[];
+    alter table supabase_migrations.schema_migrations add column if not exists name text";
+
+/// Two runs at once take turns by this lock.
+const TURN: &str = "select pg_advisory_xact_lock(hashtext('supabase_migrations.schema_migrations'))";
+
+/// A file of the directory, `<version>_<name>.sql`.
+#[derive(Debug, PartialEq, Eq)]
+struct Migration {
+    version: String,
+    name: String,
+    sql: String,
+}
+
+/// Applies our migrations to the database that `DATABASE_URL` names, and says on the terminal what it does.
+pub async fn run() -> Result<()> {
+    let address = env::var("DATABASE_URL").unwrap_or_default();
+    apply(&address, &migrations(), |line| println!("{line}")).await
+}
+
+/// Applies the files of `directory` that the database has no record of, each in a transaction of its own with its record.
+/// What is done is told to `say`, line by line; the password of `address` is in none of them, nor in an error.
+pub async fn apply(address: &str, directory: &Path, mut say: impl FnMut(&str)) -> Result<()> {
+    let (mut client, place) = connect(address).await?;
+    let all = read(directory)?;
+    let recorded = recorded(&client).await?;
+    let missing: Vec<_> = all.iter().filter(|file| !recorded.contains(&file.version)).collect();
+    if missing.is_empty() {
+        say(&format!("{place}: nothing to apply, all {} files are recorded", all.len()));
+        return Ok(());
+    }
+    say(&format!("{place}: {} of {} files to apply", missing.len(), all.len()));
+    for Migration { version, name, .. } in &missing {
+        say(&format!("  {version}_{name}.sql"));
+    }
+    for file in missing {
+        let Migration { version, name, .. } = file;
+        match apply_one(&mut client, file).await {
+            Ok(true) => say(&format!("applied {version}_{name}.sql")),
+            Ok(false) => say(&format!("{version}_{name}.sql was applied by somebody else meanwhile")),
+            Err(error) => {
+                let why = reason(&error);
+                return Err(format!("{version}_{name}.sql: {why}. Nothing of this file is left.").into());
+            }
+        }
+    }
+    client.batch_execute("notify pgrst, 'reload schema'").await.map_err(|error| reason(&error))?;
+    Ok(())
+}
+
+/// The file and its record, or neither; false if the record is there already.
+async fn apply_one(
+    client: &mut Client,
+    file: &Migration,
+) -> std::result::Result<bool, tokio_postgres::Error> {
+    let transaction = client.transaction().await?;
+    transaction.query_one(TURN, &[]).await?;
+    transaction.batch_execute(RECORD).await?;
+    let record = "insert into supabase_migrations.schema_migrations (version, name, statements)
+        values ($1, $2, array[$3]) on conflict do nothing";
+    let is_new = transaction.execute(record, &[&file.version, &file.name, &file.sql]).await? == 1;
+    if is_new {
+        transaction.batch_execute(&file.sql).await?;
+    }
+    transaction.commit().await?;
+    // What the file has set holds for itself alone.
+    client.batch_execute("reset all").await?;
+    Ok(is_new)
+}
+
+/// A connection, encrypted where the server can, and what the database is called in front of people.
+async fn connect(address: &str) -> Result<(Client, String)> {
+    // The parser's own complaint may quote what it stumbles over.
+    let config: Config = address.parse().map_err(|_| {
+        "DATABASE_URL is not the address of a database, such as postgresql://postgres:...@db.example.com:5432/postgres"
+    })?;
+    let host = match config.get_hosts().first() {
+        Some(Host::Tcp(host)) => host.clone(),
+        Some(Host::Unix(path)) => path.display().to_string(),
+        None => return Err("DATABASE_URL names no host".into()),
+    };
+    let port = config.get_ports().first().copied().unwrap_or(5432);
+    let place = format!("{host}:{port}/{}", config.get_dbname().unwrap_or("postgres"));
+    let (tls, _) = MakeRustlsConnect::with_native_certs().map_err(
+        |_| "this machine has no root certificates: install them, or name a file of them in SSL_CERT_FILE",
+    )?;
+    let (client, connection) =
+        config.connect(tls).await.map_err(|error| format!("{place}: {}", reason(&error)))?;
+    // It ends with the client; a failure shows in the client's own calls.
+    tokio::spawn(async { drop(connection.await) });
+    Ok((client, place))
+}
+
+/// The files in the order of their versions.
+fn read(directory: &Path) -> Result<Vec<Migration>> {
+    let mut all = Vec::new();
+    for entry in fs::read_dir(directory).map_err(|error| format!("{}: {error}", directory.display()))? {
+        let path = entry?.path();
+        let file = path.file_name().unwrap_or_default().to_string_lossy().into_owned();
+        // The Supabase CLI leaves out what is not called so.
+        let Some((version, name)) = file.strip_suffix(".sql").and_then(|stem| stem.split_once('_')) else {
+            continue;
+        };
+        if !version.is_empty() && version.bytes().all(|digit| digit.is_ascii_digit()) {
+            let (version, name) = (version.to_owned(), name.to_owned());
+            all.push(Migration { version, name, sql: fs::read_to_string(&path)? });
+        }
+    }
+    all.sort_by(|one, other| one.version.cmp(&other.version));
+    Ok(all)
+}
+
+async fn recorded(client: &Client) -> Result<Vec<String>> {
+    let is_there = "select to_regclass('supabase_migrations.schema_migrations') is not null";
+    if !client.query_one(is_there, &[]).await?.get::<_, bool>(0) {
+        return Ok(Vec::new());
+    }
+    let rows = client.query("select version from supabase_migrations.schema_migrations", &[]).await?;
+    Ok(rows.iter().map(|row| row.get(0)).collect())
+}
+
+/// The server's own words, which the error's text hides; else the error's, with its cause.
+fn reason(error: &tokio_postgres::Error) -> String {
+    match (error.as_db_error(), std::error::Error::source(error)) {
+        (Some(complaint), _) => complaint.to_string(),
+        (None, Some(cause)) => format!("{error}: {cause}"),
+        (None, None) => error.to_string(),
+    }
+}

@@ -1,0 +1,110 @@
+//! What a deployment is made of, beside what the functions do: `template.yaml`, and the order of SQL and binaries.
+
+#![allow(clippy::unwrap_used, reason = "a test fails where it stands")]
+
+use local::events::Event;
+use local::fault_injector::Fault;
+use local::migrate;
+use local::postgres::{Privileges, migrations};
+use local::test_app::TestApp;
+use serde_json::{Value, json};
+
+const TEMPLATE: &str = include_str!("../../template.yaml");
+const DEPLOYED: &str = include_str!("database/deployed.sql");
+const FUNCTIONS: [&str; 3] = ["wpp-create", "wpp-qr", "wpp-status"];
+
+/// The words of a list of the template, `name: [one, two]`.
+fn list(name: &str) -> Vec<String> {
+    let (_, rest) = TEMPLATE.split_once(&format!(" {name}: [")).unwrap();
+    sorted(rest.split_once(']').unwrap().0)
+}
+
+fn sorted(list: &str) -> Vec<String> {
+    let mut words: Vec<_> = list.split(',').map(|word| word.trim().to_owned()).collect();
+    words.sort();
+    words
+}
+
+/// A resource of the template.
+fn resource(name: &str) -> &str {
+    let (_, rest) = TEMPLATE.split_once(&format!("\n  {name}:\n")).unwrap();
+    rest.split_once("\n\n").unwrap().0
+}
+
+/// An HTTP API puts its own CORS headers in the place of the functions', so both must say the same.
+#[tokio::test]
+async fn the_api_allows_pages_what_the_functions_allow_them() {
+    let app = TestApp::start().await;
+    let mut methods = Vec::new();
+    for function in FUNCTIONS {
+        let preflight = Event::options(function).header("origin", "https://crm.example").v2();
+        let answer = app.invoke(function, preflight).await;
+        let header = |name: &str| answer.headers[name].as_str();
+        methods.extend(sorted(header("access-control-allow-methods")));
+        assert_eq!(list("AllowHeaders"), sorted(header("access-control-allow-headers")), "{function}");
+        assert_eq!(list("ExposeHeaders"), sorted(header("access-control-expose-headers")), "{function}");
+        let max_age = format!(" MaxAge: {}\n", header("access-control-max-age"));
+        assert!(TEMPLATE.contains(&max_age), "{function}");
+    }
+    methods.sort();
+    methods.dedup();
+    assert_eq!(list("AllowMethods"), methods);
+}
+
+/// Also tried on what is deployed, by `make smoke`.
+#[test]
+fn the_platforms_secret_is_for_wpp_create_alone_and_no_secret_is_in_the_template() {
+    assert!(resource("WppCreate").contains("WPP_SECRET_ARN"));
+    for other in ["WppQr", "WppStatus"] {
+        assert!(resource(other).contains("SupabaseSecretArn"), "{other}");
+        assert!(!resource(other).contains("WppSecretArn"), "{other}");
+    }
+    let (globals, _) = TEMPLATE.split_once("\nResources:\n").unwrap().0.split_once("\nConditions:").unwrap();
+    assert!(globals.contains("WppSecretArn"), "only as a parameter");
+    assert!(!TEMPLATE.contains("resolve:"));
+}
+
+#[test]
+fn the_dashboard_is_json_and_shows_every_alarm() {
+    let (_, body) = TEMPLATE.split_once("DashboardBody: !Sub |\n").unwrap();
+    let body: Value = serde_json::from_str(body.split_once("\n\n").unwrap().0).unwrap();
+    let shown: Vec<_> = body["widgets"][0]["properties"]["alarms"].as_array().unwrap().iter().collect();
+    let alarms: Vec<_> = TEMPLATE
+        .lines()
+        .filter(|line| line.starts_with("  ") && !line.starts_with("   ") && line.ends_with("Alarm:"))
+        .map(|line| json!(format!("${{{}.Arn}}", line.trim().trim_end_matches(':'))))
+        .collect();
+    assert_eq!(alarms.len(), 7);
+    assert_eq!(shown, alarms.iter().collect::<Vec<_>>());
+}
+
+/// SQL goes first: this is what users see if it was forgotten.
+#[tokio::test]
+async fn functions_on_a_database_without_the_migrations_say_so_until_they_are_applied() {
+    let app = TestApp::start().await;
+    app.stack.postgres.replace(Privileges::Granted, DEPLOYED).await.unwrap();
+    app.stack.postgrest.restart().await.unwrap();
+    app.stack.seed(app.school.id, app.school.user, "school").await.unwrap();
+    for function in FUNCTIONS {
+        let answer = app.post(function, json!({"session": "any"})).await;
+        assert_eq!(answer.status, 500, "{function}: {answer:?}");
+        assert_eq!(answer.json["code"], "database_not_migrated", "{function}");
+        assert_eq!(answer.json["retryable"], false, "{function}");
+    }
+    migrate::apply(&app.stack.postgres.url("postgres"), &migrations(), |_| {}).await.unwrap();
+    app.stack.postgrest.restart().await.unwrap();
+    let answer = app.post("wpp-create", json!({})).await;
+    assert_eq!(answer.json["status"], "qr_issued", "{answer:?}");
+}
+
+/// A file that changes a function's signature and leaves the old one: PostgREST cannot choose.
+#[tokio::test]
+async fn a_second_overload_counts_as_not_migrated() {
+    let app = TestApp::start().await;
+    let body = r#"{"code":"PGRST203","message":"Could not choose the best candidate function"}"#.to_owned();
+    let ambiguous = Fault::Status { status: 300, body, retry_after_s: None };
+    app.stack.supabase.faults.inject("rpc/wpp_find_number", ambiguous);
+    let answer = app.post("wpp-status", json!({})).await;
+    assert_eq!(answer.json["code"], "database_not_migrated", "{answer:?}");
+    assert_eq!(answer.json["retryable"], false);
+}

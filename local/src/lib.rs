@@ -8,6 +8,7 @@ pub mod events;
 pub mod fault_injector;
 pub mod http;
 pub mod lambda;
+pub mod page;
 pub mod platform;
 pub mod postgres;
 pub mod postgrest;

@@ -130,6 +130,7 @@ where
         }
     };
     // tower-http's CorsLayer would want http types on both sides of it: more code than these lines.
+    response.cookies = payload["requestContext"]["http"].is_object().then_some([]);
     response.headers.insert("vary", VARY.to_owned());
     response.headers.insert("access-control-expose-headers", EXPOSED_HEADERS.to_owned());
     response.headers.insert("x-request-id", context.request_id);

@@ -10,7 +10,7 @@ export RUST_TEST_THREADS ?= 4
 SCRATCH = $(shell [ "$$(df -k --output=avail /dev/shm 2>/dev/null | tail -1)" -gt 2000000 ] 2>/dev/null && \
 	echo /dev/shm || echo "$${TMPDIR:-/tmp}")
 
-.PHONY: dev test check properties walk mutants build template tools clean
+.PHONY: dev test test-browser check properties walk mutants build template tools clean
 
 dev: tools
 	cargo run --package local dev
@@ -21,6 +21,13 @@ dev: tools
 test: tools
 	cargo build
 	ulimit -S -n "$$(ulimit -H -n)" && TMPDIR=$(SCRATCH) cargo test --workspace -- --show-output
+
+# The connect page in Chromium, against all that `make dev` runs. Its pictures are in target/page.
+test-browser: tools
+	@sh local/tools.sh browser
+	cargo build
+	cargo build --package local
+	PATH="$(CURDIR)/.tools/node/bin:$$PATH" npm --prefix local/browser --silent test
 
 # A migration that was released is never edited: SHA256SUMS knows each.
 check:

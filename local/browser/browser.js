@@ -14,7 +14,7 @@ const PICTURES = join(import.meta.dirname, '../../target/page');
 const AXE = await readFile(createRequire(import.meta.url).resolve('axe-core/axe.min.js'), 'utf8');
 
 /** How long anything may take that is to come. */
-const PATIENCE_MS = 60_000;
+const PATIENCE_MS = 20_000;
 
 const WIDTHS = [360, 768, 1440];
 
@@ -41,6 +41,9 @@ class Visitor {
   #troubles = [];
   /** Calls of the functions: `{name, body}`. */
   calls = [];
+  /** The most of them that were ever under way at once. */
+  mostAtOnce = 0;
+  #underWay = new Set();
 
   constructor(context, page) {
     this.context = context;
@@ -62,8 +65,13 @@ class Visitor {
     page.on('request', (request) => {
       if (request.method() === 'POST' && request.url().includes('/functions/v1/')) {
         this.calls.push({ name: nameOf(request), body: request.postDataJSON() });
+        this.#underWay.add(request);
+        this.mostAtOnce = Math.max(this.mostAtOnce, this.#underWay.size);
       }
     });
+    for (const end of ['requestfinished', 'requestfailed']) {
+      page.on(end, (request) => this.#underWay.delete(request));
+    }
   }
 
   /** Waits until the card is of this kind. */

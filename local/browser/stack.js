@@ -10,6 +10,8 @@ import { createInterface } from 'node:readline';
 
 const WORKSPACE = join(import.meta.dirname, '../..');
 
+const SUPERVISE = join(WORKSPACE, 'local/src/supervise.sh');
+
 /** What is begun with nothing built, on a machine that is busy. */
 const PATIENCE_MS = 300_000;
 
@@ -24,15 +26,13 @@ export async function startStack() {
   const ports = await freePorts(PORTS.length);
   const env = Object.fromEntries(PORTS.map((name, index) => [`WPP_LOCAL${name}_PORT`, String(ports[index])]));
   const page = `http://127.0.0.1:${env.WPP_LOCAL_PAGE_PORT}`;
-  const local = spawn('cargo', ['run', '--quiet', '--package', 'local', 'dev'], {
+  // The script ends it when its own input does: also where this process is killed.
+  const local = spawn('sh', [SUPERVISE, '15', 'cargo', 'run', '--quiet', '--package', 'local', 'dev'], {
     cwd: WORKSPACE,
     env: { ...process.env, ...env, WPP_LOCAL_DATA: data, CORS_ALLOWED_ORIGINS: page },
-    stdio: ['ignore', 'pipe', 'pipe'],
     detached: true,
   });
   const lines = [];
-  const end = () => local.exitCode ?? local.signalCode ?? process.kill(-local.pid, 'SIGTERM');
-  process.once('exit', end);
   const ended = once(local, 'exit').then(() => {
     throw new Error(`the system ended:\n${lines.join('\n')}`);
   });
@@ -51,9 +51,8 @@ export async function startStack() {
     page: `${page}/`,
     platform: `http://127.0.0.1:${env.WPP_LOCAL_PLATFORM_PORT}`,
     async end() {
-      end();
+      local.stdin.end();
       await ended.catch(() => {});
-      process.off('exit', end);
       await rm(data, { recursive: true, force: true });
     },
   };

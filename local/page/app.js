@@ -82,9 +82,11 @@ async function check(signal) {
 
 async function follow(session, signal) {
   const before = card.kind;
-  for await (const view of watch(api, session, signal)) {
+  const row = () => numbers?.find((number) => number.session === session);
+  const known = row()?.answer;
+  for await (const view of watch(api, session, known?.ok ? known : null, signal)) {
     show(cards.cardOf(view));
-    const number = numbers?.find((number) => number.session === session);
+    const number = row();
     if (number) number.answer = view.failure ?? { ...view, ok: true };
     draw();
   }

@@ -10,12 +10,12 @@ const LONGEST_PAUSE_MS = 15_000;
 const LIMIT_MS = 5 * 60_000;
 
 /**
- * Each look at the number, one after the other: `wpp-status`'s answer, with `trouble` where the last question failed and may
+ * Each look at the number, of which `known` was seen last: `wpp-status`'s answer, with `trouble` where the last question failed and may
  * succeed later, `failure` where it will not, and `paused` once the limit is over.
  */
-export async function* watch(api, session, signal) {
+export async function* watch(api, session, known, signal) {
   const end = Date.now() + LIMIT_MS;
-  let view = null;
+  let view = known;
   for (let failures = 0; ; ) {
     await visible(signal);
     view = await look(api, session, view, signal);

@@ -65,7 +65,7 @@ const TEXTS = {
     list: 'numbers',
     ok: 'OK',
     mood: {
-      scan: ['Scan the code', 'The phone has scanned it.'],
+      scan: ['Scan with the simulated phone', 'The phone has scanned it.'],
       unlink: ['Unlink', 'The phone has unlinked this number.'],
       passkey: ['Ask for a passkey', 'WhatsApp waits for a passkey on the phone.'],
       normal: ['Normal', 'All is well again.'],
@@ -142,7 +142,7 @@ const TEXTS = {
     list: 'номера',
     ok: 'OK',
     mood: {
-      scan: ['Отсканировать код', 'Телефон отсканировал код.'],
+      scan: ['Отсканировать телефоном симулятора', 'Телефон отсканировал код.'],
       unlink: ['Отвязать', 'Номер отвязан на телефоне.'],
       passkey: ['Запросить ключ доступа', 'WhatsApp ждёт ключ доступа на телефоне.'],
       normal: ['Норма', 'Снова всё в порядке.'],
@@ -182,5 +182,5 @@ export function text(key, values = {}) {
 export function time(moment) {
   const date = new Date(moment);
   const day = date.toDateString() === new Date().toDateString() ? {} : { day: 'numeric', month: 'short' };
-  return new Intl.DateTimeFormat(language, { ...day, hour: '2-digit', minute: '2-digit' }).format(date);
+  return new Intl.DateTimeFormat(language, { ...day, hour: '2-digit', minute: '2-digit', hourCycle: 'h23' }).format(date);
 }

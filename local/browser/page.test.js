@@ -122,7 +122,7 @@ test('a number from the first click to the phone, through every kind of trouble'
   await step('an outage shows what is known, and the code comes back by itself', async () => {
     await visitor.click('Outage');
     await visitor.sees('outage');
-    await visitor.reads('Last known: Waiting for the scan');
+    await visitor.reads('Last known: Ready to scan');
     await visitor.looksGood('outage');
     await visitor.page.reload();
     await visitor.sees('outage');

@@ -37,7 +37,8 @@ export async function* watch(api, session, known, signal) {
 async function look(api, session, known, signal) {
   const qr = await api.qr(session, signal);
   const askAgainMs = qr.poll_after_ms ?? null;
-  if (qr.ok && qr.qr && qr.qr === known?.qrcode) return { ...known, trouble: null, askAgainMs };
+  const isOnScreen = qr.ok && known?.status === 'qr_issued' && qr.qr === known.qrcode;
+  if (isOnScreen) return { ...known, trouble: null, askAgainMs };
   if (!qr.ok && !qr.retryable) return { failure: qr };
   // While WhatsApp is out of reach, the last known state is the answer.
   const status = await api.status({ session, force: qr.ok }, signal);

@@ -209,4 +209,21 @@ mod tests {
         assert_eq!(json(read("name").await).await, json!([{"name": "a"}]));
         assert!(!read("settings").await.status().is_success());
     }
+
+    #[tokio::test]
+    async fn the_saved_token_of_a_session_is_let_expire() {
+        let stack = Stack::start().await.unwrap();
+        let (page, ..) = page(&stack).await;
+        let sql = stack.sql().await.unwrap();
+        let named = "update messenger_integrations set settings = '{\"wppAccountNumber\": \"0001\"}' where name = 'a'";
+        sql.execute(named, &[]).await.unwrap();
+        let expire =
+            async |session| call(&page, Method::POST, "expire-token", json!({"session": session})).await;
+        assert_eq!(expire("0002").await.status(), 404);
+        assert_eq!(expire("0001").await.status(), 204);
+        let ends =
+            "select (settings ->> 'wppJwtExpiresAt')::bigint from messenger_integrations where name = 'a'";
+        let ends: i64 = sql.query_one(ends, &[]).await.unwrap().get(0);
+        assert!(ends < unix_ms() && ends > unix_ms() - 60_000);
+    }
 }

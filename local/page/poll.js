@@ -33,11 +33,11 @@ export async function* watch(api, session, known, signal) {
   }
 }
 
-/** One look. A code that is on the screen already is no news, and costs one request. */
+/** One look. A code that is on the screen already is no news, and costs one request; advice may have been followed since. */
 async function look(api, session, known, signal) {
   const qr = await api.qr(session, signal);
   const askAgainMs = qr.poll_after_ms ?? null;
-  const isOnScreen = qr.ok && known?.status === 'qr_issued' && qr.qr === known.qrcode;
+  const isOnScreen = qr.ok && known?.status === 'qr_issued' && !known.code && qr.qr === known.qrcode;
   if (isOnScreen) return { ...known, trouble: null, askAgainMs };
   if (!qr.ok && !qr.retryable) return { failure: qr };
   // While WhatsApp is out of reach, the last known state is the answer.

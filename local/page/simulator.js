@@ -25,6 +25,8 @@ export function createSimulator({ platform }, { session, expireSignIn, changed }
     (await fetch(`${platform}/_sim/${path}`, { method, body: body || undefined })).ok;
   const named = (more = {}) => JSON.stringify({ session: session(), ...more });
 
+  const age = async (path) => (await fetch(`/${path}`, { ...json, body: named() })).ok;
+
   const moods = {
     scan: () => tell('scan', named()),
     unlink: () => tell('status', named({ status: 'offline' })),
@@ -32,9 +34,10 @@ export function createSimulator({ platform }, { session, expireSignIn, changed }
     normal: () => tell('faults', '', 'DELETE'),
     slow: () => tell('faults', everything({ delay: { ms: 2000 } })),
     outage: () => tell('faults', everything({ status: { status: 503 } })),
-    expire: async () => (await fetch('/expire-token', { ...json, body: named() })).ok,
+    expire: () => age('expire-token'),
     revoke: () => tell('forget-tokens'),
-    dead: () => tell('revoke-key', named()),
+    // A key that is refused in its first minute counts as one that is not active yet.
+    dead: async () => (await age('age-key')) && tell('revoke-key', named()),
     'sign-out': async () => (await expireSignIn(), true),
   };
 

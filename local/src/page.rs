@@ -32,6 +32,15 @@ const LIBRARIES: [(&str, &str); 2] = [
     ("/lib/lean-qr.mjs", "lean-qr/index.mjs"),
 ];
 
+/// The saved token of a session has ended a second ago.
+const EXPIRE_TOKEN: &str = "update messenger_integrations
+    set settings = jsonb_set(settings, '{wppJwtExpiresAt}', to_jsonb(wpp_now_ms() - 1000))
+    where settings ->> 'wppAccountNumber' = $1";
+
+/// The key of a session was saved an hour ago: it is a new one no longer.
+const AGE_KEY: &str = "update wpp_numbers n set credentials_saved_at = now() - interval '1 hour'
+    from messenger_integrations i where i.id = n.integration_id and i.settings ->> 'wppAccountNumber' = $1";
+
 /// Somebody who can sign in at the page without a password.
 #[derive(Clone, Debug, Serialize)]
 pub struct Person {
@@ -83,7 +92,8 @@ impl Page {
         let mut router = Router::new()
             .route("/config.json", get(async |State(site): State<Arc<Site>>| Json(site.config.clone())))
             .route("/sign-in", post(sign_in))
-            .route("/expire-token", post(expire_token))
+            .route("/expire-token", post(async |site, named| age(site, named, EXPIRE_TOKEN).await))
+            .route("/age-key", post(async |site, named| age(site, named, AGE_KEY).await))
             .with_state(Arc::new(site))
             .fallback_service(ServeDir::new(workspace.join("local/page")));
         for (path, file) in LIBRARIES {
@@ -136,12 +146,9 @@ struct Named {
     session: String,
 }
 
-/// Lets the saved token of a session have ended, a second ago.
-async fn expire_token(State(site): State<Arc<Site>>, Json(Named { session }): Json<Named>) -> StatusCode {
-    let expire = "update messenger_integrations
-        set settings = jsonb_set(settings, '{wppJwtExpiresAt}', to_jsonb($2::bigint))
-        where settings ->> 'wppAccountNumber' = $1";
-    match site.database.execute(expire, &[&session, &(unix_ms() - 1000)]).await {
+/// What time alone would do to a session.
+async fn age(State(site): State<Arc<Site>>, Json(Named { session }): Json<Named>, sql: &str) -> StatusCode {
+    match site.database.execute(sql, &[&session]).await {
         Ok(1) => StatusCode::NO_CONTENT,
         Ok(_) => StatusCode::NOT_FOUND,
         Err(_) => StatusCode::INTERNAL_SERVER_ERROR,

@@ -83,8 +83,9 @@ async function check(signal) {
 async function follow(session, signal) {
   const before = card.kind;
   const row = () => numbers?.find((number) => number.session === session);
-  const known = row()?.answer;
-  for await (const view of watch(api, session, known?.ok ? known : null, signal)) {
+  const answer = row()?.answer;
+  const known = answer?.ok ? { ...answer, isLive: false } : null;
+  for await (const view of watch(api, session, known, signal)) {
     show(cards.cardOf(view));
     const number = row();
     if (number) number.answer = view.failure ?? { ...view, ok: true };

@@ -33,18 +33,18 @@ export async function* watch(api, session, known, signal) {
   }
 }
 
-/** One look. A code that is on the screen already is no news, and costs one request; advice may have been followed since. */
+/** One look. A code that this watch has seen to be all there is to say is no news, and costs one request. */
 async function look(api, session, known, signal) {
   const qr = await api.qr(session, signal);
   const askAgainMs = qr.poll_after_ms ?? null;
-  const isOnScreen = qr.ok && known?.status === 'qr_issued' && !known.code && qr.qr === known.qrcode;
-  if (isOnScreen) return { ...known, trouble: null, askAgainMs };
+  const isKnown = known?.isLive && known.status === 'qr_issued' && !known.code && qr.qr === known.qrcode;
+  if (qr.ok && isKnown) return { ...known, trouble: null, askAgainMs };
   if (!qr.ok && !qr.retryable) return { failure: qr };
   // While WhatsApp is out of reach, the last known state is the answer.
   const status = await api.status({ session, force: qr.ok }, signal);
   if (!status.ok && !status.retryable) return { failure: status };
   if (!status.ok) return { ...known, trouble: status };
-  return { ...status, trouble: qr.ok ? null : qr, askAgainMs };
+  return { ...status, isLive: qr.ok, trouble: qr.ok ? null : qr, askAgainMs };
 }
 
 /** Whether to ask again would tell nothing new. */

@@ -194,7 +194,7 @@ test('a number from the first click to the phone, through every kind of trouble'
     await visitor.looksGood('dead-key');
     visitor.wasWellBut(/^wpp-qr: 409$/);
     await reload(visitor, 'stuck');
-    visitor.wasWellBut(/^wpp-status: 409$/);
+    visitor.wasWellBut(/^wpp-(qr|status): 409$/);
     await visitor.click('Connect again');
     await visitor.sees('connected');
     assert.equal(await visitor.session(), session);

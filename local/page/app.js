@@ -3,7 +3,7 @@
 import { createApi } from './api.js';
 import * as cards from './card.js';
 import * as memory from './memory.js';
-import { isOver, watch } from './poll.js';
+import { watch } from './poll.js';
 import { accessToken, signIn, user } from './sign_in.js';
 import { createSimulator } from './simulator.js';
 import { speak, spoken } from './text.js';
@@ -55,7 +55,7 @@ async function showNumber(number, signal) {
   // What was seen last is what an outage leaves to be shown.
   const view = answer.stale ? { ...answer, trouble: { error: answer.message, retryAfterMs: 0 } } : answer;
   show(cards.cardOf(view));
-  if (!isOver(view)) await follow(session, signal);
+  await follow(session, signal);
 }
 
 /** Carries out the `wpp-create` that is wanted, which a reload or an error does not make another one. */

@@ -48,7 +48,7 @@ async function look(api, session, known, signal) {
 }
 
 /** Whether to ask again would tell nothing new. */
-export function isOver({ failure, trouble, status }) {
+function isOver({ failure, trouble, status }) {
   return Boolean(failure) || (!trouble && (status === 'connected' || status === 'disconnected'));
 }
 

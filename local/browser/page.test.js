@@ -276,11 +276,13 @@ test('what the page asks, and when it stops', async (t) => {
     await platform('faults', { endpoint: 'create', fault: { delay: { ms: 2000 } }, times: 1 });
     await visitor.click('Connect WhatsApp');
     await until(() => visitor.calls.some(({ name }) => name === 'wpp-create'));
-    await visitor.looksGood('starting');
     await page.reload();
+    await visitor.sees('starting');
     await showsTheCode(visitor);
     await until(async () => (await visitor.numbers()).length > 0);
     assert.equal((await visitor.numbers()).length, 1);
+    // The first request may be at it still when the second one comes.
+    visitor.forgive(/^wpp-create: 503$/);
     visitor.wasWell();
   });
 

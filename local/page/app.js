@@ -3,7 +3,7 @@
 import { createApi } from './api.js';
 import * as cards from './card.js';
 import * as memory from './memory.js';
-import { watch } from './poll.js';
+import { PAUSE_MS, pause, watch } from './poll.js';
 import { accessToken, signIn, user } from './sign_in.js';
 import { createSimulator } from './simulator.js';
 import { speak, spoken } from './text.js';
@@ -62,7 +62,12 @@ async function showNumber(number, signal) {
 async function create(signal) {
   show(cards.starting);
   const { body, key } = memory.intent.get();
-  const answer = await api.create(body, key, signal);
+  let answer = await api.create(body, key, signal);
+  // The request that a reload has interrupted is still at it.
+  while (answer.code === 'creation_in_progress') {
+    await pause(Math.max(answer.retryAfterMs, PAUSE_MS), signal);
+    answer = await api.create(body, key, signal);
+  }
   if (!answer.ok) {
     if (!answer.retryable && !cards.isSignedOut(answer)) memory.intent.set(null);
     return show(cards.cardOf({ failure: answer }));

@@ -1,7 +1,7 @@
 // Watches a number until nothing more is to come: `wpp-qr` for the code, `wpp-status` for whatever else is news.
 
 /** Between two looks, where the answer does not say it. */
-const PAUSE_MS = 2_000;
+export const PAUSE_MS = 2_000;
 
 /** The longest pause after one failure upon the other. */
 const LONGEST_PAUSE_MS = 15_000;
@@ -57,7 +57,8 @@ function askAgainIn({ trouble, askAgainMs }, failures) {
   return Math.max(trouble.retryAfterMs, Math.min(PAUSE_MS * 2 ** (failures - 1), LONGEST_PAUSE_MS));
 }
 
-const pause = (ms, signal) => until(signal, (done) => {
+/** Waits for so long, or until the signal ends that. */
+export const pause = (ms, signal) => until(signal, (done) => {
   const timer = setTimeout(done, ms);
   return () => clearTimeout(timer);
 });

@@ -17,7 +17,7 @@ TARGET = $(if $(filter x86_64,$(ARCH)),x86_64,aarch64)-unknown-linux-gnu
 export SAM_CLI_TELEMETRY = 0
 SAM = PATH="$(CURDIR)/.tools/venv/bin:$$PATH" .tools/sam/bin/sam
 
-.PHONY: dev test check properties walk mutants contract advisories target build deploy migrate smoke sam tools clean
+.PHONY: dev test test-browser check properties walk mutants contract advisories target build deploy migrate smoke sam tools clean
 
 dev: tools
 	cargo run --package local dev
@@ -28,6 +28,13 @@ dev: tools
 test: tools
 	cargo build
 	ulimit -S -n "$$(ulimit -H -n)" && TMPDIR=$(SCRATCH) cargo test --workspace -- --show-output
+
+# The connect page in Chromium, against all that `make dev` runs. Its pictures are in target/page.
+test-browser: tools
+	@sh local/tools.sh browser
+	cargo build
+	cargo build --package local
+	PATH="$(CURDIR)/.tools/node/bin:$$PATH" npm --prefix local/browser --silent test
 
 # A migration that was released is never edited: SHA256SUMS knows each.
 check: sam

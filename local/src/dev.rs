@@ -16,6 +16,7 @@ use crate::child::{Child, Output, Signal, named_by, on_path, supervised, workspa
 use crate::cluster::Installation;
 use crate::events::Event;
 use crate::http;
+use crate::page::{Page, Person};
 use crate::platform;
 use crate::postgres::Storage;
 use crate::service;
@@ -24,9 +25,15 @@ use crate::stack::{Settings, Stack};
 /// The functions, each a binary of its name, served at `/functions/v1/<name>`.
 const FUNCTIONS: [&str; 3] = ["wpp-create", "wpp-qr", "wpp-status"];
 
-/// The organisation and the user that are there from the start.
+/// The organisations that are there from the start, each with its user. The printed lines are about the first.
 const ORGANISATION: Uuid = uuid!("00000000-0000-4000-8000-000000000001");
-const USER: Uuid = uuid!("00000000-0000-4000-8000-000000000002");
+const PEOPLE: [(Uuid, Person); 2] = [
+    (ORGANISATION, Person { user: uuid!("00000000-0000-4000-8000-000000000002"), organisation: "Lyceum 42" }),
+    (
+        uuid!("00000000-0000-4000-8000-000000000003"),
+        Person { user: uuid!("00000000-0000-4000-8000-000000000004"), organisation: "Riverside School" },
+    ),
+];
 
 /// How long the printed token lives, in seconds: a working day.
 const TOKEN_LIFETIME_S: i64 = 12 * 3600;
@@ -56,15 +63,19 @@ pub async fn run() -> Result<()> {
 
 /// Starts everything, says so, and returns only when something fails.
 async fn serve() -> Result<()> {
-    let port = port("WPP_LOCAL_PORT", 9000)?;
+    let (port, page_port) = (port("WPP_LOCAL_PORT", 9000)?, port("WPP_LOCAL_PAGE_PORT", 9400)?);
     let cargo_lambda = cargo_lambda()?;
     let data = data_directory()?;
     let session = platform::session_for(&ORGANISATION.to_string());
     let stack = Stack::start_with(settings(&data)?).await?;
-    stack.seed(ORGANISATION, USER, "Local organisation").await?;
+    for (organisation, person) in &PEOPLE {
+        stack.seed(*organisation, person.user, person.organisation).await?;
+    }
+    let gateway = format!("http://127.0.0.1:{port}");
+    let page = Page::start(page_port, &gateway, &stack, &PEOPLE.map(|(_, person)| person)).await?;
     build().await?;
     let mut watch = watch(&cargo_lambda, port, &stack)?;
-    let functions = format!("http://127.0.0.1:{port}/functions/v1");
+    let functions = format!("{gateway}/functions/v1");
     let client = http::client()?;
     for name in FUNCTIONS {
         tokio::select! {
@@ -72,13 +83,14 @@ async fn serve() -> Result<()> {
             failure = failure(&stack, &mut watch) => return Err(failure.into()),
         }
     }
-    let token = stack.keys.user_token_for(USER, TOKEN_LIFETIME_S);
+    let token = stack.keys.user_token_for(PEOPLE[0].1.user, TOKEN_LIFETIME_S);
     let events = write_events(&token, &session)?;
     let invoke = format!(
         "{} lambda invoke wpp-status --invoke-address 127.0.0.1 --invoke-port {port} --data-file {}/status.json",
         cargo_lambda.display(),
         events.display()
     );
+    println!("See it work: {}", page.url());
     println!("{}", guide(&stack, &functions, &token, &session, &data, &invoke));
     Err(failure(&stack, &mut watch).await.into())
 }
@@ -174,6 +186,8 @@ fn watch(cargo_lambda: &Path, port: u16, stack: &Stack) -> Result<Child> {
     watch.args(["--invoke-port", &port.to_string()]).current_dir(workspace()).envs(stack.env());
     // All that the functions call is here, whatever proxy this machine has.
     watch.env("NO_PROXY", "127.0.0.1");
+    // Whoever tries out a list of origins gives one.
+    watch.envs(env::var("CORS_ALLOWED_ORIGINS").map(|origins| ("CORS_ALLOWED_ORIGINS", origins)));
     forget_cargo_run(&mut watch);
     Child::spawn("cargo lambda watch", watch, &Output::Terminal)
 }

@@ -10,6 +10,7 @@ pub mod front;
 pub mod http;
 pub mod lambda;
 pub mod migrate;
+pub mod page;
 pub mod platform;
 pub mod postgres;
 pub mod postgrest;

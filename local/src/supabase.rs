@@ -14,6 +14,7 @@ use axum::routing::{any, get};
 use axum::{Json, http};
 use reqwest::Client;
 use serde_json::{Value, json};
+use tower_http::cors::{AllowHeaders, Any, CorsLayer};
 
 use crate::Result;
 use crate::fault_injector::FaultInjector;
@@ -60,6 +61,13 @@ impl Supabase {
         let router = Router::new()
             .route("/auth/v1/.well-known/jwks.json", get(jwks))
             .route("/rest/v1/{*path}", any(rest))
+            // Supabase lets a page of any origin call.
+            .layer(
+                CorsLayer::new()
+                    .allow_origin(Any)
+                    .allow_methods(Any)
+                    .allow_headers(AllowHeaders::mirror_request()),
+            )
             .with_state(front.clone());
         let server = Server::start(port, router).await?;
         Ok(Self { faults, server, front })

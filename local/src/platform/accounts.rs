@@ -100,6 +100,14 @@ impl Accounts {
         self.keys.entry(key.to_owned()).or_default().revoked = true;
     }
 
+    /// The key of a session and every token that it was given are refused for good.
+    pub fn revoke_key_of(&mut self, id: &str) -> Result<(), Refused> {
+        let key = self.session(id)?.key.clone();
+        self.tokens.retain(|token| token.key != key);
+        self.revoke_key(&key);
+        Ok(())
+    }
+
     /// `POST /auth/token`
     pub fn issue_token(&mut self, api_key: &str) -> Result<Value, Refused> {
         let key = self.keys.get_mut(api_key).filter(|key| !key.revoked).ok_or(INVALID_KEY)?;

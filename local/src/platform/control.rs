@@ -4,14 +4,15 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use axum::body::{Body, Bytes};
-use axum::extract::State;
 use axum::extract::rejection::JsonRejection;
+use axum::extract::{Query, State};
 use axum::http::{Response, StatusCode};
 use axum::response::IntoResponse;
 use axum::routing::{get, post};
 use axum::{Json, Router};
 use serde::Deserialize;
-use serde_json::Value;
+use serde_json::{Value, json};
+use tower_http::cors::CorsLayer;
 
 use super::Simulator;
 use super::accounts::Refused;
@@ -22,11 +23,13 @@ const HELP: &str = r#"A simulated WPP Platform. What you can do to it:
 
 POST   /_sim/scan           {"session": "..."}                     a phone scans the session's QR
 POST   /_sim/status         {"session": "...", "status": "..."}    the session says this from now on
+GET    /_sim/qr?session=...                                        the code that it shows now
 GET    /_sim/counts                                                requests so far, by endpoint
 POST   /_sim/faults         {"endpoint": "status", "fault": {"delay": {"ms": 5000}}, "times": 1}
 DELETE /_sim/faults                                                all is well again
 POST   /_sim/advance        {"seconds": 3600}                      its clock goes ahead
 POST   /_sim/forget-tokens                                         as after a restart: every token is refused
+POST   /_sim/revoke-key     {"session": "..."}                     the session's key is dead, and its tokens with it
 
 Endpoints: create, token, status, qr, start, webhook, stop, * for all.
 Faults: {"status": {"status": 503, "body": "...", "retry_after_s": 2}}, {"body": "..."}, "html", "truncated",
@@ -35,7 +38,7 @@ Faults: {"status": {"status": 503, "body": "...", "retry_after_s": 2}}, {"body":
 "#;
 
 #[derive(Deserialize)]
-struct Scan {
+struct Named {
     session: String,
 }
 
@@ -65,10 +68,14 @@ pub(super) fn routes() -> Router<Arc<Simulator>> {
         .route("/", get(HELP))
         .route("/_sim/scan", post(scan))
         .route("/_sim/status", post(status))
+        .route("/_sim/qr", get(qr))
         .route("/_sim/counts", get(counts))
         .route("/_sim/faults", post(misbehave).delete(behave))
         .route("/_sim/advance", post(advance))
         .route("/_sim/forget-tokens", post(forget_tokens))
+        .route("/_sim/revoke-key", post(revoke_key))
+        // For the panel of the connect page.
+        .layer(CorsLayer::permissive())
 }
 
 fn done(result: Result<(), Refused>) -> Response<Body> {
@@ -79,13 +86,17 @@ fn done(result: Result<(), Refused>) -> Response<Body> {
 }
 
 async fn scan(State(simulator): State<Arc<Simulator>>, body: Bytes) -> Outcome {
-    let Json(Scan { session }) = Json::from_bytes(&body)?;
+    let Json(Named { session }) = Json::from_bytes(&body)?;
     Ok(done(simulator.scan(&session)))
 }
 
 async fn status(State(simulator): State<Arc<Simulator>>, body: Bytes) -> Outcome {
     let Json(Status { session, status }) = Json::from_bytes(&body)?;
     Ok(done(simulator.set_status(&session, &status)))
+}
+
+async fn qr(State(simulator): State<Arc<Simulator>>, Query(Named { session }): Query<Named>) -> Json<Value> {
+    Json(json!({"qr": simulator.qr_of(&session)}))
 }
 
 async fn counts(State(simulator): State<Arc<Simulator>>) -> Json<Value> {
@@ -115,4 +126,9 @@ async fn advance(State(simulator): State<Arc<Simulator>>, body: Bytes) -> Outcom
 async fn forget_tokens(State(simulator): State<Arc<Simulator>>) -> StatusCode {
     simulator.forget_tokens();
     StatusCode::NO_CONTENT
+}
+
+async fn revoke_key(State(simulator): State<Arc<Simulator>>, body: Bytes) -> Outcome {
+    let Json(Named { session }) = Json::from_bytes(&body)?;
+    Ok(done(simulator.accounts().revoke_key_of(&session)))
 }

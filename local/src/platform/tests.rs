@@ -348,8 +348,10 @@ async fn a_platform_with_a_file_knows_everything_after_a_restart() {
 #[tokio::test]
 async fn a_person_plays_with_it_from_a_terminal() {
     let caller = Caller::start().await;
-    let (_, session, token) = caller.account().await;
+    let (key, session, token) = caller.account().await;
     caller.begin(&session, &token).await;
+    let shown = caller.call(Method::GET, &format!("/_sim/qr?session={session}"), "", "").await;
+    assert_eq!(shown, (200, json!({"qr": caller.platform.qr_of(&session)})));
     assert_eq!(caller.post("/_sim/scan", "", json!({"session": "0"})).await.0, 404);
     assert_eq!(caller.post("/_sim/scan", "", json!({"session": session})).await.0, 204);
     assert_eq!(caller.post("/_sim/scan", "", json!({"session": session})).await.0, 204);
@@ -370,6 +372,10 @@ async fn a_person_plays_with_it_from_a_terminal() {
     assert_eq!(caller.post("/_sim/advance", "", json!({"seconds": 3601})).await.0, 204);
     assert_eq!(caller.status(&session, &token).await, invalid_token());
     assert_eq!(caller.post("/_sim/forget-tokens", "", Value::Null).await.0, 204);
+    let named = json!({"session": session});
+    assert_eq!(caller.post("/_sim/revoke-key", "", named).await.0, 204);
+    assert_eq!(caller.platform.tokens_of(&session), [""; 0]);
+    assert_eq!(caller.token(&key).await, invalid_key());
     let help = caller.client.get(caller.platform.url()).send().await.unwrap();
     assert!(help.text().await.unwrap().contains("/_sim/scan"));
 }

@@ -1,0 +1,172 @@
+// A visitor with a browser: what they see, what goes wrong behind their back, and what a camera reads.
+
+import assert from 'node:assert/strict';
+import { mkdir, readFile } from 'node:fs/promises';
+import { createRequire } from 'node:module';
+import { join } from 'node:path';
+
+import { chromium } from 'playwright-core';
+import jsqr from 'jsqr';
+import { PNG } from 'pngjs';
+
+const PICTURES = join(import.meta.dirname, '../../target/page');
+const AXE = await readFile(createRequire(import.meta.url).resolve('axe-core/axe.min.js'), 'utf8');
+
+/** How long anything may take that is to come. */
+const PATIENCE_MS = 20_000;
+
+const WIDTHS = [360, 768, 1440];
+
+/** A browser that talks to nobody but this machine. */
+export const launch = () => chromium.launch({
+  executablePath: process.env.CHROMIUM ?? '/usr/bin/chromium',
+  chromiumSandbox: process.getuid() !== 0,
+  args: ['--disable-gpu', '--disable-quic', '--disable-background-networking', '--disable-component-update', '--disable-sync'],
+});
+
+/** A new visitor, in a window of their own, on the page at `url`. */
+export async function visit(browser, url, options = {}) {
+  const context = await browser.newContext({ viewport: { width: 1280, height: 900 }, locale: 'en-GB', ...options });
+  const page = await context.newPage();
+  page.setDefaultTimeout(PATIENCE_MS);
+  if (options.clock) await page.clock.install();
+  const visitor = new Visitor(context, page);
+  await page.goto(url);
+  return visitor;
+}
+
+class Visitor {
+  /** What went wrong: console errors, exceptions, failed requests. */
+  #troubles = [];
+  /** Calls of the functions: `{name, body}`. */
+  calls = [];
+  /** The most of them that were ever under way at once. */
+  mostAtOnce = 0;
+  #underWay = new Set();
+
+  constructor(context, page) {
+    this.context = context;
+    this.page = page;
+    page.on('pageerror', (error) => this.#troubles.push(`exception: ${error.stack}`));
+    page.on('console', (message) => {
+      // A failed request is told below, with its name.
+      const told = message.text().startsWith('Failed to load resource');
+      if (['error', 'warning'].includes(message.type()) && !told) this.#troubles.push(`console: ${message.text()}`);
+    });
+    page.on('requestfailed', (request) => {
+      const why = request.failure().errorText;
+      // The page itself gives up what is no longer wanted.
+      if (why !== 'net::ERR_ABORTED') this.#troubles.push(`${nameOf(request)}: ${why}`);
+    });
+    page.on('response', (response) => {
+      if (response.status() >= 400) this.#troubles.push(`${nameOf(response.request())}: ${response.status()}`);
+    });
+    page.on('request', (request) => {
+      if (request.method() === 'POST' && request.url().includes('/functions/v1/')) {
+        this.calls.push({ name: nameOf(request), body: request.postDataJSON() });
+        this.#underWay.add(request);
+        this.mostAtOnce = Math.max(this.mostAtOnce, this.#underWay.size);
+      }
+    });
+    for (const end of ['requestfinished', 'requestfailed']) {
+      page.on(end, (request) => this.#underWay.delete(request));
+    }
+  }
+
+  /** Waits until the card is of this kind. */
+  sees(kind) {
+    return this.page.locator(`#card[data-kind="${kind}"]`).waitFor();
+  }
+
+  /** Waits until a text is there. */
+  reads(words) {
+    return this.page.getByText(words).first().waitFor();
+  }
+
+  click(name, options = {}) {
+    return this.page.getByRole('button', { name, exact: true, ...options }).click();
+  }
+
+  /** The rows of the list, as read from left to right. */
+  async numbers() {
+    return (await this.page.locator('#numbers button').allInnerTexts()).map((row) => row.replace(/\s+/g, ' '));
+  }
+
+  /** The session of the number on the card. */
+  session() {
+    return this.page.evaluate(() => JSON.parse(sessionStorage.getItem('number'))?.session);
+  }
+
+  /** What a camera reads from the screen; nothing while there is no code. */
+  async readCode() {
+    const { width, height, data } = PNG.sync.read(await this.page.locator('.frame').screenshot());
+    return jsqr(new Uint8ClampedArray(data), width, height)?.data;
+  }
+
+  /** Waits until the camera reads what `text` gives. */
+  async readsCode(text) {
+    await until(async () => {
+      const [read, shown] = [await this.readCode(), await text()];
+      return Boolean(read) && read === shown;
+    });
+  }
+
+  /** Nothing went wrong but for these, and each of them did. */
+  wasWellBut(...meant) {
+    const troubles = this.#troubles.splice(0);
+    assert.deepEqual(troubles.filter((trouble) => !meant.some((one) => one.test(trouble))), []);
+    for (const one of meant) assert(troubles.some((trouble) => one.test(trouble)), `${one} in ${troubles}`);
+  }
+
+  /** Forgets what may have gone wrong, and need not. */
+  forgive(trouble) {
+    this.#troubles = this.#troubles.filter((one) => !trouble.test(one));
+  }
+
+  /** Nothing went wrong. */
+  wasWell() {
+    this.wasWellBut();
+  }
+
+  /** What axe finds at each width, light and dark; the pictures stay, to be looked at. */
+  async looksGood(name) {
+    await mkdir(PICTURES, { recursive: true });
+    const before = this.page.viewportSize();
+    for (const width of WIDTHS) {
+      await this.page.setViewportSize({ width, height: 900 });
+      for (const colorScheme of ['light', 'dark']) {
+        await this.page.emulateMedia({ colorScheme });
+        await this.page.screenshot({ path: join(PICTURES, `${name}-${width}-${colorScheme}.png`), fullPage: true });
+        const wide = await this.page.evaluate(() => document.documentElement.scrollWidth - innerWidth);
+        assert(wide <= 0, `${name} is ${wide} px too wide at ${width}`);
+        assert.deepEqual(await this.#findings(), [], `${name} at ${width}, ${colorScheme}`);
+      }
+    }
+    await this.page.emulateMedia({ colorScheme: 'light' });
+    await this.page.setViewportSize(before);
+  }
+
+  async #findings() {
+    await this.page.evaluate(AXE);
+    const { violations } = await this.page.evaluate(() => window.axe.run(document, { resultTypes: ['violations'] }));
+    return violations.map(({ id, nodes }) => `${id}: ${nodes.map((node) => `${node.target} ${node.failureSummary}`)}`);
+  }
+
+  leave() {
+    return this.context.close();
+  }
+}
+
+/** The function's name, or the address. */
+function nameOf(request) {
+  const url = request.url();
+  return url.includes('/functions/v1/') ? new URL(url).pathname.split('/').at(-1) : url;
+}
+
+/** Asks until it is so. */
+export async function until(condition) {
+  const end = Date.now() + PATIENCE_MS;
+  while (!(await condition())) {
+    assert(Date.now() < end, `not so after ${PATIENCE_MS} ms: ${condition}`);
+  }
+}

@@ -1,0 +1,75 @@
+// The whole system as `make dev` runs it, on ports of its own, with data that goes with it.
+
+import { spawn } from 'node:child_process';
+import { once } from 'node:events';
+import { chmod, mkdtemp, rm } from 'node:fs/promises';
+import { createServer } from 'node:net';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
+import { createInterface } from 'node:readline';
+
+const WORKSPACE = join(import.meta.dirname, '../..');
+
+const SUPERVISE = join(WORKSPACE, 'local/src/supervise.sh');
+
+/** What is begun with nothing built, on a machine that is busy. */
+const PATIENCE_MS = 300_000;
+
+/** Each service, by the variable that names its port. */
+const PORTS = ['', '_PAGE', '_PLATFORM', '_SUPABASE', '_POSTGRES', '_POSTGREST'];
+
+/** Starts it; the functions answer no page but the one on this machine's address. */
+export async function startStack() {
+  const data = await mkdtemp(join(tmpdir(), 'connect-page-'));
+  // PostgreSQL runs as another user where this one is root.
+  await chmod(data, 0o755);
+  const ports = await freePorts(PORTS.length);
+  const env = Object.fromEntries(PORTS.map((name, index) => [`WPP_LOCAL${name}_PORT`, String(ports[index])]));
+  const page = `http://127.0.0.1:${env.WPP_LOCAL_PAGE_PORT}`;
+  // The script ends it when its own input does: also where this process is killed.
+  const local = spawn('sh', [SUPERVISE, '15', 'cargo', 'run', '--quiet', '--package', 'local', 'dev'], {
+    cwd: WORKSPACE,
+    env: { ...process.env, ...env, WPP_LOCAL_DATA: data, CORS_ALLOWED_ORIGINS: page },
+    detached: true,
+  });
+  const lines = [];
+  const ended = once(local, 'exit').then(() => {
+    throw new Error(`the system ended:\n${lines.join('\n')}`);
+  });
+  const ready = new Promise((resolve, reject) => {
+    setTimeout(() => reject(new Error(`the system does not start:\n${lines.join('\n')}`)), PATIENCE_MS).unref();
+    for (const output of [local.stdout, local.stderr]) {
+      createInterface(output).on('line', (line) => {
+        lines.push(line);
+        if (line.includes(`${page}/`)) resolve();
+      });
+    }
+  });
+  ended.catch(() => {});
+  await Promise.race([ready, ended]);
+  return {
+    page: `${page}/`,
+    platform: `http://127.0.0.1:${env.WPP_LOCAL_PLATFORM_PORT}`,
+    async end() {
+      local.stdin.end();
+      await ended.catch(() => {});
+      await rm(data, { recursive: true, force: true });
+    },
+  };
+}
+
+/** Below the range that systems take for outgoing connections. */
+async function freePorts(count) {
+  const ports = new Set();
+  while (ports.size < count) {
+    const port = 12_000 + Math.floor(Math.random() * 20_000);
+    if (await isFree(port)) ports.add(port);
+  }
+  return [...ports];
+}
+
+const isFree = (port) => new Promise((resolve) => {
+  const server = createServer();
+  server.once('error', () => resolve(false));
+  server.listen(port, '127.0.0.1', () => server.close(() => resolve(true)));
+});

@@ -1,0 +1,60 @@
+// What the page says about a number, and the one thing to do: a view in, words out. Nothing here touches the document.
+
+/** Stuck, and new credentials are the way on. */
+const CONNECT_AGAIN = new Set(['session_lost', 'start_stuck', 'api_key_rejected']);
+
+const SIGN_IN = new Set(['session_expired', 'unauthorized']);
+
+/** Whether a person has to sign in again. */
+export const isSignedOut = ({ code }) => SIGN_IN.has(code);
+
+export const loading = { kind: 'loading', title: 'loading' };
+export const nothing = { kind: 'nothing', title: 'nothing', text: 'nothingText', act: 'connect' };
+export const starting = { kind: 'starting', title: 'starting', text: 'startingText' };
+
+/** The card of a number; `title` and `text` are keys of text.js, `said` is a sentence of the functions. */
+export function cardOf(view) {
+  const { failure, trouble, status, code, message, hint } = view;
+  if (failure) return cardOfFailure(failure);
+  if (trouble) {
+    const known = status ? { status, seenAt: view.seen_at ?? null } : null;
+    return { kind: 'outage', title: 'outage', said: without(trouble.error, trouble.hint), text: 'outageText', known, check: true };
+  }
+  if (view.paused) return { kind: 'paused', title: 'paused', text: 'pausedText', act: 'go-on' };
+  if (status === 'connected') {
+    return { kind: 'connected', title: 'connected', text: 'connectedText', note: code ? message : null, check: true };
+  }
+  if (CONNECT_AGAIN.has(code)) {
+    return { kind: 'stuck', title: 'stuck', said: without(message, hint), act: 'connect-again' };
+  }
+  if (code === 'passkey_required') return { kind: 'stuck', title: 'stuck', said: message };
+  if (status === 'qr_issued') {
+    return { kind: 'scan', title: 'scan', text: 'scanText', note: code ? message : null, qr: view.qrcode, seenAt: view.last_qr_at };
+  }
+  if (status === 'disconnected') {
+    return { kind: 'disconnected', title: 'disconnected', text: 'disconnectedText', act: 'link' };
+  }
+  return starting;
+}
+
+function cardOfFailure(failure) {
+  const { code, error, hint, retryable } = failure;
+  if (isSignedOut(failure)) return { kind: 'expired', title: 'expired', text: 'expiredText', act: 'sign-in' };
+  if (CONNECT_AGAIN.has(code)) {
+    return { kind: 'stuck', title: 'stuck', said: without(error, hint), act: 'connect-again' };
+  }
+  const card = { kind: 'error', title: 'error', said: error, text: error ? null : 'unreachable' };
+  return retryable ? { ...card, said: without(error, hint), act: 'retry' } : { ...card, act: 'reload' };
+}
+
+/** What is wrong alone, where the page itself offers the way on. */
+function without(sentence, wayOn) {
+  return sentence?.replace(wayOn ?? '', '').trim();
+}
+
+/** The word of a number's state in the list. */
+export function stateOf(answer) {
+  if (!answer) return 'checking';
+  if (!answer.ok) return answer.retryable ? 'unknown' : 'attention';
+  return CONNECT_AGAIN.has(answer.code) || answer.code === 'passkey_required' ? 'attention' : answer.status;
+}

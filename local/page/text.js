@@ -1,0 +1,186 @@
+// Every word of the page, in each language. What the functions say comes from them, in the language that they are asked in.
+
+const TEXTS = {
+  en: {
+    page: 'Connect WhatsApp',
+    organisation: 'Organisation',
+    language: 'Language',
+    loading: 'One moment…',
+    nothing: 'Connect WhatsApp',
+    nothingText: 'Link the school’s WhatsApp number. Parents go on writing to it, and you answer from here.',
+    connect: 'Connect WhatsApp',
+    starting: 'Getting your code ready',
+    startingText: 'WhatsApp takes a few seconds for it.',
+    scan: 'Scan this code with the phone',
+    scanText: 'Use the phone that has the school’s number.',
+    code: 'QR code that links the phone',
+    left: 'A new code in {seconds} s',
+    renewing: 'A new code is on its way…',
+    step1: 'Open WhatsApp on the phone.',
+    step2: 'Go to Linked devices and tap Link a device.',
+    step3: 'Point the phone at this code.',
+    connected: 'WhatsApp is connected',
+    connectedText: 'The phone can be put away: messages reach you here.',
+    stuck: 'This number needs your attention',
+    'connect-again': 'Connect again',
+    disconnected: 'This number is disconnected',
+    disconnectedText: 'The phone has unlinked it, or was offline for long.',
+    link: 'Connect this number',
+    outage: 'WhatsApp is out of reach',
+    outageText: 'We go on asking. Nothing is lost, and there is nothing for you to do.',
+    lastKnown: 'Last known: {state}',
+    lastKnownAt: 'Last known: {state}, seen at {time}',
+    error: 'That did not work',
+    unreachable: 'There is no answer. Please check the connection to the internet.',
+    retry: 'Try again',
+    reload: 'Reload the numbers',
+    expired: 'Your sign-in has expired',
+    expiredText: 'Sign in again, and it goes on from where you were.',
+    'sign-in': 'Sign in again',
+    paused: 'Still waiting for the phone',
+    pausedText: 'Nobody has scanned for five minutes, so we have stopped asking for new codes.',
+    'go-on': 'Show a new code',
+    check: 'Check now',
+    numbers: 'Your numbers',
+    noNumbers: 'None yet.',
+    add: 'Add a number',
+    primary: 'Primary',
+    checking: 'Checking…',
+    unknown: 'Not known',
+    attention: 'Needs attention',
+    'state-connected': 'Connected',
+    'state-qr_issued': 'Ready to scan',
+    'state-qr_pending': 'Starting',
+    'state-disconnected': 'Disconnected',
+    added: 'Added {time}',
+    seen: 'as seen {time}',
+    registered: 'receives messages',
+    pending: 'messages do not arrive yet',
+    simulator: 'Simulator',
+    simulatorText: 'On this machine only: play the phone and WhatsApp, and see what the page makes of it.',
+    phone: 'Phone',
+    whatsapp: 'WhatsApp',
+    access: 'Access',
+    calls: 'Last calls',
+    list: 'numbers',
+    ok: 'OK',
+    mood: {
+      scan: ['Scan with the simulated phone', 'The phone has scanned it.'],
+      unlink: ['Unlink', 'The phone has unlinked this number.'],
+      passkey: ['Ask for a passkey', 'WhatsApp waits for a passkey on the phone.'],
+      normal: ['Normal', 'All is well again.'],
+      slow: ['Slow', 'WhatsApp takes two seconds for each answer.'],
+      outage: ['Outage', 'WhatsApp answers nobody. What is known is kept.'],
+      expire: ['Expire the token', 'The token has expired. The next request renews it.'],
+      revoke: ['Revoke the token', 'WhatsApp refuses the token. The next request gets a new one and goes on.'],
+      dead: ['Kill the key', 'The key is dead: only a person can connect the number again.'],
+      'sign-out': ['Expire the sign-in', 'Your own sign-in has expired.'],
+    },
+    refused: 'There is no code to scan now.',
+  },
+  ru: {
+    page: 'Подключить WhatsApp',
+    organisation: 'Организация',
+    language: 'Язык',
+    loading: 'Одну секунду…',
+    nothing: 'Подключите WhatsApp',
+    nothingText: 'Привяжите номер WhatsApp школы. Родители пишут на него, как раньше, а вы отвечаете отсюда.',
+    connect: 'Подключить WhatsApp',
+    starting: 'Готовим код',
+    startingText: 'WhatsApp нужно на это несколько секунд.',
+    scan: 'Отсканируйте код телефоном',
+    scanText: 'Возьмите телефон с номером школы.',
+    code: 'QR-код для привязки телефона',
+    left: 'Новый код через {seconds} с',
+    renewing: 'Скоро появится новый код…',
+    step1: 'Откройте WhatsApp на телефоне.',
+    step2: 'Перейдите в «Связанные устройства» и нажмите «Привязка устройства».',
+    step3: 'Наведите камеру телефона на этот код.',
+    connected: 'WhatsApp подключён',
+    connectedText: 'Телефон можно убрать: сообщения приходят сюда.',
+    stuck: 'Этот номер требует внимания',
+    'connect-again': 'Подключить заново',
+    disconnected: 'Этот номер отключён',
+    disconnectedText: 'Его отвязали на телефоне, или телефон долго был не в сети.',
+    link: 'Подключить этот номер',
+    outage: 'WhatsApp недоступен',
+    outageText: 'Мы продолжаем попытки. Ничего не потеряно, от вас ничего не требуется.',
+    lastKnown: 'Последнее известное состояние: {state}',
+    lastKnownAt: 'Последнее известное состояние: {state}, {time}',
+    error: 'Не получилось',
+    unreachable: 'Ответа нет. Проверьте подключение к интернету.',
+    retry: 'Повторить',
+    reload: 'Обновить список номеров',
+    expired: 'Срок действия входа истёк',
+    expiredText: 'Войдите заново, и всё продолжится с того же места.',
+    'sign-in': 'Войти заново',
+    paused: 'Всё ещё ждём телефон',
+    pausedText: 'Пять минут код никто не сканировал, и мы перестали запрашивать новые.',
+    'go-on': 'Показать новый код',
+    check: 'Проверить сейчас',
+    numbers: 'Ваши номера',
+    noNumbers: 'Пока нет ни одного.',
+    add: 'Добавить номер',
+    primary: 'Основной',
+    checking: 'Проверяем…',
+    unknown: 'Неизвестно',
+    attention: 'Требует внимания',
+    'state-connected': 'Подключён',
+    'state-qr_issued': 'Ждёт телефон',
+    'state-qr_pending': 'Запускается',
+    'state-disconnected': 'Отключён',
+    added: 'Добавлен {time}',
+    seen: 'по данным на {time}',
+    registered: 'получает сообщения',
+    pending: 'сообщения пока не приходят',
+    simulator: 'Симулятор',
+    simulatorText: 'Только на этом компьютере: побудьте телефоном и WhatsApp и посмотрите, как поведёт себя страница.',
+    phone: 'Телефон',
+    whatsapp: 'WhatsApp',
+    access: 'Доступ',
+    calls: 'Последние запросы',
+    list: 'номера',
+    ok: 'OK',
+    mood: {
+      scan: ['Отсканировать телефоном симулятора', 'Телефон отсканировал код.'],
+      unlink: ['Отвязать', 'Номер отвязан на телефоне.'],
+      passkey: ['Запросить ключ доступа', 'WhatsApp ждёт ключ доступа на телефоне.'],
+      normal: ['Норма', 'Снова всё в порядке.'],
+      slow: ['Медленно', 'Каждый ответ WhatsApp занимает две секунды.'],
+      outage: ['Сбой', 'WhatsApp никому не отвечает. Известное сохранено.'],
+      expire: ['Истёк токен', 'Токен истёк. Следующий запрос его обновит.'],
+      revoke: ['Отозвать токен', 'WhatsApp не принимает токен. Следующий запрос получит новый и продолжит.'],
+      dead: ['Отключить ключ', 'Ключ больше не действует: подключить номер заново может только человек.'],
+      'sign-out': ['Истёк вход', 'Срок действия вашего входа истёк.'],
+    },
+    refused: 'Сейчас нет кода для сканирования.',
+  },
+};
+
+let language = navigator.languages.map((tag) => tag.split('-')[0]).find((tag) => tag in TEXTS) ?? 'en';
+
+/** The language that is spoken. */
+export const spoken = () => language;
+
+/** Speaks another language, and fills the words of the document in. */
+export function speak(wanted) {
+  language = wanted;
+  document.documentElement.lang = language;
+  document.title = text('page');
+  for (const element of document.querySelectorAll('[data-text]')) element.textContent = text(element.dataset.text);
+  for (const element of document.querySelectorAll('[data-label]')) element.ariaLabel = text(element.dataset.label);
+  for (const element of document.querySelectorAll('[data-alt]')) element.alt = text(element.dataset.alt);
+}
+
+/** The words of a key; `{name}` stands for a value. */
+export function text(key, values = {}) {
+  const said = key.split('.').reduce((texts, part) => texts[part], TEXTS[language]);
+  return typeof said === 'string' ? said.replace(/\{(\w+)\}/g, (_, name) => values[name]) : said;
+}
+
+/** A moment as the language writes it; the day only where it is another one. */
+export function time(moment) {
+  const date = new Date(moment);
+  const day = date.toDateString() === new Date().toDateString() ? {} : { day: 'numeric', month: 'short' };
+  return new Intl.DateTimeFormat(language, { ...day, hour: '2-digit', minute: '2-digit', hourCycle: 'h23' }).format(date);
+}

@@ -27,11 +27,15 @@ pub struct Record {
     pub(crate) organization_id: Option<Uuid>,
     /// The session's digest.
     pub(crate) session: Option<String>,
+    /// As it was answered.
+    pub(crate) state: Option<&'static str>,
     pub(crate) source: Option<Source>,
     pub(crate) token: Option<TokenUse>,
     pub(crate) token_why: Option<&'static str>,
     /// Why the refresh failed that this request made.
     pub(crate) refresh_failure: Option<String>,
+    /// Why the function's own keys could not be read again.
+    pub(crate) secret_failure: Option<String>,
     /// Why the answer is not what the platform says now.
     pub(crate) stale_because: Option<String>,
     pub(crate) calls: Vec<Call>,
@@ -153,6 +157,11 @@ pub fn session(session: &str) {
     note(|record| record.session = Some(short));
 }
 
+/// The number's state, as it is answered.
+pub fn state(state: &'static str) {
+    note(|record| record.state = Some(state));
+}
+
 /// Where the answer's state comes from.
 pub fn source(source: Source) {
     note(|record| record.source = Some(source));
@@ -175,6 +184,11 @@ pub(crate) fn token(used: TokenUse, why: Option<&'static str>) {
 /// That a refresh which this request made has failed.
 pub(crate) fn refresh_failed(why: impl ToString) {
     note(|record| record.refresh_failure = Some(why.to_string()));
+}
+
+/// That the function's own keys could not be read again; the old ones are still used.
+pub(crate) fn secret_failed(why: impl ToString) {
+    note(|record| record.secret_failure = Some(why.to_string()));
 }
 
 /// The request's id, where there is a request.

@@ -9,6 +9,7 @@ use crate::clock::{self, UnixMs};
 use crate::config::{Config, KeptKeys, KeySource, Keys};
 use crate::deadline::Deadline;
 use crate::error::Error;
+use crate::record;
 use crate::secrets_manager::{self, SecretError};
 use crate::upstream::Upstream;
 
@@ -19,8 +20,11 @@ const FRESH_FOR: Duration = Duration::from_secs(300);
 /// anybody can send a token with a wrong signature.
 const RETRY_INTERVAL: Duration = Duration::from_secs(30);
 
-/// The time for one reading, repetitions included: one on a connection that died in silence, and one on a new one.
+/// The time for a first reading, repetitions included: one on a connection that died in silence, and one on a new one.
 const READ_TIME: Duration = Duration::from_secs(5);
+
+/// The time for another one, while there are keys to go on with.
+const REREAD_TIME: Duration = Duration::from_millis(1500);
 
 /// What a sandbox has for as long as it lives.
 pub struct Rotation {
@@ -179,13 +183,15 @@ impl Reader {
 
     /// Reads the keys; to be called by the one who holds `reading`.
     async fn read(&self, now: UnixMs, deadline: Deadline) -> Result<Arc<App>, SecretError> {
-        let number = {
+        let (number, held) = {
             let mut state = self.state();
             state.begun += 1;
-            state.begun
+            (state.begun, state.held.as_ref().map(|held| held.app.keys.clone()))
         };
-        let deadline = deadline.at_most(READ_TIME);
-        match secrets_manager::read(&self.kept, &self.secrets_manager, now, deadline).await {
+        let deadline = deadline.at_most(if held.is_some() { REREAD_TIME } else { READ_TIME });
+        let unusable = |(variable, problem)| SecretError::Unusable { variable, problem };
+        let read = secrets_manager::read(&self.kept, &self.secrets_manager, now, deadline).await;
+        match read.and_then(|keys| keys.replacing(held.as_ref()).map_err(unusable)) {
             Ok(keys) => Ok(self.state().hold(keys, now, |keys| {
                 Arc::new(App::new(self.config.clone(), keys, self.upstream.clone()))
             })),
@@ -221,7 +227,7 @@ impl State {
             self.failed = Some((number, error.clone()));
             return Err(error);
         };
-        tracing::warn!(%error, "the keys could not be read again, and the old ones stay in use");
+        record::secret_failed(&error);
         self.retried_at = Some(now);
         Ok(held.app.clone())
     }

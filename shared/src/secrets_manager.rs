@@ -19,6 +19,9 @@ use crate::upstream::{Failure, Reply, Upstream};
 const HEADERS: [(&str, &str); 2] =
     [("content-type", "application/x-amz-json-1.1"), ("x-amz-target", "secretsmanager.GetSecretValue")];
 
+/// Before the one repetition of a call that was refused for a passing reason.
+const PAUSE: Duration = Duration::from_millis(200);
+
 /// The longest name of an error that is passed on.
 const WORD_LIMIT: usize = 40;
 
@@ -98,13 +101,24 @@ async fn text(
         #[serde(rename = "SecretString")]
         text: String,
     }
-    let request = request(kept, secret, now).ok_or(ReadError::BadAnswer)?;
-    let reply = upstream.send("GetSecretValue", request, deadline).await?;
-    if !reply.status.is_success() {
-        return Err(refusal(&reply));
-    }
+    let ask = async || {
+        let request = request(kept, secret, now).ok_or(ReadError::BadAnswer)?;
+        let reply = upstream.send("GetSecretValue", request, deadline).await?;
+        if reply.status.is_success() { Ok(reply) } else { Err(refusal(&reply)) }
+    };
+    let reply = match ask().await {
+        Err(error) if error.may_pass() && deadline.sleep(PAUSE).await => ask().await?,
+        answered => answered?,
+    };
     let given: Given = serde_json::from_slice(&reply.body).map_err(|_| ReadError::BadAnswer)?;
     Ok(given.text)
+}
+
+impl ReadError {
+    /// Whether Secrets Manager means that it may go better in a moment.
+    fn may_pass(&self) -> bool {
+        matches!(self, Self::Refused { status, word } if *status >= 500 || word == "ThrottlingException")
+    }
 }
 
 /// A call that is signed at `now`.

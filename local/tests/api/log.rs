@@ -60,9 +60,9 @@ async fn each_function_says_whose_request_it_was_and_what_became_of_it() {
         assert!(line["trace_id"].as_str().unwrap().starts_with("1-"), "{line}");
         assert!(line["calls"].as_array().unwrap().iter().any(|call| call["ms"].is_u64()), "{line}");
         let first = lines(&app, function).await.remove(0);
-        assert_eq!(first["ColdStart"], 1, "{first}");
+        assert_eq!(first["cold_start"], 1, "{first}");
         let second = send(&app, function, &number.session).await;
-        assert_eq!(second.get("ColdStart"), None, "{second}");
+        assert_eq!(second.get("cold_start"), None, "{second}");
     }
 }
 

@@ -29,6 +29,20 @@ pub struct Keys {
     pub jwt_secret: Option<Secret>,
 }
 
+impl Keys {
+    /// These, in the place of the ones before; not where one is missing that was there. Whoever puts a secret puts all of its
+    /// text, and a key that was left out by mistake would lock people out.
+    pub(crate) fn replacing(self, before: Option<&Self>) -> Result<Self, (&'static str, ConfigError)> {
+        match before {
+            Some(before) if before.jwt_secret.is_some() && self.jwt_secret.is_none() => {
+                let problem = "was there before and is missing";
+                Err((SUPABASE_SECRET_ARN, ConfigError { variable: JWT_SECRET, problem }))
+            }
+            _ => Ok(self),
+        }
+    }
+}
+
 /// Where the keys are.
 #[derive(Clone, Debug)]
 pub enum KeySource {

@@ -1,12 +1,11 @@
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 use futures_util::future::join_all;
-use lambda_runtime::tracing::subscriber::filter::LevelFilter;
-use serde_json::json;
+use serde_json::{Value, json};
 
 use super::*;
 use crate::http::auth::AuthError;
-use crate::http::logs::testing::Page;
+use crate::record::Record;
 use crate::store::StoreError;
 use crate::upstream::CallError;
 use crate::upstream::testing::{Server, reply};
@@ -47,12 +46,15 @@ impl Stage {
     }
 
     fn keeps(&self, key: &str) {
-        let keys = json!({"SUPABASE_SERVICE_ROLE_KEY": format!("sb_secret_{key}")}).to_string();
-        self.secrets.says(reply(200, &json!({"SecretString": keys}).to_string()));
+        self.holds(&json!({"SUPABASE_SERVICE_ROLE_KEY": format!("sb_secret_{key}")}));
+    }
+
+    fn holds(&self, keys: &Value) {
+        self.secrets.says(reply(200, &json!({"SecretString": keys.to_string()}).to_string()));
     }
 
     fn is_down(&self) {
-        self.secrets.says(reply(500, ""));
+        self.secrets.says(reply(403, ""));
     }
 
     /// The key of the app for a request that comes at `now`, and how often it was read until then.
@@ -153,18 +155,17 @@ async fn who_has_waited_for_a_reading_begun_before_tries_itself_where_that_fails
 }
 
 #[tokio::test]
-async fn while_secrets_manager_is_down_the_old_keys_serve_and_a_warning_says_so() {
+async fn while_secrets_manager_is_down_the_old_keys_serve_and_the_request_that_tried_says_so() {
     let stage = Stage::new().await;
     assert_eq!(stage.key(NOW).await, read("old", 1));
     stage.is_down();
-    for (seconds, times, warns) in
+    for (seconds, times, tells) in
         [(300, 2, true), (300, 2, false), (329, 2, false), (330, 3, true), (360, 4, true)]
     {
-        let page = Page::at(LevelFilter::WARN);
-        assert_eq!(stage.key(at(seconds)).await, read("old", times), "{seconds}");
-        let page = page.text();
-        assert_eq!(page.contains("the old ones stay in use"), warns, "{seconds}: {page}");
-        assert_eq!(page.contains("SUPABASE_SECRET_ARN"), warns, "{seconds}: {page}");
+        let (served, record) = Record::default().keep(stage.key(at(seconds))).await;
+        assert_eq!(served, read("old", times), "{seconds}");
+        let told = record.secret_failure.unwrap_or_default();
+        assert_eq!(told.contains("SUPABASE_SECRET_ARN"), tells, "{seconds}: {told}");
     }
     stage.keeps("new");
     assert_eq!(stage.key(at(389)).await, read("old", 4));
@@ -174,9 +175,21 @@ async fn while_secrets_manager_is_down_the_old_keys_serve_and_a_warning_says_so(
 #[tokio::test]
 async fn keys_that_will_not_do_replace_none_that_do() {
     let stage = Stage::new().await;
+    stage.holds(&json!({"SUPABASE_SERVICE_ROLE_KEY": "sb_secret_old", "SUPABASE_JWT_SECRET": "legacy"}));
     assert_eq!(stage.key(NOW).await, read("old", 1));
-    stage.secrets.says(reply(200, r#"{"SecretString":"{\"SUPABASE_SERVICE_ROLE_KEY\":\"none\"}"}"#));
-    assert_eq!(stage.key(at(300)).await, read("old", 2));
+    let left_out = "the secret that SUPABASE_SECRET_ARN names cannot be used: \
+        SUPABASE_JWT_SECRET was there before and is missing";
+    for (nth, keys, why) in [
+        (1_usize, json!({"SUPABASE_SERVICE_ROLE_KEY": "none"}), ""),
+        (2, json!({"SUPABASE_SERVICE_ROLE_KEY": "sb_secret_new"}), left_out),
+    ] {
+        stage.holds(&keys);
+        let (served, record) = Record::default().keep(stage.key(at(300 * u64::try_from(nth).unwrap()))).await;
+        assert_eq!(served, read("old", nth + 1));
+        assert!(record.secret_failure.unwrap().contains(why));
+    }
+    stage.holds(&json!({"SUPABASE_SERVICE_ROLE_KEY": "sb_secret_new", "SUPABASE_JWT_SECRET": "other"}));
+    assert_eq!(stage.key(at(900)).await, read("new", 4));
 }
 
 #[tokio::test]

@@ -174,3 +174,17 @@ async fn a_secret_that_cannot_be_read_says_why_without_the_words_of_the_other_si
         );
     }
 }
+
+#[tokio::test]
+async fn a_refusal_that_may_pass_is_repeated_once() {
+    for (status, word, requests) in [
+        (500, "InternalServiceError", 2),
+        (400, "ThrottlingException", 2),
+        (400, "AccessDeniedException", 1),
+        (400, "ResourceNotFoundException", 1),
+    ] {
+        let server = Server::start(reply(status, &json!({"__type": word}).to_string())).await;
+        assert!(outcome(&server, &[("WPP_SECRET", "w")]).await.is_err());
+        assert_eq!(server.requests(), requests, "{word}");
+    }
+}

@@ -7,7 +7,11 @@ use uuid::Uuid;
 
 use crate::clock::UnixMs;
 use crate::error::Error;
+use crate::http::auth::AuthError;
+use crate::platform::PlatformError;
 use crate::record::{Call, Record, Source, TokenUse};
+use crate::store::StoreError;
+use crate::upstream::CallError;
 
 /// No line is longer, in bytes: each costs money to keep, and to search.
 const LIMIT: usize = 700;
@@ -30,6 +34,9 @@ pub(crate) struct Line {
     /// The function's own name, which differs from stack to stack.
     function: String,
     version: &'static str,
+    /// 1 for the first request of a sandbox.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    cold_start: Option<u8>,
     request_id: String,
     #[serde(skip_serializing_if = "Option::is_none")]
     trace_id: Option<String>,
@@ -43,6 +50,9 @@ pub(crate) struct Line {
     /// Of a refusal or a failure, as the caller was told.
     #[serde(skip_serializing_if = "Option::is_none")]
     code: Option<&'static str>,
+    /// The number's state, as it was answered.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    state: Option<&'static str>,
     #[serde(skip_serializing_if = "Option::is_none")]
     source: Option<Source>,
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -89,14 +99,12 @@ enum Outcome {
 pub(crate) enum Metric {
     /// Milliseconds from the event to the answer.
     Took,
-    /// The first request of a sandbox.
-    ColdStart,
     /// A token was fetched and saved.
     TokenRefreshed,
     /// A key of our own is not taken: the database's or the platform's. A number's API key that the platform no longer takes
     /// does not count: its organisation connects the number again, and nobody here can do that.
     OwnKeyRejected,
-    /// A secret cannot be read, or is not as it must be.
+    /// A secret cannot be read, or is not as it must be. Keys that were read before may still have served the request.
     SecretFailed,
     /// A refresh that this request made brought no token, or one that could not be saved.
     RefreshFailed,
@@ -104,6 +112,9 @@ pub(crate) enum Metric {
     PlatformFailed,
     /// Nor did the database, or the project's sign-in.
     DatabaseFailed,
+    /// A user's token is not signed by a key that we have, or not by the issuer that we take. One such token means nothing;
+    /// where most are so, it is our configuration.
+    SignInRefused,
 }
 
 #[derive(Debug, Serialize)]
@@ -142,12 +153,13 @@ pub(crate) struct Request {
 impl Line {
     /// Of a request that was answered with this status, or with this error.
     pub(crate) fn new(request: Request, record: Record, outcome: Result<u16, &Error>) -> Self {
-        let public = outcome.err().map(Error::response);
-        let (status, code) =
-            (public.as_ref().map(|public| public.status), public.as_ref().map(|public| public.code));
-        let status = status.or(outcome.ok()).unwrap_or_default();
-        let error = outcome.err().map(ToString::to_string);
-        let trouble = record.stale_because.as_ref().or(record.refresh_failure.as_ref()).cloned();
+        let failed = outcome.err();
+        let (status, code) = match failed.map(Error::response) {
+            Some(public) => (public.status, Some(public.code)),
+            None => (outcome.unwrap_or_default(), None),
+        };
+        let trouble = [&record.stale_because, &record.refresh_failure, &record.secret_failure];
+        let trouble = trouble.into_iter().flatten().next().cloned();
         let (outcome, level) = match status {
             500.. => (Outcome::Failed, Level::Error),
             400.. => (Outcome::Refused, Level::Info),
@@ -156,9 +168,8 @@ impl Line {
         };
         let took = request.ended.0 - request.began.0;
         let refreshed = (record.token == Some(TokenUse::Refreshed)).then_some(Metric::TokenRefreshed);
-        let counted = [request.is_first.then_some(Metric::ColdStart), failure(&record, code).or(refreshed)];
-        let counted = counted.into_iter().flatten().map(|metric| (metric, 1));
-        let metrics: BTreeMap<_, _> = counted.chain([(Metric::Took, took)]).collect();
+        let counted = failure(&record, failed).or(refreshed).map(|metric| (metric, 1));
+        let metrics: BTreeMap<_, _> = counted.into_iter().chain([(Metric::Took, took)]).collect();
         let definition = |name: &Metric| Definition {
             name: *name,
             unit: (*name == Metric::Took).then_some("Milliseconds"),
@@ -175,6 +186,7 @@ impl Line {
             level,
             function: request.function,
             version: VERSION,
+            cold_start: request.is_first.then_some(1),
             trace_id: record.trace.id().map(str::to_owned),
             request_id: record.request_id,
             organization_id: record.organization_id,
@@ -182,10 +194,11 @@ impl Line {
             outcome,
             status,
             code,
+            state: record.state,
             source: record.source,
             token: record.token,
             token_why: record.token_why,
-            error: error.or(trouble),
+            error: failed.map(ToString::to_string).or(trouble),
             calls,
             more_calls: 0,
             emf: Emf { timestamp: request.ended, cloud_watch_metrics: [directive] },
@@ -216,17 +229,24 @@ impl std::fmt::Display for Line {
 }
 
 /// Under which a failed request counts, or one that was answered in spite of a failure.
-fn failure(record: &Record, code: Option<&str>) -> Option<Metric> {
-    match code.unwrap_or_default() {
-        "database_key_rejected" | "platform_secret_rejected" => Some(Metric::OwnKeyRejected),
-        "secret_unavailable" | "secret_unusable" => Some(Metric::SecretFailed),
-        _ if record.refresh_failure.is_some() => Some(Metric::RefreshFailed),
-        "token_rejected" => Some(Metric::PlatformFailed),
-        code if code.starts_with("platform_") || record.source == Some(Source::Stale) => {
-            Some(Metric::PlatformFailed)
+fn failure(record: &Record, error: Option<&Error>) -> Option<Metric> {
+    use {AuthError as A, PlatformError as P};
+    match error {
+        Some(Error::Database(error)) if error.why == StoreError::KeyRefused => Some(Metric::OwnKeyRejected),
+        Some(Error::Platform(error)) if error.why == P::SecretRefused => Some(Metric::OwnKeyRejected),
+        Some(Error::Secret(_)) => Some(Metric::SecretFailed),
+        Some(Error::Caller(A::BadSignature | A::UnknownKey | A::WrongAlgorithm | A::WrongIssuer)) => {
+            Some(Metric::SignInRefused)
         }
-        code if code.starts_with("database_") || code == "auth_unavailable" => Some(Metric::DatabaseFailed),
-        _ => None,
+        _ if record.secret_failure.is_some() => Some(Metric::SecretFailed),
+        _ if record.refresh_failure.is_some() => Some(Metric::RefreshFailed),
+        // A matter of the number's organisation.
+        Some(Error::Platform(CallError {
+            why: P::KeyRefused | P::KeyNotActive | P::UnknownSession, ..
+        })) => None,
+        Some(Error::Platform(_)) => Some(Metric::PlatformFailed),
+        Some(Error::Database(_) | Error::Caller(A::KeysUnavailable)) => Some(Metric::DatabaseFailed),
+        _ => (record.source == Some(Source::Stale)).then_some(Metric::PlatformFailed),
     }
 }
 

@@ -208,12 +208,12 @@ async fn every_request_leaves_one_line_and_that_of_a_failure_says_why() {
         for (field, value) in expected.as_object().unwrap() {
             assert_eq!(&line[field], value, "{line}");
         }
-        assert_eq!((line["request_id"].as_str(), line.get("ColdStart")), (Some("r-1"), None), "{line}");
+        assert_eq!((line["request_id"].as_str(), line.get("cold_start")), (Some("r-1"), None), "{line}");
         assert!((0..10_000).contains(&line["Took"].as_i64().unwrap()), "{line}");
     }
     let preflight = LambdaEvent::new(json!({"httpMethod": "OPTIONS"}), Context::default());
     let line = line(|| Ok(()), preflight, true).await;
-    assert_eq!((&line["status"], &line["ColdStart"]), (&json!(204), &json!(1)), "{line}");
+    assert_eq!((&line["status"], &line["cold_start"]), (&json!(204), &json!(1)), "{line}");
 }
 
 #[tokio::test]

@@ -4,11 +4,10 @@ use http::HeaderMap;
 use serde_json::{Value, json};
 
 use super::*;
-use crate::platform::PlatformError;
 use crate::record::CallStatus;
 use crate::record::trace::Trace;
-use crate::store::StoreError;
-use crate::upstream::CallError;
+use crate::secrets_manager::SecretError;
+use crate::upstream::Failure;
 
 /// As `template.yaml` names the function with the longest name, in a stack that is called `wpp-functions`.
 const FUNCTION: &str = "wpp-functions-wpp-status";
@@ -95,9 +94,12 @@ fn every_metric_that_a_line_names_is_in_it_and_no_other() {
     let stale =
         || Record { source: Some(Source::Stale), stale_because: Some(String::new()), ..record(Vec::new()) };
     type Case = (bool, Record, Result<u16, Error>, &'static [&'static str]);
-    let cases: [Case; 6] = [
+    let reread =
+        || Record { secret_failure: Some("the secret cannot be read".to_owned()), ..record(Vec::new()) };
+    let cases: [Case; 7] = [
+        (false, reread(), Ok(200), &["SecretFailed"]),
         (false, record(Vec::new()), Ok(200), &[]),
-        (true, refreshed(), Ok(200), &["ColdStart", "TokenRefreshed"]),
+        (true, refreshed(), Ok(200), &["TokenRefreshed"]),
         (false, failed(), Ok(200), &["RefreshFailed"]),
         (false, failed(), Err(platform_error(PlatformError::TimedOut)), &["RefreshFailed"]),
         (false, failed(), Err(database_error(StoreError::KeyRefused)), &["OwnKeyRejected"]),
@@ -115,6 +117,7 @@ fn every_metric_that_a_line_names_is_in_it_and_no_other() {
             .collect();
         assert_eq!(named, counted.iter().copied().chain(["Took"]).collect(), "{line}");
         assert!(counted.iter().all(|metric| line[metric] == 1), "{line}");
+        assert_eq!(line.get("cold_start"), is_first.then_some(&json!(1)), "{line}");
         let there = line.as_object().unwrap().keys().filter(|key| key.starts_with(char::is_uppercase));
         assert_eq!(there.map(String::as_str).collect::<BTreeSet<_>>(), named, "{line}");
         assert_eq!(
@@ -126,24 +129,32 @@ fn every_metric_that_a_line_names_is_in_it_and_no_other() {
 
 #[test]
 fn a_failure_counts_under_what_somebody_has_to_do_about_it() {
-    for (code, metric) in [
-        ("database_key_rejected", Some(Metric::OwnKeyRejected)),
-        ("platform_secret_rejected", Some(Metric::OwnKeyRejected)),
-        ("secret_unavailable", Some(Metric::SecretFailed)),
-        ("platform_unavailable", Some(Metric::PlatformFailed)),
-        ("platform_timeout", Some(Metric::PlatformFailed)),
-        ("platform_busy", Some(Metric::PlatformFailed)),
-        ("token_rejected", Some(Metric::PlatformFailed)),
-        ("database_unavailable", Some(Metric::DatabaseFailed)),
-        ("database_not_migrated", Some(Metric::DatabaseFailed)),
-        ("auth_unavailable", Some(Metric::DatabaseFailed)),
-        ("api_key_rejected", None),
-        ("api_key_not_active", None),
-        ("session_lost", None),
-        ("unauthorized", None),
-        ("deadline_exceeded", None),
+    use PlatformError as P;
+    let secret = SecretError::Unavailable { variable: "WPP_SECRET_ARN", why: Failure::TimedOut.into() };
+    for (error, metric) in [
+        (database_error(StoreError::KeyRefused), Some(Metric::OwnKeyRejected)),
+        (platform_error(P::SecretRefused), Some(Metric::OwnKeyRejected)),
+        (secret.into(), Some(Metric::SecretFailed)),
+        (platform_error(P::Unavailable), Some(Metric::PlatformFailed)),
+        (platform_error(P::TimedOut), Some(Metric::PlatformFailed)),
+        (platform_error(P::Busy(None)), Some(Metric::PlatformFailed)),
+        (platform_error(P::TokenRejected), Some(Metric::PlatformFailed)),
+        (database_error(StoreError::Unavailable { retry_after: None }), Some(Metric::DatabaseFailed)),
+        (database_error(StoreError::NotMigrated), Some(Metric::DatabaseFailed)),
+        (AuthError::KeysUnavailable.into(), Some(Metric::DatabaseFailed)),
+        (AuthError::BadSignature.into(), Some(Metric::SignInRefused)),
+        (AuthError::UnknownKey.into(), Some(Metric::SignInRefused)),
+        (AuthError::WrongAlgorithm.into(), Some(Metric::SignInRefused)),
+        (AuthError::WrongIssuer.into(), Some(Metric::SignInRefused)),
+        (AuthError::Expired.into(), None),
+        (AuthError::Missing.into(), None),
+        (AuthError::WrongRole.into(), None),
+        (platform_error(P::KeyRefused), None),
+        (platform_error(P::KeyNotActive), None),
+        (platform_error(P::UnknownSession), None),
+        (Error::DeadlineExceeded, None),
     ] {
-        assert_eq!(failure(&record(Vec::new()), Some(code)), metric, "{code}");
+        assert_eq!(failure(&record(Vec::new()), Some(&error)), metric, "{error}");
     }
 }
 
@@ -210,13 +221,13 @@ fn the_line_of_a_poll_has_all_its_calls() {
 fn every_metric_that_the_template_watches_is_one_of_ours() {
     let all = [
         Metric::Took,
-        Metric::ColdStart,
         Metric::TokenRefreshed,
         Metric::OwnKeyRejected,
         Metric::SecretFailed,
         Metric::RefreshFailed,
         Metric::PlatformFailed,
         Metric::DatabaseFailed,
+        Metric::SignInRefused,
     ];
     let ours = all.map(|metric| json!(metric).as_str().unwrap().to_owned());
     let template = include_str!("../../../../../template.yaml");

@@ -75,8 +75,14 @@ pub async fn run() -> Exit {
     };
     // Whoever cannot be told has the exit code.
     match ended {
-        Ok(said) => writeln!(io::stdout(), "{said}").map_or(Exit::Connected, |()| Exit::Connected),
-        Err(End(exit, said)) => writeln!(io::stderr(), "{said}").map_or(exit, |()| exit),
+        Ok(said) => {
+            let _ = writeln!(io::stdout(), "{}", printable(&said));
+            Exit::Connected
+        }
+        Err(End(exit, said)) => {
+            let _ = writeln!(io::stderr(), "{}", printable(&said));
+            exit
+        }
     }
 }
 
@@ -243,6 +249,11 @@ async fn read(response: Response) -> reqwest::Result<Result<Answer, Failure>> {
             Err(Failure(end, is_passing.then_some(retry_after)))
         }
     })
+}
+
+/// The words of others move no cursor.
+fn printable(said: &str) -> String {
+    said.replace(char::is_control, " ")
 }
 
 /// A variable that says something.

@@ -12,6 +12,7 @@ use qrcode::{EcLevel, QrCode};
 use rustix::termios::tcgetwinsize;
 use tempfile::NamedTempFile;
 
+use super::printable;
 use crate::clock::unix_ms;
 
 /// WhatsApp shows a new code after about so long.
@@ -146,8 +147,7 @@ impl Screen {
 
     /// What there is to say beside the code.
     pub fn say(&mut self, said: &str) -> io::Result<()> {
-        // It is the words of others too, and they move no cursor.
-        let said = said.replace(char::is_control, " ");
+        let said = printable(said);
         let is_new = said != self.said;
         self.said = said;
         if self.is_terminal {

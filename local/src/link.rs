@@ -96,7 +96,9 @@ async fn interruption() -> io::Result<()> {
 
 async fn link(words: &'static Words) -> Result<String, End> {
     let wait_s = match variable("WAIT_S") {
-        Some(text) => text.parse().map_err(|_| unusable(format!("WAIT_S={text} is not a number of seconds")))?,
+        Some(text) => {
+            text.parse().map_err(|_| unusable(format!("WAIT_S={text} is not a number of seconds")))?
+        }
         None => WAIT_S,
     };
     let mut link = Link::from_env(words)?;
@@ -143,7 +145,8 @@ impl Link {
     fn from_env(words: &'static Words) -> Result<Self, End> {
         let (url, token, http) = match variable("WPP_URL") {
             Some(url) => {
-                let token = variable("WPP_TOKEN").ok_or_else(|| unusable("WPP_TOKEN is not set: a user's JWT"))?;
+                let token =
+                    variable("WPP_TOKEN").ok_or_else(|| unusable("WPP_TOKEN is not set: a user's JWT"))?;
                 (deployed(&url)?, token, client().map_err(unusable)?)
             }
             None => {
@@ -232,7 +235,8 @@ impl Link {
 
 async fn read(response: Response) -> reqwest::Result<Result<Answer, Failure>> {
     let status = response.status();
-    let retry_after = response.headers().get(RETRY_AFTER).and_then(|seconds| seconds.to_str().ok()?.parse().ok());
+    let retry_after =
+        response.headers().get(RETRY_AFTER).and_then(|seconds| seconds.to_str().ok()?.parse().ok());
     let address = response.url().clone();
     let read = serde_json::from_slice::<Answer>(&response.bytes().await?);
     Ok(match read {
@@ -245,7 +249,8 @@ async fn read(response: Response) -> reqwest::Result<Result<Answer, Failure>> {
         _ => {
             let is_passing = status.is_server_error() || status == 429;
             let retry_after = Duration::from_secs(retry_after.unwrap_or_default());
-            let end = End(Exit::Refused, format!("{status} from {address}, in words that are not the functions'"));
+            let end =
+                End(Exit::Refused, format!("{status} from {address}, in words that are not the functions'"));
             Err(Failure(end, is_passing.then_some(retry_after)))
         }
     })

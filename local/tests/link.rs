@@ -217,7 +217,7 @@ async fn an_outage_is_told_and_waited_out() {
     let run = Run::piped(school.link(&[]));
     run.says("Scan it with the phone").await;
     school.app.inject("qr", Fault::status(503));
-    run.says("WPP Platform").await;
+    run.says("WhatsApp cannot be reached right now.").await;
     school.app.clear_faults();
     school.scan();
     let (exit, text) = run.end().await;
@@ -230,7 +230,10 @@ async fn a_number_is_named_by_session_and_one_more_is_asked_for_by_add() {
     let first = school.app.number().await;
     school.app.link(&first).await;
     let (exit, text) = Run::piped(school.link(&[("SESSION", &first.session)])).end().await;
-    assert_eq!((exit, text), (Some(0), format!("Getting the code ready…\n{} is connected.\n", first.session)));
+    assert_eq!(
+        (exit, text),
+        (Some(0), format!("Getting the code ready…\n{} is connected.\n", first.session))
+    );
     let run = Run::piped(school.link(&[("ADD", "1")]));
     run.says("Scan it with the phone").await;
     assert_eq!(school.app.numbers().await.len(), 2);
@@ -243,8 +246,8 @@ async fn every_end_has_its_exit_code_and_its_sentence() {
     let nowhere = nowhere.path().to_str().unwrap();
     let closed = format!("http://127.0.0.1:{}", local::service::free_port().unwrap());
     for (env, exit, sentence) in [
-        (&[("WPP_TOKEN", "no-token")][..], Exit::Refused, "Sign in again"),
-        (&[("WPP_TOKEN", "no-token"), ("LANG", "ru_RU.UTF-8")], Exit::Refused, "Войдите"),
+        (&[("WPP_TOKEN", "no-token")][..], Exit::Refused, "Please sign in again."),
+        (&[("WPP_TOKEN", "no-token"), ("LANG", "ru_RU.UTF-8")], Exit::Refused, "войдите"),
         (&[("SESSION", "0"), ("ADD", "1")], Exit::Refused, "add_new"),
         (&[("WAIT_S", "2")], Exit::GaveUp, "No phone has scanned the code within 2 s."),
         (&[("WAIT_S", "soon")], Exit::Unusable, "WAIT_S"),
@@ -267,7 +270,13 @@ async fn every_end_has_its_exit_code_and_its_sentence() {
 async fn the_words_of_others_are_read_as_they_are_meant_and_move_no_cursor() {
     let escape = json!({"error": "\x1b[2Jboo", "retryable": false}).to_string();
     for (status, body, wait_s, exit, said) in [
-        (403, "{\"message\":\"Forbidden\"}".to_owned(), "60", Exit::Refused, "403 Forbidden from http://127.0.0.1"),
+        (
+            403,
+            "{\"message\":\"Forbidden\"}".to_owned(),
+            "60",
+            Exit::Refused,
+            "403 Forbidden from http://127.0.0.1",
+        ),
         (200, "<html>".to_owned(), "60", Exit::Refused, "200 OK from http://127.0.0.1"),
         (502, "<html>".to_owned(), "1", Exit::GaveUp, "No phone"),
         (409, escape, "60", Exit::Refused, " [2Jboo"),

@@ -102,6 +102,15 @@ impl Dev {
         serde_json::from_str(answer["body"].as_str().unwrap()).unwrap()
     }
 
+    /// `local link` finds what runs by itself.
+    async fn link(&self) -> String {
+        let mut link = Command::new(env!("CARGO_BIN_EXE_local"));
+        link.arg("link").env("WPP_LOCAL_DATA", &self.data).env("WPP_LOCAL_PORT", self.functions.to_string());
+        let linked = link.env_remove("WPP_URL").env("LC_ALL", "C").output().await.unwrap();
+        assert!(linked.status.success(), "{}", String::from_utf8_lossy(&linked.stderr));
+        String::from_utf8(linked.stdout).unwrap()
+    }
+
     /// Ctrl-C, and what is left afterwards.
     async fn interrupt(mut self) -> Option<i32> {
         self.process.signal(Signal::INT).unwrap();
@@ -132,6 +141,7 @@ async fn a_number_is_created_scanned_connected_and_stays_so_when_its_token_expir
         "webhook": "registered",
     });
     assert_eq!(dev.post("wpp-status", json!({"force": true})).await, connected);
+    assert!(dev.link().await.ends_with(&format!("{session} is connected.\n")));
     assert_eq!(dev.platform_calls("token").await, 1);
 
     dev.expire_token().await;

@@ -134,7 +134,9 @@ impl Screen {
                 }
                 None => None,
             };
-            if !self.is_terminal && let Some(code) = &self.code {
+            if !self.is_terminal
+                && let Some(code) = &self.code
+            {
                 let lines = match &code.drawn {
                     Drawn::Blocks(lines, _) => lines.join("\n"),
                     Drawn::File(file) => self.words.picture.replace("{}", &file.path().display().to_string()),
@@ -188,7 +190,7 @@ impl Screen {
         lines.push(self.said.clone());
         lines.extend(left);
         // Written over what was there, line by line: nothing flickers.
-        let lines: String = lines.iter().map(|line| format!("{line}\x1b[K\r\n")).collect();
+        let lines: String = lines.iter().map(|line| format!("{line}\x1b[K\n")).collect();
         write!(self.out, "\x1b[H{lines}\x1b[J")?;
         self.out.flush()
     }
@@ -196,10 +198,13 @@ impl Screen {
     /// The blocks, or how much room they need where the window has less.
     fn fitting(&self, blocks: &[String], columns: usize) -> Vec<String> {
         let rows = blocks.len() + ROWS_BELOW;
-        let fits = tcgetwinsize(&self.out).is_ok_and(|window| {
-            usize::from(window.ws_row) >= rows && usize::from(window.ws_col) >= columns
-        });
-        if fits { blocks.to_vec() } else { vec![self.words.small.replace("{}", &format!("{columns}×{rows}"))] }
+        let fits = tcgetwinsize(&self.out)
+            .is_ok_and(|window| usize::from(window.ws_row) >= rows && usize::from(window.ws_col) >= columns);
+        if fits {
+            blocks.to_vec()
+        } else {
+            vec![self.words.small.replace("{}", &format!("{columns}×{rows}"))]
+        }
     }
 }
 
@@ -217,7 +222,11 @@ fn draw(qr: &str, has_colour: bool) -> io::Result<Drawn> {
     let code = QrCode::with_error_correction_level(qr, EcLevel::L).map_err(|_| unreadable())?;
     let mut blocks = code.render();
     // Without colours the terminal is taken for a dark one, on which what is printed is light.
-    let blocks = if has_colour { blocks.dark_color(Dark).light_color(Light) } else { blocks.dark_color(Light).light_color(Dark) };
+    let blocks = if has_colour {
+        blocks.dark_color(Dark).light_color(Light)
+    } else {
+        blocks.dark_color(Light).light_color(Dark)
+    };
     let blocks = blocks.build();
     let columns = blocks.lines().map(|line| line.chars().count()).max().unwrap_or_default();
     let lines = blocks.lines().map(|line| match has_colour {

@@ -5,6 +5,7 @@
 mod screen;
 
 use std::env;
+use std::error::Error;
 use std::io::{self, Write};
 use std::process::ExitCode;
 use std::time::Duration;
@@ -106,8 +107,9 @@ async fn link(words: &'static Words) -> Result<String, End> {
         return ended;
     }
     Err(match link.trouble {
-        Some(unreachable @ End(Exit::Unreachable, _)) => unreachable,
-        _ => End(Exit::GaveUp, words.gave_up.replace("{}", &wait_s.to_string())),
+        Some(End(Exit::Unreachable, said)) => End(Exit::Unreachable, said),
+        Some(End(_, said)) => End(Exit::GaveUp, said),
+        None => End(Exit::GaveUp, words.gave_up.replace("{}", &wait_s.to_string())),
     })
 }
 
@@ -118,6 +120,8 @@ struct Link {
     token: String,
     words: &'static Words,
     screen: Screen,
+    /// What to say where there is no answer.
+    unreachable: &'static str,
     has_answered: bool,
     /// Why the last question has no answer.
     trouble: Option<End>,
@@ -143,23 +147,20 @@ struct Failure(End, Option<Duration>);
 
 impl Link {
     fn from_env(words: &'static Words) -> Result<Self, End> {
-        let (url, token, http) = match variable("WPP_URL") {
-            Some(url) => {
-                let token =
-                    variable("WPP_TOKEN").ok_or_else(|| unusable("WPP_TOKEN is not set: a user's JWT"))?;
-                (deployed(&url)?, token, client().map_err(unusable)?)
-            }
-            None => {
-                let (url, token) =
-                    dev::running().ok_or_else(|| End(Exit::Unreachable, words.nothing_runs.to_owned()))?;
-                (url, token, http::client().map_err(unusable)?)
-            }
+        let (url, token, http, unreachable) = if let Some(url) = variable("WPP_URL") {
+            let token =
+                variable("WPP_TOKEN").ok_or_else(|| unusable("WPP_TOKEN is not set: a user's JWT"))?;
+            (deployed(&url)?, token, client().map_err(unusable)?, words.unreachable)
+        } else {
+            let nothing_runs = || End(Exit::Unreachable, words.nothing_runs.to_owned());
+            let (url, token) = dev::running().ok_or_else(nothing_runs)?;
+            (url, token, http::client().map_err(unusable)?, words.nothing_runs)
         };
         if HeaderValue::from_str(&token).is_err() {
             return Err(unusable("WPP_TOKEN is not a token: there is a line break in it, or the like"));
         }
         let screen = Screen::new(words)?;
-        Ok(Self { http, url, token, words, screen, has_answered: false, trouble: None })
+        Ok(Self { http, url, token, words, screen, unreachable, has_answered: false, trouble: None })
     }
 
     /// From the number to the phone that is linked with it.
@@ -219,12 +220,12 @@ impl Link {
             .timeout(PATIENCE)
             .body(body.to_string());
         let answer = async { read(request.send().await?).await };
-        let Ok(answer) = self.screen.meanwhile(answer).await else {
-            let end = End(Exit::Unreachable, self.words.unreachable.replace("{}", &self.url));
+        let answer = self.screen.meanwhile(answer).await.unwrap_or_else(|error| {
+            let said = self.unreachable.replace("{}", &format!("{}: {}", self.url, root(&error)));
             // At the very start the address is wrong, or nothing runs there.
-            return Err(Failure(end, self.has_answered.then_some(Duration::ZERO)));
-        };
-        self.has_answered = true;
+            Err(Failure(End(Exit::Unreachable, said), self.has_answered.then_some(Duration::ZERO)))
+        });
+        self.has_answered |= !matches!(&answer, Err(Failure(End(Exit::Unreachable, _), _)));
         answer
     }
 
@@ -237,23 +238,21 @@ async fn read(response: Response) -> reqwest::Result<Result<Answer, Failure>> {
     let status = response.status();
     let retry_after =
         response.headers().get(RETRY_AFTER).and_then(|seconds| seconds.to_str().ok()?.parse().ok());
+    let retry_after = Duration::from_secs(retry_after.unwrap_or_default());
     let address = response.url().clone();
     let read = serde_json::from_slice::<Answer>(&response.bytes().await?);
-    Ok(match read {
-        Ok(answer) if status.is_success() => Ok(answer),
-        Ok(Answer { error: Some(error), retryable, .. }) => {
-            let retry_after = Duration::from_secs(retry_after.unwrap_or_default());
-            Err(Failure(End(Exit::Refused, error), retryable.then_some(retry_after)))
-        }
+    let (said, is_passing) = match read {
+        Ok(answer) if status.is_success() => return Ok(Ok(answer)),
+        Ok(Answer { error: Some(error), retryable, .. }) => (error, retryable),
         // Whatever stands before the functions.
-        _ => {
-            let is_passing = status.is_server_error() || status == 429;
-            let retry_after = Duration::from_secs(retry_after.unwrap_or_default());
-            let end =
-                End(Exit::Refused, format!("{status} from {address}, in words that are not the functions'"));
-            Err(Failure(end, is_passing.then_some(retry_after)))
-        }
-    })
+        _ => (format!("{address} answered {status}."), status.is_server_error() || status == 429),
+    };
+    Ok(Err(Failure(End(Exit::Refused, said), is_passing.then_some(retry_after))))
+}
+
+/// What is behind an error, and says most.
+fn root(error: &dyn Error) -> String {
+    error.source().map_or_else(|| error.to_string(), root)
 }
 
 /// The words of others move no cursor.

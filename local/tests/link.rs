@@ -11,11 +11,12 @@ use std::time::Duration;
 
 use axum::Router;
 use axum::http::StatusCode;
+use axum::routing::post;
 use local::fault_injector::Fault;
 use local::front;
 use local::link::Exit;
 use local::platform::QrForm;
-use local::server::Server;
+use local::server::{Server, severed};
 use local::test_app::{TestApp, until_within};
 use rqrr::PreparedImage;
 use rustix::pty::{OpenptFlags, grantpt, openpt, ptsname, unlockpt};
@@ -254,8 +255,8 @@ async fn every_end_has_its_exit_code_and_its_sentence() {
         (&[("WPP_TOKEN", "")], Exit::Unusable, "WPP_TOKEN"),
         (&[("WPP_TOKEN", "secret\nsecret")], Exit::Unusable, "WPP_TOKEN"),
         (&[("WPP_URL", "http://example.com/functions/v1")], Exit::Unusable, "WPP_URL"),
-        (&[("WPP_URL", &closed)], Exit::Unreachable, "does not answer"),
-        (&[("WPP_URL", ""), ("WPP_LOCAL_DATA", nowhere)], Exit::Unreachable, "run `make dev`"),
+        (&[("WPP_URL", &closed)], Exit::Unreachable, "No answer from http://127.0.0.1"),
+        (&[("WPP_URL", ""), ("WPP_LOCAL_DATA", nowhere)], Exit::Unreachable, "start it with `make dev`"),
     ] {
         let (code, text) = Run::piped(school.link(env)).end().await;
         assert_eq!(code, Some(exit as i32), "{env:?}: {text}");
@@ -269,23 +270,29 @@ async fn every_end_has_its_exit_code_and_its_sentence() {
 #[tokio::test]
 async fn the_words_of_others_are_read_as_they_are_meant_and_move_no_cursor() {
     let escape = json!({"error": "\x1b[2Jboo", "retryable": false}).to_string();
-    for (status, body, wait_s, exit, said) in [
-        (
-            403,
-            "{\"message\":\"Forbidden\"}".to_owned(),
-            "60",
-            Exit::Refused,
-            "403 Forbidden from http://127.0.0.1",
-        ),
-        (200, "<html>".to_owned(), "60", Exit::Refused, "200 OK from http://127.0.0.1"),
-        (502, "<html>".to_owned(), "1", Exit::GaveUp, "No phone"),
-        (409, escape, "60", Exit::Refused, " [2Jboo"),
+    for (status, body, exit, said) in [
+        (403, "{\"message\":\"Forbidden\"}", Exit::Refused, "answered 403 Forbidden."),
+        (200, "<html>", Exit::Refused, "answered 200 OK."),
+        (502, "<html>", Exit::GaveUp, "answered 502 Bad Gateway."),
+        (409, &escape, Exit::Refused, " [2Jboo"),
     ] {
-        let answer = (StatusCode::from_u16(status).unwrap(), body);
-        let server = Server::start(0, Router::new().fallback(async || answer)).await.unwrap();
-        let run = link(&[("WPP_URL", &server.url()), ("WPP_TOKEN", "secret"), ("WAIT_S", wait_s)]);
-        let (code, text) = Run::piped(run).end().await;
+        let answer = (StatusCode::from_u16(status).unwrap(), body.to_owned());
+        let (code, text) = ended_with(Router::new().fallback(async || answer)).await;
         assert_eq!(code, Some(exit as i32), "{text}");
         assert!(text.lines().last().unwrap().contains(said) && !text.contains('\x1b'), "{text}");
     }
+}
+
+#[tokio::test]
+async fn an_address_that_has_answered_is_asked_again_until_the_time_is_over() {
+    let created = json!({"session": "1", "status": "starting", "poll_after_ms": 1}).to_string();
+    let router = Router::new().route("/wpp-create", post(async || created)).fallback(async || severed());
+    let (code, text) = ended_with(router).await;
+    assert_eq!(code, Some(Exit::Unreachable as i32), "{text}");
+}
+
+/// How it ends, within five seconds, with functions that answer so.
+async fn ended_with(functions: Router) -> (Option<i32>, String) {
+    let server = Server::start(0, functions).await.unwrap();
+    Run::piped(link(&[("WPP_URL", &server.url()), ("WPP_TOKEN", "secret"), ("WAIT_S", "5")])).end().await
 }

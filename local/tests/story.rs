@@ -30,12 +30,13 @@ struct Dev {
 
 impl Dev {
     async fn start(data: PathBuf) -> Self {
-        let [functions, platform, supabase, postgres, postgrest] =
-            [(); 5].map(|()| service::free_port().unwrap());
+        let [functions, page, platform, supabase, postgres, postgrest] =
+            [(); 6].map(|()| service::free_port().unwrap());
         let mut command = supervised(env!("CARGO_BIN_EXE_local"), Signal::TERM);
         command.arg("dev").env("WPP_LOCAL_DATA", &data).env("NO_COLOR", "1");
         for (name, port) in [
             ("WPP_LOCAL_PORT", functions),
+            ("WPP_LOCAL_PAGE_PORT", page),
             ("WPP_LOCAL_PLATFORM_PORT", platform),
             ("WPP_LOCAL_SUPABASE_PORT", supabase),
             ("WPP_LOCAL_POSTGRES_PORT", postgres),

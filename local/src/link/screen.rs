@@ -57,8 +57,8 @@ const ENGLISH: Words = Words {
     picture: "The platform sent a picture, which a terminal cannot show. Open it, and scan it there: {}",
     connected: "{} is connected.",
     gave_up: "No phone has scanned the code within {} s. The same command goes on with this number.",
-    unreachable: "{} does not answer.",
-    nothing_runs: "Nothing has been started here: run `make dev` in another terminal, or set WPP_URL and WPP_TOKEN.",
+    unreachable: "No answer from {}.",
+    nothing_runs: "Nothing runs here: start it with `make dev` in another terminal, or set WPP_URL and WPP_TOKEN.",
     interrupted: "Interrupted. The same command goes on with this number.",
 };
 
@@ -72,8 +72,8 @@ const RUSSIAN: Words = Words {
     picture: "Платформа прислала картинку, терминал её не покажет. Откройте её и отсканируйте: {}",
     connected: "{} подключён.",
     gave_up: "За {} с код никто не отсканировал. Та же команда продолжит с этим номером.",
-    unreachable: "{} не отвечает.",
-    nothing_runs: "Здесь ничего не запущено: выполните `make dev` в другом терминале или задайте WPP_URL и WPP_TOKEN.",
+    unreachable: "Нет ответа от {}.",
+    nothing_runs: "Здесь ничего не запущено: запустите `make dev` в другом терминале или задайте WPP_URL и WPP_TOKEN.",
     interrupted: "Прервано. Та же команда продолжит с этим номером.",
 };
 

@@ -18,7 +18,7 @@ use local::link::Exit;
 use local::platform::QrForm;
 use local::server::{Server, severed};
 use local::test_app::{TestApp, until_within};
-use rqrr::PreparedImage;
+use quircs::Quirc;
 use rustix::pty::{OpenptFlags, grantpt, openpt, ptsname, unlockpt};
 use rustix::termios::{Winsize, tcsetwinsize};
 use serde_json::json;
@@ -137,11 +137,13 @@ fn scanned(lines: &[&str], is_dark: bool) -> String {
         })
         .collect();
     let (width, height) = (modules[0].len() * 4, modules.len() * 4);
-    let is_black = |x: usize, y: usize| if modules[y / 4][x / 4] { 0 } else { 255 };
-    let mut image = PreparedImage::prepare_from_greyscale(width, height, is_black);
-    let grids = image.detect_grids();
-    assert_eq!(grids.len(), 1, "{}", lines.join("\n"));
-    grids[0].decode().unwrap().1
+    let pixels = (0..width * height).map(|at| (at % width / 4, at / width / 4));
+    let pixels: Vec<u8> = pixels.map(|(x, y)| if modules[y][x] { 0 } else { 255 }).collect();
+    let mut reader = Quirc::default();
+    let codes: Vec<_> = reader.identify(width, height, &pixels).collect();
+    assert_eq!(codes.len(), 1, "{}", lines.join("\n"));
+    let read = codes[0].as_ref().unwrap().decode().unwrap();
+    String::from_utf8(read.payload).unwrap()
 }
 
 fn is_code(line: &str) -> bool {

@@ -53,7 +53,7 @@ const ENGLISH: Words = Words {
     scan: "Scan it with the phone: WhatsApp, Linked devices, Link a device.",
     left: "A new code in {} s.",
     renewing: "A new code is on its way…",
-    small: "The code needs {} here: make the window larger, or its letters smaller.",
+    small: "The code needs {columns} columns and {rows} rows: make the window larger, or its letters smaller.",
     picture: "The platform sent a picture, which a terminal cannot show. Open it, and scan it there: {}",
     connected: "{} is connected.",
     gave_up: "No phone has scanned the code within {} s. The same command goes on with this number.",
@@ -68,7 +68,7 @@ const RUSSIAN: Words = Words {
     scan: "Отсканируйте его телефоном: WhatsApp, «Связанные устройства», «Привязка устройства».",
     left: "Новый код через {} с.",
     renewing: "Скоро появится новый код…",
-    small: "Коду нужно здесь {}: увеличьте окно или уменьшите шрифт.",
+    small: "Коду нужно столбцов: {columns}, строк: {rows}; увеличьте окно или уменьшите шрифт.",
     picture: "Платформа прислала картинку, терминал её не покажет. Откройте её и отсканируйте: {}",
     connected: "{} подключён.",
     gave_up: "За {} с код никто не отсканировал. Та же команда продолжит с этим номером.",
@@ -201,10 +201,10 @@ impl Screen {
         let fits = tcgetwinsize(&self.out)
             .is_ok_and(|window| usize::from(window.ws_row) >= rows && usize::from(window.ws_col) >= columns);
         if fits {
-            blocks.to_vec()
-        } else {
-            vec![self.words.small.replace("{}", &format!("{columns}×{rows}"))]
+            return blocks.to_vec();
         }
+        let small = self.words.small.replace("{columns}", &columns.to_string());
+        vec![small.replace("{rows}", &rows.to_string())]
     }
 }
 

@@ -15,6 +15,8 @@ use reqwest::{Client, Response, Url};
 use rustls::crypto::ring::default_provider;
 use serde::Deserialize;
 use serde_json::{Value, json};
+use time::OffsetDateTime;
+use time::format_description::well_known::Rfc3339;
 use tokio::signal::unix::{SignalKind, signal};
 
 use self::screen::{Screen, Words};
@@ -136,10 +138,20 @@ struct Answer {
     #[serde(alias = "qr")]
     qrcode: Option<String>,
     poll_after_ms: Option<u64>,
-    code: Option<String>,
+    seen_at: Option<String>,
+    qr_good_until: Option<String>,
     message: Option<String>,
     error: Option<String>,
     retryable: bool,
+}
+
+impl Answer {
+    /// The QR, and for how long it is good by the functions' clock.
+    fn code(&self) -> Option<(&str, Option<Duration>)> {
+        let time = |text: &Option<String>| OffsetDateTime::parse(text.as_deref()?, &Rfc3339).ok();
+        let good_for = time(&self.qr_good_until).zip(time(&self.seen_at)).map(|(end, now)| end - now);
+        Some((self.qrcode.as_deref()?, good_for.map(|left| left.try_into().unwrap_or_default())))
+    }
 }
 
 /// A question without an answer, and how long to wait before it is worth repeating, if it is.
@@ -175,11 +187,12 @@ impl Link {
         let mut seen = self.insist("wpp-create", &wanted).await?;
         let session = std::mem::take(&mut seen.session);
         while seen.status != "connected" {
-            if seen.code.as_deref() == Some("session_lost") {
-                return Err(End(Exit::Refused, seen.message.unwrap_or_default()));
+            // Nothing more comes of it by itself.
+            if seen.status == "disconnected" {
+                return Err(End(Exit::Refused, seen.message.unwrap_or(seen.status)));
             }
             let usual = if seen.qrcode.is_some() { self.words.scan } else { self.words.starting };
-            self.screen.show(seen.qrcode.as_deref(), seen.message.as_deref().unwrap_or(usual))?;
+            self.screen.show(seen.code(), seen.message.as_deref().unwrap_or(usual))?;
             self.pause(seen.poll_after_ms.map_or(PAUSE, Duration::from_millis)).await;
             seen = self.insist("wpp-qr", &json!({"session": session})).await?;
             // Why there is none, the status says.

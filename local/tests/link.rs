@@ -5,6 +5,8 @@
 use std::fs::{self, File, OpenOptions};
 use std::io::{Read, Write};
 use std::process::Stdio;
+use std::sync::atomic::AtomicUsize;
+use std::sync::atomic::Ordering::Relaxed;
 use std::sync::{Arc, Mutex};
 use std::thread;
 use std::time::Duration;
@@ -228,6 +230,17 @@ async fn an_outage_is_told_and_waited_out() {
 }
 
 #[tokio::test]
+async fn a_number_that_is_disconnected_meanwhile_is_not_waited_for() {
+    let school = School::start().await;
+    let run = Run::piped(school.link(&[]));
+    run.says("Scan it with the phone").await;
+    school.app.platform.set_status(&school.session(), "offline").unwrap();
+    let (exit, text) = run.end().await;
+    assert_eq!(exit, Some(Exit::Refused as i32), "{text}");
+    assert!(text.lines().last().unwrap().contains("disconnected"), "{text}");
+}
+
+#[tokio::test]
 async fn a_number_is_named_by_session_and_one_more_is_asked_for_by_add() {
     let school = School::start().await;
     let first = school.app.number().await;
@@ -291,6 +304,33 @@ async fn an_address_that_has_answered_is_asked_again_until_the_time_is_over() {
     let router = Router::new().route("/wpp-create", post(async || created)).fallback(async || severed());
     let (code, text) = ended_with(router).await;
     assert_eq!(code, Some(Exit::Unreachable as i32), "{text}");
+}
+
+#[tokio::test]
+async fn nothing_is_asked_before_the_answer_wants_it() {
+    let waits = json!({"error": "Busy.", "retryable": true}).to_string();
+    let polls = json!({"session": "1", "status": "starting", "poll_after_ms": 3_600_000}).to_string();
+    for (status, body) in [(503, waits), (200, polls)] {
+        let asked = Arc::new(AtomicUsize::new(0));
+        let count = asked.clone();
+        let answer = (StatusCode::from_u16(status).unwrap(), [("retry-after", "3600")], body);
+        let answers = async move || {
+            count.fetch_add(1, Relaxed);
+            answer
+        };
+        let (code, text) = ended_with(Router::new().fallback(answers)).await;
+        assert_eq!((code, asked.load(Relaxed)), (Some(Exit::GaveUp as i32), 1), "{text}");
+    }
+}
+
+#[tokio::test]
+async fn the_countdown_goes_by_the_functions_clock() {
+    let (now, end) = ("2026-11-25T09:00:00.250Z", "2026-11-25T09:00:07.250Z");
+    let code = json!({"session": "1", "qrcode": "2@", "seen_at": now, "qr_good_until": end}).to_string();
+    let server = Server::start(0, Router::new().fallback(async || code)).await.unwrap();
+    let (run, _terminal) = Run::on_terminal(link(&[("WPP_URL", &server.url()), ("WPP_TOKEN", "secret")]), 50);
+    run.says("A new code in ").await;
+    assert!(run.text().contains("A new code in 7 s."), "{}", run.text());
 }
 
 /// How it ends, within five seconds, with functions that answer so.

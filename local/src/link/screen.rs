@@ -15,8 +15,8 @@ use tempfile::NamedTempFile;
 use super::printable;
 use crate::clock::unix_ms;
 
-/// WhatsApp shows a new code after about so long.
-const LIFE_MS: i64 = 20_000;
+/// How long a code is good, where the functions do not say it.
+const LIFE: Duration = Duration::from_secs(25);
 
 /// How a PNG begins in base64.
 const PNG: &str = "iVBORw0KGgo";
@@ -96,7 +96,7 @@ pub struct Screen {
     said: String,
 }
 
-/// A code as it came, as it is drawn, and when the next one is due.
+/// A code as it came, as it is drawn, and when it ends.
 struct Code {
     qr: String,
     drawn: Drawn,
@@ -124,26 +124,29 @@ impl Screen {
         Ok(screen)
     }
 
-    /// The code, or that there is none now, and what there is to say.
-    pub fn show(&mut self, qr: Option<&str>, said: &str) -> io::Result<()> {
-        if self.code.as_ref().map(|code| code.qr.as_str()) != qr {
-            self.code = match qr {
-                Some(qr) => {
-                    let drawn = draw(qr, self.has_colour)?;
-                    Some(Code { qr: qr.to_owned(), drawn, ends_ms: unix_ms() + LIFE_MS })
-                }
-                None => None,
-            };
-            if !self.is_terminal
-                && let Some(code) = &self.code
-            {
-                let lines = match &code.drawn {
-                    Drawn::Blocks(lines, _) => lines.join("\n"),
-                    Drawn::File(file) => self.words.picture.replace("{}", &file.path().display().to_string()),
-                };
-                writeln!(self.out, "{lines}")?;
-            }
+    /// The code, with the time for which it is good, or that there is none now; and what there is to say.
+    pub fn show(&mut self, code: Option<(&str, Option<Duration>)>, said: &str) -> io::Result<()> {
+        let Some((qr, good_for)) = code else {
+            self.code = None;
+            return self.say(said);
+        };
+        let known = self.code.take().filter(|known| known.qr == qr);
+        let is_new = known.is_none();
+        let mut code = match known {
+            Some(known) => known,
+            None => Code { qr: qr.to_owned(), drawn: draw(qr, self.has_colour)?, ends_ms: 0 },
+        };
+        if let Some(left) = good_for.or(is_new.then_some(LIFE)) {
+            code.ends_ms = unix_ms() + i64::try_from(left.as_millis()).unwrap_or_default();
         }
+        if is_new && !self.is_terminal {
+            let lines = match &code.drawn {
+                Drawn::Blocks(lines, _) => lines.join("\n"),
+                Drawn::File(file) => self.words.picture.replace("{}", &file.path().display().to_string()),
+            };
+            writeln!(self.out, "{lines}")?;
+        }
+        self.code = Some(code);
         self.say(said)
     }
 

@@ -213,7 +213,7 @@ impl Screen {
 
 /// A pairing text becomes half blocks, with the margin that a phone wants around them.
 fn draw(qr: &str, has_colour: bool) -> io::Result<Drawn> {
-    let unreadable = || io::Error::from(io::ErrorKind::InvalidData);
+    let unreadable = || io::Error::other("The code that the platform sent cannot be drawn.");
     let picture = qr.strip_prefix("data:image/").and_then(|picture| picture.split_once(";base64,"));
     let picture = picture.map(|(_, base64)| base64).or(qr.starts_with(PNG).then_some(qr));
     if let Some(base64) = picture {

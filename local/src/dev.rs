@@ -25,9 +25,6 @@ use crate::stack::{Settings, Stack};
 /// The functions, each a binary of its name, served at `/functions/v1/<name>`.
 const FUNCTIONS: [&str; 3] = ["wpp-create", "wpp-qr", "wpp-status"];
 
-/// Where they are served, unless `WPP_LOCAL_PORT` names another port.
-const PORT: u16 = 9000;
-
 /// The organisations that are there from the start, each with its user. The printed lines are about the first.
 const ORGANISATION: Uuid = uuid!("00000000-0000-4000-8000-000000000001");
 const PEOPLE: [(Uuid, Person); 2] = [
@@ -43,6 +40,9 @@ const TOKEN_LIFETIME_S: i64 = 12 * 3600;
 
 /// The same at every start, so that a token outlasts one. It guards nothing but the loopback address.
 const JWT_SECRET: &str = "local-jwt-secret-with-at-least-32-characters";
+
+/// Where the functions are served, unless `WPP_LOCAL_PORT` names another port.
+const PORT: u16 = 9000;
 
 /// How long a function that is built may take to start and answer.
 const FUNCTION_PATIENCE: Duration = Duration::from_secs(60);

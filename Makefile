@@ -17,10 +17,14 @@ TARGET = $(if $(filter x86_64,$(ARCH)),x86_64,aarch64)-unknown-linux-gnu
 export SAM_CLI_TELEMETRY = 0
 SAM = PATH="$(CURDIR)/.tools/venv/bin:$$PATH" .tools/sam/bin/sam
 
-.PHONY: dev test test-browser check properties walk mutants contract advisories target build deploy migrate smoke sam tools clean
+.PHONY: dev link test test-browser check properties walk mutants contract advisories target build deploy migrate smoke sam tools clean
 
 dev: tools
 	cargo run --package local dev
+
+# Links a number in this terminal, with what `make dev` runs, or at another address: WPP_TOKEN=... make link WPP_URL=https://...
+link:
+	@cargo run --quiet --package local link
 
 # The functions first, as they are deployed: the tests run them, and cargo lambda watch finds them built. A fleet of eight processes
 # with fifty requests each needs more open files than a user mostly may have without asking. What the tests have counted

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use reqwest::{Client, Method};
 use ring::digest::{SHA256, digest};
-use serde_json::json;
+use serde_json::{Value, json};
 use tokio::process::Command;
 use tokio::signal::unix::{SignalKind, signal};
 use uuid::{Uuid, uuid};
@@ -39,6 +39,9 @@ const TOKEN_LIFETIME_S: i64 = 12 * 3600;
 /// The same at every start, so that a token outlasts one. It guards nothing but the loopback address.
 const JWT_SECRET: &str = "local-jwt-secret-with-at-least-32-characters";
 
+/// Where the functions are served, unless `WPP_LOCAL_PORT` names another port.
+const PORT: u16 = 9000;
+
 /// How long a function that is built may take to start and answer.
 const FUNCTION_PATIENCE: Duration = Duration::from_secs(60);
 
@@ -61,7 +64,7 @@ pub async fn run() -> Result<()> {
 
 /// Starts everything, says so, and returns only when something fails.
 async fn serve() -> Result<()> {
-    let (port, page_port) = (port("WPP_LOCAL_PORT", 9000)?, port("WPP_LOCAL_PAGE_PORT", 9400)?);
+    let (port, page_port) = (port("WPP_LOCAL_PORT", PORT)?, port("WPP_LOCAL_PAGE_PORT", 9400)?);
     let cargo_lambda = cargo_lambda()?;
     let data = data_directory()?;
     let session = platform::session_for(&ORGANISATION.to_string());
@@ -144,9 +147,23 @@ fn data_directory() -> Result<PathBuf> {
     Ok(PathBuf::from(format!("/var/tmp/wpp-local-{name}")))
 }
 
+/// Where the functions of a running system answer, and a user's token for them, if one has been started here.
+pub(crate) fn running() -> Option<(String, String)> {
+    let event = std::fs::read(workspace().join(events_place()).join("status.json")).ok()?;
+    let event: Value = serde_json::from_slice(&event).ok()?;
+    let token = event["headers"]["authorization"].as_str()?.strip_prefix("Bearer ")?;
+    let port = env::var("WPP_LOCAL_PORT").unwrap_or(PORT.to_string());
+    Some((format!("http://127.0.0.1:{port}/functions/v1"), token.to_owned()))
+}
+
+/// Where the events lie, as seen from the workspace.
+fn events_place() -> PathBuf {
+    env::var_os("WPP_LOCAL_DATA").map_or(PathBuf::from(".local"), PathBuf::from).join("events")
+}
+
 /// Writes the events that `cargo lambda invoke` takes, with a token that is good now; where, as seen from the workspace.
 fn write_events(token: &str, session: &str) -> Result<PathBuf> {
-    let place = env::var_os("WPP_LOCAL_DATA").map_or(PathBuf::from(".local"), PathBuf::from).join("events");
+    let place = events_place();
     let directory = workspace().join(&place);
     std::fs::create_dir_all(&directory)?;
     let events = [

@@ -9,6 +9,7 @@ pub mod fault_injector;
 pub mod front;
 pub mod http;
 pub mod lambda;
+pub mod link;
 pub mod migrate;
 pub mod page;
 pub mod platform;

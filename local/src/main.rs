@@ -1,4 +1,5 @@
-//! `local dev` runs the whole system on this machine, `local migrate` brings a database's schema up to date.
+//! `local dev` runs the whole system on this machine, `local link` links a number in the terminal, `local migrate` brings a
+//! database's schema up to date.
 
 use std::process::ExitCode;
 
@@ -8,8 +9,10 @@ async fn main() -> ExitCode {
     let (command, outcome) = match arguments.iter().map(String::as_str).collect::<Vec<_>>()[..] {
         ["dev"] => ("dev", local::dev::run().await),
         ["migrate"] => ("migrate", local::migrate::run().await),
+        // Its exit code says how it ended.
+        ["link"] => return local::link::run().await.into(),
         _ => {
-            eprintln!("usage: local dev | local migrate");
+            eprintln!("usage: local dev | local link | local migrate");
             return ExitCode::from(2);
         }
     };

@@ -30,12 +30,13 @@ struct Dev {
 
 impl Dev {
     async fn start(data: PathBuf) -> Self {
-        let [functions, platform, supabase, postgres, postgrest] =
-            [(); 5].map(|()| service::free_port().unwrap());
+        let [functions, page, platform, supabase, postgres, postgrest] =
+            [(); 6].map(|()| service::free_port().unwrap());
         let mut command = supervised(env!("CARGO_BIN_EXE_local"), Signal::TERM);
         command.arg("dev").env("WPP_LOCAL_DATA", &data).env("NO_COLOR", "1");
         for (name, port) in [
             ("WPP_LOCAL_PORT", functions),
+            ("WPP_LOCAL_PAGE_PORT", page),
             ("WPP_LOCAL_PLATFORM_PORT", platform),
             ("WPP_LOCAL_SUPABASE_PORT", supabase),
             ("WPP_LOCAL_POSTGRES_PORT", postgres),
@@ -102,6 +103,15 @@ impl Dev {
         serde_json::from_str(answer["body"].as_str().unwrap()).unwrap()
     }
 
+    /// `local link` finds what runs by itself.
+    async fn link(&self) -> String {
+        let mut link = Command::new(env!("CARGO_BIN_EXE_local"));
+        link.arg("link").env("WPP_LOCAL_DATA", &self.data).env("WPP_LOCAL_PORT", self.functions.to_string());
+        let linked = link.env_remove("WPP_URL").env("LC_ALL", "C").output().await.unwrap();
+        assert!(linked.status.success(), "{}", String::from_utf8_lossy(&linked.stderr));
+        String::from_utf8(linked.stdout).unwrap()
+    }
+
     /// Ctrl-C, and what is left afterwards.
     async fn interrupt(mut self) -> Option<i32> {
         self.process.signal(Signal::INT).unwrap();
@@ -132,6 +142,7 @@ async fn a_number_is_created_scanned_connected_and_stays_so_when_its_token_expir
         "webhook": "registered",
     });
     assert_eq!(dev.post("wpp-status", json!({"force": true})).await, connected);
+    assert!(dev.link().await.ends_with(&format!("{session} is connected.\n")));
     assert_eq!(dev.platform_calls("token").await, 1);
 
     dev.expire_token().await;

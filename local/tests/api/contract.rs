@@ -33,7 +33,10 @@ impl Served {
 
     /// Runs a program in `local/contract`, and fails where it does.
     async fn run(&self, program: &str, arguments: &[&str]) {
-        let path = format!("{WORKSPACE}/.tools/contract/bin:{WORKSPACE}/.tools/node/bin:{}", std::env::var("PATH").unwrap());
+        let path = format!(
+            "{WORKSPACE}/.tools/contract/bin:{WORKSPACE}/.tools/node/bin:{}",
+            std::env::var("PATH").unwrap()
+        );
         let status = Command::new(program)
             .args(arguments)
             .current_dir(format!("{WORKSPACE}/local/contract"))

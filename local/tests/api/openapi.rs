@@ -256,7 +256,9 @@ impl Stage {
         self.take("invalid_json", signed.clone().body("{")).await;
         self.take("unauthorized", bare.clone()).await;
         self.take("session_expired", bare.clone().bearer(&keys.user_token_for(user, -60))).await;
-        self.take("number_not_found", self.post("wpp-qr", json!({"session": "0000000000000"}))).await;
+        for function in ["wpp-qr", "wpp-status"] {
+            self.take("number_not_found", self.post(function, json!({"session": "0000000000000"}))).await;
+        }
         self.take("organization_not_found", bare.clone().bearer(&keys.user_token(Uuid::new_v4()))).await;
         self.take("method_not_allowed", Event::get("wpp-create").bearer(&self.app.school.token)).await;
         self.take("body_too_large", signed.clone().body(&" ".repeat(16 * 1024 + 1))).await;

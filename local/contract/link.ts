@@ -4,7 +4,7 @@ import createClient from "openapi-fetch";
 import type { paths } from "./api.d.ts";
 
 const { FUNCTIONS_URL: baseUrl, PLATFORM_URL: platform, TOKEN: token } = process.env;
-const client = createClient<paths>({ baseUrl: baseUrl!, headers: { Authorization: `Bearer ${token}` } });
+const client = createClient<paths, "application/json">({ baseUrl: baseUrl!, headers: { Authorization: `Bearer ${token}` } });
 
 const { data: created } = await client.POST("/wpp-create", {
   params: { header: { "Idempotency-Key": crypto.randomUUID() } },

@@ -29,7 +29,7 @@ export function cardOf(view) {
   }
   if (code === 'passkey_required') return { kind: 'stuck', title: 'stuck', said: message };
   if (status === 'qr_issued') {
-    return { kind: 'scan', title: 'scan', text: 'scanText', note: code ? message : null, qr: view.qrcode, seenAt: view.last_qr_at };
+    return { kind: 'scan', title: 'scan', text: 'scanText', note: code ? message : null, qr: view.qrcode, format: view.format, goodUntil: view.qr_good_until, seenAt: view.seen_at };
   }
   if (status === 'disconnected') {
     return { kind: 'disconnected', title: 'disconnected', text: 'disconnectedText', act: 'link' };

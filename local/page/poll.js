@@ -36,24 +36,23 @@ export async function* watch(api, session, known, signal) {
 /** One look. A code that this watch has seen to be all there is to say is no news, and costs one request. */
 async function look(api, session, known, signal) {
   const qr = await api.qr(session, signal);
-  const askAgainMs = qr.poll_after_ms ?? null;
   const isKnown = known?.isLive && known.status === 'qr_issued' && !known.code && qr.qr === known.qrcode;
-  if (qr.ok && isKnown) return { ...known, trouble: null, askAgainMs };
+  if (qr.ok && isKnown) return { ...known, trouble: null, poll_after_ms: qr.poll_after_ms };
   if (!qr.ok && !qr.retryable) return { failure: qr };
   // While WhatsApp is out of reach, the last known state is the answer.
   const status = await api.status({ session, force: qr.ok }, signal);
   if (!status.ok && !status.retryable) return { failure: status };
   if (!status.ok) return { ...known, trouble: status };
-  return { ...status, isLive: qr.ok, trouble: qr.ok ? null : qr, askAgainMs };
+  return { ...status, isLive: qr.ok, trouble: qr.ok ? null : qr };
 }
 
 /** Whether to ask again would tell nothing new. */
-function isOver({ failure, trouble, status }) {
-  return Boolean(failure) || (!trouble && (status === 'connected' || status === 'disconnected'));
+function isOver({ failure, trouble, poll_after_ms }) {
+  return Boolean(failure) || (!trouble && poll_after_ms == null);
 }
 
-function askAgainIn({ trouble, askAgainMs }, failures) {
-  if (!trouble) return askAgainMs ?? PAUSE_MS;
+function askAgainIn({ trouble, poll_after_ms }, failures) {
+  if (!trouble) return poll_after_ms;
   return Math.max(trouble.retryAfterMs, Math.min(PAUSE_MS * 2 ** (failures - 1), LONGEST_PAUSE_MS));
 }
 

@@ -2,31 +2,20 @@
 
 import { generate } from './lib/lean-qr.mjs';
 
-/** WhatsApp shows a new code after about so long. */
-const LIFE_MS = 20_000;
+/** A code is good for so long. */
+const LIFE_MS = 25_000;
 
-/** How a PNG begins in base64. */
-const PNG = 'iVBORw0KGgo';
-
-/** The address of a picture, or nothing for a pairing text that is still to be drawn. */
-export function pictureOf(qr) {
-  if (qr.startsWith('data:image/')) return qr;
-  return qr.startsWith(PNG) ? `data:image/png;base64,${qr}` : null;
+/** Shows the code in one of the two elements: `format` says whether it is a picture, or a pairing text that is still to be drawn. */
+export function draw(qr, format, canvas, image) {
+  canvas.hidden = format === 'image';
+  image.hidden = format !== 'image';
+  if (format !== 'image') generate(qr).toCanvas(canvas, { pad: 2 });
+  else image.src = qr.startsWith('data:') ? qr : `data:image/png;base64,${qr}`;
 }
 
-/** Shows the code in one of the two elements. */
-export function draw(qr, canvas, image) {
-  const picture = pictureOf(qr);
-  canvas.hidden = picture !== null;
-  image.hidden = picture === null;
-  if (picture) image.src = picture;
-  else generate(qr).toCanvas(canvas, { pad: 2 });
-}
-
-/** When a code ends that was first seen at `seenAt`; from now, where that cannot be so by this machine's clock. */
-export function endOf(seenAt, now) {
-  const age = now - Date.parse(seenAt);
-  return now + LIFE_MS - (age >= 0 && age < LIFE_MS ? age : 0);
+/** When a code ends by this machine's clock, of which the answer knows the end by another; where it does not, the code is new. */
+export function endOf({ goodUntil, seenAt }, now) {
+  return now + (goodUntil ? Date.parse(goodUntil) - Date.parse(seenAt) : LIFE_MS);
 }
 
 /** The share of its life that is left, and the seconds. */

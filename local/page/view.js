@@ -40,8 +40,8 @@ function lastKnown({ status, seenAt }) {
 
 function showCode(card) {
   if ((card.qr ?? null) !== code.qr) {
-    code = { qr: card.qr ?? null, end: card.qr ? qr.endOf(card.seenAt, Date.now()) : 0 };
-    if (code.qr) qr.draw(code.qr, element('drawn'), element('picture'));
+    code = { qr: card.qr ?? null, end: card.qr ? qr.endOf(card, Date.now()) : 0 };
+    if (code.qr) qr.draw(code.qr, card.format, element('drawn'), element('picture'));
   }
   tick();
 }

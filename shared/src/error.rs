@@ -45,6 +45,15 @@ pub enum Error {
     /// The organisation has no such number.
     #[error("no such number")]
     NumberNotFound,
+    /// A drawing is wanted of a QR that is not there yet.
+    #[error("no QR yet")]
+    QrNotReady,
+    /// A drawing is wanted of the QR of a number that is linked.
+    #[error("no QR: the number is connected")]
+    AlreadyConnected,
+    /// Half blocks are wanted of a QR that the platform sent as a picture.
+    #[error("the QR is a picture")]
+    QrIsPicture,
     /// The idempotency key was used with another request.
     #[error("idempotency key reused with another request")]
     IdempotencyMismatch,
@@ -159,6 +168,9 @@ impl Error {
 
             Self::NoOrganization => lasting(404, "organization_not_found", say::NO_ORGANIZATION, say::TELL),
             Self::NumberNotFound => lasting(404, "number_not_found", say::NO_SUCH_NUMBER, say::CONNECT),
+            Self::QrNotReady => passing(404, "qr_not_ready", say::QR_MISSING).after(SOON),
+            Self::AlreadyConnected => lasting(410, "already_connected", say::CONNECTED, say::NOTHING_TO_SCAN),
+            Self::QrIsPicture => lasting(406, "qr_is_picture", say::QR_NOT_TEXT, say::SCAN_IN_BROWSER),
             Self::CreationInProgress => passing(503, "creation_in_progress", say::STILL_CREATING).after(SOON),
 
             Self::Platform(error) => match error.why {

@@ -1,5 +1,6 @@
 //! From Lambda's event to an answer: what is the same for all functions.
 
+pub mod accept;
 pub mod auth;
 pub mod auth_error;
 pub(crate) mod event;

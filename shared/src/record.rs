@@ -13,6 +13,7 @@ use uuid::Uuid;
 
 use crate::clock::millis;
 use crate::deadline::Deadline;
+use crate::store::State;
 use trace::Trace;
 
 tokio::task_local! {
@@ -28,7 +29,7 @@ pub struct Record {
     /// The session's digest.
     pub(crate) session: Option<String>,
     /// As it was answered.
-    pub(crate) state: Option<&'static str>,
+    pub(crate) state: Option<State>,
     pub(crate) source: Option<Source>,
     pub(crate) token: Option<TokenUse>,
     pub(crate) token_why: Option<&'static str>,
@@ -158,7 +159,7 @@ pub fn session(session: &str) {
 }
 
 /// The number's state, as it is answered.
-pub fn state(state: &'static str) {
+pub fn state(state: State) {
     note(|record| record.state = Some(state));
 }
 

@@ -117,6 +117,12 @@ catalogue! {
         "On the phone, open WhatsApp, go to Linked devices, tap Link a device, and scan the code that is shown now.",
         "Откройте WhatsApp на телефоне, перейдите в «Связанные устройства», нажмите «Привязка устройства» и \
             отсканируйте код, который показан сейчас.";
+    SCAN_IN_BROWSER:
+        "Please scan it in the browser.",
+        "Отсканируйте его в браузере.";
+    NOTHING_TO_SCAN:
+        "There is nothing to scan any more.",
+        "Сканировать больше ничего не нужно.";
     CONFIRM_PASSKEY:
         "Open WhatsApp on the phone, confirm the passkey there, then come back here.",
         "Откройте WhatsApp на телефоне, подтвердите ключ доступа и вернитесь сюда.";
@@ -213,6 +219,15 @@ catalogue! {
     QR_COMING:
         "The QR code is being prepared.",
         "QR-код готовится.";
+    QR_MISSING:
+        "There is no QR code right now.",
+        "Сейчас QR-кода нет.";
+    QR_NOT_TEXT:
+        "This QR code is a picture and cannot be shown as text.",
+        "Этот QR-код — картинка, его нельзя показать текстом.";
+    CONNECTED:
+        "WhatsApp is already connected on this number.",
+        "WhatsApp на этом номере уже подключён.";
     QR_WAITING:
         "The QR code has not been scanned yet.",
         "QR-код ещё не отсканирован.";

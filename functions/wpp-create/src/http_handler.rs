@@ -7,8 +7,10 @@ use shared::App;
 use shared::clock::UnixMs;
 use shared::error::Error;
 use shared::http::request::ApiRequest;
+use shared::http::run::Answer;
 use shared::number::creation::{heal, obtain};
 use shared::number::hint::Advice;
+use shared::number::qr::Format;
 use shared::number::session::{NumberSession, Webhook};
 use shared::number::view::{State, View};
 use shared::platform::PlatformError;
@@ -30,10 +32,14 @@ pub struct CreateAnswer {
     #[serde(skip_serializing_if = "Option::is_none")]
     qrcode: Option<String>,
     #[serde(skip_serializing_if = "Option::is_none")]
+    format: Option<Format>,
+    #[serde(skip_serializing_if = "Option::is_none")]
     platform_status: Option<String>,
     #[serde(flatten)]
     advice: Advice,
 }
+
+impl Answer for CreateAnswer {}
 
 /// `POST {"force_recreate"?, "add_new"?, "session"? | "session_name"? | "integration_id"?}`: the organisation's number (the
 /// named one, where one is named), new credentials for it, or one more number.
@@ -103,6 +109,7 @@ async fn connect<'a>(
 
 fn answer(session: &NumberSession<'_>, view: View, language: Language) -> CreateAnswer {
     let advice = Advice::due(&session.number, &view, session.webhook(), session.now, language);
+    record::state(view.state);
     CreateAnswer {
         session: session.id().to_owned(),
         api_key: session.number.settings.api_key.as_ref().map(Secret::masked),
@@ -113,6 +120,7 @@ fn answer(session: &NumberSession<'_>, view: View, language: Language) -> Create
         },
         webhook: session.webhook(),
         platform_status: view.platform_status().map(str::to_owned),
+        format: view.qr.as_deref().map(Format::of),
         qrcode: view.qr,
         advice: advice.unwrap_or_default(),
     }

@@ -6,25 +6,38 @@ use serde::Serialize;
 use shared::App;
 use shared::error::Error;
 use shared::http::request::ApiRequest;
+use shared::http::run::{Answer, Drawn};
+use shared::number::freshness::Freshness;
+use shared::number::qr::Format;
 use shared::number::session::NumberSession;
+use shared::number::view::State;
 use shared::platform::SessionState;
 use shared::record::{self, Source};
 use shared::sentence as say;
 use shared::store::NumberSelector;
 
-/// When to ask again for a QR that is not ready, and for the next one.
-const POLL_AFTER_MS: u32 = 2_000;
+use crate::drawing;
 
 /// The QR, and what it means that there is none.
 #[derive(Serialize)]
 pub struct QrAnswer {
     qr: Option<String>,
+    format: Option<Format>,
     state: &'static str,
-    poll_after_ms: u32,
+    #[serde(flatten)]
+    freshness: Freshness,
+    #[serde(skip)]
+    drawn: Option<Drawn>,
+}
+
+impl Answer for QrAnswer {
+    fn drawn(&self) -> Option<&Drawn> {
+        self.drawn.as_ref()
+    }
 }
 
 /// `GET ?session=` or `POST {"session"}`, or `session_name` in either. Answers `qr`, null only while the platform has none
-/// ready.
+/// ready; or the QR itself, in the form that `Accept` names.
 pub async fn handle(app: Arc<App>, request: ApiRequest) -> Result<QrAnswer, Error> {
     let session =
         request.session()?.ok_or(Error::BadRequest { field: "session", wrong: say::FIELD_MISSING })?;
@@ -38,14 +51,33 @@ pub async fn handle(app: Arc<App>, request: ApiRequest) -> Result<QrAnswer, Erro
     let qr = session.qr().await?;
     record::source(Source::Live);
     let state = match &qr {
-        Some(_) => "ready",
+        Some(_) => State::QrIssued,
         // A linked number has none either; whether it still is one, only the platform knows.
         None if session.may_be_connected()
             && matches!(session.status().await, Ok(status) if status.state == SessionState::Connected) =>
         {
-            "connected"
+            State::Connected
         }
-        None => "not_ready",
+        None => State::QrPending,
     };
-    Ok(QrAnswer { qr, state, poll_after_ms: POLL_AFTER_MS })
+    record::state(state);
+    let drawn = match (request.drawing, &qr) {
+        (None, _) => None,
+        (Some(drawing), Some(qr)) => Some(drawing::draw(qr, drawing)?),
+        (Some(_), None) if state == State::Connected => return Err(Error::AlreadyConnected),
+        (Some(_), None) => return Err(Error::QrNotReady),
+    };
+    let snapshot = session.number.snapshot.as_ref().filter(|snapshot| qr.is_some() && snapshot.qr == qr);
+    let qr_at = snapshot.and_then(|snapshot| snapshot.qr_at);
+    Ok(QrAnswer {
+        format: qr.as_deref().map(Format::of),
+        qr,
+        state: match state {
+            State::QrIssued => "ready",
+            State::Connected => "connected",
+            _ => "not_ready",
+        },
+        freshness: Freshness::of(&session.number, state, qr_at, Source::Live, session.now),
+        drawn,
+    })
 }

@@ -1,5 +1,6 @@
 //! Wires `wpp-qr` to Lambda.
 
+mod drawing;
 mod http_handler;
 
 use std::process::ExitCode;

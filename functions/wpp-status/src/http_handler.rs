@@ -5,11 +5,13 @@ use std::time::Duration;
 
 use serde::Serialize;
 use shared::App;
-use shared::clock::UnixMs;
 use shared::deadline::Deadline;
 use shared::error::Error;
 use shared::http::request::ApiRequest;
+use shared::http::run::Answer;
+use shared::number::freshness::Freshness;
 use shared::number::hint::Advice;
+use shared::number::qr::Format;
 use shared::number::session::{NumberSession, Webhook};
 use shared::number::view::{State, View};
 use shared::platform::PlatformError;
@@ -26,8 +28,6 @@ pub struct StatusAnswer {
     #[serde(flatten)]
     number: Option<NumberAnswer>,
     #[serde(flatten)]
-    stale: Option<Stale>,
-    #[serde(flatten)]
     advice: Advice,
 }
 
@@ -39,17 +39,14 @@ struct NumberAnswer {
     #[serde(skip_serializing_if = "Option::is_none")]
     qrcode: Option<String>,
     #[serde(skip_serializing_if = "Option::is_none")]
-    last_qr_at: Option<String>,
+    format: Option<Format>,
     #[serde(skip_serializing_if = "Option::is_none")]
     platform_status: Option<String>,
+    #[serde(flatten)]
+    freshness: Freshness,
 }
 
-/// That it is what was seen last.
-#[derive(Serialize)]
-struct Stale {
-    stale: bool,
-    seen_at: Option<String>,
-}
+impl Answer for StatusAnswer {}
 
 /// `POST {"session_name"?, "session"?, "integration_id"?, "force"?}`, or `GET` with the same as parameters. A number that is
 /// not named is the organisation's primary, else any active one.
@@ -67,23 +64,23 @@ pub async fn handle(app: Arc<App>, request: ApiRequest) -> Result<StatusAnswer, 
 
     let mut session = NumberSession::open(&app, number, found.now, request.deadline)?;
     if force {
-        return Ok(answer(live(&mut session, request.deadline).await?, &session, language));
+        return Ok(answer(live(&mut session, request.deadline).await?, Source::Live, &session, language));
     }
     if let Some(recent) = session.recent() {
         record::source(Source::Remembered);
-        return Ok(answer(recent, &session, language));
+        return Ok(answer(recent, Source::Remembered, &session, language));
     }
     let last_seen = session.number.snapshot.clone();
     if last_seen.is_some() {
         session.deadline = request.deadline.at_most(STALE_AFTER);
     }
     match (live(&mut session, request.deadline).await, last_seen) {
-        (Ok(view), _) => Ok(answer(view, &session, language)),
+        (Ok(view), _) => Ok(answer(view, Source::Live, &session, language)),
         // An outage disconnects nobody.
         (Err(error), Some(last_seen)) if error.is_platform_outage() => {
             record::stale(&error);
-            let mut answer = answer(View::last_seen(&last_seen, found.now), &session, language);
-            answer.stale = Some(Stale { stale: true, seen_at: last_seen.at.to_rfc3339() });
+            let view = View::last_seen(&last_seen, found.now);
+            let mut answer = answer(view, Source::Stale, &session, language);
             answer.advice.message = Some(say::LAST_KNOWN.text(language).to_owned());
             Ok(answer)
         }
@@ -109,10 +106,10 @@ async fn live(session: &mut NumberSession<'_>, deadline: Deadline) -> Result<Vie
 
 fn disconnected(message: Sentence, language: Language) -> StatusAnswer {
     let advice = Advice::message(message, language);
-    StatusAnswer { status: State::Disconnected, number: None, stale: None, advice }
+    StatusAnswer { status: State::Disconnected, number: None, advice }
 }
 
-fn answer(view: View, session: &NumberSession<'_>, language: Language) -> StatusAnswer {
+fn answer(view: View, source: Source, session: &NumberSession<'_>, language: Language) -> StatusAnswer {
     let due = Advice::due(&session.number, &view, session.webhook(), session.now, language);
     let advice = due.unwrap_or_else(|| match view.state {
         State::Disconnected => Advice::message(say::DISCONNECTED, language),
@@ -122,9 +119,11 @@ fn answer(view: View, session: &NumberSession<'_>, language: Language) -> Status
     let number = NumberAnswer {
         account_number: session.id().to_owned(),
         webhook: session.webhook(),
-        last_qr_at: view.qr_at.and_then(UnixMs::to_rfc3339),
+        format: view.qr.as_deref().map(Format::of),
+        freshness: Freshness::of(&session.number, view.state, view.qr_at, source, session.now),
         platform_status: view.platform_status().map(str::to_owned),
         qrcode: view.qr,
     };
-    StatusAnswer { status: view.state, number: Some(number), stale: None, advice }
+    record::state(view.state);
+    StatusAnswer { status: view.state, number: Some(number), advice }
 }

@@ -72,7 +72,7 @@ async fn an_allowed_page_reads_every_answer_and_another_reads_none() {
         assert_eq!(statuses, [200, 400, 401, 404, 405, 413, 415, 502, 503, 409, 504, 500], "{origin}");
         for answer in &answers {
             assert_eq!(allowed(answer), expected, "{origin}: {answer:?}");
-            assert_eq!(answer.headers["vary"], "Origin, Accept-Language");
+            assert_eq!(answer.headers["vary"], "Origin, Accept, Accept-Language");
             assert_eq!(answer.headers["access-control-expose-headers"], "retry-after, x-request-id");
             assert_eq!(answer.headers["content-type"], "application/json");
             assert_eq!(answer.headers["content-language"], "en");
@@ -101,7 +101,7 @@ async fn a_preflight_needs_no_token_and_costs_nothing() {
                 assert_eq!(answer.headers["access-control-allow-methods"], methods);
                 assert_eq!(answer.headers["access-control-allow-headers"], HEADERS);
                 assert_eq!(answer.headers["access-control-max-age"], "7200");
-                assert_eq!(answer.headers["vary"], "Origin, Accept-Language");
+                assert_eq!(answer.headers["vary"], "Origin, Accept, Accept-Language");
             }
         }
     }

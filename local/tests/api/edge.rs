@@ -254,7 +254,7 @@ async fn a_person_is_spoken_to_in_their_language() {
                     if answer.status == 200 { &answer.json["message"] } else { &answer.json["error"] };
                 assert_eq!(sentence, &whole, "{function} {asked:?}");
                 assert_eq!(answer.headers["content-language"], language, "{function} {asked:?}");
-                assert_eq!(answer.headers["vary"], "Origin, Accept-Language");
+                assert_eq!(answer.headers["vary"], "Origin, Accept, Accept-Language");
             }
         }
     }

@@ -50,9 +50,12 @@ async fn each_function_says_whose_request_it_was_and_what_became_of_it() {
     for function in FUNCTIONS {
         let line = send(&app, function, &number.session).await;
         assert_eq!(
-            told(&line, &["level", "function", "outcome", "source", "token", "organization_id", "error"]),
+            told(
+                &line,
+                &["level", "function", "outcome", "state", "source", "token", "organization_id", "error"]
+            ),
             json!({
-                "level": "INFO", "function": function, "outcome": "answered", "source": "live", "token": "reused",
+                "state": "qr_issued", "level": "INFO", "function": function, "outcome": "answered", "source": "live", "token": "reused",
                 "organization_id": app.school.id, "error": null,
             }),
         );

@@ -9,6 +9,7 @@ use local::clock::unix_ms;
 use local::events::Event;
 use local::fault_injector::Fault;
 use local::lambda::{Answer, Ended, Options, Sandbox, binary};
+use local::platform::QrForm;
 use local::secrets_manager::SecretsManager;
 use local::test_app::{TestApp, environment};
 use local::users::{Issuer, Signing, user_claims};
@@ -23,8 +24,17 @@ const PLUMBING: [&str; 4] =
     ["content-type", "vary", "access-control-allow-origin", "access-control-expose-headers"];
 
 /// Fields that no two answers have in common.
-const VOLATILE: [&str; 8] =
-    ["session", "account_number", "apiKey", "qr", "qrcode", "last_qr_at", "seen_at", "request_id"];
+const VOLATILE: [&str; 9] = [
+    "session",
+    "account_number",
+    "apiKey",
+    "qr",
+    "qrcode",
+    "last_qr_at",
+    "qr_good_until",
+    "seen_at",
+    "request_id",
+];
 
 /// What is written and has no scene.
 const UNSERVED: [&str; 1] = [
@@ -91,9 +101,22 @@ pub fn assert_as_written(function: &str, method: &str, answer: &Answer) -> &'sta
         let place = format!("{}/schema", &place["$ref"].as_str().unwrap()[1..]);
         assert_eq!(violations(&place, &json!(value)), [""; 0], "{name}, {header}: {answer:?}");
     }
-    assert_eq!(answer.headers["content-type"], "application/json");
-    assert_eq!(violations(&body_of(name), &answer.json), [""; 0], "{name}: {answer:?}");
+    let media_type = media_type(answer);
+    assert!(
+        WRITTEN["components"]["responses"][name]["content"][media_type].is_object(),
+        "{name}: {answer:?}"
+    );
+    let is_json = media_type == "application/json";
+    assert_eq!(answer.headers.contains_key("content-language"), is_json, "{name}: {answer:?}");
+    if is_json {
+        assert_eq!(violations(&body_of(name), &answer.json), [""; 0], "{name}: {answer:?}");
+    }
     name
+}
+
+/// Without what may follow it, such as a `charset`.
+fn media_type(answer: &Answer) -> &str {
+    answer.headers["content-type"].split(';').next().unwrap()
 }
 
 /// What was served, under the name of the example that shows it, if one does.
@@ -156,6 +179,10 @@ impl Stage {
         self.app.stack.platform.set_status(session, word).unwrap();
     }
 
+    fn show(&self, form: QrForm) {
+        self.app.stack.platform.behave(|behavior| behavior.qr_form = form);
+    }
+
     async fn sql(&self, statement: &str) {
         self.app.sql.batch_execute(statement).await.unwrap();
     }
@@ -166,8 +193,19 @@ impl Stage {
         let created = self.take("created", self.create()).await;
         let session = created["session"].as_str().unwrap().to_owned();
         let poll = Event::get("wpp-qr").bearer(&self.app.school.token).query("session", &session);
+        let drawing = |accept| poll.clone().header("Accept", accept);
         self.take("ready", poll.clone()).await;
+        for accept in ["image/svg+xml", "image/png", "text/plain"] {
+            self.take("drawn", drawing(accept)).await;
+        }
         self.take("qr_issued", self.status()).await;
+        self.take("remembered", self.post("wpp-status", json!({}))).await;
+        self.show(QrForm::Base64);
+        for event in [poll.clone(), self.status(), self.create()] {
+            self.take("picture", event).await;
+        }
+        self.take("qr_is_picture", drawing("text/plain")).await;
+        self.show(QrForm::Text);
         self.sql(
             "update wpp_numbers set credentials_saved_at = credentials_saved_at - interval '11 minutes'",
         )
@@ -177,6 +215,7 @@ impl Stage {
 
         self.set_status(&session, "starting");
         self.take("not_ready", poll.clone()).await;
+        self.take("qr_not_ready", drawing("image/*")).await;
         self.take("qr_pending", self.status()).await;
         self.take("starting", self.create()).await;
         self.app.age_mirror(130).await;
@@ -196,6 +235,7 @@ impl Stage {
         self.take("connected", self.status()).await;
         self.take("connected", self.create()).await;
         self.take("connected", poll.clone()).await;
+        self.take("already_connected", drawing("image/png")).await;
         self.app.age_mirror(60).await;
         self.take_with("*", Fault::Drop, "stale", self.post("wpp-status", json!({}))).await;
         self.set_status(&session, "offline");
@@ -216,7 +256,9 @@ impl Stage {
         self.take("invalid_json", signed.clone().body("{")).await;
         self.take("unauthorized", bare.clone()).await;
         self.take("session_expired", bare.clone().bearer(&keys.user_token_for(user, -60))).await;
-        self.take("number_not_found", self.post("wpp-qr", json!({"session": "0000000000000"}))).await;
+        for function in ["wpp-qr", "wpp-status"] {
+            self.take("number_not_found", self.post(function, json!({"session": "0000000000000"}))).await;
+        }
         self.take("organization_not_found", bare.clone().bearer(&keys.user_token(Uuid::new_v4()))).await;
         self.take("method_not_allowed", Event::get("wpp-create").bearer(&self.app.school.token)).await;
         self.take("body_too_large", signed.clone().body(&" ".repeat(16 * 1024 + 1))).await;
@@ -313,11 +355,11 @@ fn function_of(event: &Value) -> &str {
     event["rawPath"].as_str().unwrap().rsplit('/').next().unwrap()
 }
 
-/// What there is to serve of an answer: its fields, the words that a field may have, and of an error the status, the code
+/// What there is to serve of an answer: its types, its fields, the words that a field may have, and of an error the status, the code
 /// and whether it is worth repeating.
 fn written_parts(response: &str, status: &str) -> Vec<String> {
-    let schema = &WRITTEN["components"]["responses"][response]["content"]["application/json"]["schema"];
-    let schema = resolved(schema);
+    let content = &WRITTEN["components"]["responses"][response]["content"];
+    let schema = resolved(&content["application/json"]["schema"]);
     if status != "200" {
         let kinds = &schema["allOf"][1];
         let kinds = kinds["oneOf"].as_array().map_or_else(|| vec![kinds], |kinds| kinds.iter().collect());
@@ -334,7 +376,7 @@ fn written_parts(response: &str, status: &str) -> Vec<String> {
         let words = words(resolved(schema)).into_iter().map(move |word| format!("{response}.{field} {word}"));
         words.chain([format!("{response}.{field}")])
     });
-    parts.collect()
+    parts.chain(fields(content).map(|(media_type, _)| format!("{response} {media_type}"))).collect()
 }
 
 fn error_part(status: impl std::fmt::Display, code: &Value, retryable: &Value) -> String {
@@ -354,6 +396,7 @@ fn served_parts(Scene { response, answer, .. }: &Scene) -> Vec<String> {
     let parts = fields(&answer.json);
     parts
         .flat_map(|(field, value)| [format!("{response}.{field}"), format!("{response}.{field} {value}")])
+        .chain([format!("{response} {}", media_type(answer))])
         .collect()
 }
 

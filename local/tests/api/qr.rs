@@ -1,8 +1,13 @@
 //! `wpp-qr`.
 
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
+use quircs::Quirc;
 use serde_json::{Value, json};
 
+use local::events::Event;
 use local::fault_injector::{Fault, Point};
+use local::lambda::Answer;
 use local::platform::{QrField, QrForm, RepeatedCreate};
 use local::test_app::TestApp;
 
@@ -94,4 +99,149 @@ async fn a_linked_number_says_so_and_one_that_only_was_linked_does_not() {
     app.poll_qr(&number.session).await.expect(200, "not_ready");
     app.inject("status", Fault::status(500));
     app.poll_qr(&number.session).await.expect(200, "not_ready");
+}
+
+async fn drawn(app: &TestApp, session: &str, accept: &str) -> Answer {
+    let event =
+        Event::get("wpp-qr").bearer(&app.school.token).query("session", session).header("Accept", accept);
+    app.invoke("wpp-qr", event.v2()).await
+}
+
+/// The answer's bytes, and whether they came in base64.
+fn bytes(answer: &Answer) -> (Vec<u8>, bool) {
+    let (body, is_base64) = (answer.raw["body"].as_str().unwrap(), answer.raw["isBase64Encoded"] == true);
+    (if is_base64 { STANDARD.decode(body).unwrap() } else { body.into() }, is_base64)
+}
+
+/// What a scanner reads from rows of pixels that are lit or not.
+fn scanned(rows: &[Vec<bool>]) -> String {
+    let gray: Vec<_> = rows.iter().flatten().map(|is_lit| if *is_lit { 255 } else { 0 }).collect();
+    let mut scanner = Quirc::default();
+    let mut codes = scanner.identify(rows[0].len(), rows.len(), &gray);
+    let code = codes.next().unwrap().unwrap();
+    assert!(codes.next().is_none());
+    String::from_utf8(code.decode().unwrap().payload).unwrap()
+}
+
+/// Every module as so many pixels, since a scanner wants to see more than one.
+fn enlarged(rows: &[Vec<bool>], times: usize) -> Vec<Vec<bool>> {
+    let wide = rows.iter().map(|row| row.iter().flat_map(|pixel| vec![*pixel; times]).collect::<Vec<_>>());
+    wide.flat_map(|row| vec![row; times]).collect()
+}
+
+/// The pixels of a PNG with one bit for each.
+fn rows_of_png(bytes: &[u8]) -> Vec<Vec<bool>> {
+    let mut reader = png::Decoder::new(std::io::Cursor::new(bytes)).read_info().unwrap();
+    let mut pixels = vec![0; reader.output_buffer_size().unwrap()];
+    let info = reader.next_frame(&mut pixels).unwrap();
+    assert_eq!((info.color_type, info.bit_depth), (png::ColorType::Grayscale, png::BitDepth::One));
+    let bits =
+        |row: &[u8]| row.iter().flat_map(|byte| (0..8).rev().map(move |bit| byte >> bit & 1 == 1)).collect();
+    pixels.chunks(info.line_size).map(bits).collect()
+}
+
+/// The modules of an SVG that draws each run of dark ones as a line: `M4 4.5h7`.
+fn rows_of_svg(svg: &str) -> Vec<Vec<bool>> {
+    let between = |text: &str, start: &str, end: &str| {
+        text.split_once(start).unwrap().1.split_once(end).unwrap().0.to_owned()
+    };
+    let side: usize = between(svg, "viewBox=\"0 0 ", " ").parse().unwrap();
+    let mut rows = vec![vec![true; side]; side];
+    for line in between(svg, "stroke=\"#000\" d=\"M", "\"").split('M') {
+        let (x, rest) = line.split_once(' ').unwrap();
+        let (y, run) = rest.split_once(".5h").unwrap();
+        let (x, y, run): (usize, usize, usize) =
+            (x.parse().unwrap(), y.parse().unwrap(), run.parse().unwrap());
+        rows[y][x..x + run].fill(false);
+    }
+    rows
+}
+
+fn rows_of_half_blocks(text: &str) -> Vec<Vec<bool>> {
+    let half = |lit: [char; 2]| move |line: &str| line.chars().map(|block| lit.contains(&block)).collect();
+    text.lines().flat_map(|line| [half(['█', '▀'])(line), half(['█', '▄'])(line)]).collect()
+}
+
+#[tokio::test]
+async fn a_drawn_qr_is_scanned_as_the_platforms_text_in_every_form_and_costs_no_request_more() {
+    let (app, number) = TestApp::start_with_number().await;
+    let shown = app.shown_qr(&number.session);
+    for (accept, content_type) in [
+        ("image/svg+xml", "image/svg+xml"),
+        ("image/png, */*;q=0.5", "image/png"),
+        ("text/plain", "text/plain; charset=utf-8"),
+    ] {
+        app.forget_calls();
+        let answer = drawn(&app, &number.session, accept).await;
+        assert_eq!((answer.status, answer.headers["content-type"].as_str()), (200, content_type));
+        assert_eq!(answer.headers["cache-control"], "no-store");
+        assert_eq!(answer.headers["vary"], "Origin, Accept, Accept-Language");
+        assert_eq!(app.calls(), json!({"rpc/wpp_find_number": 1, "qr": 1}));
+        let (body, is_base64) = bytes(&answer);
+        assert_eq!(is_base64, content_type == "image/png");
+        let rows = match content_type {
+            "image/png" => rows_of_png(&body),
+            "image/svg+xml" => enlarged(&rows_of_svg(&answer.body), 4),
+            _ => enlarged(&rows_of_half_blocks(&answer.body), 4),
+        };
+        assert_eq!(scanned(&rows), shown, "{accept}");
+    }
+}
+
+#[tokio::test]
+async fn a_qr_that_the_platform_drew_is_passed_on_as_its_picture_and_is_no_text() {
+    let (app, number) = TestApp::start_with_number().await;
+    for form in [QrForm::DataUrl, QrForm::Base64] {
+        app.platform.behave(|behavior| behavior.qr_form = form);
+        let shown = app.shown_qr(&number.session);
+        let base64 = shown.as_str().unwrap().rsplit(',').next().unwrap();
+        let answer = app.poll_qr(&number.session).await.expect(200, "ready");
+        assert_eq!((&answer.json["format"], &answer.json["qr"]), (&json!("image"), &shown));
+        assert_eq!(app.check().await.json["format"], "image");
+        let png = drawn(&app, &number.session, "image/png").await;
+        assert_eq!(bytes(&png), (STANDARD.decode(base64).unwrap(), true), "{form:?}");
+        let svg = drawn(&app, &number.session, "image/svg+xml").await;
+        assert!(svg.body.contains(&format!("href=\"data:image/png;base64,{base64}\"")), "{svg:?}");
+        drawn(&app, &number.session, "text/plain").await.expect(406, "qr_is_picture");
+    }
+}
+
+#[tokio::test]
+async fn where_there_is_no_qr_a_drawing_is_refused_for_now_or_for_good_and_json_says_so_with_a_200() {
+    let (app, number) = TestApp::start_with_number().await;
+    app.platform.set_status(&number.session, "starting").unwrap();
+    for accept in ["image/svg+xml", "image/png", "text/plain"] {
+        let answer = drawn(&app, &number.session, accept).await.expect(404, "qr_not_ready");
+        assert_eq!((&answer.json["retryable"], answer.headers["retry-after"].as_str()), (&json!(true), "2"));
+    }
+    let answer = drawn(&app, &number.session, "application/json").await.expect(200, "not_ready");
+    assert_eq!(answer.json["format"], Value::Null);
+    app.platform.set_status(&number.session, "qr_required").unwrap();
+    app.link(&number).await;
+    let answer = drawn(&app, &number.session, "image/png").await.expect(410, "already_connected");
+    assert_eq!((&answer.json["retryable"], answer.headers.get("retry-after")), (&json!(false), None));
+    let answer = app.poll_qr(&number.session).await.expect(200, "connected");
+    assert_eq!(answer.json["poll_after_ms"], Value::Null);
+    assert_eq!(app.check().await.json["poll_after_ms"], Value::Null);
+}
+
+#[tokio::test]
+async fn a_qr_has_the_times_that_the_mirror_has_for_it_and_one_that_nobody_has_noted_has_none() {
+    let (app, number) = TestApp::start_with_number().await;
+    app.age_mirror(5).await;
+    let (polled, status) = (app.poll_qr(&number.session).await, app.check().await);
+    for field in ["last_qr_at", "qr_good_until"] {
+        assert_eq!(polled.text(field), status.text(field));
+    }
+    let is_25_seconds = "select $2::text::timestamptz - $1::text::timestamptz = interval '25 seconds'";
+    let times = [&polled.text("last_qr_at"), &polled.text("qr_good_until")];
+    let row = app.sql.query_one(is_25_seconds, &[times[0], times[1]]).await.unwrap();
+    assert!(row.get::<_, bool>(0), "{polled:?}");
+
+    app.platform.advance(std::time::Duration::from_secs(20));
+    let next = app.poll_qr(&number.session).await.expect(200, "ready");
+    assert_ne!(next.json["qr"], polled.json["qr"]);
+    assert_eq!((next.json.get("last_qr_at"), next.json.get("qr_good_until")), (None, None));
+    app.check().await;
+    assert!(app.poll_qr(&number.session).await.text("last_qr_at") > polled.text("last_qr_at"));
 }

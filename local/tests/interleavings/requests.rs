@@ -170,6 +170,7 @@ impl Tenant<'_> {
             body: json!({}),
             query: Default::default(),
             language: Default::default(),
+            drawing: None,
             idempotency_key: None,
         };
         obtain(&self.sandboxes[0], &request, CreateMode::ForceRecreate, NumberSelector::default())

@@ -103,6 +103,9 @@ fn every() -> Vec<Error> {
         Error::MethodNotAllowed("POST"),
         Error::NoOrganization,
         Error::NumberNotFound,
+        Error::QrNotReady,
+        Error::AlreadyConnected,
+        Error::QrIsPicture,
         Error::IdempotencyMismatch,
         Error::CreationInProgress,
         Error::Secret(SecretError::Unavailable {
@@ -191,6 +194,7 @@ fn a_field_is_named_and_what_passes_on_its_own_says_when() {
     assert!(wrong.response().error(Language::Russian).starts_with("Поле «force» должно быть"));
     let after = |error: Error| error.response().retry_after.map(|after| after.as_secs());
     assert_eq!(after(Error::CreationInProgress), Some(2));
+    assert_eq!(after(Error::QrNotReady), Some(2));
     assert_eq!(after(platform_error(PlatformError::KeyNotActive)), Some(2));
     assert_eq!(after(platform_error(PlatformError::Busy(Some(Duration::from_secs(7))))), Some(7));
     let retry_after = Some(Duration::from_secs(7));

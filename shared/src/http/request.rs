@@ -8,6 +8,7 @@ use uuid::Uuid;
 
 use crate::deadline::Deadline;
 use crate::error::Error;
+use crate::http::accept::Drawing;
 use crate::http::event::HttpEvent;
 use crate::sentence::{self as say, Language, Sentence};
 use crate::store::NumberSelector;
@@ -30,6 +31,8 @@ pub struct ApiRequest {
     pub deadline: Deadline,
     /// The language of the answer's sentences.
     pub language: Language,
+    /// What the QR is to be answered as; nothing means JSON.
+    pub drawing: Option<Drawing>,
     /// The body: a JSON object, empty where none was sent.
     pub body: Value,
     /// What the body does not say may stand in the query.
@@ -45,6 +48,7 @@ impl ApiRequest {
             user_id,
             deadline,
             language: Language::wanted_by(&event.headers),
+            drawing: Drawing::wanted_by(&event.headers),
             body: if event.method == Some(Method::GET) { empty() } else { body(event)? },
             idempotency_key: idempotency_key(&event.headers)?,
             query: event.query.clone(),
@@ -151,6 +155,7 @@ mod tests {
             user_id: Uuid::nil(),
             deadline: Deadline::within(std::time::Duration::ZERO),
             language: Language::English,
+            drawing: None,
             body,
             query: query.iter().map(|(name, value)| (name.to_string(), value.to_string())).collect(),
             idempotency_key: None,

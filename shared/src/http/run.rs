@@ -7,6 +7,8 @@ use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
 use futures_util::FutureExt;
 use http::{HeaderValue, Method, header};
 use lambda_runtime::{LambdaEvent, service_fn};
@@ -38,7 +40,7 @@ const EXPOSED_HEADERS: &str = "retry-after, x-request-id";
 const MAX_AGE_S: &str = "7200";
 
 /// What an answer depends on, beside the request itself.
-const VARY: &str = "Origin, Accept-Language";
+const VARY: &str = "Origin, Accept, Accept-Language";
 
 /// An answer as both formats of API Gateway take it.
 #[derive(Debug, Default, Serialize)]
@@ -55,12 +57,28 @@ pub(crate) struct Response {
     cookies: Option<[&'static str; 0]>,
 }
 
+/// What a handler answers: the fields of the JSON in a 200.
+pub trait Answer: Serialize {
+    /// What the 200 has in the place of JSON, where the request wants it so.
+    fn drawn(&self) -> Option<&Drawn> {
+        None
+    }
+}
+
+/// A body that is not JSON.
+pub struct Drawn {
+    /// Its type.
+    pub media_type: &'static str,
+    /// Text goes out as text, and all else in base64.
+    pub body: Vec<u8>,
+}
+
 /// The body of a 200.
 #[derive(Serialize)]
-struct Success<A> {
+struct Success<'a, A> {
     success: bool,
     #[serde(flatten)]
-    answer: A,
+    answer: &'a A,
 }
 
 /// The body of every other answer.
@@ -83,7 +101,7 @@ pub async fn run<H, W, A>(
 where
     H: Fn(Arc<App>, ApiRequest) -> W + Clone + Send + Sync + 'static,
     W: Future<Output = Result<A, Error>> + Send + 'static,
-    A: Serialize + Send,
+    A: Answer + Send,
 {
     let is_cold = Arc::new(AtomicBool::new(true));
     lambda_runtime::run_concurrent(service_fn(move |event| {
@@ -109,7 +127,7 @@ pub(crate) async fn answer<H, W, A>(
 where
     H: Fn(Arc<App>, ApiRequest) -> W,
     W: Future<Output = Result<A, Error>>,
-    A: Serialize,
+    A: Answer,
 {
     let now = clock::now();
     let deadline = Deadline::of_invocation(context.deadline, now, rotation.config.request_budget);
@@ -147,7 +165,7 @@ where
     };
     let mut response = match &outcome {
         Ok(None) => preflight(methods),
-        Ok(Some(answer)) => json(200, &Success { success: true, answer }, language),
+        Ok(Some(answer)) => success(answer, language),
         Err(error) => failure(error, &context.request_id, language),
     };
     let function = context.env_config.function_name.clone();
@@ -163,6 +181,21 @@ where
         response.headers.insert("access-control-allow-origin", allowed.to_owned());
     }
     (response, line)
+}
+
+fn success(answer: &impl Answer, language: Language) -> Response {
+    let Some(Drawn { media_type, body }) = answer.drawn() else {
+        return json(200, &Success { success: true, answer }, language);
+    };
+    let headers = [("content-type", *media_type), ("cache-control", "no-store")];
+    let text = str::from_utf8(body);
+    Response {
+        status_code: 200,
+        headers: headers.map(|(name, value)| (name, value.to_owned())).into(),
+        is_base64_encoded: text.is_err(),
+        body: text.map_or_else(|_| STANDARD.encode(body), str::to_owned),
+        ..Response::default()
+    }
 }
 
 fn failure(error: &Error, request_id: &str, language: Language) -> Response {

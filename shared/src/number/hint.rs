@@ -73,7 +73,7 @@ impl Advice {
 }
 
 /// Since when a number with nothing to show has been starting, as far as that is known.
-fn starting_since(number: &Number) -> Option<UnixMs> {
+pub(super) fn starting_since(number: &Number) -> Option<UnixMs> {
     match &number.snapshot {
         // New credentials are a new start.
         Some(snapshot) if snapshot.status == State::QrPending => {

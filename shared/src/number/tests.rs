@@ -72,6 +72,7 @@ fn request(ms: u64) -> ApiRequest {
         user_id: Uuid::nil(),
         deadline: within(ms),
         language: Default::default(),
+        drawing: None,
         body: json!({}),
         query: Default::default(),
         idempotency_key: None,

@@ -12,7 +12,7 @@ pub use crate::store::State;
 const CONNECTED_HOLDS: Duration = Duration::from_secs(10);
 
 /// A QR that was seen so recently can still be scanned: the platform makes a new one every 20 to 30 s.
-const QR_HOLDS: Duration = Duration::from_secs(25);
+pub(super) const QR_HOLDS: Duration = Duration::from_secs(25);
 
 /// What is known of a session.
 #[derive(Clone, PartialEq, Eq)]

@@ -85,7 +85,7 @@ async fn answer(rotation: &Arc<Rotation>, event: Value) -> Response {
     let event = LambdaEvent::new(event, Context::default());
     let handler = |_: Arc<App>, _: ApiRequest| std::future::ready(Ok(json!({})));
     let (answer, _) = run::answer(rotation.clone(), "GET, POST", handler, event, false).await;
-    assert_eq!(answer.headers["vary"], "Origin, Accept-Language");
+    assert_eq!(answer.headers["vary"], "Origin, Accept, Accept-Language");
     assert_eq!(answer.headers.contains_key("content-language"), !answer.body.is_empty());
     answer
 }
@@ -151,6 +151,7 @@ fn fuzz_wrong_fields() {
             user_id: Uuid::nil(),
             deadline: Deadline::within(Duration::ZERO),
             language: Language::English,
+            drawing: None,
             body: body.into(),
             query: Default::default(),
             idempotency_key: None,

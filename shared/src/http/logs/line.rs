@@ -10,7 +10,7 @@ use crate::error::Error;
 use crate::http::auth::AuthError;
 use crate::platform::PlatformError;
 use crate::record::{Call, Record, Source, TokenUse};
-use crate::store::StoreError;
+use crate::store::{State, StoreError};
 use crate::upstream::CallError;
 
 /// No line is longer, in bytes: each costs money to keep, and to search.
@@ -52,7 +52,7 @@ pub(crate) struct Line {
     code: Option<&'static str>,
     /// The number's state, as it was answered.
     #[serde(skip_serializing_if = "Option::is_none")]
-    state: Option<&'static str>,
+    state: Option<State>,
     #[serde(skip_serializing_if = "Option::is_none")]
     source: Option<Source>,
     #[serde(skip_serializing_if = "Option::is_none")]

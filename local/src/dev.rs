@@ -11,6 +11,7 @@ use tokio::process::Command;
 use tokio::signal::unix::{SignalKind, signal};
 use uuid::{Uuid, uuid};
 
+use crate::FUNCTIONS;
 use crate::Result;
 use crate::child::{Child, Output, Signal, named_by, on_path, supervised, workspace};
 use crate::cluster::Installation;
@@ -21,9 +22,6 @@ use crate::platform;
 use crate::postgres::Storage;
 use crate::service;
 use crate::stack::{Settings, Stack};
-
-/// The functions, each a binary of its name, served at `/functions/v1/<name>`.
-const FUNCTIONS: [&str; 3] = ["wpp-create", "wpp-qr", "wpp-status"];
 
 /// The organisations that are there from the start, each with its user. The printed lines are about the first.
 const ORGANISATION: Uuid = uuid!("00000000-0000-4000-8000-000000000001");

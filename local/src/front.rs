@@ -10,6 +10,7 @@ use axum::response::IntoResponse;
 use axum::routing::any;
 use serde_json::Value;
 
+use crate::FUNCTIONS;
 use crate::Result;
 use crate::events::Event;
 use crate::lambda::Answer;
@@ -19,7 +20,7 @@ use crate::test_app::TestApp;
 /// Serves the functions at `/functions/v1/<name>`, on a free port.
 pub async fn serve(app: Arc<TestApp>) -> Result<Server> {
     let mut router = Router::new();
-    for name in ["wpp-create", "wpp-qr", "wpp-status"] {
+    for name in FUNCTIONS {
         let answer = move |State(app), request| answer(app, name, request);
         router = router.route(&format!("/functions/v1/{name}"), any(answer));
     }

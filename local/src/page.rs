@@ -34,7 +34,7 @@ const LIBRARIES: [(&str, &str); 2] = [
 
 /// The saved token of a session has ended a second ago.
 const EXPIRE_TOKEN: &str = "update messenger_integrations
-    set settings = jsonb_set(settings, '{wppJwtExpiresAt}', to_jsonb(wpp_now_ms() - 1000))
+    set settings = jsonb_set(settings, '{wppJwtExpiresAt}', to_jsonb(wpp_internal.now_ms() - 1000))
     where settings ->> 'wppAccountNumber' = $1";
 
 /// The key of a session was saved an hour ago: it is a new one no longer.

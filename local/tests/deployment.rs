@@ -2,6 +2,7 @@
 
 #![allow(clippy::unwrap_used, reason = "a test fails where it stands")]
 
+use local::FUNCTIONS;
 use local::events::Event;
 use local::fault_injector::Fault;
 use local::migrate;
@@ -11,7 +12,6 @@ use serde_json::{Value, json};
 
 const TEMPLATE: &str = include_str!("../../template.yaml");
 const DEPLOYED: &str = include_str!("database/deployed.sql");
-const FUNCTIONS: [&str; 3] = ["wpp-create", "wpp-qr", "wpp-status"];
 
 /// The words of a list of the template, `name: [one, two]`.
 fn list(name: &str) -> Vec<String> {

@@ -174,10 +174,10 @@ impl Error {
             Self::CreationInProgress => passing(503, "creation_in_progress", say::STILL_CREATING).after(SOON),
 
             Self::Platform(error) => match error.why {
-                P::KeyRefused => lasting(409, "api_key_rejected", say::ACCESS_LOST, say::RECONNECT),
-                P::UnknownSession => lasting(409, "session_lost", say::LINK_LOST, say::RECONNECT),
+                P::KeyRefused => lasting(409, "api_key_rejected", say::API_KEY_REJECTED, say::RECONNECT),
+                P::UnknownSession => lasting(409, "session_lost", say::SESSION_LOST, say::RECONNECT),
                 P::KeyNotActive => passing(503, "api_key_not_active", say::NOT_ACTIVE_YET).after(SOON),
-                P::TokenRejected => passing(502, "token_rejected", say::ACCESS_REFUSED),
+                P::TokenRejected => passing(502, "token_rejected", say::TOKEN_REJECTED),
                 P::Busy(after) => passing(503, "platform_busy", say::WHATSAPP_BUSY).after(after),
                 P::Unavailable => passing(502, "platform_unavailable", say::WHATSAPP_UNREACHABLE),
                 P::TimedOut => passing(504, "platform_timeout", say::WHATSAPP_SLOW),

@@ -207,10 +207,10 @@ catalogue! {
     NOT_ACTIVE_YET:
         "WhatsApp is still activating this number.",
         "WhatsApp ещё активирует этот номер.";
-    ACCESS_LOST:
+    API_KEY_REJECTED:
         "WhatsApp no longer gives access to this number.",
         "WhatsApp больше не даёт доступа к этому номеру.";
-    LINK_LOST:
+    SESSION_LOST:
         "This number is no longer connected to WhatsApp.",
         "Этот номер больше не подключён к WhatsApp.";
     DISCONNECTED:
@@ -246,7 +246,7 @@ catalogue! {
 
     // WhatsApp and we.
 
-    ACCESS_REFUSED:
+    TOKEN_REJECTED:
         "WhatsApp does not give access to this number right now.",
         "WhatsApp сейчас не даёт доступа к этому номеру.";
     WHATSAPP_BUSY:

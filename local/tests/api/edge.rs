@@ -1,12 +1,11 @@
 //! What comes in: everything is checked at the door, and a refusal has touched nothing.
 
+use local::FUNCTIONS;
 use local::events::Event;
 use local::lambda::Answer;
 use local::test_app::TestApp;
 use serde_json::{Value, json};
 use uuid::Uuid;
-
-const FUNCTIONS: [&str; 3] = ["wpp-create", "wpp-qr", "wpp-status"];
 
 /// Asserts that a function refuses an event, and asks nobody anything for it.
 async fn refused(app: &TestApp, name: &str, event: Value, status: u16, code: &str) -> Answer {

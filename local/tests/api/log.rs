@@ -1,14 +1,13 @@
 //! The line that each request leaves in the log, as an operator reads it.
 
 use futures_util::future::join_all;
+use local::FUNCTIONS;
 use local::events::Event;
 use local::fault_injector::{Fault, Point};
 use local::lambda::Options;
 use local::test_app::{Number, TestApp};
 use serde_json::{Value, json};
 use shared::record::Source;
-
-const FUNCTIONS: [&str; 3] = ["wpp-create", "wpp-qr", "wpp-status"];
 
 /// The lines of a function's requests so far; whatever else it writes is JSON too.
 async fn lines(app: &TestApp, function: &str) -> Vec<Value> {
@@ -129,10 +128,10 @@ async fn each_function_says_that_it_has_refused_a_request_and_why() {
         app.end_waits().await;
         let line = send(&app, function, &number.session).await;
         assert_eq!(
-            told(&line, &["outcome", "code", "token", "token_why", "KeyRejected", "RefreshFailed"]),
+            told(&line, &["outcome", "code", "token", "token_why", "OwnKeyRejected", "RefreshFailed"]),
             json!({
                 "outcome": "refused", "code": "api_key_rejected", "token": "refused", "token_why": "expired",
-                "KeyRejected": null, "RefreshFailed": null,
+                "OwnKeyRejected": null, "RefreshFailed": null,
             }),
         );
     }
@@ -144,8 +143,8 @@ async fn a_key_of_our_own_that_is_not_taken_counts_as_one_that_somebody_must_rep
     app.post("wpp-create", json!({})).await;
     let line = lines(&app, "wpp-create").await.pop().unwrap();
     assert_eq!(
-        told(&line, &["level", "code", "KeyRejected", "organization_id"]),
-        json!({"level": "ERROR", "code": "platform_secret_rejected", "KeyRejected": 1, "organization_id": app.school.id}),
+        told(&line, &["level", "code", "OwnKeyRejected", "organization_id"]),
+        json!({"level": "ERROR", "code": "platform_secret_rejected", "OwnKeyRejected": 1, "organization_id": app.school.id}),
     );
 }
 

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 
+use local::FUNCTIONS;
 use local::events::Event;
 use local::fault_injector::Fault;
 use local::lambda::Answer;
@@ -22,8 +23,6 @@ const NEIGHBOUR: &str = "canary-of-a-neighbour";
 
 /// In what a caller sends.
 const CALLER: &str = "canary-of-a-caller";
-
-const FUNCTIONS: [&str; 3] = ["wpp-create", "wpp-qr", "wpp-status"];
 
 /// What must not come out of an app, and what has.
 pub struct Search {

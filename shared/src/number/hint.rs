@@ -51,7 +51,7 @@ impl Advice {
                 ("webhook_pending", say::MESSAGES_MISSING, say::WAIT_OR_TELL)
             }
             (State::Connected, _) => return None,
-            (_, Some(SessionState::Lost)) => ("session_lost", say::LINK_LOST, say::RECONNECT),
+            (_, Some(SessionState::Lost)) => ("session_lost", say::SESSION_LOST, say::RECONNECT),
             (_, Some(SessionState::PasskeyRequired)) => {
                 ("passkey_required", say::PASSKEY_WANTED, say::CONFIRM_PASSKEY)
             }

@@ -95,7 +95,7 @@ pub(crate) enum Metric {
     TokenRefreshed,
     /// A key of our own is not taken: the database's or the platform's. A number's API key that the platform no longer takes
     /// does not count: its organisation connects the number again, and nobody here can do that.
-    KeyRejected,
+    OwnKeyRejected,
     /// A secret cannot be read, or is not as it must be.
     SecretFailed,
     /// A refresh that this request made brought no token, or one that could not be saved.
@@ -218,7 +218,7 @@ impl std::fmt::Display for Line {
 /// Under which a failed request counts, or one that was answered in spite of a failure.
 fn failure(record: &Record, code: Option<&str>) -> Option<Metric> {
     match code.unwrap_or_default() {
-        "database_key_rejected" | "platform_secret_rejected" => Some(Metric::KeyRejected),
+        "database_key_rejected" | "platform_secret_rejected" => Some(Metric::OwnKeyRejected),
         "secret_unavailable" | "secret_unusable" => Some(Metric::SecretFailed),
         _ if record.refresh_failure.is_some() => Some(Metric::RefreshFailed),
         "token_rejected" => Some(Metric::PlatformFailed),

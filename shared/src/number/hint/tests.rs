@@ -76,7 +76,7 @@ fn a_hint_says_all_and_a_message_only_itself() {
         language,
     );
     let way_on = say::RECONNECT.text(language);
-    let all = format!("{} {way_on}", say::LINK_LOST.text(language));
+    let all = format!("{} {way_on}", say::SESSION_LOST.text(language));
     assert_eq!(json!(due), json!({"code": "session_lost", "message": all, "hint": way_on}));
     let said = json!(Advice::message(say::QR_COMING, language));
     assert_eq!(said, json!({"message": say::QR_COMING.text(language)}));

@@ -100,7 +100,7 @@ fn every_metric_that_a_line_names_is_in_it_and_no_other() {
         (true, refreshed(), Ok(200), &["ColdStart", "TokenRefreshed"]),
         (false, failed(), Ok(200), &["RefreshFailed"]),
         (false, failed(), Err(platform_error(PlatformError::TimedOut)), &["RefreshFailed"]),
-        (false, failed(), Err(database_error(StoreError::KeyRefused)), &["KeyRejected"]),
+        (false, failed(), Err(database_error(StoreError::KeyRefused)), &["OwnKeyRejected"]),
         (false, stale(), Ok(200), &["PlatformFailed"]),
     ];
     for (is_first, record, outcome, counted) in cases {
@@ -127,8 +127,8 @@ fn every_metric_that_a_line_names_is_in_it_and_no_other() {
 #[test]
 fn a_failure_counts_under_what_somebody_has_to_do_about_it() {
     for (code, metric) in [
-        ("database_key_rejected", Some(Metric::KeyRejected)),
-        ("platform_secret_rejected", Some(Metric::KeyRejected)),
+        ("database_key_rejected", Some(Metric::OwnKeyRejected)),
+        ("platform_secret_rejected", Some(Metric::OwnKeyRejected)),
         ("secret_unavailable", Some(Metric::SecretFailed)),
         ("platform_unavailable", Some(Metric::PlatformFailed)),
         ("platform_timeout", Some(Metric::PlatformFailed)),
@@ -212,7 +212,7 @@ fn every_metric_that_the_template_watches_is_one_of_ours() {
         Metric::Took,
         Metric::ColdStart,
         Metric::TokenRefreshed,
-        Metric::KeyRejected,
+        Metric::OwnKeyRejected,
         Metric::SecretFailed,
         Metric::RefreshFailed,
         Metric::PlatformFailed,
@@ -223,7 +223,7 @@ fn every_metric_that_the_template_watches_is_one_of_ours() {
     for (_, watched) in
         template.match_indices(NAMESPACE).map(|(at, _)| template[at + NAMESPACE.len()..].split_at(0))
     {
-        // `Namespace: WppFunctions, MetricName: KeyRejected` of an alarm, `"WppFunctions", "Took"` of a dashboard.
+        // `Namespace: WppFunctions, MetricName: OwnKeyRejected` of an alarm, `"WppFunctions", "Took"` of a dashboard.
         let name = watched.trim_start_matches(['"', ',', ' ', '\n']).trim_start_matches("MetricName: ");
         let name: String =
             name.trim_start_matches('"').chars().take_while(char::is_ascii_alphanumeric).collect();

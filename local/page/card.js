@@ -29,7 +29,8 @@ export function cardOf(view) {
   }
   if (code === 'passkey_required') return { kind: 'stuck', title: 'stuck', said: message };
   if (status === 'qr_issued') {
-    return { kind: 'scan', title: 'scan', text: 'scanText', note: code ? message : null, qr: view.qrcode, format: view.format, goodUntil: view.qr_good_until, seenAt: view.seen_at };
+    const { qrcode: qr, format, qr_good_until: goodUntil, seen_at: seenAt } = view;
+    return { kind: 'scan', title: 'scan', text: 'scanText', note: code ? message : null, qr, format, goodUntil, seenAt };
   }
   if (status === 'disconnected') {
     return { kind: 'disconnected', title: 'disconnected', text: 'disconnectedText', act: 'link' };

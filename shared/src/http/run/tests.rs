@@ -157,6 +157,43 @@ async fn a_handler_and_an_error_speak_the_language_that_was_asked_for() {
     }
 }
 
+/// An answer that is not JSON.
+#[derive(Serialize)]
+struct Picture {
+    #[serde(skip)]
+    drawn: Drawn,
+}
+
+impl Answer for Picture {
+    fn drawn(&self) -> Option<&Drawn> {
+        Some(&self.drawn)
+    }
+}
+
+#[tokio::test]
+async fn a_drawing_goes_out_as_text_where_it_is_text_and_else_in_base64_with_what_every_answer_has() {
+    for (media_type, bytes, sent, is_base64) in [
+        ("image/svg+xml", "<svg/>".as_bytes(), "<svg/>", false),
+        ("text/plain; charset=utf-8", "█".as_bytes(), "█", false),
+        ("image/png", b"\x89PNG", "iVBORw==", true),
+    ] {
+        let handler = |_: Arc<App>, _: ApiRequest| {
+            std::future::ready(Ok(Picture { drawn: Drawn { media_type, body: bytes.to_owned() } }))
+        };
+        let drawn = answer(function(), "POST", handler, request()).await;
+        assert_eq!((drawn.status_code, drawn.body.as_str(), drawn.is_base64_encoded), (200, sent, is_base64));
+        assert_eq!(
+            (drawn.headers["content-type"].as_str(), &*drawn.headers["cache-control"]),
+            (media_type, "no-store")
+        );
+        assert_eq!(drawn.headers["access-control-allow-origin"], PAGE);
+        assert_eq!(drawn.headers["vary"], "Origin, Accept, Accept-Language");
+        assert!(
+            drawn.headers.contains_key("x-request-id") && !drawn.headers.contains_key("content-language")
+        );
+    }
+}
+
 #[tokio::test]
 async fn a_preflight_is_answered_without_a_token_and_another_method_refused() {
     let handler = |_: Arc<App>, _: ApiRequest| std::future::ready(Ok(json!({})));

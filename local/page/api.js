@@ -61,7 +61,8 @@ async function failure({ context }) {
   if (!(context instanceof Response)) return refused('unreachable', true);
   const body = await context.json().catch(() => ({}));
   return {
-    ...refused('unreachable', context.status >= 500),
+    // A gateway's own refusal says nothing of that; of its 429, the same request passes later.
+    ...refused('unreachable', context.status >= 500 || context.status === 429),
     ...body,
     ok: false,
     retryAfterMs: 1000 * (Number(context.headers.get('Retry-After')) || 0),

@@ -214,6 +214,23 @@ async fn a_preflight_is_answered_without_a_token_and_another_method_refused() {
     assert_eq!(told(&none), (400, "invalid_request".to_owned()));
 }
 
+/// `cargo lambda watch` reads no answer without them.
+#[tokio::test]
+async fn an_answer_has_the_fields_of_its_events_format() {
+    let handler = |_: Arc<App>, _: ApiRequest| std::future::ready(Ok(()));
+    for (event, cookies) in [
+        (json!({"httpMethod": "OPTIONS"}), None),
+        (json!({"version": "2.0", "requestContext": {"http": {"method": "OPTIONS"}}}), Some(json!([]))),
+    ] {
+        let event = LambdaEvent::new(event, Context::default());
+        let response = json!(answer(function(), "POST", handler, event).await);
+        assert_eq!(response["statusCode"], 204);
+        assert_eq!(response.get("cookies"), cookies.as_ref());
+        assert_eq!(response["multiValueHeaders"], json!({}));
+        assert_eq!(response["isBase64Encoded"], false);
+    }
+}
+
 /// The line that a request leaves.
 async fn line(outcome: fn() -> Result<(), Error>, event: LambdaEvent<Value>, is_first: bool) -> Value {
     let handler = |_: Arc<App>, _: ApiRequest| std::future::ready(outcome());

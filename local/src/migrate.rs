@@ -114,7 +114,7 @@ async fn apply_one(
 async fn connect(address: &str, authority: Option<&Path>) -> Result<(Client, String)> {
     let (address, named) = without_libpq_tls(address);
     // The parser's own complaint may quote what it stumbles over.
-    let mut config: Config = address.parse().map_err(|_| NOT_AN_ADDRESS)?;
+    let config: Config = address.parse().map_err(|_| NOT_AN_ADDRESS)?;
     let host = match config.get_hosts().first() {
         Some(Host::Tcp(host)) => host.clone(),
         Some(Host::Unix(path)) => path.display().to_string(),
@@ -127,11 +127,12 @@ async fn connect(address: &str, authority: Option<&Path>) -> Result<(Client, Str
             .into());
     }
     let place = format!("{host}:{port}/{}", config.get_dbname().unwrap_or("postgres"));
-    if config.get_connect_timeout().is_none() {
-        config.connect_timeout(CONNECT_TIMEOUT);
-    }
+    // The library's own covers no more than TCP.
+    let patience = config.get_connect_timeout().copied().unwrap_or(CONNECT_TIMEOUT);
     let tls = trusting(authority.or(named.as_deref()))?;
-    let (client, connection) = config.connect(tls).await.map_err(|error| {
+    let connected = tokio::time::timeout(patience, config.connect(tls)).await;
+    let connected = connected.map_err(|_| format!("{place}: no answer within {} s", patience.as_secs()))?;
+    let (client, connection) = connected.map_err(|error| {
         let why = if is_unknown_authority(&error) { UNKNOWN_AUTHORITY.to_owned() } else { reason(&error) };
         format!("{place}: {why}")
     })?;

@@ -64,6 +64,20 @@ fn the_platforms_secret_is_for_wpp_create_alone_and_no_secret_is_in_the_template
     assert!(!TEMPLATE.contains("resolve:"));
 }
 
+/// A group that refers to its function goes first, and the function's last words make it again, in the next deployment's way.
+#[test]
+fn a_function_is_removed_before_its_log_group_and_cannot_make_it_again() {
+    for function in ["WppCreate", "WppQr", "WppStatus"] {
+        let group = format!("{function}Logs");
+        assert!(resource(function).contains(&format!("LogGroup: !Ref {group}}}")), "{function}");
+        assert!(resource(function).contains("own-logs\n"), "{function}");
+        let properties = resource(&group).lines().nth(1).unwrap();
+        assert!(properties.contains("RetentionInDays"), "{function}");
+        assert!(!properties.contains(&format!("{{{function}}}")), "{properties}");
+    }
+    assert!(resource("WppCreate").contains("{Effect: Deny, Action: logs:CreateLogGroup, Resource: \"*\"}"));
+}
+
 /// What SAM refuses is told to whoever deploys; what the functions refuse shows in their log alone.
 #[test]
 fn a_parameter_that_would_end_the_functions_at_start_is_refused_at_the_deployment() {

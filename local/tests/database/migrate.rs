@@ -277,9 +277,10 @@ async fn the_transaction_pooler_is_refused_before_it_is_asked() {
 #[tokio::test]
 async fn a_server_that_says_nothing_is_given_up() {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
-    let address =
-        format!("postgresql://postgres@{}/postgres?connect_timeout=1", listener.local_addr().unwrap());
-    apply(&address, None, &migrations(), |line| panic!("{line}")).await.unwrap_err();
+    let place = format!("{}/postgres", listener.local_addr().unwrap());
+    let address = format!("postgresql://postgres@{place}?connect_timeout=1");
+    let error = apply(&address, None, &migrations(), |line| panic!("{line}")).await.unwrap_err().to_string();
+    assert_eq!(error, format!("{place}: no answer within 1 s"));
 }
 
 #[tokio::test]

@@ -86,7 +86,7 @@ build: target tools sam
 # SAM deploys with the saved parameters, whatever was built.
 as-saved:
 	@test "$(ARCH)" = "$(SAVED_ARCH)" || test ! -e samconfig.toml || \
-		{ echo "samconfig.toml says Architecture=$(SAVED_ARCH): change it there, then make deploy without ARCH" >&2; exit 1; }
+		{ echo "samconfig.toml deploys for $(SAVED_ARCH): put Architecture=$(ARCH) into it, then make deploy" >&2; exit 1; }
 
 # The first time, SAM asks for all that it needs and saves the answers in samconfig.toml.
 deploy: as-saved build

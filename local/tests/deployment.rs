@@ -64,6 +64,67 @@ fn the_platforms_secret_is_for_wpp_create_alone_and_no_secret_is_in_the_template
     assert!(!TEMPLATE.contains("resolve:"));
 }
 
+/// A group that refers to its function goes first, and the function's last words make it again, in the next deployment's way.
+#[test]
+fn a_function_is_removed_before_its_log_group_and_cannot_make_it_again() {
+    for function in ["WppCreate", "WppQr", "WppStatus"] {
+        let group = format!("{function}Logs");
+        assert!(resource(function).contains(&format!("LogGroup: !Ref {group}}}")), "{function}");
+        assert!(resource(function).contains("own-logs\n"), "{function}");
+        let properties = resource(&group).lines().nth(1).unwrap();
+        assert!(properties.contains("RetentionInDays"), "{function}");
+        assert!(!properties.contains(&format!("{{{function}}}")), "{properties}");
+    }
+    assert!(resource("WppCreate").contains("{Effect: Deny, Action: logs:CreateLogGroup, Resource: \"*\"}"));
+}
+
+/// What SAM refuses is told to whoever deploys; what the functions refuse shows in their log alone.
+#[test]
+fn a_parameter_that_would_end_the_functions_at_start_is_refused_at_the_deployment() {
+    let secret = "arn:aws:secretsmanager:eu-central-1:123456789012:secret:wpp-platform";
+    let whole = format!("{secret}-AbCdEf");
+    let cases: [(&str, &[&str], &[&str]); 5] = [
+        (
+            "WppBaseUrl",
+            &["https://msg.example.com", "https://msg.example.com/api/"],
+            &["", "http://a", "https://me:key@a", "https://a?key=1", "https://a#b"],
+        ),
+        (
+            "SupabaseUrl",
+            &["https://abcdefgh.supabase.co", "https://api.example.com:8443/"],
+            &["", "http://a", "https://abcdefgh.supabase.co/rest/v1"],
+        ),
+        ("WppSecretArn", &[&whole], &["", secret]),
+        ("SupabaseSecretArn", &[&whole], &["", secret]),
+        (
+            "CorsAllowedOrigins",
+            &["", "*", "https://crm.example.com", "http://localhost:3000,https://a:4430,http://a:8080"],
+            &[
+                "https://CRM.example.com",
+                "https://a:443",
+                "http://a:80",
+                "https://a:443,https://b",
+                "https://a/",
+                "https://a,",
+                "https://a,*",
+                "https://a, https://b",
+                "https://*.example.com",
+                "crm.example.com",
+            ],
+        ),
+    ];
+    for (parameter, taken, refused) in cases {
+        let (_, pattern) = resource(parameter).split_once("AllowedPattern: ").unwrap();
+        let pattern = json!({"pattern": format!("^({})$", pattern.lines().next().unwrap())});
+        for value in taken {
+            assert!(jsonschema::is_valid(&pattern, &json!(value)), "{parameter}: {value}");
+        }
+        for value in refused {
+            assert!(!jsonschema::is_valid(&pattern, &json!(value)), "{parameter}: {value}");
+        }
+    }
+}
+
 #[test]
 fn the_dashboard_is_json_and_shows_every_alarm() {
     let (_, body) = TEMPLATE.split_once("DashboardBody: !Sub |\n").unwrap();
@@ -74,7 +135,7 @@ fn the_dashboard_is_json_and_shows_every_alarm() {
         .filter(|line| line.starts_with("  ") && !line.starts_with("   ") && line.ends_with("Alarm:"))
         .map(|line| json!(format!("${{{}.Arn}}", line.trim().trim_end_matches(':'))))
         .collect();
-    assert_eq!(alarms.len(), 7);
+    assert_eq!(alarms.len(), 9);
     assert_eq!(shown, alarms.iter().collect::<Vec<_>>());
 }
 
@@ -91,7 +152,7 @@ async fn functions_on_a_database_without_the_migrations_say_so_until_they_are_ap
         assert_eq!(answer.json["code"], "database_not_migrated", "{function}");
         assert_eq!(answer.json["retryable"], false, "{function}");
     }
-    migrate::apply(&app.stack.postgres.url("postgres"), &migrations(), |_| {}).await.unwrap();
+    migrate::apply(&app.stack.postgres.url("postgres"), None, &migrations(), |_| {}).await.unwrap();
     app.stack.postgrest.restart().await.unwrap();
     let answer = app.post("wpp-create", json!({})).await;
     assert_eq!(answer.json["status"], "qr_issued", "{answer:?}");

@@ -1,5 +1,6 @@
 -- Optional, and applied by hand: takes away everything that the migrations have made of ours. The shared tables, their rows and
--- an index that serves others too stay. The three functions answer `database_not_migrated` from then on.
+-- an index that serves others too stay. The three functions answer `database_not_migrated` from then on, until the migrations are
+-- applied again: their record goes too, where one is kept.
 
 set lock_timeout = '5s';
 
@@ -10,6 +11,16 @@ drop function if exists
 drop schema if exists wpp_internal cascade;
 drop table if exists
   public.wpp_idempotency_keys, public.wpp_creations, public.wpp_token_leases, public.wpp_numbers;
+
+do $$
+begin
+  if to_regclass('supabase_migrations.schema_migrations') is not null then
+    delete from supabase_migrations.schema_migrations
+    where version in ('20261123141200', '20261123141300', '20261123141400', '20261123141500');
+  end if;
+end
+$$;
+
 notify pgrst, 'reload schema';
 
 reset lock_timeout;

@@ -1,10 +1,17 @@
 //! `make migrate`: what it applies, what it records, and what it says.
 
 use std::fs;
+use std::path::Path;
+use std::sync::Arc;
 
 use local::migrate::apply;
 use local::postgres::{Postgres, Privileges, Storage, migrations};
+use rcgen::{BasicConstraints, CertificateParams, CertifiedIssuer, IsCa, KeyPair};
+use rustls::ServerConfig;
+use tokio::io::{AsyncReadExt, AsyncWriteExt, copy_bidirectional};
+use tokio::net::{TcpListener, TcpStream};
 use tokio_postgres::Client;
+use tokio_rustls::TlsAcceptor;
 
 /// A project that has none of our migrations.
 async fn project() -> (Postgres, Client) {
@@ -15,9 +22,9 @@ async fn project() -> (Postgres, Client) {
 }
 
 /// What was said, and how it ended.
-async fn migrate(postgres: &Postgres, directory: &std::path::Path) -> (Vec<String>, Result<(), String>) {
+async fn migrate(postgres: &Postgres, directory: &Path) -> (Vec<String>, Result<(), String>) {
     let mut said = Vec::new();
-    let outcome = apply(&postgres.url("postgres"), directory, |line| said.push(line.to_owned())).await;
+    let outcome = apply(&postgres.url("postgres"), None, directory, |line| said.push(line.to_owned())).await;
     (said, outcome.map_err(|error| error.to_string()))
 }
 
@@ -173,7 +180,7 @@ async fn postgrest_is_told_to_look_again() {
 async fn an_address_that_asks_for_tls_is_not_served_without_it() {
     let (postgres, _) = project().await;
     let address = format!("{}?sslmode=require", postgres.url("postgres"));
-    let error = apply(&address, &migrations(), |line| panic!("{line}")).await.unwrap_err().to_string();
+    let error = apply(&address, None, &migrations(), |line| panic!("{line}")).await.unwrap_err().to_string();
     assert!(error.ends_with("server does not support TLS"), "{error}");
 }
 
@@ -183,8 +190,113 @@ async fn no_error_shows_the_password() {
     let unknown_option = "postgresql://postgres:canary@127.0.0.1/postgres?canary=canary";
     let without_a_scheme = "postgres:canary=@127.0.0.1/postgres";
     for address in ["", nobody, unknown_option, without_a_scheme] {
-        let error = apply(address, &migrations(), |line| panic!("{line}")).await.unwrap_err().to_string();
+        let error =
+            apply(address, None, &migrations(), |line| panic!("{line}")).await.unwrap_err().to_string();
         assert!(!error.contains("canary"), "{error}");
         assert!(error.contains("DATABASE_URL") || error.starts_with("127.0.0.1:1/postgres: "), "{error}");
     }
+}
+
+/// Stands before a server as one with TLS whose certificate nobody but `authority` has signed; where it listens.
+async fn with_tls(postgres: &Postgres, authority: &CertifiedIssuer<'_, KeyPair>) -> String {
+    let key = KeyPair::generate().unwrap();
+    let certificate =
+        CertificateParams::new(["127.0.0.1".to_owned()]).unwrap().signed_by(&key, authority).unwrap();
+    let config = ServerConfig::builder()
+        .with_no_client_auth()
+        .with_single_cert(vec![certificate.der().clone()], key.into())
+        .unwrap();
+    let tls = TlsAcceptor::from(Arc::new(config));
+    let (_, server) =
+        postgres.url("postgres").split_once('@').map(|(a, b)| (a.to_owned(), b.to_owned())).unwrap();
+    let (server, database) = server.split_once('/').map(|(a, b)| (a.to_owned(), b.to_owned())).unwrap();
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let address = listener.local_addr().unwrap();
+    tokio::spawn(async move {
+        loop {
+            let (mut client, _) = listener.accept().await.unwrap();
+            let (tls, server) = (tls.clone(), server.clone());
+            tokio::spawn(async move {
+                let mut question = [0; 8];
+                client.read_exact(&mut question).await?;
+                client.write_all(b"S").await?;
+                let mut server = TcpStream::connect(server).await?;
+                copy_bidirectional(&mut tls.accept(client).await?, &mut server).await
+            });
+        }
+    });
+    format!("postgresql://postgres@{address}/{database}")
+}
+
+/// As Supabase's, whose servers show certificates of its own authority.
+#[tokio::test]
+async fn an_authority_of_ones_own_is_trusted_once_its_certificate_is_named() {
+    let (postgres, sql) = project().await;
+    let mut params = CertificateParams::default();
+    params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
+    let authority = CertifiedIssuer::self_signed(params, KeyPair::generate().unwrap()).unwrap();
+    let files = directory(&[
+        ("authority.crt", &authority.pem()),
+        ("nothing.crt", "no PEM"),
+        ("1_first.sql", "create table first ()"),
+    ]);
+    let file = |name: &str| files.path().join(name);
+    let address = with_tls(&postgres, &authority).await;
+
+    let silent = |line: &str| panic!("{line}");
+    for (address, named, word) in [
+        (address.clone(), None, "DATABASE_CA_FILE"),
+        (format!("{address}?sslmode=verify-full"), None, "DATABASE_CA_FILE"),
+        (address.clone(), Some(file("nothing.crt")), "no certificate in PEM"),
+        (address.clone(), Some(file("missing.crt")), "missing.crt: "),
+    ] {
+        let error = apply(&address, named.as_deref(), files.path(), silent).await.unwrap_err().to_string();
+        assert!(error.contains(word), "{error}");
+    }
+    let count_first = "select count(*) from pg_tables where tablename = 'first'";
+    assert_eq!(count(&sql, count_first).await, 0);
+
+    apply(&address, Some(&file("authority.crt")), files.path(), |_| {}).await.unwrap();
+    assert_eq!(count(&sql, count_first).await, 1);
+    let named = file("authority.crt").display().to_string().replace('/', "%2F");
+    for options in ["", "sslmode=verify-full&", "application_name=x&sslmode=verify-ca&"] {
+        let address = format!("{address}?{options}sslrootcert={named}");
+        let mut said = Vec::new();
+        apply(&address, None, files.path(), |line| said.push(line.to_owned())).await.unwrap();
+        assert!(said[0].ends_with("nothing to apply, all 1 files are recorded"), "{said:?}");
+    }
+}
+
+#[tokio::test]
+async fn the_transaction_pooler_is_refused_before_it_is_asked() {
+    let address = "postgresql://postgres.ref:canary@pooler.invalid:6543/postgres";
+    let error = apply(address, None, &migrations(), |line| panic!("{line}")).await.unwrap_err().to_string();
+    assert!(error.contains("session pooler") && !error.contains("canary"), "{error}");
+}
+
+#[tokio::test]
+async fn a_server_that_says_nothing_is_given_up() {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let place = format!("{}/postgres", listener.local_addr().unwrap());
+    let address = format!("postgresql://postgres@{place}?connect_timeout=1");
+    let error = apply(&address, None, &migrations(), |line| panic!("{line}")).await.unwrap_err().to_string();
+    assert_eq!(error, format!("{place}: no answer within 1 s"));
+}
+
+#[tokio::test]
+async fn what_was_removed_can_be_applied_again() {
+    let (postgres, sql) = project().await;
+    migrate(&postgres, &migrations()).await.1.unwrap();
+    sql.batch_execute(
+        "insert into supabase_migrations.schema_migrations (version) values ('20250101000000')",
+    )
+    .await
+    .unwrap();
+    sql.batch_execute(&fs::read_to_string(migrations().join("optional/remove.sql")).unwrap()).await.unwrap();
+    let recorded = "select count(*) from supabase_migrations.schema_migrations";
+    assert_eq!(count(&sql, recorded).await, 1);
+    let (said, outcome) = migrate(&postgres, &migrations()).await;
+    assert_eq!(outcome, Ok(()));
+    assert!(said[0].ends_with(": 4 of 4 files to apply"), "{said:?}");
+    assert_eq!(count(&sql, "select count(*) from wpp_numbers").await, 0);
 }

@@ -53,10 +53,10 @@ async function showsTheCode(visitor) {
   await visitor.readsCode(() => shownByPlatform(session));
 }
 
-/** The picture of the README: what a person sees who was asked to scan. */
+/** The picture of the README, to be copied to docs when the page has changed: what a person sees who was asked to scan. */
 async function picture({ page }) {
   await page.setViewportSize({ width: 1120, height: 720 });
-  await page.screenshot({ path: join(import.meta.dirname, '../../docs/connect-page.png') });
+  await page.screenshot({ path: join(import.meta.dirname, '../../target/page/connect-page.png') });
   await page.setViewportSize({ width: 1280, height: 900 });
 }
 

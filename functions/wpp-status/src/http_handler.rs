@@ -49,7 +49,7 @@ struct NumberAnswer {
 impl Answer for StatusAnswer {}
 
 /// `POST {"session_name"?, "session"?, "integration_id"?, "force"?}`, or `GET` with the same as parameters. A number that is
-/// not named is the organisation's primary, else any active one.
+/// not named is the organisation's primary, else the oldest active one with credentials.
 pub async fn handle(app: Arc<App>, request: ApiRequest) -> Result<StatusAnswer, Error> {
     let (force, selector, language) = (request.flag("force")?, request.selector()?, request.language);
 

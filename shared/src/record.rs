@@ -158,19 +158,14 @@ pub fn session(session: &str) {
     note(|record| record.session = Some(short));
 }
 
-/// The number's state, as it is answered.
-pub fn state(state: State) {
-    note(|record| record.state = Some(state));
-}
-
-/// Where the answer's state comes from.
-pub fn source(source: Source) {
-    note(|record| record.source = Some(source));
+/// The number's state as it is answered, and where that comes from.
+pub fn state(state: State, source: Source) {
+    note(|record| (record.state, record.source) = (Some(state), Some(source)));
 }
 
 /// That the answer is the last known state, and why.
 pub fn stale(because: impl ToString) {
-    note(|record| (record.source, record.stale_because) = (Some(Source::Stale), Some(because.to_string())));
+    note(|record| record.stale_because = Some(because.to_string()));
 }
 
 /// How the request came by its token, and why the saved one would not do. Of several calls, a refresh is what counts.
@@ -287,7 +282,7 @@ mod tests {
 
     #[test]
     fn without_a_request_nothing_is_noted() {
-        source(Source::Live);
+        state(State::Connected, Source::Live);
         drop(call("secret", deadline()));
         assert_eq!((request_id(), trace_headers()), (None, HeaderMap::new()));
     }

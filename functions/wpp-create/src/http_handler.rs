@@ -98,7 +98,6 @@ async fn connect<'a>(
     let deadline = request.deadline.for_a_wait().at_most(app.config.qr_wait);
     let mut session = NumberSession::open(app, number, now, deadline)?;
     let mut view = linking::link(&mut session).await?;
-    record::source(Source::Live);
     session.deadline = request.deadline;
     // What was not seen does not replace in the mirror what was.
     if view.is_seen() || session.number.snapshot.is_none() {
@@ -109,7 +108,7 @@ async fn connect<'a>(
 
 fn answer(session: &NumberSession<'_>, view: View, language: Language) -> CreateAnswer {
     let advice = Advice::due(&session.number, &view, session.webhook(), session.now, language);
-    record::state(view.state);
+    record::state(view.state, Source::Live);
     CreateAnswer {
         session: session.id().to_owned(),
         api_key: session.number.settings.api_key.as_ref().map(Secret::masked),

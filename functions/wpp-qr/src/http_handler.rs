@@ -49,7 +49,6 @@ pub async fn handle(app: Arc<App>, request: ApiRequest) -> Result<QrAnswer, Erro
 
     let mut session = NumberSession::open(&app, number, found.now, request.deadline)?;
     let qr = session.qr().await?;
-    record::source(Source::Live);
     let state = match &qr {
         Some(_) => State::QrIssued,
         // A linked number has none either; whether it still is one, only the platform knows.
@@ -60,7 +59,7 @@ pub async fn handle(app: Arc<App>, request: ApiRequest) -> Result<QrAnswer, Erro
         }
         None => State::QrPending,
     };
-    record::state(state);
+    record::state(state, Source::Live);
     let drawn = match (request.drawing, &qr) {
         (None, _) => None,
         (Some(drawing), Some(qr)) => Some(drawing::draw(qr, drawing)?),

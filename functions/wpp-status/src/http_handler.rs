@@ -67,7 +67,6 @@ pub async fn handle(app: Arc<App>, request: ApiRequest) -> Result<StatusAnswer, 
         return Ok(answer(live(&mut session, request.deadline).await?, Source::Live, &session, language));
     }
     if let Some(recent) = session.recent() {
-        record::source(Source::Remembered);
         return Ok(answer(recent, Source::Remembered, &session, language));
     }
     let last_seen = session.number.snapshot.clone();
@@ -95,7 +94,6 @@ async fn live(session: &mut NumberSession<'_>, deadline: Deadline) -> Result<Vie
         Err(error) if error.platform() == Some(PlatformError::UnknownSession) => View::lost(),
         looked => looked?,
     };
-    record::source(Source::Live);
     session.deadline = deadline;
     session.save_snapshot(&mut view).await;
     if view.is_connected() {
@@ -124,6 +122,6 @@ fn answer(view: View, source: Source, session: &NumberSession<'_>, language: Lan
         platform_status: view.platform_status().map(str::to_owned),
         qrcode: view.qr,
     };
-    record::state(view.state);
+    record::state(view.state, source);
     StatusAnswer { status: view.state, number: Some(number), advice }
 }

@@ -213,23 +213,25 @@ $$;
 
 -- Gives the primary mark to the organisation's best number, where none of its WhatsApp rows that work has it: the one that was
 -- just seen connected (`p_session`), else one that was seen so last, else one that was linked once, else the oldest. Rows
--- that somebody else holds are not waited for: the next creation or the next look at a connected number tries again.
+-- that somebody else holds are not waited for, nor are rows that were made since: the next creation or the next look at a
+-- connected number tries again.
 create or replace function wpp_internal.settle_primary(p_organization_id uuid, p_session text default null) returns void
 language plpgsql set search_path = ''
 as $$
 declare
+  v_locked uuid[];
   v_best uuid;
 begin
   if wpp_internal.primary_works(p_organization_id, true) then
     return;
   end if;
-  perform from public.messenger_integrations i
-  where i.organization_id = p_organization_id and i.messenger_type = 'whatsapp'
-  order by i.id for no key update nowait;
+  v_locked := array(
+    select i.id from public.messenger_integrations i
+    where i.organization_id = p_organization_id and i.messenger_type = 'whatsapp'
+    order by i.id for no key update nowait);
   select i.id into v_best
   from public.messenger_integrations i
-  where i.organization_id = p_organization_id and i.messenger_type = 'whatsapp' and i.provider = 'wpp'
-    and wpp_internal.works(i.is_active, i.settings)
+  where i.id = any (v_locked) and i.provider = 'wpp' and wpp_internal.works(i.is_active, i.settings)
   order by coalesce(i.settings ->> 'wppAccountNumber' = p_session, false) desc,
     wpp_internal.is_connected(i.organization_id, i.settings ->> 'wppAccountNumber') desc,
     wpp_internal.was_linked(i.id) desc, i.created_at, i.id
@@ -239,7 +241,7 @@ begin
   end if;
   update public.messenger_integrations i
   set is_primary = false, updated_at = clock_timestamp()
-  where i.organization_id = p_organization_id and i.messenger_type = 'whatsapp' and i.is_primary and i.id <> v_best;
+  where i.id = any (v_locked) and i.is_primary and i.id <> v_best;
   update public.messenger_integrations i
   set is_primary = true, updated_at = clock_timestamp()
   where i.id = v_best and i.is_primary is not true;

@@ -217,9 +217,14 @@ fn assert_clear(name: &str, answer: &Answer, what: &str) {
     }
 }
 
+/// None that one of our functions takes part in: two siblings that take the mark from all rows of a school at once can be one
+/// by themselves.
 async fn assert_no_deadlock(app: &TestApp) {
     let logs = app.postgres.logs().await;
-    assert!(!logs.contains("deadlock detected"), "{logs}");
+    for deadlock in logs.split("deadlock detected").skip(1) {
+        let (who, _) = deadlock.split_once("HINT").unwrap();
+        assert!(!who.contains("wpp_"), "{who}");
+    }
 }
 
 async fn exist(app: &TestApp, rows: &[Uuid]) -> bool {
@@ -373,11 +378,15 @@ impl Crowd {
         }
     }
 
-    /// A sibling is refused by itself, by the platform, or by another sibling: never by what we hold or have made.
+    /// A sibling is refused by itself, by the platform, or by another sibling (with whom it may be in a deadlock, 40P01): never
+    /// by what we hold or have made.
     fn check<T: std::fmt::Debug>(&self, outcome: Outcome<T>) {
         let Err(refusal) = outcome else { return };
         let code = refusal.body["code"].as_str();
-        assert!(code.is_none() || self.is_strict && code == Some("23505"), "{refusal:?}");
+        assert!(
+            matches!(code, None | Some("40P01")) || self.is_strict && code == Some("23505"),
+            "{refusal:?}"
+        );
     }
 
     /// One of the crowd; answers how often it did something.

@@ -22,6 +22,7 @@ pub mod upstream;
 use std::sync::Arc;
 
 use config::{Config, Keys};
+use number::guess::Guesses;
 use platform::Platform;
 use store::Store;
 use token::single_flight::SingleFlight;
@@ -39,6 +40,8 @@ pub struct App {
     pub platform: Platform,
     /// The refreshes of tokens that are under way.
     pub single_flight: SingleFlight,
+    /// Numbers to ask the platform about before their row is read.
+    pub guesses: Guesses,
     /// Tells who is calling.
     pub verifier: http::auth::Verifier,
 }
@@ -50,6 +53,7 @@ impl App {
             store: Store::new(config.supabase_url.as_str(), &keys.service_key, upstream.clone()),
             verifier: http::auth::Verifier::new(&config, &keys, upstream.clone()),
             single_flight: SingleFlight::default(),
+            guesses: Guesses::default(),
             platform: Platform::new(config.wpp_base_url.clone(), upstream.for_another_host()),
             keys,
             config,

@@ -2,6 +2,7 @@
 
 pub mod creation;
 pub mod freshness;
+pub mod guess;
 pub mod hint;
 pub mod qr;
 pub mod session;

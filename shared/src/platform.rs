@@ -116,7 +116,7 @@ impl Status {
 }
 
 /// What a call for a session needs.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct SessionAuth {
     /// The number in the path.
     pub session: String,

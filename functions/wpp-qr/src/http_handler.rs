@@ -8,6 +8,7 @@ use shared::error::Error;
 use shared::http::request::ApiRequest;
 use shared::http::run::{Answer, Drawn};
 use shared::number::freshness::Freshness;
+use shared::number::guess::Ask;
 use shared::number::qr::Format;
 use shared::number::session::NumberSession;
 use shared::number::view::State;
@@ -43,12 +44,13 @@ pub async fn handle(app: Arc<App>, request: ApiRequest) -> Result<QrAnswer, Erro
         request.session()?.ok_or(Error::BadRequest { field: "session", wrong: say::FIELD_MISSING })?;
     let selector = NumberSelector { session: Some(session), integration_id: None };
 
-    let found = app.store.find(request.user_id, &selector, request.deadline).await?;
+    let (found, ahead) = app.find_and_ask(request.user_id, &selector, Ask::Qr, request.deadline).await?;
     record::organization(found.organization_id.ok_or(Error::NoOrganization)?);
     let number = found.number.ok_or(Error::NumberNotFound)?;
 
-    let mut session = NumberSession::open(&app, number, found.now, request.deadline)?;
+    let mut session = NumberSession::open(&app, number, found.now, request.deadline)?.after(ahead);
     let qr = session.qr().await?;
+    session.remember();
     let state = match &qr {
         Some(_) => State::QrIssued,
         // A linked number has none either; whether it still is one, only the platform knows.

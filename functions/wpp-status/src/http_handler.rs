@@ -10,6 +10,7 @@ use shared::error::Error;
 use shared::http::request::ApiRequest;
 use shared::http::run::Answer;
 use shared::number::freshness::Freshness;
+use shared::number::guess::Ask;
 use shared::number::hint::Advice;
 use shared::number::qr::Format;
 use shared::number::session::{NumberSession, Webhook};
@@ -53,7 +54,9 @@ impl Answer for StatusAnswer {}
 pub async fn handle(app: Arc<App>, request: ApiRequest) -> Result<StatusAnswer, Error> {
     let (force, selector, language) = (request.flag("force")?, request.selector()?, request.language);
 
-    let found = app.store.find(request.user_id, &selector, request.deadline).await?;
+    // Where a recent state will do, the platform is not asked.
+    let ask = if force { Ask::Status } else { Ask::Nothing };
+    let (found, ahead) = app.find_and_ask(request.user_id, &selector, ask, request.deadline).await?;
     record::organization(found.organization_id.ok_or(Error::NoOrganization)?);
     let number = match found.number {
         Some(number) if number.settings.session.is_some() && number.settings.api_key.is_some() => number,
@@ -62,7 +65,7 @@ pub async fn handle(app: Arc<App>, request: ApiRequest) -> Result<StatusAnswer, 
         None => return Ok(disconnected(say::NO_NUMBER_YET, language)),
     };
 
-    let mut session = NumberSession::open(&app, number, found.now, request.deadline)?;
+    let mut session = NumberSession::open(&app, number, found.now, request.deadline)?.after(ahead);
     if force {
         return Ok(answer(live(&mut session, request.deadline).await?, Source::Live, &session, language));
     }
@@ -96,6 +99,7 @@ async fn live(session: &mut NumberSession<'_>, deadline: Deadline) -> Result<Vie
     };
     session.deadline = deadline;
     session.save_snapshot(&mut view).await;
+    session.remember();
     if view.is_connected() {
         session.make_up_for_webhook().await;
     }

@@ -8,6 +8,7 @@ use crate::App;
 use crate::clock::UnixMs;
 use crate::deadline::Deadline;
 use crate::error::Error;
+use crate::number::guess::HeadStart;
 use crate::number::view::{State, View};
 use crate::platform::{Platform, PlatformError, PlatformResult, SessionAuth, SessionState, Status};
 use crate::record;
@@ -33,6 +34,7 @@ pub struct NumberSession<'a> {
     pub deadline: Deadline,
     app: &'a App,
     client: Client,
+    head_start: HeadStart<'a>,
 }
 
 impl<'a> NumberSession<'a> {
@@ -41,7 +43,21 @@ impl<'a> NumberSession<'a> {
         let client = Client::of_number(app, &number, now)?;
         record::organization(number.organization_id);
         record::session(client.session());
-        Ok(Self { app, number, client, now, deadline })
+        Ok(Self { app, number, client, now, deadline, head_start: HeadStart::default() })
+    }
+
+    /// With the calls that were begun while the row was looked up.
+    #[must_use]
+    pub fn after(self, head_start: HeadStart<'a>) -> Self {
+        Self { head_start, ..self }
+    }
+
+    /// Has the sandbox remember with what the platform has answered just now.
+    pub fn remember(&mut self) {
+        let was_connected = self.was_connected();
+        if let Some(auth) = self.client.auth() {
+            self.app.guesses.remember(&mut self.head_start, auth, was_connected);
+        }
     }
 
     /// The platform's session.
@@ -72,7 +88,14 @@ impl<'a> NumberSession<'a> {
     /// Asks the platform: for the status, and side by side for the QR, which it will need unless it was last seen connected.
     pub async fn look(&mut self) -> Result<View, Error> {
         if !self.was_connected() {
-            return self.call(look_with_qr).await;
+            return self
+                .call(|ahead, platform, auth, deadline| {
+                    look_with_qr(
+                        ahead.status(platform, auth.clone(), deadline),
+                        ahead.qr(platform, auth, deadline),
+                    )
+                })
+                .await;
         }
         let status = self.status().await?;
         let qr = if needs_qr(&status) { self.qr().await? } else { None };
@@ -81,28 +104,29 @@ impl<'a> NumberSession<'a> {
 
     /// Asks the platform for the status alone.
     pub async fn status(&mut self) -> Result<Status, Error> {
-        self.call(Platform::status).await
+        self.call(HeadStart::status).await
     }
 
     /// Asks the platform for the QR alone; nothing while it is not ready.
     pub async fn qr(&mut self) -> Result<Option<String>, Error> {
-        self.call(Platform::qr).await
+        self.call(HeadStart::qr).await
     }
 
     /// Has the platform bring the session up; with its status and its QR, as far as they are there at once.
     pub async fn start(&mut self) -> Result<(Option<Status>, Option<String>), Error> {
-        self.call(Platform::start).await
+        self.call(|_, platform, auth, deadline| platform.start(auth, deadline)).await
     }
 
     async fn call<T, W>(
         &mut self,
-        work: impl Fn(&'a Platform, SessionAuth, Deadline) -> W,
+        mut work: impl FnMut(&mut HeadStart<'a>, &'a Platform, SessionAuth, Deadline) -> W,
     ) -> Result<T, Error>
     where
         W: Future<Output = PlatformResult<T>>,
     {
         let (platform, deadline) = (&self.app.platform, self.deadline);
-        self.client.call(deadline, |auth| work(platform, auth, deadline)).await
+        let head_start = &mut self.head_start;
+        self.client.call(deadline, |auth| work(head_start, platform, auth, deadline)).await
     }
 
     /// Whether the platform reports about the session to where it should.
@@ -163,7 +187,9 @@ impl<'a> NumberSession<'a> {
         }
         let (session, qr) = (self.client.session(), view.qr.as_deref());
         let (store, organization) = (&self.app.store, self.number.organization_id);
-        match store.save_snapshot(organization, session, view.state, qr, self.now, self.deadline).await {
+        // What is newer than the first word of this request with the platform stands.
+        let asked_at = self.now.minus(self.head_start.lead);
+        match store.save_snapshot(organization, session, view.state, qr, asked_at, self.deadline).await {
             Ok(Some(snapshot)) => {
                 if view.is_mirrored_in(&snapshot) {
                     view.qr_at = snapshot.qr_at;
@@ -184,8 +210,11 @@ impl<'a> NumberSession<'a> {
 }
 
 /// The status and the QR, asked for side by side.
-async fn look_with_qr(platform: &Platform, auth: SessionAuth, deadline: Deadline) -> PlatformResult<View> {
-    let (status, qr) = tokio::join!(platform.status(auth.clone(), deadline), platform.qr(auth, deadline),);
+async fn look_with_qr(
+    status: impl Future<Output = PlatformResult<Status>>,
+    qr: impl Future<Output = PlatformResult<Option<String>>>,
+) -> PlatformResult<View> {
+    let (status, qr) = tokio::join!(status, qr);
     let status = status?;
     let qr = qr.or_else(|error| match error.why {
         // The status has just shown that the session is known: there is no QR for it yet.

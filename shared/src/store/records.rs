@@ -92,7 +92,7 @@ impl fmt::Debug for Snapshot {
 }
 
 /// Which of an organisation's numbers is meant; its own choice, where none is named.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Hash, Serialize)]
 pub struct NumberSelector {
     /// The one with this session.
     pub session: Option<String>,

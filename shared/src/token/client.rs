@@ -50,6 +50,12 @@ impl<S: TokenStore> Client<S> {
         &self.state.session
     }
 
+    /// What a call is made with at present.
+    pub(crate) fn auth(&self) -> Option<SessionAuth> {
+        let jwt = self.state.token.as_ref()?.jwt.clone();
+        Some(SessionAuth { session: self.state.session.clone(), jwt })
+    }
+
     /// A token that serves: the one at hand, else a new one.
     pub async fn get_token(&mut self, deadline: Deadline) -> Result<Secret, Error> {
         self.call(deadline, |auth| std::future::ready(Ok(auth.jwt))).await
@@ -57,9 +63,9 @@ impl<S: TokenStore> Client<S> {
 
     /// Makes a platform call with a token that serves; once more with a new one where the platform rejects that. Never
     /// loops.
-    pub async fn call<T, F, W>(&mut self, deadline: Deadline, work: F) -> Result<T, Error>
+    pub async fn call<T, F, W>(&mut self, deadline: Deadline, mut work: F) -> Result<T, Error>
     where
-        F: Fn(SessionAuth) -> W,
+        F: FnMut(SessionAuth) -> W,
         W: Future<Output = PlatformResult<T>>,
     {
         let mut protocol = RefreshProtocol::new(self.has_claimed);

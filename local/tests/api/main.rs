@@ -13,6 +13,7 @@ mod deadlines;
 mod edge;
 mod failures;
 mod faults;
+mod guess;
 mod heal;
 mod hints;
 mod keys;

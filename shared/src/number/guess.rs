@@ -170,3 +170,21 @@ impl<'a, T: Send + 'a> Ahead<'a, T> {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::secret::Secret;
+
+    #[test]
+    fn a_sandbox_remembers_the_last_ones_and_never_more_than_the_limit() {
+        let guesses = Guesses::default();
+        let auth = SessionAuth { session: "4".to_owned(), jwt: Secret::new("t") };
+        for user in 0..1000 {
+            let question = (Uuid::from_u128(user), NumberSelector::default());
+            let mut ahead = HeadStart { question: Some(question.clone()), ..HeadStart::default() };
+            guesses.remember(&mut ahead, auth.clone(), false);
+            assert!(guesses.known().contains_key(&question) && guesses.known().len() <= LIMIT);
+        }
+    }
+}

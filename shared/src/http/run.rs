@@ -136,7 +136,8 @@ where
     let origin = event.headers.get(header::ORIGIN).and_then(|origin| origin.to_str().ok()).map(str::to_owned);
     let trace = Trace::of(context.xray_trace_id.as_deref(), &event.headers);
 
-    let work = async {
+    // In a box, since whatever wraps it below would move its many states about.
+    let work = Box::pin(async {
         let Some(method) = &event.method else {
             return Err(Error::BadRequest { field: "event", wrong: say::NOT_HTTP });
         };
@@ -154,7 +155,7 @@ where
             handler(app, ApiRequest::read(event, caller.user_id, deadline)?).await
         };
         rotation.serve(now, deadline, serve).await.map(Some)
-    };
+    });
     // What a panic leaves behind is this request's alone: the App holds nothing that could be half-changed.
     let work = deadline.bound(AssertUnwindSafe(work).catch_unwind());
     let (outcome, record) = Record::new(context.request_id.clone(), trace).keep(work).await;

@@ -21,7 +21,6 @@ use tracing::{Event, Subscriber};
 
 use crate::clock;
 use crate::record;
-use line::Line;
 
 /// How the names of our crates begin.
 const OURS: [&str; 2] = ["shared", "wpp_"];
@@ -36,12 +35,12 @@ pub fn init() {
 }
 
 /// Writes the line of a request.
-pub(crate) fn write(line: &Line) {
+pub(crate) fn write(line: &str) {
     write_line(&mut io::stdout(), line);
 }
 
 /// In one piece: other requests write here too. Where nobody reads the log, there is nobody to tell.
-fn write_line(to: &mut impl Write, line: &impl fmt::Display) {
+fn write_line(to: &mut impl Write, line: &str) {
     let _ = to.write_all(format!("{line}\n").as_bytes());
 }
 

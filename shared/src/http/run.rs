@@ -123,7 +123,7 @@ pub(crate) async fn answer<H, W, A>(
     handler: H,
     LambdaEvent { payload, context }: LambdaEvent<Value>,
     is_first: bool,
-) -> (Response, Line)
+) -> (Response, String)
 where
     H: Fn(Arc<App>, ApiRequest) -> W,
     W: Future<Output = Result<A, Error>>,
@@ -171,7 +171,7 @@ where
     };
     let function = context.env_config.function_name.clone();
     let request = Request { function, began: now, ended: clock::now(), is_first };
-    let line = Line::new(request, record, outcome.as_ref().map(|_| response.status_code));
+    let line = Line::text(request, record, outcome.as_ref().map(|_| response.status_code));
 
     // tower-http's CorsLayer would want http types on both sides of it: more code than these lines.
     response.cookies = payload["requestContext"]["http"].is_object().then_some([]);

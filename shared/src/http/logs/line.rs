@@ -151,8 +151,8 @@ pub(crate) struct Request {
 }
 
 impl Line {
-    /// Of a request that was answered with this status, or with this error.
-    pub(crate) fn new(request: Request, record: Record, outcome: Result<u16, &Error>) -> Self {
+    /// The text of the line of a request that was answered with this status, or with this error.
+    pub(crate) fn text(request: Request, record: Record, outcome: Result<u16, &Error>) -> String {
         let failed = outcome.err();
         let (status, code) = match failed.map(Error::response) {
             Some(public) => (public.status, Some(public.code)),
@@ -207,24 +207,19 @@ impl Line {
         .cut()
     }
 
-    /// Leaves out what makes the line too long: the quickest calls, and then the error's last words.
-    fn cut(mut self) -> Self {
-        while let Some(excess) = self.to_string().len().checked_sub(LIMIT + 1) {
+    /// As JSON, without what makes it too long: the quickest calls, and then the error's last words.
+    fn cut(mut self) -> String {
+        loop {
+            let text = serde_json::to_string(&self).unwrap_or_default();
+            let Some(excess) = text.len().checked_sub(LIMIT + 1) else { return text };
             if self.calls.pop().is_some() {
                 self.more_calls += 1;
                 continue;
             }
-            let Some(error) = self.error.as_mut().filter(|error| !error.is_empty()) else { break };
+            let Some(error) = self.error.as_mut().filter(|error| !error.is_empty()) else { return text };
             let kept = error.chars().count().saturating_sub(excess + 1);
             *error = error.chars().take(kept).collect();
         }
-        self
-    }
-}
-
-impl std::fmt::Display for Line {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.write_str(&serde_json::to_string(self).unwrap_or_default())
     }
 }
 

@@ -159,7 +159,7 @@ async fn a_look_up_that_fails_is_the_answer_whatever_the_platform_says() {
     }
 }
 
-/// The platform has answered before the row was read, and so before the webhook told of the link.
+/// The platform has answered before the phone was linked, and the webhook has told of that before the row was read.
 #[tokio::test]
 async fn what_the_webhook_has_told_since_the_guess_stands() {
     let (app, number) = asked_before().await;
@@ -167,6 +167,7 @@ async fn what_the_webhook_has_told_since_the_guess_stands() {
     let told = async {
         hold.reached(1).await;
         until(async || app.count("status") == 1 && app.count("qr") == 1).await;
+        app.platform.scan(&number.session).unwrap();
         Siblings::of(&app.stack).report(&number.session, Event::Connected).await.unwrap();
         hold.release();
     };

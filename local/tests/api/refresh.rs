@@ -58,7 +58,9 @@ async fn a_token_that_is_due_is_replaced_before_the_call_and_serves_whatever_bec
             app.end_waits().await;
             app.inject(endpoint, fault.clone());
             served(&app, &number).await;
-            assert_eq!(app.platform.requests().last().map(|call| json!(call.bearer)), Some(old.clone()));
+            let requests = app.platform.requests();
+            let mut qrs = requests.iter().filter(|call| call.endpoint == "qr");
+            assert!(qrs.all(|call| json!(call.bearer) == old), "{endpoint}: {fault:?}");
             assert!(app.count(endpoint) >= 1, "{endpoint}: {fault:?}");
             app.clear_faults();
         }
@@ -96,7 +98,10 @@ async fn a_refresh_costs_three_calls_a_rejected_token_its_own_and_a_second_rejec
             let expected = expected(calls, 1 + u64::from(rejected));
             assert_eq!(app.calls(), expected, "{function}, rejected: {rejected}");
             assert_ne!(token(&app, &number).await, old);
-            assert_eq!(served(&app, &number).await, 0);
+            // The first one may be a guess with the old token.
+            for _ in 0..2 {
+                assert_eq!(served(&app, &number).await, 0);
+            }
             assert_eq!(app.calls(), json!({"rpc/wpp_find_number": 1, "qr": 1}));
         }
     }

@@ -1,6 +1,6 @@
 //! The platform, asked before the row is there. What a sandbox remembers of a number is a guess: the platform is asked with it
 //! while the database is asked for the row. What it answers counts only where the row turns out to hold the very session
-//! and token that were guessed; else it is dropped, and the row decides.
+//! and token that were guessed, and nobody has told of the session meanwhile; else it is dropped, and the row decides.
 
 use std::collections::HashMap;
 use std::future::{poll_fn, ready};
@@ -14,9 +14,10 @@ use futures_util::future::BoxFuture;
 use uuid::Uuid;
 
 use crate::App;
+use crate::clock::UnixMs;
 use crate::deadline::Deadline;
 use crate::platform::{Platform, PlatformResult, SessionAuth, Status};
-use crate::store::{Found, NumberSelector, StoreResult};
+use crate::store::{Found, NumberSelector, Snapshot, StoreResult};
 
 /// How many numbers a sandbox remembers. With more it forgets them all: who serves so many callers hardly meets one again.
 const LIMIT: usize = 256;
@@ -53,8 +54,8 @@ pub struct HeadStart<'a> {
     auth: Option<SessionAuth>,
     status: Option<Ahead<'a, Status>>,
     qr: Option<Ahead<'a, Option<String>>>,
-    /// The longest that the platform was asked before the row was read.
-    pub(crate) lead: Duration,
+    /// How long before the row was read the platform may have been asked.
+    lead: Duration,
 }
 
 /// A call that may have been answered by now.
@@ -78,9 +79,7 @@ impl App {
             guess.map_or_else(HeadStart::default, |guess| guess.ask(&self.platform, ask, deadline));
         let had = deadline.remaining();
         let found = ahead.beside(self.store.find(user_id, selector, deadline)).await?;
-        if ahead.auth.is_some() {
-            ahead.lead = had.saturating_sub(deadline.remaining());
-        }
+        ahead.lead = had.saturating_sub(deadline.remaining());
         ahead.question = Some(question);
         Ok((found, ahead))
     }
@@ -129,6 +128,13 @@ impl<'a> HeadStart<'a> {
             output
         })
         .await
+    }
+
+    /// Drops the calls where the mirror was written since they were begun: it may tell of something newer.
+    pub(crate) fn judge(&mut self, mirror: Option<&Snapshot>, now: UnixMs) {
+        if mirror.is_some_and(|mirror| mirror.at >= now.minus(self.lead)) {
+            (self.status, self.qr) = (None, None);
+        }
     }
 
     /// The status: of the call that was begun with the same session and token, else of one that is made now.

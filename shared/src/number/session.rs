@@ -48,7 +48,8 @@ impl<'a> NumberSession<'a> {
 
     /// With the calls that were begun while the row was looked up.
     #[must_use]
-    pub fn after(self, head_start: HeadStart<'a>) -> Self {
+    pub fn after(self, mut head_start: HeadStart<'a>) -> Self {
+        head_start.judge(self.number.snapshot.as_ref(), self.now);
         Self { head_start, ..self }
     }
 
@@ -187,9 +188,7 @@ impl<'a> NumberSession<'a> {
         }
         let (session, qr) = (self.client.session(), view.qr.as_deref());
         let (store, organization) = (&self.app.store, self.number.organization_id);
-        // What is newer than the first word of this request with the platform stands.
-        let asked_at = self.now.minus(self.head_start.lead);
-        match store.save_snapshot(organization, session, view.state, qr, asked_at, self.deadline).await {
+        match store.save_snapshot(organization, session, view.state, qr, self.now, self.deadline).await {
             Ok(Some(snapshot)) => {
                 if view.is_mirrored_in(&snapshot) {
                     view.qr_at = snapshot.qr_at;

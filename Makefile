@@ -18,7 +18,7 @@ TARGET = $(if $(filter x86_64,$(ARCH)),x86_64,aarch64)-unknown-linux-gnu
 export SAM_CLI_TELEMETRY = 0
 SAM = PATH="$(CURDIR)/.tools/venv/bin:$$PATH" .tools/sam/bin/sam
 
-.PHONY: dev link test test-browser check properties walk mutants contract advisories target build as-saved deploy migrate smoke sam tools clean
+.PHONY: dev link test test-browser bench limits measurable check properties walk mutants contract advisories target build as-saved deploy migrate smoke sam tools clean
 
 dev: tools
 	cargo run --package local dev
@@ -40,6 +40,22 @@ test-browser: tools
 	cargo build
 	cargo build --package local
 	PATH="$(CURDIR)/.tools/node/bin:$$PATH" npm --prefix local/browser --silent test
+
+# What the functions cost, against their targets and a function that does nothing: a table, and target/bench.json. Some two minutes
+# after the build, best on a machine that does nothing else; it says so where it did.
+bench: measurable
+	ulimit -S -n "$$(ulimit -H -n)" && TMPDIR=$(SCRATCH) cargo run --quiet --profile bench --package local bench
+
+# Fails where the functions ask more of their upstreams, or of the processor, than local/limits.json allows. Where that is meant:
+# make limits RENEW=1
+limits: measurable
+	TMPDIR=$(SCRATCH) cargo run --quiet --profile bench --package local limits $(if $(RENEW),renew)
+
+# What is measured, built as it is deployed.
+measurable: tools
+	@sh local/tools.sh valgrind
+	cargo build --release
+	cargo build --release --package empty
 
 # A migration that was released is never edited: SHA256SUMS knows each. WS1004 knows no log group but one that is named
 # after its function; ours are made before their functions, and kept as long as `make smoke` says.

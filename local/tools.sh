@@ -79,6 +79,10 @@ need_chromium() {
   [ -x /usr/bin/chromium ] || system_packages chromium
 }
 
+need_valgrind() {
+  has valgrind || system_packages valgrind
+}
+
 # The program $1 of version $2 from crates.io.
 cargo_tool() {
   [ -x ".tools/bin/$1" ] && return
@@ -104,6 +108,7 @@ case "${1:-all}" in
   sam) python_tools sam aws-sam-cli==1.170.0 cfn-lint-serverless==0.3.6 ;;
   ministack) python_tools ministack ministack==1.5.33 aws-sam-translator==1.115.0 ;;
   browser) need_chromium ;;
+  valgrind) need_valgrind ;;
   all)
     need_postgresql
     need_cargo_lambda

@@ -1,10 +1,16 @@
 //! The machine's clock, read in this one place.
 
-use std::time::{SystemTime, UNIX_EPOCH};
+use std::time::{Instant, SystemTime, UNIX_EPOCH};
 
 /// Milliseconds since 1970.
 #[allow(clippy::disallowed_methods, reason = "the one reading of the clock")]
 pub fn unix_ms() -> i64 {
     let since_1970 = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
     i64::try_from(since_1970.as_millis()).unwrap_or(i64::MAX)
+}
+
+/// A moment, to measure how long something takes.
+#[allow(clippy::disallowed_methods, reason = "the one reading of the stopwatch")]
+pub fn now() -> Instant {
+    Instant::now()
 }

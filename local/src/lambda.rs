@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::env::{current_exe, var_os};
+use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Weak};
 use std::time::Duration;
@@ -9,6 +10,7 @@ use std::time::Duration;
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use serde_json::Value;
+use tokio::process::Command;
 use tokio::sync::{Mutex, watch};
 
 use crate::Result;
@@ -145,14 +147,34 @@ impl Sandbox {
 
     /// [`Sandbox::start`] with options.
     pub async fn start_with(binary: &Path, env: &[(String, String)], options: Options) -> Result<Self> {
+        Self::run(supervised(binary, Signal::KILL), binary, env, options).await
+    }
+
+    /// [`Sandbox::start`] below a program that watches it, such as valgrind, with this program's arguments.
+    pub async fn start_below(
+        watcher: &str,
+        arguments: &[String],
+        binary: &Path,
+        env: &[(String, String)],
+    ) -> Result<Self> {
+        let mut command = supervised(watcher, Signal::KILL);
+        command.args(arguments).arg(binary);
+        Self::run(command, binary, env, Options::default()).await
+    }
+
+    async fn run(
+        mut command: Command,
+        binary: &Path,
+        env: &[(String, String)],
+        options: Options,
+    ) -> Result<Self> {
         let api = Arc::new(RuntimeApi::default());
         let server = Server::start(0, runtime_api::routes(api.clone())).await?;
         let name = binary.file_name().unwrap_or_default().to_string_lossy();
-        let mut command = supervised(binary, Signal::KILL);
         command
             .env_clear()
             .envs(var_os("PATH").map(|path| ("PATH", path)))
-            .envs(lambda_variables(&name, &server, options))
+            .envs(lambda_variables(&name, server.address(), options))
             .envs(env.iter().map(|(name, value)| (name, value)));
         let child = Child::spawn(&name, command, &Output::Captured)?;
         let pid = child.pid();
@@ -221,6 +243,12 @@ impl Sandbox {
         Ok(())
     }
 
+    /// Asks the process to end, and waits until it has.
+    pub async fn terminate(&self) -> Exit {
+        self.signal(Signal::TERM).await;
+        self.exit().await
+    }
+
     /// Waits until the process ends.
     pub async fn exit(&self) -> Exit {
         let mut exit = self.exit.clone();
@@ -271,9 +299,13 @@ async fn stopped(pid: u32) {
 }
 
 /// What Lambda sets in the environment of every function.
-fn lambda_variables(name: &str, server: &Server, options: Options) -> Vec<(&'static str, String)> {
+pub(crate) fn lambda_variables(
+    name: &str,
+    runtime_api: SocketAddr,
+    options: Options,
+) -> Vec<(&'static str, String)> {
     let mut variables = vec![
-        ("AWS_LAMBDA_RUNTIME_API", server.address().to_string()),
+        ("AWS_LAMBDA_RUNTIME_API", runtime_api.to_string()),
         ("AWS_LAMBDA_FUNCTION_NAME", name.to_owned()),
         ("AWS_LAMBDA_FUNCTION_VERSION", "$LATEST".to_owned()),
         ("AWS_LAMBDA_FUNCTION_MEMORY_SIZE", "128".to_owned()),

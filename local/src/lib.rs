@@ -1,5 +1,6 @@
 //! The whole system on one machine: for `make dev`, and for tests that start their own.
 
+pub mod bench;
 pub mod child;
 pub mod clock;
 mod cluster;
@@ -9,6 +10,7 @@ pub mod fault_injector;
 pub mod front;
 pub mod http;
 pub mod lambda;
+pub mod limits;
 pub mod link;
 pub mod migrate;
 pub mod page;

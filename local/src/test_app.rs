@@ -252,6 +252,11 @@ impl TestApp {
         json!(calls)
     }
 
+    /// How many these are.
+    pub fn all_calls(&self) -> u64 {
+        self.platform.faults.count("*") + self.supabase.faults.count("*")
+    }
+
     /// A number's settings as they stand in its row.
     pub async fn settings(&self, number: &Number) -> Value {
         let settings = "select settings from messenger_integrations where id = $1";

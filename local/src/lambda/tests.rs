@@ -107,6 +107,19 @@ async fn a_function_that_refuses_to_start_says_why() {
 }
 
 #[tokio::test]
+async fn a_function_below_a_watcher_is_asked_and_ended_through_it() {
+    // `env` stands for the watcher: it adds a variable, and then becomes the function.
+    let arguments = ["WATCHED=yes".to_owned()];
+    let sandbox =
+        Sandbox::start_below("env", &arguments, &binary("examples/echo").unwrap(), &[]).await.unwrap();
+    let answer = sandbox.invoke(told("")).await.answered().unwrap();
+    assert!(answer.json["variables"].as_array().unwrap().contains(&json!("WATCHED")), "{answer:?}");
+    let Exit { code, logs } = sandbox.terminate().await;
+    assert_eq!((code, state(sandbox.pid())), (None, None));
+    assert!(logs.contains("echoed"), "{logs}");
+}
+
+#[tokio::test]
 async fn a_killed_function_is_gone_and_its_invocation_with_it() {
     let sandbox = echo(Options { concurrency: 2, ..Options::default() }).await;
     sandbox.ready().await.unwrap();

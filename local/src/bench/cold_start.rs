@@ -1,0 +1,76 @@
+//! From the start of a process to its first question for an invocation, beside a function that does nothing.
+
+use std::io::{BufRead, BufReader};
+use std::net::TcpListener;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+
+use tokio::task::spawn_blocking;
+
+use super::figure::{Figure, Unit};
+use super::sample::Sample;
+use super::warm::Scene;
+use super::yardstick;
+use crate::lambda::{Options, binary, lambda_variables};
+use crate::test_app::environment;
+use crate::{FUNCTIONS, Result, clock};
+
+const RUNS: usize = 60;
+
+/// Each function in turn, `RUNS` times.
+pub async fn measure(scene: &Scene) -> Result<Vec<Figure>> {
+    let env = environment(&scene.app.stack, &[]);
+    let programs = FUNCTIONS.iter().map(|name| binary(name)).collect::<Result<Vec<_>>>()?;
+    let empty = yardstick()?;
+    spawn_blocking(move || {
+        let mut nothing = Sample::default();
+        let mut samples = vec![Sample::default(); programs.len()];
+        for _ in 0..RUNS {
+            nothing.push(start(&empty, &[])?);
+            for (program, sample) in programs.iter().zip(&mut samples) {
+                sample.push(start(program, &env)?);
+            }
+        }
+        Ok(FUNCTIONS.iter().zip(&samples).map(|(name, sample)| figure(name, sample, &nothing)).collect())
+    })
+    .await?
+}
+
+fn figure(name: &str, sample: &Sample, nothing: &Sample) -> Figure {
+    let what = format!("{name}, cold start against an empty function");
+    let note = format!("{sample:.2} ms against {nothing:.2} ms, {RUNS} runs");
+    Figure::new(what, Unit::Ratio, sample.against(nothing).median()).at_most(1.10).note(note)
+}
+
+/// How long it takes until the program asks, in milliseconds. Nothing stands between the two clocks but the kernel.
+fn start(program: &PathBuf, env: &[(String, String)]) -> Result<f64> {
+    let runtime_api = TcpListener::bind("127.0.0.1:0")?;
+    let name = program.file_name().unwrap_or_default().to_string_lossy().into_owned();
+    let mut command = Command::new(program);
+    command
+        .env_clear()
+        .envs(lambda_variables(&name, runtime_api.local_addr()?, Options::default()))
+        .envs(env.iter().map(|(name, value)| (name, value)))
+        .stdin(Stdio::null())
+        .stdout(Stdio::null())
+        .stderr(Stdio::null());
+    let began = clock::now();
+    let mut process = command.spawn()?;
+    let asked = question(&runtime_api);
+    let took = began.elapsed();
+    process.kill()?;
+    process.wait()?;
+    let asked = asked?;
+    if asked.contains("/runtime/invocation/next") {
+        return Ok(took.as_secs_f64() * 1000.0);
+    }
+    Err(format!("{}: asked for {asked}", Path::new(program).display()).into())
+}
+
+/// The first line of the first request.
+fn question(runtime_api: &TcpListener) -> Result<String> {
+    let (stream, _) = runtime_api.accept()?;
+    let mut line = String::new();
+    BufReader::new(stream).read_line(&mut line)?;
+    Ok(line)
+}

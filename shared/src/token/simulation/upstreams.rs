@@ -1,0 +1,147 @@
+//! The database and the platform, each on its way there and back.
+
+use std::ops::Range;
+use std::sync::Mutex;
+use std::time::Duration;
+
+use serde_json::from_value;
+use tokio::time::sleep;
+use uuid::Uuid;
+
+use super::fleet::{Fleet, around};
+use crate::clock::UnixMs;
+use crate::config::UPSTREAM_TIMEOUT;
+use crate::deadline::Deadline;
+use crate::platform::{PlatformError, PlatformResult, SessionAuth};
+use crate::secret::Secret;
+use crate::store::{StoreError, StoreResult};
+use crate::token::protocol::tests::model::Lease;
+use crate::token::store::memory::{StoredNumber, number_of};
+use crate::token::store::{Answer, StoreCall, TokenState, TokenStore};
+use crate::token::{Age, Token};
+use crate::upstream::{CallError, Failure};
+
+/// One way.
+const TO_DATABASE: Duration = Duration::from_millis(4);
+pub const TO_PLATFORM: Duration = Duration::from_millis(30);
+
+/// A number, in the database and at the platform.
+pub struct Number {
+    pub stored: StoredNumber,
+    /// The platform takes no token before this one.
+    pub first_good: u8,
+    /// The token in the row when the platform last gave one.
+    replaced: Option<u8>,
+}
+
+impl Number {
+    pub fn with_token(end: UnixMs) -> Self {
+        Self { stored: StoredNumber::with_token(end), first_good: 0, replaced: None }
+    }
+
+    /// The platform forgets all its tokens.
+    pub fn forget(&mut self) {
+        self.first_good = u8::try_from(self.stored.ends.len()).unwrap();
+    }
+
+    /// What the age of a token means, that one of the row if none is named; nothing where the platform does not take it.
+    pub fn age(&self, token: u8, now: UnixMs) -> Option<Age> {
+        let expires_at = self.stored.ends[&token];
+        let token = (token >= self.first_good).then(|| Token::stored(Secret::new(""), Some(&expires_at.0.into())));
+        token.map(|token| token.age(now))
+    }
+}
+
+/// A number as a sandbox reaches it.
+#[derive(Clone, Copy)]
+pub struct Reach<'a> {
+    pub fleet: &'a Fleet,
+    pub number: &'a Mutex<Number>,
+}
+
+impl Reach<'_> {
+    /// `wpp_find_number`.
+    pub async fn find(self, deadline: Deadline) -> StoreResult<TokenState> {
+        let read = |number: &mut Number, now| (number.stored.number(now), now);
+        let (number, now) = self.database("wpp_find_number", deadline, read).await?;
+        Ok(TokenState::of(&from_value(number).unwrap(), now).unwrap())
+    }
+
+    /// A call that needs a token.
+    pub async fn status(self, auth: SessionAuth, deadline: Deadline) -> PlatformResult<()> {
+        let look = |number: &mut Number, now| match number.age(number_of(&auth.jwt), now) {
+            None | Some(Age::Expired) => Err(PlatformError::TokenRejected),
+            Some(Age::Fresh | Age::Due) => Ok(()),
+        };
+        let looked = self.platform(deadline, look).await;
+        looked.flatten().map_err(|why| CallError { call: "status", why })
+    }
+
+    async fn platform<T>(
+        self,
+        deadline: Deadline,
+        work: impl FnOnce(&mut Number, UnixMs) -> T,
+    ) -> Result<T, PlatformError> {
+        let outage = &self.fleet.scenario.platform_outage;
+        self.travel(TO_PLATFORM, outage, deadline, work).await.map_err(PlatformError::from)
+    }
+
+    async fn database<T>(
+        self,
+        call: &'static str,
+        deadline: Deadline,
+        work: impl FnOnce(&mut Number, UnixMs) -> T,
+    ) -> StoreResult<T> {
+        let outage = &self.fleet.scenario.database_outage;
+        let answer = self.travel(TO_DATABASE, outage, deadline, work).await;
+        answer.map_err(|failure| CallError { call, why: StoreError::from(failure) })
+    }
+
+    /// There, where the work is done at once, and back. In an outage one half is refused, and the other hears nothing.
+    async fn travel<T>(
+        self,
+        way: Duration,
+        outage: &Range<Duration>,
+        deadline: Deadline,
+        work: impl FnOnce(&mut Number, UnixMs) -> T,
+    ) -> Result<T, Failure> {
+        let travel = async {
+            sleep(around(way)).await;
+            if outage.contains(&self.fleet.passed()) {
+                return if fastrand::bool() { Err(Failure::Connection) } else { std::future::pending().await };
+            }
+            let answer = work(&mut self.number.lock().unwrap(), self.fleet.now());
+            sleep(around(way)).await;
+            Ok(answer)
+        };
+        deadline.at_most(UPSTREAM_TIMEOUT).bound(travel).await.unwrap_or(Err(Failure::TimedOut))
+    }
+}
+
+impl TokenStore for Reach<'_> {
+    async fn fetch(&self, _: &Secret, asked_at: UnixMs, deadline: Deadline) -> PlatformResult<Token> {
+        self.fleet.tally().ask(self.fleet.passed());
+        let issue = |number: &mut Number, now| {
+            let held = number.stored.row.token;
+            let is_served = held.and_then(|held| number.age(held, now)) == Some(Age::Fresh);
+            self.fleet.tally().give(is_served || number.replaced == held);
+            number.replaced = held;
+            if self.fleet.scenario.newest_only {
+                number.forget();
+            }
+            number.stored.issue(asked_at)
+        };
+        self.platform(deadline, issue).await.map_err(|why| CallError { call: "auth/token", why })
+    }
+
+    async fn ask(&self, holder: Uuid, call: StoreCall<'_>, deadline: Deadline) -> StoreResult<Answer> {
+        let answer = |number: &mut Number, now| {
+            let row = &mut number.stored.row;
+            if !self.fleet.scenario.has_lease {
+                row.lease = Some(Lease { holder, held: true, cooling: None, key: row.key });
+            }
+            number.stored.answer(holder, call, now)
+        };
+        Ok(from_value(self.database("refresh", deadline, answer).await?).unwrap())
+    }
+}

@@ -2,6 +2,7 @@
 //! against the walk's model of the database. All time is tokio's, which is paused; all chance is `fastrand`'s, which is
 //! seeded: the same seed plays the same hour. `make simulate` writes what it shows into `docs/`.
 
+mod chart;
 mod fleet;
 mod report;
 mod upstreams;
@@ -14,6 +15,7 @@ use fleet::{Fleet, Outcome};
 
 use crate::config::REQUEST_BUDGET;
 use crate::error::Error;
+use crate::platform::PlatformError;
 
 /// What happens to which fleet.
 #[derive(Clone, Debug)]
@@ -45,11 +47,12 @@ struct Tally {
     given: u64,
     /// Those of them that nobody needed: the row had a fresh one, or another one was on its way to it.
     needless: u64,
-    /// How long each request took, in milliseconds.
+    requests: u64,
+    /// How long requests took that met no outage, in milliseconds.
     took: Vec<u64>,
-    /// How long it took to come by a token that served, where the first one did not or had to be replaced.
+    /// How long those of them took to come by their token, where they asked for another one than they had.
     waited: Vec<u64>,
-    /// The longest of these waits with a token in the row that served.
+    /// The longest such wait of all with a token in the row that served.
     delayed: u64,
     failed: BTreeMap<&'static str, u64>,
     /// Those who failed and had met no outage.
@@ -64,7 +67,7 @@ struct Tally {
 
 impl Scenario {
     /// Whether an outage was met, or what it has left behind: leases of those who still wait.
-    fn has_outage(&self, time: Range<Duration>) -> bool {
+    fn has_outage(&self, time: &Range<Duration>) -> bool {
         [&self.platform_outage, &self.database_outage]
             .iter()
             .any(|outage| time.start < outage.end + REQUEST_BUDGET && outage.start < time.end)
@@ -89,21 +92,28 @@ impl Tally {
 
     fn note(&mut self, scenario: &Scenario, time: Range<Duration>, outcome: Outcome) {
         let Outcome { answer, waited, had_token } = outcome;
-        self.took.push(millis(time.end - time.start));
-        if !waited.is_zero() {
-            self.waited.push(millis(waited));
-            self.delayed = self.delayed.max(if had_token { millis(waited) } else { 0 });
+        let has_outage = scenario.has_outage(&time);
+        self.requests += 1;
+        if !has_outage {
+            self.took.push(millis(time.end - time.start));
+            self.waited.extend(Some(millis(waited)).filter(|waited| *waited > 0));
+        }
+        if had_token {
+            self.delayed = self.delayed.max(millis(waited));
         }
         let Err(error) = answer else { return };
         let (why, is_for_want_of_a_token) = match error {
-            Error::Platform(error) if error.call == "status" => ("the platform's call failed", false),
-            Error::Platform(_) => ("the platform gave no token", true),
+            Error::Platform(error) if error.call == "auth/token" => ("the platform gave no token", true),
+            Error::Platform(error) if error.why == PlatformError::TokenRejected => {
+                ("the platform took neither of two tokens", true)
+            }
+            Error::Platform(_) => ("the platform did not answer", false),
             Error::Database(_) => ("the database did not answer", true),
-            _ => ("its time was over", true),
+            _ => ("the request's time was over", true),
         };
         *self.failed.entry(why).or_default() += 1;
         self.wronged += u64::from(is_for_want_of_a_token && had_token);
-        self.failed_outside += u64::from(!scenario.has_outage(time));
+        self.failed_outside += u64::from(!has_outage);
     }
 }
 
@@ -159,8 +169,7 @@ fn whatever_happens_to_a_fleet_nobody_fails_for_want_of_a_token_that_is_there_an
         assert!(tally.frozen > 0 && tally.died > 0 && tally.failed.len() > 2, "{tally:?}");
         assert_eq!((tally.wronged, tally.failed_outside), (0, 0), "{tally:?}");
         assert!(tally.delayed <= 1500, "{} ms with a token", tally.delayed);
-        let longest = tally.took.iter().max().unwrap();
-        assert!(*longest <= millis(REQUEST_BUDGET), "{longest} ms");
+        assert!(tally.took.iter().all(|took| *took < 20_000), "{:?}", tally.took.iter().max());
         assert!(tally.needless < tally.given / 10, "{} of {}", tally.needless, tally.given);
     }
 }
@@ -186,10 +195,12 @@ fn simulate() {
         ..rough()
     };
     let free = Scenario { has_lease: false, ..leased.clone() };
+    let newest_only = |scenario: &Scenario| Scenario { newest_only: true, ..scenario.clone() };
     let runs = [
-        ("with the lease", leased.clone()),
-        ("without it", free.clone()),
-        ("without it, where only the newest token counts", Scenario { newest_only: true, ..free }),
+        ("lease", leased.clone()),
+        ("no lease", free.clone()),
+        ("newest only, lease", newest_only(&leased)),
+        ("newest only, no lease", newest_only(&free)),
     ];
     let tallies = std::thread::scope(|threads| {
         let started = runs.map(|(name, scenario)| (name, threads.spawn(|| Fleet::run(scenario))));

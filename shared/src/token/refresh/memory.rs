@@ -39,7 +39,7 @@ type Happening = fn(&mut StoredNumber);
 pub struct State {
     pub number: StoredNumber,
     /// What the platform no longer takes.
-    pub rejected: BTreeSet<u8>,
+    pub rejected: BTreeSet<u32>,
     /// How long the answer to a call is on its way.
     pub takes: BTreeMap<&'static str, Duration>,
     /// The calls that are not answered but fail at once.
@@ -122,7 +122,7 @@ impl Memory {
     }
 
     /// The platform no longer takes a token.
-    pub fn reject(&self, token: u8) {
+    pub fn reject(&self, token: u32) {
         self.state().rejected.insert(token);
     }
 
@@ -198,12 +198,12 @@ impl Sandbox {
     }
 
     /// A request with this much time. Answers the token that served it.
-    pub async fn request(&self, time: Duration) -> Result<u8, Error> {
+    pub async fn request(&self, time: Duration) -> Result<u32, Error> {
         self.call(&mut self.client(), time).await
     }
 
     /// One call of a request.
-    pub async fn call(&self, client: &mut Client<Memory>, time: Duration) -> Result<u8, Error> {
+    pub async fn call(&self, client: &mut Client<Memory>, time: Duration) -> Result<u32, Error> {
         let deadline = Deadline::within(time);
         let serve = async |auth: SessionAuth| {
             let token = number_of(&auth.jwt);

@@ -19,9 +19,9 @@ fn ms(ms: u64) -> Duration {
 }
 
 /// The token that served a request, or the code of its error.
-type Told = Result<u8, &'static str>;
+type Told = Result<u32, &'static str>;
 
-fn told(answer: Result<u8, Error>) -> Told {
+fn told(answer: Result<u32, Error>) -> Told {
     answer.map_err(|error| error.response().code)
 }
 
@@ -36,7 +36,7 @@ async fn a_token_with_more_than_a_minute_left_is_used_and_nobody_is_asked() {
 #[tokio::test(start_paused = true)]
 async fn a_request_is_delayed_by_a_token_that_is_due_by_1500_ms_at_most_and_served() {
     type Trouble = fn(&Memory);
-    let cases: [(&str, Trouble, u8, u64); 17] = [
+    let cases: [(&str, Trouble, u32, u64); 17] = [
         ("nothing", |_| {}, 1, 0),
         ("the claim hangs", |it| it.slow("claim", NEVER), 0, 1000),
         ("the claim fails", |it| it.break_off("claim", PlatformError::Unavailable), 0, 0),

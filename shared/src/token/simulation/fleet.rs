@@ -8,7 +8,7 @@ use futures_util::future::{join, join_all};
 use tokio::time::{sleep, timeout};
 use uuid::Uuid;
 
-use super::upstreams::{Number, Reach, TO_PLATFORM};
+use super::upstreams::{Number, Reach};
 use super::{Scenario, Tally};
 use crate::clock::UnixMs;
 use crate::config::REQUEST_BUDGET;
@@ -30,8 +30,9 @@ const BETWEEN_VISITS: Duration = Duration::from_secs(15 * 60);
 const LINKING: Duration = Duration::from_secs(3 * 60);
 const PAGES: usize = 3;
 
-/// Of so many requests one freezes on its way for up to so long, and one dies with its sandbox.
-const MISHAP_IN: u32 = 2000;
+/// One in so many requests freezes for up to so long, or dies with its sandbox, at some moment of the time that a refresh takes.
+const MISHAP_IN: u32 = 1000;
+const MISHAP_WITHIN: Duration = Duration::from_millis(180);
 const FREEZE: Duration = Duration::from_secs(20);
 
 pub struct Fleet {
@@ -67,8 +68,12 @@ impl Fleet {
     fn new(scenario: Scenario) -> Self {
         let number = |_| {
             let of_the_wave = fastrand::u8(..3) == 0;
-            let (from, length) = if of_the_wave { (scenario.wave, MINUTE) } else { (Duration::ZERO, LIFE) };
-            Mutex::new(Number::with_token(START.plus(from + length.mul_f64(fastrand::f64()))))
+            let (from, length) = if of_the_wave {
+                (START.plus(scenario.wave), MINUTE)
+            } else {
+                (START.minus(BETWEEN_VISITS), BETWEEN_VISITS + LIFE)
+            };
+            Mutex::new(Number::with_token(from.plus(length.mul_f64(fastrand::f64()))))
         };
         Self {
             since: Deadline::within(LONG),
@@ -108,7 +113,8 @@ impl Fleet {
             }
             let closed = Deadline::within(spread(LINKING, random.f64()));
             let pages: Vec<_> = (0..random.usize(1..=PAGES)).map(|_| 2.0 * random.f64()).collect();
-            join_all(pages.into_iter().map(|late| self.page(nth, Duration::from_secs_f64(late), closed))).await;
+            join_all(pages.into_iter().map(|late| self.page(nth, Duration::from_secs_f64(late), closed)))
+                .await;
         }
     }
 
@@ -125,29 +131,23 @@ impl Fleet {
     /// A request in some sandbox that is idle. On its way that may freeze and thaw, or die and be replaced by a new one.
     async fn serve(&self, nth: usize) {
         let begun = self.passed();
-        let Some(sandbox) = self.take_sandbox() else { return self.tally().refuse() };
-        let mut request = Box::pin(self.request(nth, &sandbox));
-        let mishap = if self.scenario.has_mishaps { fastrand::u32(..MISHAP_IN) } else { MISHAP_IN };
-        let early = match mishap {
-            0 | 1 => timeout(TO_PLATFORM.mul_f64(6.0 * fastrand::f64()), &mut request).await.ok(),
-            _ => Some(request.as_mut().await),
-        };
-        let outcome = match early {
-            None if mishap == 0 => {
+        let Some(mut sandbox) = self.take_sandbox() else { return self.tally().refuse() };
+        let mut request = Box::pin(self.request(nth, sandbox.clone()));
+        let goes_wrong = self.scenario.has_mishaps && fastrand::u32(..MISHAP_IN) == 0;
+        let undisturbed = if goes_wrong { MISHAP_WITHIN.mul_f64(fastrand::f64()) } else { LONG };
+        match timeout(undisturbed, &mut request).await {
+            Ok(outcome) => self.tally().note(&self.scenario, begun..self.passed(), outcome),
+            Err(_) if fastrand::bool() => {
                 sleep(FREEZE.mul_f64(fastrand::f64())).await;
-                request.as_mut().await;
-                None
+                request.await;
+                self.tally().frozen += 1;
             }
-            outcome => outcome,
-        };
-        drop(request);
-        let is_alive = outcome.is_some() || mishap == 0;
-        self.idle.lock().unwrap().push(if is_alive { sandbox } else { SingleFlight::default() });
-        match outcome {
-            Some(outcome) => self.tally().note(&self.scenario, begun..self.passed(), outcome),
-            None if mishap == 0 => self.tally().frozen += 1,
-            None => self.tally().died += 1,
+            Err(_) => {
+                sandbox = SingleFlight::default();
+                self.tally().died += 1;
+            }
         }
+        self.idle.lock().unwrap().push(sandbox);
     }
 
     fn take_sandbox(&self) -> Option<SingleFlight> {
@@ -160,7 +160,7 @@ impl Fleet {
     }
 
     /// A warm request: the row, then a call with its token.
-    async fn request(&self, nth: usize, sandbox: &SingleFlight) -> Outcome {
+    async fn request(&self, nth: usize, sandbox: SingleFlight) -> Outcome {
         let deadline = Deadline::within(REQUEST_BUDGET);
         let reach = Reach { fleet: self, number: &self.numbers[nth] };
         let state = match reach.find(deadline).await {

@@ -23,15 +23,15 @@ use crate::upstream::{CallError, Failure};
 
 /// One way.
 const TO_DATABASE: Duration = Duration::from_millis(4);
-pub const TO_PLATFORM: Duration = Duration::from_millis(30);
+const TO_PLATFORM: Duration = Duration::from_millis(30);
 
 /// A number, in the database and at the platform.
 pub struct Number {
     pub stored: StoredNumber,
     /// The platform takes no token before this one.
-    pub first_good: u8,
+    pub first_good: u32,
     /// The token in the row when the platform last gave one.
-    replaced: Option<u8>,
+    replaced: Option<u32>,
 }
 
 impl Number {
@@ -41,13 +41,14 @@ impl Number {
 
     /// The platform forgets all its tokens.
     pub fn forget(&mut self) {
-        self.first_good = u8::try_from(self.stored.ends.len()).unwrap();
+        self.first_good = u32::try_from(self.stored.ends.len()).unwrap();
     }
 
-    /// What the age of a token means, that one of the row if none is named; nothing where the platform does not take it.
-    pub fn age(&self, token: u8, now: UnixMs) -> Option<Age> {
+    /// What a token's age means; nothing where the platform does not take it.
+    pub fn age(&self, token: u32, now: UnixMs) -> Option<Age> {
         let expires_at = self.stored.ends[&token];
-        let token = (token >= self.first_good).then(|| Token::stored(Secret::new(""), Some(&expires_at.0.into())));
+        let token =
+            (token >= self.first_good).then(|| Token::stored(Secret::new(""), Some(&expires_at.0.into())));
         token.map(|token| token.age(now))
     }
 }
@@ -108,7 +109,11 @@ impl Reach<'_> {
         let travel = async {
             sleep(around(way)).await;
             if outage.contains(&self.fleet.passed()) {
-                return if fastrand::bool() { Err(Failure::Connection) } else { std::future::pending().await };
+                return if fastrand::bool() {
+                    Err(Failure::Connection)
+                } else {
+                    std::future::pending().await
+                };
             }
             let answer = work(&mut self.number.lock().unwrap(), self.fleet.now());
             sleep(around(way)).await;

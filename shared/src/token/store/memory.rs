@@ -16,11 +16,11 @@ use crate::token::protocol::tests::model::{Claimed, Row};
 const HOUR: Duration = Duration::from_secs(3600);
 
 pub(crate) struct StoredNumber {
-    pub row: Row<Uuid>,
+    pub row: Row<Uuid, u32>,
     pub session: &'static str,
     pub key_is_new: bool,
     /// When each token ends.
-    pub ends: BTreeMap<u8, UnixMs>,
+    pub ends: BTreeMap<u32, UnixMs>,
     /// When the lease and the pause after a failure end.
     pub held_until: UnixMs,
     pub cool_until: UnixMs,
@@ -50,7 +50,7 @@ impl StoredNumber {
 
     /// A new token, for a request that was sent at `asked_at`.
     pub fn issue(&mut self, asked_at: UnixMs) -> Token {
-        let number = u8::try_from(self.ends.len()).unwrap();
+        let number = u32::try_from(self.ends.len()).unwrap();
         let token = Token::issued(Secret::new(format!("t{number}")), None, asked_at);
         self.ends.insert(number, token.expires_at);
         token
@@ -112,6 +112,6 @@ impl StoredNumber {
 }
 
 /// A token of the platform in memory by its number.
-pub(crate) fn number_of(jwt: &Secret) -> u8 {
+pub(crate) fn number_of(jwt: &Secret) -> u32 {
     jwt.expose()[1..].parse().unwrap()
 }

@@ -2,11 +2,11 @@
 //! clock: what ends by itself in the database is ended here by hand. The walk runs on this model, and a property test
 //! in `local` holds it against the SQL.
 
-/// What a number has in the database. Keys and tokens are numbers here, and so are holders where nothing else is said.
+/// What a number has in the database. Keys are small numbers here, and so are tokens and holders where nothing else is said.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
-pub struct Row<Holder = u8> {
+pub struct Row<Holder = u8, Token = u8> {
     pub key: u8,
-    pub token: Option<u8>,
+    pub token: Option<Token>,
     pub lease: Option<Lease<Holder>>,
 }
 
@@ -31,8 +31,8 @@ pub enum Claimed {
     Cooling(&'static str),
 }
 
-impl<Holder: Copy + PartialEq> Row<Holder> {
-    pub fn claim(&mut self, holder: Holder, replaces: Option<u8>) -> Claimed {
+impl<Holder: Copy + PartialEq, Token: Copy + PartialEq> Row<Holder, Token> {
+    pub fn claim(&mut self, holder: Holder, replaces: Option<Token>) -> Claimed {
         if self.token != replaces {
             return Claimed::Moved;
         }
@@ -50,7 +50,7 @@ impl<Holder: Copy + PartialEq> Row<Holder> {
     }
 
     /// Tells whether the row holds `token` now.
-    pub fn save(&mut self, holder: Holder, key: u8, replaces: Option<u8>, token: u8) -> bool {
+    pub fn save(&mut self, holder: Holder, key: u8, replaces: Option<Token>, token: Token) -> bool {
         let holds = self.lease.as_ref().is_some_and(|lease| lease.holder == holder);
         let saved = self.token == Some(token) || holds && self.key == key && self.token == replaces;
         if saved {

@@ -70,7 +70,7 @@ impl Scenario {
     fn has_outage(&self, time: &Range<Duration>) -> bool {
         [&self.platform_outage, &self.database_outage]
             .iter()
-            .any(|outage| time.start < outage.end + REQUEST_BUDGET && outage.start < time.end)
+            .any(|outage| time.start < outage.end + REQUEST_BUDGET && outage.start <= time.end)
     }
 }
 
@@ -86,14 +86,14 @@ impl Tally {
         self.needless += u64::from(is_needless);
     }
 
-    fn refuse(&mut self) {
-        *self.failed.entry("no sandbox was free").or_default() += 1;
+    fn fail(&mut self, why: &'static str, has_outage: bool) {
+        *self.failed.entry(why).or_default() += 1;
+        self.failed_outside += u64::from(!has_outage);
     }
 
     fn note(&mut self, scenario: &Scenario, time: Range<Duration>, outcome: Outcome) {
         let Outcome { answer, waited, had_token } = outcome;
         let has_outage = scenario.has_outage(&time);
-        self.requests += 1;
         if !has_outage {
             self.took.push(millis(time.end - time.start));
             self.waited.extend(Some(millis(waited)).filter(|waited| *waited > 0));
@@ -111,9 +111,8 @@ impl Tally {
             Error::Database(_) => ("the database did not answer", true),
             _ => ("the request's time was over", true),
         };
-        *self.failed.entry(why).or_default() += 1;
+        self.fail(why, has_outage);
         self.wronged += u64::from(is_for_want_of_a_token && had_token);
-        self.failed_outside += u64::from(!has_outage);
     }
 }
 
@@ -197,10 +196,10 @@ fn simulate() {
     let free = Scenario { has_lease: false, ..leased.clone() };
     let newest_only = |scenario: &Scenario| Scenario { newest_only: true, ..scenario.clone() };
     let runs = [
-        ("lease", leased.clone()),
-        ("no lease", free.clone()),
-        ("newest only, lease", newest_only(&leased)),
-        ("newest only, no lease", newest_only(&free)),
+        ("with the lease", leased.clone()),
+        ("without it", free.clone()),
+        ("with it, newest only", newest_only(&leased)),
+        ("without it, newest only", newest_only(&free)),
     ];
     let tallies = std::thread::scope(|threads| {
         let started = runs.map(|(name, scenario)| (name, threads.spawn(|| Fleet::run(scenario))));

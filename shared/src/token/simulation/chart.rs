@@ -8,7 +8,7 @@ use super::report::Run;
 
 /// The plot's edges.
 const LEFT: f64 = 56.0;
-const RIGHT: f64 = 840.0;
+const RIGHT: f64 = 832.0;
 const TOP: f64 = 56.0;
 const BOTTOM: f64 = 336.0;
 
@@ -71,7 +71,7 @@ fn draw(svg: &mut String, scenario: &Scenario, runs: [&Run; 3]) -> std::fmt::Res
     }
 
     // The first one last, so that it lies on top.
-    for (((name, tally), class), at) in runs.into_iter().zip(["a", "b", "c"]).zip([56, 150, 262]).rev() {
+    for (((name, tally), class), at) in runs.into_iter().zip(["a", "b", "c"]).zip([56, 190, 300]).rev() {
         let means = tally.asked.chunks(STEP).map(|asked| f64::from(asked.iter().sum::<u32>()) / STEP as f64);
         let points = (0..).step_by(STEP).map(Duration::from_secs).zip(means);
         let points: Vec<_> = points.map(|(time, rate)| format!("{:.1} {:.1}", x(time), y(rate))).collect();

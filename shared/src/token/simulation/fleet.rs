@@ -102,7 +102,7 @@ impl Fleet {
         self.numbers.iter().for_each(|number| number.lock().unwrap().forget());
     }
 
-    /// Its visits are drawn from a row of its own, so that two runs differ in little else than what is compared.
+    /// Its visits are drawn from a seed of its own, so that two runs differ in little else than what is compared.
     async fn school(&self, nth: usize) {
         let mut random = fastrand::Rng::with_seed(self.scenario.seed << 32 | nth as u64);
         loop {
@@ -112,15 +112,13 @@ impl Fleet {
                 continue;
             }
             let closed = Deadline::within(spread(LINKING, random.f64()));
-            let pages: Vec<_> = (0..random.usize(1..=PAGES)).map(|_| 2.0 * random.f64()).collect();
-            join_all(pages.into_iter().map(|late| self.page(nth, Duration::from_secs_f64(late), closed)))
-                .await;
+            join_all((0..random.usize(1..=PAGES)).map(|_| self.page(nth, closed))).await;
         }
     }
 
-    /// A page asks `wpp-qr` and `wpp-status` together, and again when they advise it.
-    async fn page(&self, nth: usize, late: Duration, closed: Deadline) {
-        sleep(late).await;
+    /// A page opens a moment after another. It asks `wpp-qr` and `wpp-status` together, and again when they advise it.
+    async fn page(&self, nth: usize, closed: Deadline) {
+        sleep(Duration::from_secs(2).mul_f64(fastrand::f64())).await;
         let opened = self.now();
         while !closed.remaining().is_zero() {
             join(self.serve(nth), self.serve(nth)).await;
@@ -131,7 +129,10 @@ impl Fleet {
     /// A request in some sandbox that is idle. On its way that may freeze and thaw, or die and be replaced by a new one.
     async fn serve(&self, nth: usize) {
         let begun = self.passed();
-        let Some(mut sandbox) = self.take_sandbox() else { return self.tally().refuse() };
+        self.tally().requests += 1;
+        let Some(mut sandbox) = self.take_sandbox() else {
+            return self.tally().fail("no sandbox was free", self.scenario.has_outage(&(begun..begun)));
+        };
         let mut request = Box::pin(self.request(nth, sandbox.clone()));
         let goes_wrong = self.scenario.has_mishaps && fastrand::u32(..MISHAP_IN) == 0;
         let undisturbed = if goes_wrong { MISHAP_WITHIN.mul_f64(fastrand::f64()) } else { LONG };
@@ -178,8 +179,8 @@ impl Fleet {
         };
         let answer = client.call(deadline, call).await;
         let number = reach.number.lock().unwrap();
-        let age = read.and_then(|token| number.age(number_of(&token.jwt), self.now()));
-        let had_token = matches!(age, Some(Age::Fresh | Age::Due));
+        let had_token =
+            read.is_some_and(|token| number.age(number_of(&token.jwt), self.now()) != Age::Expired);
         Outcome { answer, waited: called.get() - begun, had_token }
     }
 }

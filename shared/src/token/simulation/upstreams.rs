@@ -1,5 +1,6 @@
 //! The database and the platform, each on its way there and back.
 
+use std::future::pending;
 use std::ops::Range;
 use std::sync::Mutex;
 use std::time::Duration;
@@ -29,7 +30,7 @@ const TO_PLATFORM: Duration = Duration::from_millis(30);
 pub struct Number {
     pub stored: StoredNumber,
     /// The platform takes no token before this one.
-    pub first_good: u32,
+    first_good: u32,
     /// The token in the row when the platform last gave one.
     replaced: Option<u32>,
 }
@@ -44,12 +45,18 @@ impl Number {
         self.first_good = u32::try_from(self.stored.ends.len()).unwrap();
     }
 
-    /// What a token's age means; nothing where the platform does not take it.
-    pub fn age(&self, token: u32, now: UnixMs) -> Option<Age> {
-        let expires_at = self.stored.ends[&token];
-        let token =
-            (token >= self.first_good).then(|| Token::stored(Secret::new(""), Some(&expires_at.0.into())));
-        token.map(|token| token.age(now))
+    fn takes(&self, token: u32, now: UnixMs) -> bool {
+        token >= self.first_good && self.stored.ends[&token] > now
+    }
+
+    /// What a token's age means. One that the platform does not take is as good as expired.
+    pub fn age(&self, token: u32, now: UnixMs) -> Age {
+        let end = self.stored.ends[&token].0.into();
+        if self.takes(token, now) {
+            Token::stored(Secret::new(""), Some(&end)).age(now)
+        } else {
+            Age::Expired
+        }
     }
 }
 
@@ -70,9 +77,9 @@ impl Reach<'_> {
 
     /// A call that needs a token.
     pub async fn status(self, auth: SessionAuth, deadline: Deadline) -> PlatformResult<()> {
-        let look = |number: &mut Number, now| match number.age(number_of(&auth.jwt), now) {
-            None | Some(Age::Expired) => Err(PlatformError::TokenRejected),
-            Some(Age::Fresh | Age::Due) => Ok(()),
+        let look = |number: &mut Number, now| {
+            let is_taken = number.takes(number_of(&auth.jwt), now);
+            is_taken.then_some(()).ok_or(PlatformError::TokenRejected)
         };
         let looked = self.platform(deadline, look).await;
         looked.flatten().map_err(|why| CallError { call: "status", why })
@@ -109,11 +116,7 @@ impl Reach<'_> {
         let travel = async {
             sleep(around(way)).await;
             if outage.contains(&self.fleet.passed()) {
-                return if fastrand::bool() {
-                    Err(Failure::Connection)
-                } else {
-                    std::future::pending().await
-                };
+                return if fastrand::bool() { Err(Failure::Connection) } else { pending().await };
             }
             let answer = work(&mut self.number.lock().unwrap(), self.fleet.now());
             sleep(around(way)).await;
@@ -128,8 +131,8 @@ impl TokenStore for Reach<'_> {
         self.fleet.tally().ask(self.fleet.passed());
         let issue = |number: &mut Number, now| {
             let held = number.stored.row.token;
-            let is_served = held.and_then(|held| number.age(held, now)) == Some(Age::Fresh);
-            self.fleet.tally().give(is_served || number.replaced == held);
+            let is_fresh = held.is_some_and(|held| number.age(held, now) == Age::Fresh);
+            self.fleet.tally().give(is_fresh || number.replaced == held);
             number.replaced = held;
             if self.fleet.scenario.newest_only {
                 number.forget();

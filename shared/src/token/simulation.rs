@@ -30,8 +30,8 @@ struct Scenario {
     has_lease: bool,
     /// Whether the platform takes only the token of a number that it gave last.
     newest_only: bool,
-    /// Whether sandboxes freeze and die within a request.
-    has_mishaps: bool,
+    /// How many of all requests freeze on their way, or die with their sandbox.
+    mishaps: f64,
     /// A third of the tokens end within the minute after this.
     wave: Duration,
     platform_outage: Range<Duration>,
@@ -133,7 +133,7 @@ fn calm() -> Scenario {
         length: minutes(30),
         has_lease: true,
         newest_only: false,
-        has_mishaps: false,
+        mishaps: 0.0,
         wave: minutes(5),
         platform_outage: minutes(60)..minutes(60),
         database_outage: minutes(60)..minutes(60),
@@ -143,7 +143,7 @@ fn calm() -> Scenario {
 /// The same, in which everything does.
 fn rough() -> Scenario {
     Scenario {
-        has_mishaps: true,
+        mishaps: 0.2,
         platform_outage: minutes(10)..minutes(13),
         database_outage: minutes(20)..minutes(21),
         ..calm()
@@ -153,23 +153,26 @@ fn rough() -> Scenario {
 #[test]
 fn a_fleet_asks_once_for_each_token_that_has_ended_which_it_would_not_without_the_lease() {
     let leased = Fleet::run(calm());
-    assert!(leased.given > 100, "{leased:?}");
-    assert_eq!((leased.needless, &leased.failed), (0, &BTreeMap::new()));
+    assert_eq!((leased.needless, leased.failed), (0, BTreeMap::new()));
+    assert!(leased.given > 100, "{} given", leased.given);
     assert_eq!(u64::from(leased.asked.iter().sum::<u32>()), leased.given);
     let free = Fleet::run(Scenario { has_lease: false, ..calm() });
-    assert!(free.needless > 10, "{free:?}");
+    assert!(free.needless > 10, "{} needless", free.needless);
 }
 
-/// What nobody needs is what a sandbox has died with, or was frozen with, or could not save.
 #[test]
 fn whatever_happens_to_a_fleet_nobody_fails_for_want_of_a_token_that_is_there_and_nobody_waits_for_long() {
     for newest_only in [false, true] {
         let tally = Fleet::run(Scenario { newest_only, ..rough() });
-        assert!(tally.frozen > 0 && tally.died > 0 && tally.failed.len() > 2, "{tally:?}");
-        assert_eq!((tally.wronged, tally.failed_outside), (0, 0), "{tally:?}");
+        let troubles = (tally.frozen, tally.died, &tally.failed);
+        assert!(tally.frozen > 0 && tally.died > 0 && tally.failed.len() >= 3, "{troubles:?}");
+        assert_eq!((tally.wronged, tally.failed_outside), (0, 0), "{troubles:?}");
         assert!(tally.delayed <= 1500, "{} ms with a token", tally.delayed);
-        assert!(tally.took.iter().all(|took| *took < 20_000), "{:?}", tally.took.iter().max());
-        assert!(tally.needless < tally.given / 10, "{} of {}", tally.needless, tally.given);
+        // Two holders may die one after the other.
+        let longest = tally.took.iter().max().unwrap();
+        assert!(*longest <= 17_000, "{longest} ms");
+        // Some of those who died or froze had the lease.
+        assert!(tally.needless < tally.given / 20, "{} of {}", tally.needless, tally.given);
     }
 }
 
@@ -190,6 +193,7 @@ fn simulate() {
         length: minutes(60),
         wave: minutes(10),
         platform_outage: minutes(25)..minutes(30),
+        mishaps: 0.001,
         database_outage: minutes(45)..minutes(47),
         ..rough()
     };

@@ -30,8 +30,7 @@ const BETWEEN_VISITS: Duration = Duration::from_secs(15 * 60);
 const LINKING: Duration = Duration::from_secs(3 * 60);
 const PAGES: usize = 3;
 
-/// One in so many requests freezes for up to so long, or dies with its sandbox, at some moment of the time that a refresh takes.
-const MISHAP_IN: u32 = 1000;
+/// A request freezes or dies at some moment of the time that a refresh takes; and for how long it freezes, at most.
 const MISHAP_WITHIN: Duration = Duration::from_millis(180);
 const FREEZE: Duration = Duration::from_secs(20);
 
@@ -134,8 +133,8 @@ impl Fleet {
             return self.tally().fail("no sandbox was free", self.scenario.has_outage(&(begun..begun)));
         };
         let mut request = Box::pin(self.request(nth, sandbox.clone()));
-        let goes_wrong = self.scenario.has_mishaps && fastrand::u32(..MISHAP_IN) == 0;
-        let undisturbed = if goes_wrong { MISHAP_WITHIN.mul_f64(fastrand::f64()) } else { LONG };
+        let has_mishap = fastrand::f64() < self.scenario.mishaps;
+        let undisturbed = if has_mishap { MISHAP_WITHIN.mul_f64(fastrand::f64()) } else { LONG };
         match timeout(undisturbed, &mut request).await {
             Ok(outcome) => self.tally().note(&self.scenario, begun..self.passed(), outcome),
             Err(_) if fastrand::bool() => {

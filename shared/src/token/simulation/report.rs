@@ -32,8 +32,8 @@ fn table(scenario: &Scenario, runs: &[Run]) -> String {
     };
     let whole = scenario.length.as_secs_f64();
     row("requests", &|it| count(it.requests));
-    row("`/auth/token`", &|it| count(it.asked.iter().map(|asked| u64::from(*asked)).sum()));
-    row("a second: mean", &|it| format!("{:.1}", f64::from(it.asked.iter().sum::<u32>()) / whole));
+    row("`/auth/token`", &|it| count(it.sent()));
+    row("a second: mean", &|it| format!("{:.1}", it.sent() as f64 / whole));
     row("a second: peak", &|it| it.asked.iter().max().unwrap().to_string());
     row("tokens given", &|it| count(it.given));
     row("of these nobody needed", &|it| count(it.needless));

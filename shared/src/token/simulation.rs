@@ -196,9 +196,9 @@ fn simulate() {
         schools: 10_000,
         sandboxes: 1000,
         length: minutes(60),
+        mishaps: 0.001,
         wave: minutes(10),
         platform_outage: minutes(25)..minutes(30),
-        mishaps: 0.001,
         database_outage: minutes(45)..minutes(47),
         ..rough()
     };
@@ -215,4 +215,7 @@ fn simulate() {
         started.map(|(name, run)| (name, run.join().unwrap()))
     });
     report::write(&leased, &tallies);
+    for (name, tally) in tallies.iter().step_by(2) {
+        assert_eq!((tally.wronged, tally.failed_outside), (0, 0), "{name}");
+    }
 }

@@ -61,9 +61,9 @@ fn draw(svg: &mut String, scenario: &Scenario, runs: [&Run; 3]) -> std::fmt::Res
     }
 
     writeln!(svg, "<text class='name' x='8' y='20'>/auth/token a second, mean of {STEP} s</text>")?;
-    for rate in [0.1, 1.0, 10.0, 100.0, 1000.0] {
+    for (rate, name) in [(LOWEST, "≤ 0.1"), (1.0, "1"), (10.0, "10"), (100.0, "100"), (1000.0, "1,000")] {
         writeln!(svg, "<path d='M{LEFT} {:.1}H{RIGHT}'/>", y(rate))?;
-        writeln!(svg, "<text class='scale' x='{}' y='{:.1}'>{rate}</text>", LEFT - 8.0, y(rate) + 4.0)?;
+        writeln!(svg, "<text class='scale' x='{}' y='{:.1}'>{name}</text>", LEFT - 8.0, y(rate) + 4.0)?;
     }
     for minute in (0..=scenario.length.as_secs() / 60).step_by(10) {
         let at = x(Duration::from_secs(60 * minute));

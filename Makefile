@@ -65,7 +65,8 @@ properties:
 walk:
 	CARGO_PROFILE_DEV_OPT_LEVEL=2 WALK_MISHAPS=2 cargo test --package shared --target-dir target/walk walk -- --nocapture
 
-# An hour of a fleet in simulated time: writes docs/fleet.svg and the table of docs/fleet.md. A minute, after the walk's build.
+# An hour of a fleet in simulated time: writes docs/fleet.svg and the table of docs/fleet.md. A minute, after the build that
+# `make walk` has too.
 simulate:
 	CARGO_PROFILE_DEV_OPT_LEVEL=2 cargo test --package shared --lib --target-dir target/walk simulate -- --ignored --nocapture
 

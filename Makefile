@@ -18,7 +18,7 @@ TARGET = $(if $(filter x86_64,$(ARCH)),x86_64,aarch64)-unknown-linux-gnu
 export SAM_CLI_TELEMETRY = 0
 SAM = PATH="$(CURDIR)/.tools/venv/bin:$$PATH" .tools/sam/bin/sam
 
-.PHONY: dev link test test-browser bench limits measurable check properties walk mutants contract advisories target build as-saved deploy migrate smoke sam tools clean
+.PHONY: dev link test test-browser bench limits measurable check properties walk simulate mutants contract advisories target build as-saved deploy migrate smoke sam tools clean
 
 dev: tools
 	cargo run --package local dev
@@ -80,6 +80,11 @@ properties:
 # The exhaustive walk of a token's refresh with two mishaps on a way instead of one: a minute, after a build of its own.
 walk:
 	CARGO_PROFILE_DEV_OPT_LEVEL=2 WALK_MISHAPS=2 cargo test --package shared --target-dir target/walk walk -- --nocapture
+
+# An hour of a fleet in simulated time: writes docs/fleet.svg and the table of docs/fleet.md. A minute, after the build that
+# `make walk` has too.
+simulate:
+	CARGO_PROFILE_DEV_OPT_LEVEL=2 cargo test --package shared --lib --target-dir target/walk simulate -- --ignored --nocapture
 
 # Plants one mistake after the other in a file, or in what a diff touches, and names those that no in-process test of `shared`
 # notices: make mutants FILE=shared/src/token.rs, make mutants DIFF=my.diff

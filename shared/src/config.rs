@@ -11,10 +11,10 @@ mod keys;
 pub use keys::*;
 
 /// One attempt at a call to the platform or the database.
-const UPSTREAM_TIMEOUT: Duration = Duration::from_secs(8);
+pub(crate) const UPSTREAM_TIMEOUT: Duration = Duration::from_secs(8);
 
 /// A request's whole time: below the 30 s at which an API gateway cuts it off.
-const REQUEST_BUDGET: Duration = Duration::from_secs(25);
+pub(crate) const REQUEST_BUDGET: Duration = Duration::from_secs(25);
 
 /// How long `wpp-create` waits for a QR.
 const QR_WAIT: Duration = Duration::from_secs(8);

@@ -163,4 +163,6 @@ fn moment(number: f64) -> Option<UnixMs> {
 }
 
 #[cfg(test)]
+mod simulation;
+#[cfg(test)]
 mod tests;

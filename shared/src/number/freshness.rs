@@ -62,7 +62,7 @@ impl Freshness {
 }
 
 /// How long to wait where nothing has happened since then.
-fn pause(since: Option<UnixMs>, now: UnixMs) -> Duration {
+pub(crate) fn pause(since: Option<UnixMs>, now: UnixMs) -> Duration {
     let stood = since.map_or(Duration::ZERO, |since| since.until(now));
     (stood / PART).clamp(SHORTEST_PAUSE, LONGEST_PAUSE)
 }

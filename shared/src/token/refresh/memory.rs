@@ -1,11 +1,10 @@
-//! A number's row in memory, worked on as the SQL works on it, with a platform that gives tokens `t1`, `t2`, ...: what takes
-//! time takes it by tokio's clock, which is paused in tests.
+//! A number in memory whose database and platform do as a test says: what takes time takes it by tokio's clock, which is
+//! paused in tests.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::Duration;
 
-use serde_json::{Value, json};
 use uuid::Uuid;
 
 use crate::clock::UnixMs;
@@ -16,17 +15,17 @@ use crate::secret::Secret;
 use crate::store::{StoreError, StoreResult};
 use crate::token::Token;
 use crate::token::client::Client;
-use crate::token::protocol::tests::model::{Claimed, Lease, Row};
+use crate::token::protocol::tests::model::Lease;
 use crate::token::single_flight::Flight;
-use crate::token::store::{Answer, StoreCall, TokenState, TokenStore, failure_noted_as, word_for};
+use crate::token::store::memory::{StoredNumber, number_of};
+use crate::token::store::{Answer, StoreCall, TokenState, TokenStore};
 use crate::upstream::CallError;
 
 const START: UnixMs = UnixMs(1_800_000_000_000);
 const DAY: Duration = Duration::from_secs(24 * 3600);
-const HOUR: Duration = Duration::from_secs(3600);
 
 /// The holder of a lease that nobody here has asked for.
-pub const STRANGER: u8 = u8::MAX;
+const STRANGER: Uuid = Uuid::max();
 
 #[derive(Clone)]
 pub struct Memory {
@@ -35,19 +34,12 @@ pub struct Memory {
 }
 
 /// Something that others do to the row.
-type Happening = fn(&mut State);
+type Happening = fn(&mut StoredNumber);
 
 pub struct State {
-    pub row: Row,
-    pub session: &'static str,
-    pub key_is_new: bool,
-    /// When each token ends.
-    pub ends: BTreeMap<u8, UnixMs>,
-    /// When the lease and the pause after a failure end.
-    pub held_until: UnixMs,
-    pub cool_until: UnixMs,
+    pub number: StoredNumber,
     /// What the platform no longer takes.
-    pub rejected: BTreeSet<u8>,
+    pub rejected: BTreeSet<u32>,
     /// How long the answer to a call is on its way.
     pub takes: BTreeMap<&'static str, Duration>,
     /// The calls that are not answered but fail at once.
@@ -63,7 +55,7 @@ pub struct State {
     /// The failures noted, with the seconds of the pause after each.
     pub noted: Vec<(String, u64)>,
     /// Everybody who has asked for something.
-    pub holders: Vec<Uuid>,
+    pub holders: BTreeSet<Uuid>,
     fetching: u32,
 }
 
@@ -77,12 +69,7 @@ impl Memory {
     /// With the token `t0`, which ends in so many seconds.
     pub fn with_token(left: u64) -> Self {
         let state = State {
-            row: Row { key: 0, token: Some(0), lease: None },
-            session: "first",
-            key_is_new: false,
-            ends: BTreeMap::from([(0, START.plus(Duration::from_secs(left)))]),
-            held_until: START,
-            cool_until: START,
+            number: StoredNumber::with_token(START.plus(Duration::from_secs(left))),
             rejected: BTreeSet::new(),
             takes: BTreeMap::new(),
             fails: BTreeMap::new(),
@@ -91,28 +78,21 @@ impl Memory {
             claimed_at: Vec::new(),
             served: BTreeSet::new(),
             noted: Vec::new(),
-            holders: Vec::new(),
+            holders: BTreeSet::new(),
             fetching: 0,
         };
         Self { state: Arc::new(Mutex::new(state)), since: Deadline::within(DAY) }
     }
 
     pub fn state(&self) -> MutexGuard<'_, State> {
-        let mut state = self.state.lock().unwrap();
-        let now = self.now();
-        let (is_held, is_cooling) = (state.held_until > now, state.cool_until > now);
-        if let Some(lease) = &mut state.row.lease {
-            lease.held &= is_held;
-            lease.cooling = lease.cooling.filter(|_| is_cooling);
-        }
-        state
+        self.state.lock().unwrap()
     }
 
     /// Somebody else has the lease for so long.
     pub fn lease_to_a_stranger(&self, time: Duration) {
-        let mut state = self.state();
-        state.row.lease = Some(Lease { holder: STRANGER, held: true, cooling: None, key: state.row.key });
-        state.held_until = self.now().plus(time);
+        let number = &mut self.state().number;
+        number.row.lease = Some(Lease { holder: STRANGER, held: true, cooling: None, key: number.row.key });
+        number.held_until = self.now().plus(time);
     }
 
     pub fn passed(&self) -> Duration {
@@ -142,7 +122,7 @@ impl Memory {
     }
 
     /// The platform no longer takes a token.
-    pub fn reject(&self, token: u8) {
+    pub fn reject(&self, token: u32) {
         self.state().rejected.insert(token);
     }
 
@@ -161,7 +141,7 @@ impl Memory {
                 state.claimed_at.push(self.passed());
             }
             if let Some((_, happen)) = state.before.take_if(|(before, _)| *before == call) {
-                happen(&mut state);
+                happen(&mut state.number);
             }
             if let Some(failure) = state.fails.get(call) {
                 return Err(*failure);
@@ -173,88 +153,12 @@ impl Memory {
     }
 }
 
-impl State {
-    /// As `number` in `migrations/` shows it.
-    fn number(&self, now: UnixMs) -> Value {
-        let saved_at = if self.key_is_new { now } else { now.minus(HOUR) };
-        let mut settings =
-            json!({"wppApiKey": format!("key{}", self.row.key), "wppAccountNumber": self.session});
-        if let Some(token) = self.row.token {
-            settings["wppJwtToken"] = json!(format!("t{token}"));
-            settings["wppJwtExpiresAt"] = json!(self.ends[&token].0);
-        }
-        json!({
-            "integration_id": Uuid::nil(), "organization_id": Uuid::nil(), "settings": settings,
-            "credentials_saved_at_ms": saved_at.0, "first_connected_at_ms": null, "news_if_connected": false, "snapshot": null,
-        })
-    }
-
-    /// As the SQL functions answer.
-    fn answer(&mut self, holder: Uuid, call: StoreCall<'_>, now: UnixMs) -> Value {
-        let holder = self.holder(holder);
-        let outcome = match call {
-            StoreCall::Claim { replaces, lease } => match self.row.claim(holder, replaces.map(number_of)) {
-                Claimed::Granted => {
-                    assert_eq!(self.fetching, 0, "a lease is granted while another one's fetch is under way");
-                    self.held_until = now.plus(lease);
-                    "granted"
-                }
-                Claimed::Moved => "moved",
-                Claimed::Busy => {
-                    let wait_ms = now.until(self.held_until).as_millis();
-                    return json!({"now_ms": now.0, "outcome": "busy", "wait_ms": wait_ms});
-                }
-                Claimed::Cooling(failure) => {
-                    return json!({"now_ms": now.0, "outcome": "cooling", "failure": failure});
-                }
-            },
-            StoreCall::Save { token, api_key, replaces } => {
-                let key = api_key.unwrap().expose()[3..].parse().unwrap();
-                let saved = self.row.save(holder, key, replaces.map(number_of), number_of(&token.jwt));
-                if saved { "saved" } else { "moved" }
-            }
-            StoreCall::Release { failure, cool } => {
-                self.noted.push((failure.to_owned(), cool.as_secs()));
-                self.cool_until = now.plus(cool);
-                let word = word_for(failure_noted_as(failure));
-                let moved = self.row.fail(holder, Some(word).filter(|_| !cool.is_zero()));
-                if moved { "moved" } else { return json!({"now_ms": now.0, "outcome": "noted"}) }
-            }
-        };
-        json!({"now_ms": now.0, "outcome": outcome, "number": self.number(now)})
-    }
-
-    fn holder(&mut self, holder: Uuid) -> u8 {
-        let known = self.holders.iter().position(|known| *known == holder);
-        u8::try_from(known.unwrap_or_else(|| {
-            self.holders.push(holder);
-            self.holders.len() - 1
-        }))
-        .unwrap()
-    }
-
-    /// `force_recreate`.
-    pub fn recreate(&mut self) {
-        self.row.recreate();
-        self.session = "second";
-    }
-}
-
-fn number_of(jwt: &Secret) -> u8 {
-    jwt.expose()[1..].parse().unwrap()
-}
-
 impl TokenStore for Memory {
     async fn fetch(&self, api_key: &Secret, now: UnixMs, deadline: Deadline) -> PlatformResult<Token> {
         self.state().fetching += 1;
         let work = |state: &mut State, _| {
-            if api_key.expose() != format!("key{}", state.row.key) {
-                return Err(PlatformError::KeyRefused);
-            }
-            let token = u8::try_from(state.ends.len()).unwrap();
-            let issued = Token::issued(Secret::new(format!("t{token}")), None, now);
-            state.ends.insert(token, issued.expires_at);
-            Ok(issued)
+            let is_known = api_key.expose() == format!("key{}", state.number.row.key);
+            is_known.then(|| state.number.issue(now)).ok_or(PlatformError::KeyRefused)
         };
         let fetched = self.arrive("fetch", deadline, work).await;
         self.state().fetching -= 1;
@@ -267,7 +171,17 @@ impl TokenStore for Memory {
             StoreCall::Save { .. } => "save",
             StoreCall::Release { .. } => "release",
         };
-        match self.arrive(name, deadline, |state, now| state.answer(holder, call, now)).await {
+        let work = |state: &mut State, now| {
+            state.holders.insert(holder);
+            if let StoreCall::Release { failure, cool } = call {
+                state.noted.push((failure.to_owned(), cool.as_secs()));
+            }
+            let answer = state.number.answer(holder, call, now);
+            let is_double = answer["outcome"] == "granted" && state.fetching > 0;
+            assert!(!is_double, "a lease is granted while another one's fetch is under way");
+            answer
+        };
+        match self.arrive(name, deadline, work).await {
             Ok(answer) => Ok(serde_json::from_value(answer).unwrap()),
             Err(PlatformError::TimedOut) => Err(CallError { call: name, why: StoreError::TimedOut }),
             Err(_) => Err(CallError { call: name, why: StoreError::Unavailable { retry_after: None } }),
@@ -278,23 +192,23 @@ impl TokenStore for Memory {
 impl Sandbox {
     /// A request's client: the row is read now.
     pub fn client(&self) -> Client<Memory> {
-        let number = serde_json::from_value(self.memory.state().number(self.memory.now())).unwrap();
+        let number = serde_json::from_value(self.memory.state().number.number(self.memory.now())).unwrap();
         let state = TokenState::of(&number, self.memory.now()).unwrap();
         Client::new(self.memory.clone(), self.flight.clone(), state)
     }
 
     /// A request with this much time. Answers the token that served it.
-    pub async fn request(&self, time: Duration) -> Result<u8, Error> {
+    pub async fn request(&self, time: Duration) -> Result<u32, Error> {
         self.call(&mut self.client(), time).await
     }
 
     /// One call of a request.
-    pub async fn call(&self, client: &mut Client<Memory>, time: Duration) -> Result<u8, Error> {
+    pub async fn call(&self, client: &mut Client<Memory>, time: Duration) -> Result<u32, Error> {
         let deadline = Deadline::within(time);
         let serve = async |auth: SessionAuth| {
             let token = number_of(&auth.jwt);
             let work = |state: &mut State, _| {
-                let is_good = state.session == auth.session && !state.rejected.contains(&token);
+                let is_good = state.number.session == auth.session && !state.rejected.contains(&token);
                 state.served.insert((auth.jwt.expose().to_owned(), auth.session.clone()));
                 if is_good { Ok(token) } else { Err(PlatformError::TokenRejected) }
             };

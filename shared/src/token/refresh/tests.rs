@@ -3,12 +3,13 @@ mod memory;
 
 use futures_util::future::join_all;
 
-use memory::{Memory, State};
+use memory::Memory;
 
 use super::*;
 use crate::clock::UnixMs;
 use crate::error::Error;
 use crate::record::Record;
+use crate::token::store::memory::StoredNumber;
 
 const BUDGET: Duration = Duration::from_secs(25);
 const NEVER: Duration = Duration::from_secs(3600);
@@ -18,9 +19,9 @@ fn ms(ms: u64) -> Duration {
 }
 
 /// The token that served a request, or the code of its error.
-type Told = Result<u8, &'static str>;
+type Told = Result<u32, &'static str>;
 
-fn told(answer: Result<u8, Error>) -> Told {
+fn told(answer: Result<u32, Error>) -> Told {
     answer.map_err(|error| error.response().code)
 }
 
@@ -35,7 +36,7 @@ async fn a_token_with_more_than_a_minute_left_is_used_and_nobody_is_asked() {
 #[tokio::test(start_paused = true)]
 async fn a_request_is_delayed_by_a_token_that_is_due_by_1500_ms_at_most_and_served() {
     type Trouble = fn(&Memory);
-    let cases: [(&str, Trouble, u8, u64); 17] = [
+    let cases: [(&str, Trouble, u32, u64); 17] = [
         ("nothing", |_| {}, 1, 0),
         ("the claim hangs", |it| it.slow("claim", NEVER), 0, 1000),
         ("the claim fails", |it| it.break_off("claim", PlatformError::Unavailable), 0, 0),
@@ -65,7 +66,7 @@ async fn a_request_is_delayed_by_a_token_that_is_due_by_1500_ms_at_most_and_serv
             1,
             1499,
         ),
-        ("it is recreated", |it| it.state().before = Some(("claim", State::recreate)), 1, 0),
+        ("it is recreated", |it| it.state().before = Some(("claim", StoredNumber::recreate)), 1, 0),
         ("it has moved on", |it| it.state().before = Some(("claim", moved_on)), 7, 0),
         (
             "it has moved on to one that is due",
@@ -78,9 +79,9 @@ async fn a_request_is_delayed_by_a_token_that_is_due_by_1500_ms_at_most_and_serv
             "a refresh has just failed",
             |it| {
                 it.lease_to_a_stranger(Duration::ZERO);
-                let mut state = it.state();
-                state.cool_until = UnixMs(i64::MAX);
-                state.row.lease.as_mut().unwrap().cooling = Some("api_key_rejected");
+                let number = &mut it.state().number;
+                number.cool_until = UnixMs(i64::MAX);
+                number.row.lease.as_mut().unwrap().cooling = Some("api_key_rejected");
             },
             0,
             0,
@@ -95,14 +96,14 @@ async fn a_request_is_delayed_by_a_token_that_is_due_by_1500_ms_at_most_and_serv
     }
 }
 
-fn moved_on(state: &mut State) {
-    state.ends.insert(7, UnixMs(i64::MAX / 2));
-    state.row.token = Some(7);
+fn moved_on(number: &mut StoredNumber) {
+    number.ends.insert(7, UnixMs(i64::MAX / 2));
+    number.row.token = Some(7);
 }
 
-fn moved_on_to_due(state: &mut State) {
-    moved_on(state);
-    state.ends.insert(7, state.ends[&0]);
+fn moved_on_to_due(number: &mut StoredNumber) {
+    moved_on(number);
+    number.ends.insert(7, number.ends[&0]);
 }
 
 /// The one who refreshes is held up by the platform; nobody else waits for it, in its sandbox or in another.
@@ -214,7 +215,7 @@ async fn a_failure_is_left_alone_for_as_long_as_it_is_likely_to_last() {
         (P::TimedOut, false, ms(2000), ("platform", 0), "platform_timeout"),
     ] {
         let memory = Memory::with_token(0);
-        memory.state().key_is_new = key_is_new;
+        memory.state().number.key_is_new = key_is_new;
         if failure == P::TimedOut {
             memory.slow("fetch", NEVER);
         } else {
@@ -301,7 +302,7 @@ async fn a_row_that_was_read_before_the_requests_own_is_not_gone_by() {
     let _keeps_the_flight = sandbox.client();
     assert_eq!(told(sandbox.request(BUDGET).await), Ok(1));
     tokio::time::sleep(ms(1)).await;
-    memory.state().recreate();
+    memory.state().number.recreate();
     assert_eq!(told(sandbox.request(BUDGET).await), Ok(2));
     assert_eq!(memory.state().served, served(&[("t1", "first"), ("t2", "second")]));
     assert_eq!(memory.calls("call"), 2);
@@ -312,7 +313,7 @@ async fn a_row_that_was_read_before_the_requests_own_is_not_gone_by() {
 async fn whoever_has_waited_goes_on_with_the_row_as_the_last_one_left_it() {
     let memory = Memory::with_token(0);
     memory.slow("claim", ms(1));
-    memory.state().before = Some(("fetch", State::recreate));
+    memory.state().before = Some(("fetch", StoredNumber::recreate));
     let sandbox = memory.sandbox();
     let answers = tokio::join!(sandbox.request(BUDGET), sandbox.request(BUDGET));
     assert_eq!((told(answers.0), told(answers.1)), (Ok(1), Ok(1)));
@@ -345,7 +346,7 @@ async fn credentials_that_came_meanwhile_are_gone_on_with() {
         ("save", 30, 2),
     ] {
         let memory = Memory::with_token(left);
-        memory.state().before = Some((call, State::recreate));
+        memory.state().before = Some((call, StoredNumber::recreate));
         let answer = told(memory.sandbox().request(BUDGET).await);
         assert!(answer.is_ok_and(|token| token > 0), "{call}, {left} s left");
         assert_eq!(memory.calls("fetch"), fetches, "{call}, {left} s left");
@@ -357,9 +358,9 @@ async fn credentials_that_came_meanwhile_are_gone_on_with() {
 #[tokio::test(start_paused = true)]
 async fn a_number_that_is_gone_is_not_found() {
     let memory = Memory::with_token(0);
-    memory.state().before = Some(("claim", |state| {
-        state.row.token = None;
-        state.session = "";
+    memory.state().before = Some(("claim", |number| {
+        number.row.token = None;
+        number.session = "";
     }));
     assert_eq!(told(memory.sandbox().request(BUDGET).await), Err("number_not_found"));
 }

@@ -2,18 +2,18 @@
 //! clock: what ends by itself in the database is ended here by hand. The walk runs on this model, and a property test
 //! in `local` holds it against the SQL.
 
-/// What a number has in the database. Keys, tokens and holders are numbers here.
+/// What a number has in the database. Keys are small numbers here, and so are tokens and holders where nothing else is said.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
-pub struct Row {
+pub struct Row<Holder = u8, Token = u8> {
     pub key: u8,
-    pub token: Option<u8>,
-    pub lease: Option<Lease>,
+    pub token: Option<Token>,
+    pub lease: Option<Lease<Holder>>,
 }
 
 /// The row of `wpp_token_leases`.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
-pub struct Lease {
-    pub holder: u8,
+pub struct Lease<Holder = u8> {
+    pub holder: Holder,
     /// `held_until` lies ahead.
     pub held: bool,
     /// `failure`, while `retry_at` lies ahead.
@@ -31,8 +31,8 @@ pub enum Claimed {
     Cooling(&'static str),
 }
 
-impl Row {
-    pub fn claim(&mut self, holder: u8, replaces: Option<u8>) -> Claimed {
+impl<Holder: Copy + PartialEq, Token: Copy + PartialEq> Row<Holder, Token> {
+    pub fn claim(&mut self, holder: Holder, replaces: Option<Token>) -> Claimed {
         if self.token != replaces {
             return Claimed::Moved;
         }
@@ -50,7 +50,7 @@ impl Row {
     }
 
     /// Tells whether the row holds `token` now.
-    pub fn save(&mut self, holder: u8, key: u8, replaces: Option<u8>, token: u8) -> bool {
+    pub fn save(&mut self, holder: Holder, key: u8, replaces: Option<Token>, token: Token) -> bool {
         let holds = self.lease.as_ref().is_some_and(|lease| lease.holder == holder);
         let saved = self.token == Some(token) || holds && self.key == key && self.token == replaces;
         if saved {
@@ -61,12 +61,12 @@ impl Row {
     }
 
     /// Tells whether the key has been replaces since the claim, or the holder.
-    pub fn fail(&mut self, holder: u8, failure: Option<&'static str>) -> bool {
+    pub fn fail(&mut self, holder: Holder, failure: Option<&'static str>) -> bool {
         self.release(holder, failure);
         !self.lease.as_ref().is_some_and(|lease| lease.holder == holder && lease.key == self.key)
     }
 
-    fn release(&mut self, holder: u8, failure: Option<&'static str>) {
+    fn release(&mut self, holder: Holder, failure: Option<&'static str>) {
         if let Some(lease) = self.lease.as_mut().filter(|lease| lease.holder == holder) {
             lease.held = false;
             lease.cooling = failure;

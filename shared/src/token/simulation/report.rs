@@ -1,0 +1,69 @@
+//! What the docs show of a simulated hour: a table here, and a chart.
+
+use std::collections::BTreeSet;
+use std::fmt::Write;
+
+use super::chart::chart;
+use super::{Scenario, Tally};
+
+const DOCS: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../docs");
+
+/// The table stands between these two in `docs/fleet.md`.
+const BEGIN: &str = "<!-- make simulate -->\n";
+const END: &str = "<!-- end -->\n";
+
+pub type Run = (&'static str, Tally);
+
+pub fn write(scenario: &Scenario, runs: &[Run; 4]) {
+    let table = table(scenario, runs);
+    println!("{table}");
+    let page = std::fs::read_to_string(format!("{DOCS}/fleet.md")).unwrap();
+    let (before, rest) = page.split_once(BEGIN).unwrap();
+    let (_, after) = rest.split_once(END).unwrap();
+    std::fs::write(format!("{DOCS}/fleet.md"), [before, BEGIN, &table, END, after].concat()).unwrap();
+    std::fs::write(format!("{DOCS}/fleet.svg"), chart(scenario, [&runs[0], &runs[1], &runs[3]])).unwrap();
+}
+
+fn table(scenario: &Scenario, runs: &[Run]) -> String {
+    let mut table = String::new();
+    let mut row = |name: &str, cell: &dyn Fn(&Tally) -> String| {
+        let cells: Vec<_> = runs.iter().map(|(_, tally)| cell(tally)).collect();
+        writeln!(table, "| {name} | {} |", cells.join(" | ")).unwrap();
+    };
+    let whole = scenario.length.as_secs_f64();
+    row("requests", &|it| count(it.requests));
+    row("`/auth/token`", &|it| count(it.sent()));
+    row("a second: mean", &|it| format!("{:.1}", it.sent() as f64 / whole));
+    row("a second: peak", &|it| it.asked.iter().max().unwrap().to_string());
+    row("tokens given", &|it| count(it.given));
+    row("of these nobody needed", &|it| count(it.needless));
+    row("answers outside the outages: p50 / p99 / longest, in ms", &|it| spread(&it.took));
+    row("of these had to come by a token", &|it| count(it.waited.len() as u64));
+    row("and took for that: p50 / p99 / longest, in ms", &|it| spread(&it.waited));
+    row("the longest delay while a token served, in ms", &|it| count(it.delayed));
+    let kinds: BTreeSet<_> = runs.iter().flat_map(|(_, tally)| tally.failed.keys()).collect();
+    for kind in kinds {
+        row(&format!("failed: {kind}"), &|it| count(it.failed.get(kind).copied().unwrap_or_default()));
+    }
+    row("failed outside the outages", &|it| count(it.failed_outside));
+    row("failed for want of a token while one served", &|it| count(it.wronged));
+    row("sandboxes that froze or died within a request", &|it| count(it.frozen + it.died));
+    row("the most sandboxes at once", &|it| count(it.sandboxes as u64));
+    let names: Vec<_> = runs.iter().map(|(name, _)| *name).collect();
+    format!("| | {} |\n|---|{}\n{table}", names.join(" | "), "--:|".repeat(runs.len()))
+}
+
+/// The middle, the 99th of 100, and the last.
+fn spread(times: &[u64]) -> String {
+    let mut times = times.to_vec();
+    times.sort_unstable();
+    let at = |percent: usize| count(times[(times.len() - 1) * percent / 100]);
+    format!("{} / {} / {}", at(50), at(99), at(100))
+}
+
+/// With a comma before every three digits.
+fn count(number: u64) -> String {
+    let digits = number.to_string();
+    let groups: Vec<_> = digits.as_bytes().rchunks(3).rev().map(String::from_utf8_lossy).collect();
+    groups.join(",")
+}

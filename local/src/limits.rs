@@ -15,7 +15,7 @@ use crate::{FUNCTIONS, Result};
 
 /// How far above its limit a count of instructions may be, in percent: what hash seeds, the sizes in which answers arrive and another
 /// machine's C library change.
-const TOLERANCE: u64 = 5;
+const TOLERANCE: u64 = 10;
 
 /// What is measured, and what is allowed, by the name of the request or of the function.
 #[derive(Clone, Debug, Default, PartialEq, Deserialize, Serialize)]

@@ -133,16 +133,16 @@ mod tests {
         for (measured, complaints) in [
             (limits(2, 1000, 2000), vec![]),
             (limits(1, 10, 20), vec![]),
-            (limits(2, 1050, 2100), vec![]),
+            (limits(2, 1100, 2200), vec![]),
             (
                 limits(3, 1000, 2000),
                 vec!["wpp-qr: upstream requests of a warm request: 3, and the limit is 2."],
             ),
             (
-                limits(2, 1051, 2101),
+                limits(2, 1101, 2201),
                 vec![
-                    "wpp-qr: instructions of a warm request: 1051, and the limit is 1000 and 5 %.",
-                    "wpp-qr: instructions of a start: 2101, and the limit is 2000 and 5 %.",
+                    "wpp-qr: instructions of a warm request: 1101, and the limit is 1000 and 10 %.",
+                    "wpp-qr: instructions of a start: 2201, and the limit is 2000 and 10 %.",
                 ],
             ),
         ] {

@@ -163,6 +163,4 @@ fn moment(number: f64) -> Option<UnixMs> {
 }
 
 #[cfg(test)]
-mod simulation;
-#[cfg(test)]
 mod tests;

@@ -44,7 +44,7 @@ pub async fn handle(app: Arc<App>, request: ApiRequest) -> Result<QrAnswer, Erro
         request.session()?.ok_or(Error::BadRequest { field: "session", wrong: say::FIELD_MISSING })?;
     let selector = NumberSelector { session: Some(session), integration_id: None };
 
-    let (found, ahead) = app.find_and_ask(request.user_id, &selector, Ask::Qr, request.deadline).await?;
+    let (found, ahead) = app.find_and_ask(&request, &selector, Ask::Qr).await?;
     record::organization(found.organization_id.ok_or(Error::NoOrganization)?);
     let number = found.number.ok_or(Error::NumberNotFound)?;
 

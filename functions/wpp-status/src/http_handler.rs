@@ -10,7 +10,7 @@ use shared::error::Error;
 use shared::http::request::ApiRequest;
 use shared::http::run::Answer;
 use shared::number::freshness::Freshness;
-use shared::number::guess::Ask;
+use shared::number::guess::{Ask, HeadStart};
 use shared::number::hint::Advice;
 use shared::number::qr::Format;
 use shared::number::session::{NumberSession, Webhook};
@@ -55,8 +55,11 @@ pub async fn handle(app: Arc<App>, request: ApiRequest) -> Result<StatusAnswer, 
     let (force, selector, language) = (request.flag("force")?, request.selector()?, request.language);
 
     // Where a recent state will do, the platform is not asked.
-    let ask = if force { Ask::Status } else { Ask::Nothing };
-    let (found, ahead) = app.find_and_ask(request.user_id, &selector, ask, request.deadline).await?;
+    let (found, ahead) = if force {
+        app.find_and_ask(&request, &selector, Ask::Status).await?
+    } else {
+        (app.store.find(request.user_id, &selector, request.deadline).await?, HeadStart::default())
+    };
     record::organization(found.organization_id.ok_or(Error::NoOrganization)?);
     let number = match found.number {
         Some(number) if number.settings.session.is_some() && number.settings.api_key.is_some() => number,

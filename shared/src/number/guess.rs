@@ -16,6 +16,7 @@ use uuid::Uuid;
 use crate::App;
 use crate::clock::UnixMs;
 use crate::deadline::Deadline;
+use crate::http::request::ApiRequest;
 use crate::platform::{Platform, PlatformResult, SessionAuth, Status};
 use crate::store::{Found, NumberSelector, Snapshot, StoreResult};
 
@@ -37,8 +38,6 @@ struct Guess {
 /// What a request will want to know of the platform.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Ask {
-    /// Nothing, as far as is known beforehand.
-    Nothing,
     /// The QR.
     Qr,
     /// The status, and the QR unless a phone was linked.
@@ -68,17 +67,16 @@ impl App {
     /// Looks the number up that a user means, and asks the platform meanwhile, where that was asked for in this sandbox before.
     pub async fn find_and_ask(
         &self,
-        user_id: Uuid,
+        request: &ApiRequest,
         selector: &NumberSelector,
         ask: Ask,
-        deadline: Deadline,
     ) -> StoreResult<(Found, HeadStart<'_>)> {
-        let question = (user_id, selector.clone());
+        let (deadline, question) = (request.deadline, (request.user_id, selector.clone()));
         let guess = self.guesses.known().remove(&question);
         let mut ahead =
             guess.map_or_else(HeadStart::default, |guess| guess.ask(&self.platform, ask, deadline));
         let had = deadline.remaining();
-        let found = ahead.beside(self.store.find(user_id, selector, deadline)).await?;
+        let found = ahead.beside(self.store.find(request.user_id, selector, deadline)).await?;
         ahead.lead = had.saturating_sub(deadline.remaining());
         ahead.question = Some(question);
         Ok((found, ahead))
@@ -107,7 +105,7 @@ impl Guess {
         let auth = self.auth.clone();
         let status =
             (ask == Ask::Status).then(|| Ahead::Asking(platform.status(auth.clone(), deadline).boxed()));
-        let wants_qr = ask == Ask::Qr || ask == Ask::Status && !self.was_connected;
+        let wants_qr = ask == Ask::Qr || !self.was_connected;
         let qr = wants_qr.then(|| Ahead::Asking(platform.qr(auth, deadline).boxed()));
         HeadStart { auth: Some(self.auth), status, qr, ..HeadStart::default() }
     }

@@ -193,6 +193,3 @@ pub(crate) fn failure_noted_as(word: &str) -> CallError<PlatformError> {
     };
     CallError { call: "auth/token", why }
 }
-
-#[cfg(test)]
-pub(crate) mod memory;

@@ -1,3 +1,6 @@
+mod simulation;
+pub(super) mod stored_number;
+
 use base64::Engine;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use serde_json::json;

@@ -17,8 +17,8 @@ use crate::token::Token;
 use crate::token::client::Client;
 use crate::token::protocol::tests::model::Lease;
 use crate::token::single_flight::Flight;
-use crate::token::store::memory::{StoredNumber, number_of};
 use crate::token::store::{Answer, StoreCall, TokenState, TokenStore};
+use crate::token::tests::stored_number::{StoredNumber, number_of};
 use crate::upstream::CallError;
 
 const START: UnixMs = UnixMs(1_800_000_000_000);

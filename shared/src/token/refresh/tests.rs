@@ -9,7 +9,7 @@ use super::*;
 use crate::clock::UnixMs;
 use crate::error::Error;
 use crate::record::Record;
-use crate::token::store::memory::StoredNumber;
+use crate::token::tests::stored_number::StoredNumber;
 
 const BUDGET: Duration = Duration::from_secs(25);
 const NEVER: Duration = Duration::from_secs(3600);

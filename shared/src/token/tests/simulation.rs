@@ -1,4 +1,4 @@
-//! A fleet in simulated time: the product's own [`Client`](super::client::Client), with its protocol, pauses and time limits,
+//! A fleet in simulated time: the product's own `Client`, with its protocol, pauses and time limits,
 //! against the walk's model of the database. All time is tokio's, which is paused; all chance is `fastrand`'s, which is
 //! seeded: the same seed plays the same hour. `make simulate` writes what it shows into `docs/`.
 

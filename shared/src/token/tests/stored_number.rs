@@ -7,11 +7,11 @@ use std::time::Duration;
 use serde_json::{Value, json};
 use uuid::Uuid;
 
-use super::{StoreCall, failure_noted_as, word_for};
 use crate::clock::UnixMs;
 use crate::secret::Secret;
 use crate::token::Token;
 use crate::token::protocol::tests::model::{Claimed, Row};
+use crate::token::store::{StoreCall, failure_noted_as, word_for};
 
 const HOUR: Duration = Duration::from_secs(3600);
 

@@ -17,8 +17,8 @@ use crate::platform::{PlatformError, PlatformResult, SessionAuth};
 use crate::secret::Secret;
 use crate::store::{StoreError, StoreResult};
 use crate::token::protocol::tests::model::Lease;
-use crate::token::store::memory::{StoredNumber, number_of};
 use crate::token::store::{Answer, StoreCall, TokenState, TokenStore};
+use crate::token::tests::stored_number::{StoredNumber, number_of};
 use crate::token::{Age, Token};
 use crate::upstream::{CallError, Failure};
 

@@ -18,7 +18,7 @@ use crate::number::freshness;
 use crate::token::Age;
 use crate::token::client::Client;
 use crate::token::single_flight::SingleFlight;
-use crate::token::store::memory::number_of;
+use crate::token::tests::stored_number::number_of;
 
 const START: UnixMs = UnixMs(1_800_000_000_000);
 const MINUTE: Duration = Duration::from_secs(60);

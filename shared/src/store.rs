@@ -8,11 +8,9 @@ pub mod settings;
 
 use std::time::Duration;
 
-use http::Method;
+use http::{HeaderMap, HeaderName, HeaderValue};
 use postgrest::Builder;
 use reqwest::Request;
-use reqwest_0_11::Client;
-use reqwest_0_11::header::{HeaderMap, HeaderName, HeaderValue};
 use serde::de::DeserializeOwned;
 use serde_json::{Value, json};
 use uuid::Uuid;
@@ -32,8 +30,6 @@ pub use refusal::{StoreError, StoreResult};
 pub struct Store {
     url: String,
     headers: HeaderMap,
-    /// `postgrest` builds no query without one. It is never used, and knows no certificates: to read them takes a fifth of a start.
-    idle_client: Client,
     upstream: Upstream,
 }
 
@@ -48,7 +44,6 @@ impl Store {
         Self {
             url: format!("{}/rest/v1/rpc/", supabase_url.trim_end_matches('/')),
             headers: headers.collect(),
-            idle_client: Client::builder().tls_built_in_root_certs(false).build().unwrap_or_default(),
             upstream,
         }
     }
@@ -167,21 +162,13 @@ impl Store {
         answer.await.map_err(|why| CallError { call: function, why })
     }
 
-    /// The query that `postgrest` has built, as a request of the one client: that crate's own client is years behind.
+    /// The query, built by `postgrest` and not sent by it: [`Upstream`] does that, under its limits.
     /// What is null is left out: the SQL functions have a default for it.
     fn request(&self, function: &str, params: &Value) -> Option<Request> {
         let given = params.as_object()?.iter().filter(|(_, value)| !value.is_null());
         let named: Value = given.map(|(name, value)| (format!("p_{name}"), value.clone())).collect();
-        let (url, headers) = (format!("{}{function}", self.url), self.headers.clone());
-        let query = Builder::new(url, None, headers, self.idle_client.clone()).rpc(named.to_string());
-        let built = query.build().build().ok()?;
-        let mut request = Request::new(Method::POST, built.url().clone());
-        for (name, value) in built.headers() {
-            let name = http::HeaderName::from_bytes(name.as_str().as_bytes()).ok()?;
-            request.headers_mut().insert(name, http::HeaderValue::from_bytes(value.as_bytes()).ok()?);
-        }
-        *request.body_mut() = Some(built.body()?.as_bytes()?.to_vec().into());
-        Some(request)
+        let (url, client) = (format!("{}{function}", self.url), self.upstream.http().clone());
+        Builder::new(url, None, self.headers.clone(), client).rpc(named.to_string()).build().build().ok()
     }
 }
 

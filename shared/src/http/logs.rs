@@ -1,5 +1,4 @@
-//! What reaches the log: a line of JSON for each request, and one for whatever our own crates say in between; of the others
-//! only what they say without being asked for details.
+//! What reaches the log: a line of JSON for each request, and one for whatever is said in between.
 
 pub(crate) mod line;
 
@@ -9,7 +8,7 @@ use std::io::{self, Write};
 use std::panic::{PanicHookInfo, set_hook};
 use std::process::ExitCode;
 
-use lambda_runtime::tracing::subscriber::filter::{LevelFilter, Targets};
+use lambda_runtime::tracing::subscriber::filter::LevelFilter;
 use lambda_runtime::tracing::subscriber::fmt::MakeWriter;
 use lambda_runtime::tracing::subscriber::layer::Context;
 use lambda_runtime::tracing::subscriber::prelude::*;
@@ -22,15 +21,12 @@ use tracing::{Event, Subscriber};
 use crate::clock;
 use crate::record;
 
-/// How the names of our crates begin.
-const OURS: [&str; 2] = ["shared", "wpp_"];
-
 /// Writes what is said to standard output, from the level that `AWS_LAMBDA_LOG_LEVEL` names, else `RUST_LOG`; `info` by
-/// default. The line of a request is always written, since the metrics are in it.
+/// default, and at most: nothing below it is compiled in. The line of a request is always written, since the metrics are in it.
 pub fn init() {
     let asked = env::var("AWS_LAMBDA_LOG_LEVEL").or_else(|_| env::var("RUST_LOG"));
     let level = asked.ok().and_then(|level| level.parse().ok()).unwrap_or(LevelFilter::INFO);
-    registry().with(Lines(io::stdout).with_filter(filter(level))).init();
+    registry().with(level).with(Lines(io::stdout)).init();
     set_hook(Box::new(report));
 }
 
@@ -49,11 +45,6 @@ pub fn exit_code(outcome: Result<(), lambda_runtime::Error>) -> ExitCode {
     let Err(error) = outcome else { return ExitCode::SUCCESS };
     tracing::error!(%error, "the function ended");
     ExitCode::FAILURE
-}
-
-/// `level` for our own crates. The others stop at `info`: below it the runtime writes whole events, tokens and all.
-fn filter(level: LevelFilter) -> Targets {
-    Targets::new().with_default(level.min(LevelFilter::INFO)).with_targets(OURS.map(|ours| (ours, level)))
 }
 
 /// Where a panic happened, and never its message: that of a slice or an `unwrap` quotes the data at hand.
@@ -131,19 +122,17 @@ mod tests {
     use crate::record::trace::Trace;
 
     #[test]
-    fn details_are_told_by_our_own_crates_alone() {
+    fn details_are_told_by_nobody_whatever_level_is_asked_for() {
         let said = |level| {
             let page = Page::at(level);
-            tracing::trace!(target: "shared::token::client", "our detail");
-            tracing::trace!(target: "wpp_qr", "our detail");
-            tracing::trace!(target: "lambda_runtime::layers", "their detail");
-            tracing::debug!(target: "hyper_util::client", "their detail");
-            tracing::info!(target: "lambda_runtime", "their news");
-            ["our detail", "their detail", "their news"].map(|what| page.text().matches(what).count())
+            tracing::trace!("a detail");
+            tracing::debug!("a detail");
+            tracing::info!("news");
+            ["a detail", "news"].map(|what| page.text().matches(what).count())
         };
-        assert_eq!(said(LevelFilter::TRACE), [2, 0, 1]);
-        assert_eq!(said(LevelFilter::INFO), [0, 0, 1]);
-        assert_eq!(said(LevelFilter::ERROR), [0, 0, 0]);
+        assert_eq!(said(LevelFilter::TRACE), [0, 1]);
+        assert_eq!(said(LevelFilter::INFO), [0, 1]);
+        assert_eq!(said(LevelFilter::ERROR), [0, 0]);
     }
 
     #[tokio::test]

@@ -25,9 +25,9 @@ impl Page {
     pub(crate) fn at(level: LevelFilter) -> Self {
         let text = Text::default();
         let writer = text.clone();
-        let lines = super::Lines(move || writer.clone()).with_filter(super::filter(level));
+        let lines = registry().with(level).with(super::Lines(move || writer.clone()));
         let second = Dispatch::new(registry());
-        Self { text, _second: second, _guard: tracing::subscriber::set_default(registry().with(lines)) }
+        Self { text, _second: second, _guard: tracing::subscriber::set_default(lines) }
     }
 
     pub(crate) fn text(&self) -> String {

@@ -49,14 +49,15 @@ need_cargo_lambda() {
   python_tools venv cargo-lambda==1.9.2
 }
 
-# The real PostgREST where there is one; else a crate that speaks its protocol. Unoptimised: it is built in half the time.
+# The real PostgREST where there is one; else a crate that speaks its protocol. Optimised a little: it is built in half the time of
+# a release, and answers a look-up in half the time of a debug build.
 # Without --locked: the lock file that it ships names a release of a dependency that is not to be had.
 need_postgrest() {
   [ -n "${POSTGREST_BIN:-}${POSTRUST_BIN:-}" ] && return
   has postgrest || has postrust && return
   [ -x .tools/bin/postrust ] && return
-  say "building postrust-server 3.1.0 into .tools (cargo, about two minutes)"
-  cargo install --quiet --debug --root .tools --target-dir .tools/build --version 3.1.0 postrust-server
+  say "building postrust-server 3.1.0 into .tools (cargo, about three minutes)"
+  CARGO_PROFILE_DEV_OPT_LEVEL=1 CARGO_PROFILE_DEV_DEBUG=false cargo install --quiet --debug --root .tools --target-dir .tools/build --version 3.1.0 postrust-server
   rm -rf .tools/build
 }
 

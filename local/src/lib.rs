@@ -25,6 +25,7 @@ pub mod siblings;
 pub mod stack;
 pub mod supabase;
 pub mod test_app;
+pub mod tls;
 pub mod users;
 
 /// The product's functions.

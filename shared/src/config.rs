@@ -3,6 +3,9 @@
 use std::time::Duration;
 
 use reqwest::Url;
+use rustls::RootCertStore;
+use rustls::pki_types::pem::PemObject;
+use rustls::pki_types::{CertificateDer, TrustAnchor};
 
 use crate::secret::Secret;
 
@@ -36,6 +39,8 @@ pub struct Config {
     pub origins: Origins,
     /// `UPSTREAM_TIMEOUT_MS`, default 8000.
     pub upstream_timeout: Duration,
+    /// `UPSTREAM_CA_FILE`: the authorities whose certificates are trusted beside those of the public ones.
+    pub extra_roots: Vec<TrustAnchor<'static>>,
     /// `REQUEST_BUDGET_MS`, default 25000.
     pub request_budget: Duration,
     /// `QR_WAIT_MS`, default 8000.
@@ -84,6 +89,10 @@ impl Config {
             },
             origins: Origins::parse(&get("CORS_ALLOWED_ORIGINS").unwrap_or_default())?,
             upstream_timeout: time("UPSTREAM_TIMEOUT_MS", get, UPSTREAM_TIMEOUT)?,
+            extra_roots: get("UPSTREAM_CA_FILE")
+                .map(|file| authorities("UPSTREAM_CA_FILE", &file))
+                .transpose()?
+                .unwrap_or_default(),
             request_budget: time("REQUEST_BUDGET_MS", get, REQUEST_BUDGET)?,
             qr_wait: time("QR_WAIT_MS", get, QR_WAIT)?,
             supabase_url,
@@ -192,6 +201,18 @@ fn header_text(variable: &'static str, value: String) -> Result<Secret, ConfigEr
         return refuse(variable, "contains a blank or a character that no key has");
     }
     Ok(Secret::new(value))
+}
+
+/// Those of a PEM file: all of it must make sense, since one that is left out would be missed at the first call.
+fn authorities(variable: &'static str, file: &str) -> Result<Vec<TrustAnchor<'static>>, ConfigError> {
+    let mut found = RootCertStore::empty();
+    let all_added = CertificateDer::pem_file_iter(file).is_ok_and(|mut certificates| {
+        certificates.all(|certificate| certificate.is_ok_and(|certificate| found.add(certificate).is_ok()))
+    });
+    if !all_added || found.is_empty() {
+        return refuse(variable, "must name a file of certificates in PEM");
+    }
+    Ok(found.roots)
 }
 
 fn time(

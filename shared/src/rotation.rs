@@ -74,7 +74,7 @@ struct Held {
 impl Rotation {
     /// For a function with this configuration. No input makes it fail.
     pub fn new(config: Config) -> Result<Self, Box<dyn std::error::Error + Send + Sync>> {
-        let upstream = Upstream::new(config.upstream_timeout)?;
+        let upstream = Upstream::new(config.upstream_timeout, &config.extra_roots)?;
         let config = Arc::new(config);
         let apps = match &config.keys {
             KeySource::Given(keys) => Apps::Given(Arc::new(App::new(config.clone(), keys.clone(), upstream))),

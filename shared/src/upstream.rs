@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use http::{HeaderMap, StatusCode, header};
 use reqwest::{Client, Request};
+use rustls::pki_types::TrustAnchor;
 use rustls::{ClientConfig, RootCertStore};
 
 use crate::backoff::Backoff;
@@ -121,9 +122,12 @@ impl RetryBudget {
 }
 
 impl Upstream {
-    /// Builds the client, once for a sandbox. No input makes it fail.
-    pub fn new(timeout: Duration) -> Result<Self, Box<dyn std::error::Error + Send + Sync>> {
-        Ok(Self { http: client()?, timeout, retry_budget: RetryBudget::new() })
+    /// Builds the client, once for a sandbox. It trusts the public authorities and `extra_roots`. No input makes it fail.
+    pub fn new(
+        timeout: Duration,
+        extra_roots: &[TrustAnchor<'static>],
+    ) -> Result<Self, Box<dyn std::error::Error + Send + Sync>> {
+        Ok(Self { http: client(extra_roots)?, timeout, retry_budget: RetryBudget::new() })
     }
 
     /// The same client for another host, with a retry budget of its own.
@@ -207,8 +211,8 @@ impl fmt::Debug for Reply {
     }
 }
 
-fn client() -> Result<Client, Box<dyn std::error::Error + Send + Sync>> {
-    let roots = RootCertStore { roots: webpki_roots::TLS_SERVER_ROOTS.to_vec() };
+fn client(extra_roots: &[TrustAnchor<'static>]) -> Result<Client, Box<dyn std::error::Error + Send + Sync>> {
+    let roots = RootCertStore { roots: [webpki_roots::TLS_SERVER_ROOTS, extra_roots].concat() };
     let tls = ClientConfig::builder_with_provider(Arc::new(rustls::crypto::ring::default_provider()))
         .with_safe_default_protocol_versions()?
         .with_root_certificates(roots)

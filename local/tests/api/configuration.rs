@@ -20,6 +20,7 @@ async fn a_variable_that_is_missing_or_malformed_ends_the_function_with_one_line
         ("wpp-qr", "UPSTREAM_TIMEOUT_MS", "canary"),
         ("wpp-qr", "REQUEST_BUDGET_MS", "0"),
         ("wpp-create", "QR_WAIT_MS", "-8000"),
+        ("wpp-qr", "UPSTREAM_CA_FILE", "canary.pem"),
     ] {
         let exit = app.process_with(function, &[(variable, value)]).await.exit().await;
         assert!(exit.code.is_some_and(|code| code != 0), "{variable}={value}: {exit:?}");

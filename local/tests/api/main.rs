@@ -28,4 +28,5 @@ mod secrets;
 mod snapshot;
 mod status;
 mod tenancy;
+mod tls;
 mod token;

@@ -2,16 +2,13 @@
 
 use std::fs;
 use std::path::Path;
-use std::sync::Arc;
 
 use local::migrate::apply;
 use local::postgres::{Postgres, Privileges, Storage, migrations};
-use rcgen::{BasicConstraints, CertificateParams, CertifiedIssuer, IsCa, KeyPair};
-use rustls::ServerConfig;
+use local::tls::Authority;
 use tokio::io::{AsyncReadExt, AsyncWriteExt, copy_bidirectional};
 use tokio::net::{TcpListener, TcpStream};
 use tokio_postgres::Client;
-use tokio_rustls::TlsAcceptor;
 
 /// A project that has none of our migrations.
 async fn project() -> (Postgres, Client) {
@@ -216,15 +213,8 @@ async fn no_error_shows_the_password() {
 }
 
 /// Stands before a server as one with TLS whose certificate nobody but `authority` has signed; where it listens.
-async fn with_tls(postgres: &Postgres, authority: &CertifiedIssuer<'_, KeyPair>) -> String {
-    let key = KeyPair::generate().unwrap();
-    let certificate =
-        CertificateParams::new(["127.0.0.1".to_owned()]).unwrap().signed_by(&key, authority).unwrap();
-    let config = ServerConfig::builder()
-        .with_no_client_auth()
-        .with_single_cert(vec![certificate.der().clone()], key.into())
-        .unwrap();
-    let tls = TlsAcceptor::from(Arc::new(config));
+async fn with_tls(postgres: &Postgres, authority: &Authority) -> String {
+    let tls = authority.acceptor().unwrap();
     let (_, server) =
         postgres.url("postgres").split_once('@').map(|(a, b)| (a.to_owned(), b.to_owned())).unwrap();
     let (server, database) = server.split_once('/').map(|(a, b)| (a.to_owned(), b.to_owned())).unwrap();
@@ -250,9 +240,7 @@ async fn with_tls(postgres: &Postgres, authority: &CertifiedIssuer<'_, KeyPair>)
 #[tokio::test]
 async fn an_authority_of_ones_own_is_trusted_once_its_certificate_is_named() {
     let (postgres, sql) = project().await;
-    let mut params = CertificateParams::default();
-    params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
-    let authority = CertifiedIssuer::self_signed(params, KeyPair::generate().unwrap()).unwrap();
+    let authority = Authority::new().unwrap();
     let files = directory(&[
         ("authority.crt", &authority.pem()),
         ("nothing.crt", "no PEM"),

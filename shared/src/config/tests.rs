@@ -54,7 +54,8 @@ fn a_missing_or_blank_variable_is_named() {
             assert_eq!(problem(variable, value), format!("{variable} is not set"));
         }
     }
-    let unneeded = Config::read(|name| (name != "WPP_SECRET").then(|| source_of_all(name)), &[]);
+    let left_out = ["WPP_SECRET", "UPSTREAM_CA_FILE"];
+    let unneeded = Config::read(|name| (!left_out.contains(&name)).then(|| source_of_all(name)), &[]);
     assert!(keys(&unneeded.unwrap()).wpp_secret.is_none());
 }
 
@@ -64,6 +65,14 @@ fn source_of_all(name: &str) -> String {
         "CORS_ALLOWED_ORIGINS" => "*".to_owned(),
         name if name.ends_with("_MS") => "1".to_owned(),
         _ => "https://example.org".to_owned(),
+    }
+}
+
+#[test]
+fn a_file_of_authorities_is_there_and_holds_one_at_least() {
+    for file in ["/nowhere", "/dev/null"] {
+        let expected = "UPSTREAM_CA_FILE must name a file of certificates in PEM";
+        assert_eq!(problem("UPSTREAM_CA_FILE", Some(file)), expected, "{file}");
     }
 }
 

@@ -8,7 +8,7 @@ const NOW: UnixMs = UnixMs(1_800_000_000_000);
 async fn platform(base: &str) -> (Server, Platform) {
     let server = Server::start("").await;
     let base = Url::parse(&format!("{}{base}", server.url)).unwrap();
-    (server, Platform::new(base, Upstream::new(Duration::from_secs(20)).unwrap()))
+    (server, Platform::new(base, Upstream::new(Duration::from_secs(20), &[]).unwrap()))
 }
 
 fn deadline() -> Deadline {

@@ -38,7 +38,7 @@ fn fuzz_answers_of_the_platform() {
     let runtime = runtime();
     let server = runtime.block_on(Server::start(""));
     let url = Url::parse(&server.url).unwrap();
-    let platform = Platform::new(url, Upstream::new(Duration::from_secs(20)).unwrap());
+    let platform = Platform::new(url, Upstream::new(Duration::from_secs(20), &[]).unwrap());
     let names =
         &["apiKey", "session", "token", "expiresIn", "status", "state", "qr", "qrCode", "qrcode", "data"];
     hold(answer(names), |answer| {
@@ -78,7 +78,7 @@ fn fuzz_answers_of_the_database() {
     let runtime = runtime();
     let server = runtime.block_on(Server::start(""));
     let key = ServiceKey::New(Secret::new("sb_secret_x"));
-    let upstream = Upstream::new(Duration::from_secs(20)).unwrap();
+    let upstream = Upstream::new(Duration::from_secs(20), &[]).unwrap();
     let store = Store::new(&server.url, &key, upstream.clone());
     let row = TokenRow {
         store: store.clone(),

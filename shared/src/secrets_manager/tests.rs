@@ -58,7 +58,7 @@ fn a_call_is_signed_as_aws_wants_it() {
 /// What `wpp-create` makes of a secret that both variables name.
 async fn outcome(server: &Server, given: &[(&str, &str)]) -> Result<Keys, SecretError> {
     let named = [("WPP_SECRET_ARN", ARN), ("SUPABASE_SECRET_ARN", ARN), ("AWS_ENDPOINT_URL", &server.url)];
-    let upstream = Upstream::new(Duration::from_secs(20)).unwrap();
+    let upstream = Upstream::new(Duration::from_secs(20), &[]).unwrap();
     let kept = kept(&[&named[..], given].concat());
     read(&kept, &upstream, NOW, Deadline::within(Duration::from_millis(500))).await
 }

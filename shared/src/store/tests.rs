@@ -9,7 +9,7 @@ fn deadline() -> Deadline {
 async fn store(key: ServiceKey) -> (Server, Store) {
     let server = Server::start("").await;
     let store =
-        Store::new(&format!("{}/", server.url), &key, Upstream::new(Duration::from_secs(20)).unwrap());
+        Store::new(&format!("{}/", server.url), &key, Upstream::new(Duration::from_secs(20), &[]).unwrap());
     (server, store)
 }
 

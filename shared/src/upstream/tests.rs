@@ -13,12 +13,12 @@ fn deadline() -> Deadline {
 }
 
 fn upstream() -> Upstream {
-    Upstream::new(Duration::from_secs(20)).unwrap()
+    Upstream::new(Duration::from_secs(20), &[]).unwrap()
 }
 
 /// With so short a time for an attempt.
 fn hasty() -> Upstream {
-    Upstream::new(Duration::from_millis(500)).unwrap()
+    Upstream::new(Duration::from_millis(500), &[]).unwrap()
 }
 
 #[tokio::test]

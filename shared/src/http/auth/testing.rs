@@ -43,7 +43,7 @@ pub(crate) fn keys(config: &Config) -> Keys {
 
 /// The verifier of a function with this configuration and these keys.
 pub(crate) fn verifier(config: &Config, keys: &Keys) -> Verifier {
-    Verifier::new(config, keys, Upstream::new(std::time::Duration::from_secs(8)).unwrap())
+    Verifier::new(config, keys, Upstream::new(std::time::Duration::from_secs(8), &[]).unwrap())
 }
 
 /// A project with an ES256 key `es`, an RS256 key `rs` and a legacy secret.

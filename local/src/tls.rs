@@ -1,0 +1,135 @@
+//! TLS before a server on the loopback address, with certificates that nobody trusts who was not told to.
+
+use std::io::Write;
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use rcgen::{BasicConstraints, CertificateParams, CertifiedIssuer, IsCa, KeyPair};
+use rustls::ServerConfig;
+use tempfile::NamedTempFile;
+use tokio::io::copy_bidirectional;
+use tokio::net::{TcpListener, TcpStream};
+use tokio::task::{JoinHandle, JoinSet};
+use tokio_rustls::TlsAcceptor;
+
+use crate::Result;
+use crate::lambda::Sandbox;
+use crate::test_app::TestApp;
+
+/// An authority of one's own.
+pub struct Authority(CertifiedIssuer<'static, KeyPair>);
+
+impl Authority {
+    /// A new one, unlike any other.
+    pub fn new() -> Result<Self> {
+        let mut params = CertificateParams::default();
+        params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
+        Ok(Self(CertifiedIssuer::self_signed(params, KeyPair::generate()?)?))
+    }
+
+    /// Its certificate in PEM, for those who are to trust it.
+    pub fn pem(&self) -> String {
+        self.0.pem()
+    }
+
+    /// TLS as `127.0.0.1`.
+    pub fn acceptor(&self) -> Result<TlsAcceptor> {
+        let key = KeyPair::generate()?;
+        let certificate = CertificateParams::new(["127.0.0.1".to_owned()])?.signed_by(&key, &self.0)?;
+        let config = ServerConfig::builder()
+            .with_no_client_auth()
+            .with_single_cert(vec![certificate.der().clone()], key.into())?;
+        Ok(TlsAcceptor::from(Arc::new(config)))
+    }
+}
+
+/// Both upstreams of an app behind TLS.
+#[derive(Debug)]
+pub struct Https {
+    platform: Front,
+    supabase: Front,
+    /// Whom to trust.
+    authority: NamedTempFile,
+}
+
+impl Https {
+    /// Stands before those of this app.
+    pub async fn before(app: &TestApp) -> Result<Self> {
+        let (authority, mut file) = (Authority::new()?, NamedTempFile::new()?);
+        file.write_all(authority.pem().as_bytes())?;
+        Ok(Self {
+            platform: Front::before(&app.platform.url(), &authority).await?,
+            supabase: Front::before(&app.supabase.url(), &authority).await?,
+            authority: file,
+        })
+    }
+
+    /// A process of a function that finds its upstreams here, and trusts them unless `more` says otherwise.
+    pub async fn process(&self, app: &TestApp, name: &str, more: &[(&str, &str)]) -> Sandbox {
+        let (platform, supabase) = (self.platform.url(), self.supabase.url());
+        let authority = self.authority.path().to_string_lossy();
+        let ours = [
+            ("WPP_BASE_URL", &*platform),
+            ("SUPABASE_URL", &supabase),
+            ("UPSTREAM_CA_FILE", &authority),
+            // Another address would have to be registered with the platform.
+            ("WEBHOOK_BASE_URL", &app.supabase.url()),
+        ];
+        let kept = ours.into_iter().filter(|(name, _)| more.iter().all(|(other, _)| other != name));
+        let variables: Vec<_> = kept.chain(more.iter().copied()).collect();
+        app.process_with(name, &variables).await
+    }
+
+    /// The connections so far whose client has trusted the certificate.
+    pub fn handshakes(&self) -> u64 {
+        self.platform.handshakes() + self.supabase.handshakes()
+    }
+}
+
+/// A port with TLS that leads to another without. Dropping it closes the port and every connection.
+#[derive(Debug)]
+struct Front {
+    address: SocketAddr,
+    handshakes: Arc<AtomicU64>,
+    accepting: JoinHandle<()>,
+}
+
+impl Front {
+    /// Stands before `http://127.0.0.1:<port>`, on a free port.
+    async fn before(url: &str, authority: &Authority) -> Result<Self> {
+        let server = url.trim_start_matches("http://").to_owned();
+        let (listener, tls) = (TcpListener::bind("127.0.0.1:0").await?, authority.acceptor()?);
+        let (address, handshakes) = (listener.local_addr()?, Arc::new(AtomicU64::new(0)));
+        let counted = handshakes.clone();
+        let accepting = tokio::spawn(async move {
+            let mut connections = JoinSet::new();
+            while let Ok((client, _)) = listener.accept().await {
+                let (tls, server, counted) = (tls.clone(), server.clone(), counted.clone());
+                connections.spawn(async move {
+                    client.set_nodelay(true)?;
+                    let mut client = tls.accept(client).await?;
+                    counted.fetch_add(1, Ordering::Relaxed);
+                    let mut server = TcpStream::connect(server).await?;
+                    server.set_nodelay(true)?;
+                    copy_bidirectional(&mut client, &mut server).await
+                });
+            }
+        });
+        Ok(Self { address, handshakes, accepting })
+    }
+
+    fn url(&self) -> String {
+        format!("https://{}", self.address)
+    }
+
+    fn handshakes(&self) -> u64 {
+        self.handshakes.load(Ordering::Relaxed)
+    }
+}
+
+impl Drop for Front {
+    fn drop(&mut self) {
+        self.accepting.abort();
+    }
+}

@@ -1,0 +1,31 @@
+//! Over HTTPS, as everywhere but in the other tests.
+
+use local::test_app::TestApp;
+use local::tls::Https;
+use serde_json::json;
+
+#[tokio::test]
+async fn a_number_is_created_over_tls_and_polled_on_one_connection_to_each_upstream() {
+    let app = TestApp::start().await;
+    let https = Https::before(&app).await.unwrap();
+    let create = https.process(&app, "wpp-create", &[]).await;
+    let made = create.invoke(app.school.post("wpp-create", &json!({})).v2()).await.answered().unwrap();
+    let session = made.expect(200, "qr_issued").text("session").to_owned();
+    let before = https.handshakes();
+    let qr = https.process(&app, "wpp-qr", &[]).await;
+    for _ in 0..3 {
+        let poll = app.school.post("wpp-qr", &json!({"session": session})).v2();
+        qr.invoke(poll).await.answered().unwrap().expect(200, "ready");
+    }
+    assert_eq!(https.handshakes() - before, 2);
+}
+
+#[tokio::test]
+async fn a_server_that_nobody_vouches_for_is_told_nothing() {
+    let app = TestApp::start().await;
+    let https = Https::before(&app).await.unwrap();
+    let function = https.process(&app, "wpp-status", &[("UPSTREAM_CA_FILE", "")]).await;
+    let answer = function.invoke(app.school.post("wpp-status", &json!({})).v2()).await.answered().unwrap();
+    answer.expect(503, "database_unavailable");
+    assert_eq!((https.handshakes(), app.calls()), (0, json!({})));
+}

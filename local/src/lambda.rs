@@ -40,11 +40,13 @@ pub struct Options {
     pub concurrency: usize,
     /// Stops the process after each answer and continues it before the next invocation, as Lambda does.
     pub freeze: bool,
+    /// Gives each invocation an X-Ray trace, as Lambda does; emulators do not.
+    pub traced: bool,
 }
 
 impl Default for Options {
     fn default() -> Self {
-        Self { concurrency: 1, freeze: false }
+        Self { concurrency: 1, freeze: false, traced: true }
     }
 }
 
@@ -168,7 +170,7 @@ impl Sandbox {
         env: &[(String, String)],
         options: Options,
     ) -> Result<Self> {
-        let api = Arc::new(RuntimeApi::default());
+        let api = Arc::new(RuntimeApi::new(options.traced));
         let server = Server::start(0, runtime_api::routes(api.clone())).await?;
         let name = binary.file_name().unwrap_or_default().to_string_lossy();
         command

@@ -2,14 +2,15 @@
 
 use std::fs;
 
-use futures_util::future::try_join3;
+use futures_util::future::try_join4;
 
 use super::figure::{Figure, Unit};
 use super::machine::memory_mib;
 use super::warm::{Scene, Warm};
 use super::yardstick;
 use crate::events::Event;
-use crate::lambda::{Sandbox, binary};
+use crate::lambda::{Options, Sandbox, binary};
+use crate::test_app::environment;
 use crate::{FUNCTIONS, Result};
 
 /// After so many requests a process has what it needs: after the second number it should have no more.
@@ -30,11 +31,14 @@ pub fn files() -> Result<Vec<Figure>> {
     FUNCTIONS.iter().map(file).collect()
 }
 
-/// New processes of the two functions that are polled, and one that does nothing, side by side.
+/// New processes of the two functions that are polled, and one that does nothing, side by side. `lambda_runtime` leaks each
+/// invocation's trace: what is our own is seen where there is none.
 pub async fn memory(scene: &Scene) -> Result<Vec<Figure>> {
     let empty = Sandbox::start(&yardstick()?, &[]).await?;
-    let of = async |poll: Warm| {
-        let sandbox = scene.app.process(poll.function()).await;
+    let env = environment(&scene.app.stack, &[]);
+    let of = async |poll: Warm, traced: bool| {
+        let options = Options { traced, ..Options::default() };
+        let sandbox = Sandbox::start_with(&binary(poll.function())?, &env, options).await?;
         grown(&sandbox, async |request| {
             // Every fourth is a poll; the others have no token, as anybody can send them.
             if request % POLL_EVERY == 0 {
@@ -46,9 +50,10 @@ pub async fn memory(scene: &Scene) -> Result<Vec<Figure>> {
         .await
     };
     let nothing = grown(&empty, async |_| empty.invoke(Warm::Qr.event(scene)).await.answered().map(drop));
-    let (nothing, qr, status) = try_join3(nothing, of(Warm::Qr), of(Warm::StatusWithQr)).await?;
-    let figures = [("wpp-qr", qr), ("wpp-status", status)].map(|(name, used)| used.figures(name, nothing));
-    Ok(figures.concat())
+    let (qr, status, untraced) = (of(Warm::Qr, true), of(Warm::StatusWithQr, true), of(Warm::Qr, false));
+    let (nothing, qr, status, untraced) = try_join4(nothing, qr, status, untraced).await?;
+    let of = |name, used: Used| used.figures(name, nothing);
+    Ok([of("wpp-qr", qr), of("wpp-status", status), of("wpp-qr without traces", untraced)].concat())
 }
 
 /// What a process has of memory, in MiB.

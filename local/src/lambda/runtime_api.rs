@@ -25,6 +25,7 @@ pub(super) struct RuntimeApi {
     queue: Mutex<mpsc::UnboundedReceiver<Invocation>>,
     asked: watch::Sender<bool>,
     state: Lock<Invocations>,
+    traced: bool,
 }
 
 #[derive(Default)]
@@ -41,14 +42,14 @@ struct Invocation {
     event: Value,
 }
 
-impl Default for RuntimeApi {
-    fn default() -> Self {
-        let (arrivals, queue) = mpsc::unbounded_channel();
-        Self { arrivals, queue: Mutex::new(queue), asked: watch::Sender::new(false), state: Lock::default() }
-    }
-}
-
 impl RuntimeApi {
+    /// Where it is `traced`, each invocation has an X-Ray trace of its own.
+    pub fn new(traced: bool) -> Self {
+        let (arrivals, queue) = mpsc::unbounded_channel();
+        let (asked, state) = (watch::Sender::new(false), Lock::default());
+        Self { arrivals, queue: Mutex::new(queue), asked, state, traced }
+    }
+
     /// Queues an invocation and waits for its end.
     pub async fn invoke(&self, event: Value, deadline_unix_ms: i64) -> Ended {
         let id = Uuid::new_v4().to_string();
@@ -131,9 +132,9 @@ async fn next(State(api): State<Arc<RuntimeApi>>) -> Response {
             "lambda-runtime-invoked-function-arn",
             format!("arn:aws:lambda:{REGION}:123456789012:function:sandbox"),
         ),
-        ("lambda-runtime-trace-id", trace_id()),
     ];
-    (headers, Json(invocation.event)).into_response()
+    let trace = api.traced.then(|| [("lambda-runtime-trace-id", trace_id())]);
+    (headers, trace, Json(invocation.event)).into_response()
 }
 
 /// As X-Ray writes it.

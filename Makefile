@@ -1,4 +1,4 @@
-# A few verbs. Every one sets up what it needs, says what it installs, and is quick the second time.
+# A few verbs. Every one sets up what it needs, says what it installs, and does no set-up twice.
 
 SHELL := /bin/bash
 
@@ -41,7 +41,7 @@ test-browser: tools
 	cargo build --package local
 	PATH="$(CURDIR)/.tools/node/bin:$$PATH" npm --prefix local/browser --silent test
 
-# What the functions cost, against their targets and a function that does nothing: a table, and target/bench.json. Some two minutes
+# What the functions cost, against their targets and a function that does nothing: a table, and target/bench.json. A good minute
 # after the build, best on a machine that does nothing else; it says so where it did.
 bench: measurable
 	ulimit -S -n "$$(ulimit -H -n)" && TMPDIR=$(SCRATCH) cargo run --quiet --profile bench --package local bench
@@ -135,4 +135,4 @@ sam:
 
 clean:
 	cargo clean
-	rm -rf .tools .local .aws-sam local/contract/node_modules
+	rm -rf .tools .local .aws-sam local/contract/node_modules local/browser/node_modules

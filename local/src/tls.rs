@@ -1,4 +1,4 @@
-//! TLS before a server on the loopback address, with certificates that nobody trusts who was not told to.
+//! TLS in front of a server on loopback, with an authority that only those trust who are given it.
 
 use std::io::Write;
 use std::net::SocketAddr;

@@ -63,22 +63,18 @@ impl ConfigError {
 }
 
 impl Config {
-    /// From the process environment. `needed` names the keys that this function cannot do without, beside the one that none
-    /// can.
-    pub fn from_env(needed: &[&'static str]) -> Result<Self, ConfigError> {
-        Self::read(|name| std::env::var(name).ok(), needed)
+    /// From the process environment.
+    pub fn from_env(needs: Needs) -> Result<Self, ConfigError> {
+        Self::read(|name| std::env::var(name).ok(), needs)
     }
 
     /// From any source of variables.
-    pub fn read(
-        source: impl Fn(&str) -> Option<String>,
-        needed: &[&'static str],
-    ) -> Result<Self, ConfigError> {
+    pub fn read(source: impl Fn(&str) -> Option<String>, needs: Needs) -> Result<Self, ConfigError> {
         let get = |name: &str| trimmed(source(name));
         let supabase_url = project_url("SUPABASE_URL", required("SUPABASE_URL", get)?)?;
         Ok(Self {
             wpp_base_url: base_url("WPP_BASE_URL", required("WPP_BASE_URL", get)?)?,
-            keys: KeySource::read(get, needed)?,
+            keys: KeySource::read(get, needs)?,
             jwt_issuers: get("SUPABASE_JWT_ISSUER")
                 .map(|list| issuers(&list))
                 .transpose()?
@@ -195,7 +191,7 @@ fn project_url(variable: &'static str, value: String) -> Result<Url, ConfigError
     Ok(url)
 }
 
-/// A value that goes into a header; one that cannot would panic deep inside a query builder.
+/// A value that goes into a header; one that cannot would be left out there, and every call be refused.
 fn header_text(variable: &'static str, value: String) -> Result<Secret, ConfigError> {
     if !value.bytes().all(|byte| byte.is_ascii_graphic()) {
         return refuse(variable, "contains a blank or a character that no key has");
@@ -203,16 +199,17 @@ fn header_text(variable: &'static str, value: String) -> Result<Secret, ConfigEr
     Ok(Secret::new(value))
 }
 
-/// Those of a PEM file: all of it must make sense, since one that is left out would be missed at the first call.
+/// The authorities in a PEM file. A bad one refuses the whole file: left out, it would be missed at the first call only.
 fn authorities(variable: &'static str, file: &str) -> Result<Vec<TrustAnchor<'static>>, ConfigError> {
-    let mut found = RootCertStore::empty();
-    let all_added = CertificateDer::pem_file_iter(file).is_ok_and(|mut certificates| {
-        certificates.all(|certificate| certificate.is_ok_and(|certificate| found.add(certificate).is_ok()))
-    });
-    if !all_added || found.is_empty() {
-        return refuse(variable, "must name a file of certificates in PEM");
-    }
-    Ok(found.roots)
+    let Ok(text) = std::fs::read(file) else { return refuse(variable, "names a file that cannot be read") };
+    let read = || {
+        let mut found = RootCertStore::empty();
+        for certificate in CertificateDer::pem_slice_iter(&text) {
+            found.add(certificate.ok()?).ok()?;
+        }
+        (!found.is_empty()).then_some(found.roots)
+    };
+    read().ok_or(ConfigError { variable, problem: "must name a file of certificates in PEM" })
 }
 
 fn time(

@@ -58,7 +58,7 @@ pub type PlatformResult<T> = Result<T, CallError<PlatformError>>;
 impl From<Failure> for PlatformError {
     fn from(failure: Failure) -> Self {
         match failure {
-            Failure::Connection => Self::Unavailable,
+            Failure::Connection | Failure::Untrusted => Self::Unavailable,
             Failure::TimedOut => Self::TimedOut,
             Failure::TooLarge => Self::BadAnswer,
         }
@@ -204,7 +204,7 @@ impl Platform {
         let (path, body) = (["api", "accounts", "start"], json!({"number": auth.session}));
         self.call("start", Auth::Token(&auth.jwt), &path, Some(body), deadline, |reply| {
             let given: Value = parse(reply)?;
-            let word = given.get("status").or_else(|| given.get("state")).and_then(Value::as_str);
+            let word = ["status", "state"].into_iter().find_map(|key| given[key].as_str());
             Ok((word.map(Status::of), qr_in(&given)?))
         })
         .await
@@ -291,9 +291,9 @@ fn qr_in(answer: &Value) -> Result<Option<String>, PlatformError> {
         return Err(PlatformError::BadAnswer);
     }
     let places = [&answer["qr"], &answer["qrCode"], &answer["qrcode"], &answer["data"]["qr"]];
-    match places.into_iter().find(|value| !value.is_null()) {
+    match places.into_iter().find(|value| !value.is_null() && *value != "") {
         None => Ok(None),
-        Some(Value::String(qr)) => Ok(Some(qr.clone()).filter(|qr| !qr.is_empty())),
+        Some(Value::String(qr)) => Ok(Some(qr.clone())),
         Some(_) => Err(PlatformError::BadAnswer),
     }
 }

@@ -91,7 +91,7 @@ impl Rotation {
     }
 
     /// [`Rotation::new`], and reads kept keys while the function goes on to its first request.
-    pub fn start(config: Config) -> Result<Arc<Self>, Box<dyn std::error::Error + Send + Sync>> {
+    pub(crate) fn start(config: Config) -> Result<Arc<Self>, Box<dyn std::error::Error + Send + Sync>> {
         let rotation = Arc::new(Self::new(config)?);
         if matches!(rotation.apps, Apps::Kept(_)) {
             let rotation = rotation.clone();

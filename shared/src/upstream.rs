@@ -1,6 +1,8 @@
-//! The one way out: every request to the platform, the database and the key set is sent here, under one set of limits.
+//! The one way out: every request that the functions send, under one set of limits.
 
+use std::error::Error;
 use std::fmt;
+use std::io;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
@@ -34,6 +36,9 @@ const ATTEMPTS: usize = 3;
 const FIRST_PAUSE: Duration = Duration::from_millis(100);
 const LONGEST_PAUSE: Duration = Duration::from_millis(200);
 
+/// A longer pause that a host asks for is left to our caller: it would hold the sandbox.
+const LONGEST_ASKED_PAUSE: Duration = Duration::from_secs(2);
+
 /// Repetitions that a sandbox may have in hand for one host. A failing host is soon asked once per request, not thrice.
 const RETRY_BUDGET: u32 = 10;
 
@@ -56,6 +61,9 @@ pub enum Failure {
     /// No connection, or it broke before the answer was whole.
     #[error("connection failed")]
     Connection,
+    /// It has shown a certificate that nobody vouches for whom we trust.
+    #[error("certificate not trusted")]
+    Untrusted,
     /// No whole answer in time.
     #[error("timed out")]
     TimedOut,
@@ -126,7 +134,7 @@ impl Upstream {
     pub fn new(
         timeout: Duration,
         extra_roots: &[TrustAnchor<'static>],
-    ) -> Result<Self, Box<dyn std::error::Error + Send + Sync>> {
+    ) -> Result<Self, Box<dyn Error + Send + Sync>> {
         Ok(Self { http: client(extra_roots)?, timeout, retry_budget: RetryBudget::new() })
     }
 
@@ -171,8 +179,10 @@ impl Upstream {
             let Some(attempt) = request.try_clone() else { break };
             call.attempts += 1;
             let outcome = self.attempt(attempt, deadline).await;
-            let pause = asked_pause(&outcome).saturating_add(backoff.pause(LONGEST_PAUSE));
+            let asked = asked_pause(&outcome);
+            let pause = asked.saturating_add(backoff.pause(LONGEST_PAUSE));
             if !may_pass(&outcome)
+                || asked > LONGEST_ASKED_PAUSE
                 || pause >= deadline.remaining()
                 || !self.retry_budget.try_withdraw(&outcome)
             {
@@ -211,7 +221,7 @@ impl fmt::Debug for Reply {
     }
 }
 
-fn client(extra_roots: &[TrustAnchor<'static>]) -> Result<Client, Box<dyn std::error::Error + Send + Sync>> {
+fn client(extra_roots: &[TrustAnchor<'static>]) -> Result<Client, Box<dyn Error + Send + Sync>> {
     let roots = RootCertStore { roots: [webpki_roots::TLS_SERVER_ROOTS, extra_roots].concat() };
     let tls = ClientConfig::builder_with_provider(Arc::new(rustls::crypto::ring::default_provider()))
         .with_safe_default_protocol_versions()?
@@ -250,7 +260,21 @@ fn retry_after(headers: &HeaderMap) -> Option<Duration> {
 }
 
 fn failure(error: reqwest::Error) -> Failure {
-    if error.is_timeout() { Failure::TimedOut } else { Failure::Connection }
+    if error.is_timeout() {
+        Failure::TimedOut
+    } else if is_untrusted(&error) {
+        Failure::Untrusted
+    } else {
+        Failure::Connection
+    }
+}
+
+fn is_untrusted(error: &(dyn Error + 'static)) -> bool {
+    let is_it = matches!(error.downcast_ref(), Some(rustls::Error::InvalidCertificate(_)));
+    // An `io::Error` does not name as its cause what is inside it.
+    let inside =
+        error.downcast_ref().and_then(io::Error::get_ref).map(|inside| inside as &(dyn Error + 'static));
+    is_it || inside.or(error.source()).is_some_and(is_untrusted)
 }
 
 #[cfg(test)]

@@ -2,7 +2,7 @@
 
 use std::fs;
 
-use futures_util::future::try_join4;
+use futures_util::future::{try_join, try_join3};
 
 use super::figure::{Figure, Unit};
 use super::machine::memory_mib;
@@ -34,11 +34,14 @@ pub fn files() -> Result<Vec<Figure>> {
 /// New processes of the two functions that are polled, and one that does nothing, side by side. `lambda_runtime` leaks each
 /// invocation's trace: what is our own is seen where there is none.
 pub async fn memory(scene: &Scene) -> Result<Vec<Figure>> {
-    let empty = Sandbox::start(&yardstick()?, &[]).await?;
     let env = environment(&scene.app.stack, &[]);
-    let of = async |poll: Warm, traced: bool| {
-        let options = Options { traced, ..Options::default() };
-        let sandbox = Sandbox::start_with(&binary(poll.function())?, &env, options).await?;
+    let options = |traced| Options { traced, ..Options::default() };
+    let nothing = async |traced| {
+        let empty = Sandbox::start_with(&yardstick()?, &[], options(traced)).await?;
+        grown(&empty, async |_| empty.invoke(Warm::Qr.event(scene)).await.answered().map(drop)).await
+    };
+    let of = async |poll: Warm, traced| {
+        let sandbox = Sandbox::start_with(&binary(poll.function())?, &env, options(traced)).await?;
         grown(&sandbox, async |request| {
             // Every fourth is a poll; the others have no token, as anybody can send them.
             if request % POLL_EVERY == 0 {
@@ -49,11 +52,15 @@ pub async fn memory(scene: &Scene) -> Result<Vec<Figure>> {
         })
         .await
     };
-    let nothing = grown(&empty, async |_| empty.invoke(Warm::Qr.event(scene)).await.answered().map(drop));
-    let (qr, status, untraced) = (of(Warm::Qr, true), of(Warm::StatusWithQr, true), of(Warm::Qr, false));
-    let (nothing, qr, status, untraced) = try_join4(nothing, qr, status, untraced).await?;
-    let of = |name, used: Used| used.figures(name, nothing);
-    Ok([of("wpp-qr", qr), of("wpp-status", status), of("wpp-qr without traces", untraced)].concat())
+    let traced = try_join3(nothing(true), of(Warm::Qr, true), of(Warm::StatusWithQr, true));
+    let untraced = try_join(nothing(false), of(Warm::Qr, false));
+    let ((nothing, qr, status), (untraced_nothing, untraced_qr)) = try_join(traced, untraced).await?;
+    let figures = [
+        qr.figures("wpp-qr", nothing),
+        status.figures("wpp-status", nothing),
+        untraced_qr.figures("wpp-qr without traces", untraced_nothing),
+    ];
+    Ok(figures.concat())
 }
 
 /// What a process has of memory, in MiB.

@@ -1,4 +1,4 @@
-//! Over HTTPS, as everywhere but in the other tests.
+//! The functions over HTTPS, as in production; the other tests use plain HTTP.
 
 use local::test_app::TestApp;
 use local::tls::Https;
@@ -28,4 +28,6 @@ async fn a_server_that_nobody_vouches_for_is_told_nothing() {
     let answer = function.invoke(app.school.post("wpp-status", &json!({})).v2()).await.answered().unwrap();
     answer.expect(503, "database_unavailable");
     assert_eq!((https.handshakes(), app.calls()), (0, json!({})));
+    let logs = function.logs().await;
+    assert!(logs.contains(r#""status":"certificate not trusted""#) && !logs.contains("attempts"), "{logs}");
 }

@@ -7,7 +7,7 @@ use std::time::Duration;
 use serde_json::{Value, json};
 use shared::App;
 use shared::clock::UnixMs;
-use shared::config::Config;
+use shared::config::{Config, Needs};
 use shared::deadline::Deadline;
 use shared::error::Error;
 use shared::platform::Status;
@@ -37,7 +37,8 @@ impl Fixture {
         app.settle_keys().await;
         app.end_waits().await;
         let env: BTreeMap<_, _> = environment(&app.stack, &[]).into_iter().collect();
-        let rotation = Rotation::new(Config::read(|name| env.get(name).cloned(), &[]).unwrap()).unwrap();
+        let rotation =
+            Rotation::new(Config::read(|name| env.get(name).cloned(), Needs::ServiceKey).unwrap()).unwrap();
         let sandbox = rotation.app(UnixMs(0), deadline()).await.unwrap();
         Self { app, number, sandbox }
     }

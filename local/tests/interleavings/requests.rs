@@ -14,7 +14,7 @@ use proptest::prelude::*;
 use serde_json::json;
 use shared::App;
 use shared::clock::UnixMs;
-use shared::config::Config;
+use shared::config::{Config, Needs};
 use shared::deadline::Deadline;
 use shared::error::Error;
 use shared::http::request::ApiRequest;
@@ -249,7 +249,7 @@ fn whatever_happens_at_once_the_promises_hold() {
         app.sql.batch_execute(HISTORY).await.unwrap();
         app.platform.behave(|behavior| behavior.repeated_create = RepeatedCreate::NewKey);
         let env: BTreeMap<_, _> = environment(&app.stack, &[]).into_iter().collect();
-        let config = Config::read(|name| env.get(name).cloned(), &["WPP_SECRET"]).unwrap();
+        let config = Config::read(|name| env.get(name).cloned(), Needs::WppSecretToo).unwrap();
         let sandbox = async |_| {
             let rotation = Rotation::new(config.clone()).unwrap();
             rotation.app(UnixMs(0), Deadline::within(Duration::ZERO)).await.unwrap()

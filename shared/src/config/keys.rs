@@ -60,7 +60,7 @@ pub struct KeptKeys {
     /// Who reads them.
     pub(crate) credentials: Credentials,
     given: SomeKeys,
-    needs_wpp_secret: bool,
+    needs: Needs,
 }
 
 /// A secret in Secrets Manager.
@@ -82,35 +82,35 @@ pub(crate) struct SomeKeys {
     jwt_secret: Option<Secret>,
 }
 
+/// Which keys a function cannot do without.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Needs {
+    /// `SUPABASE_SERVICE_ROLE_KEY`, as every function.
+    ServiceKey,
+    /// And `WPP_SECRET`, which a client is made with.
+    WppSecretToo,
+}
+
 impl KeySource {
-    pub(super) fn read(
-        get: impl Fn(&str) -> Option<String>,
-        needed: &[&'static str],
-    ) -> Result<Self, ConfigError> {
+    pub(super) fn read(get: impl Fn(&str) -> Option<String>, needs: Needs) -> Result<Self, ConfigError> {
         let given = SomeKeys::read(&get)?;
-        let needs_wpp_secret = needed.contains(&WPP_SECRET);
-        let lacks_wpp_secret = needs_wpp_secret && given.wpp_secret.is_none();
         let lacks_service_key = given.service_key.is_none();
         let mut secrets = Vec::new();
-        for (key, is_needed, variable, is_wanted) in [
-            (WPP_SECRET, lacks_wpp_secret, WPP_SECRET_ARN, lacks_wpp_secret),
-            (
-                SERVICE_KEY,
-                lacks_service_key,
-                SUPABASE_SECRET_ARN,
-                lacks_service_key || given.jwt_secret.is_none(),
-            ),
-        ] {
-            match get(variable) {
-                Some(arn) if is_wanted => secrets.push(KeptSecret::read(variable, arn, &get)?),
-                None if is_needed => return refuse(key, NOT_SET),
-                _ => {}
+        if needs == Needs::WppSecretToo && given.wpp_secret.is_none() {
+            let arn = get(WPP_SECRET_ARN).ok_or(ConfigError { variable: WPP_SECRET, problem: NOT_SET })?;
+            secrets.push(KeptSecret::read(WPP_SECRET_ARN, arn, &get)?);
+        }
+        match get(SUPABASE_SECRET_ARN) {
+            Some(arn) if lacks_service_key || given.jwt_secret.is_none() => {
+                secrets.push(KeptSecret::read(SUPABASE_SECRET_ARN, arn, &get)?);
             }
+            None if lacks_service_key => return refuse(SERVICE_KEY, NOT_SET),
+            _ => {}
         }
         if secrets.is_empty() {
-            return given.complete(needs_wpp_secret).map(Self::Given).map_err(|(_, missing)| missing);
+            return given.complete(needs).map(Self::Given).map_err(|(_, missing)| missing);
         }
-        Ok(Self::Kept(KeptKeys { secrets, credentials: credentials(&get)?, given, needs_wpp_secret }))
+        Ok(Self::Kept(KeptKeys { secrets, credentials: credentials(&get)?, given, needs }))
     }
 }
 
@@ -120,7 +120,7 @@ impl KeptKeys {
         &self,
         kept: impl IntoIterator<Item = SomeKeys>,
     ) -> Result<Keys, (&'static str, ConfigError)> {
-        kept.into_iter().fold(self.given.clone(), SomeKeys::or).complete(self.needs_wpp_secret)
+        kept.into_iter().fold(self.given.clone(), SomeKeys::or).complete(self.needs)
     }
 }
 
@@ -144,9 +144,9 @@ impl SomeKeys {
     }
 
     /// Where something is missing, which variable's secret should have it.
-    fn complete(self, needs_wpp_secret: bool) -> Result<Keys, (&'static str, ConfigError)> {
+    fn complete(self, needs: Needs) -> Result<Keys, (&'static str, ConfigError)> {
         let missing = |variable, key| Err((variable, ConfigError { variable: key, problem: NOT_SET }));
-        if needs_wpp_secret && self.wpp_secret.is_none() {
+        if needs == Needs::WppSecretToo && self.wpp_secret.is_none() {
             return missing(WPP_SECRET_ARN, WPP_SECRET);
         }
         let Some(service_key) = self.service_key else { return missing(SUPABASE_SECRET_ARN, SERVICE_KEY) };

@@ -22,7 +22,7 @@ fn read(variable: &str, value: Option<&str>) -> Result<Config, ConfigError> {
         _ => None,
     };
     let source = |name: &str| if name == variable { value.map(str::to_owned) } else { good(name) };
-    Config::read(source, &["WPP_SECRET"])
+    Config::read(source, Needs::WppSecretToo)
 }
 
 /// The keys of an environment that has all of them.
@@ -55,7 +55,8 @@ fn a_missing_or_blank_variable_is_named() {
         }
     }
     let left_out = ["WPP_SECRET", "UPSTREAM_CA_FILE"];
-    let unneeded = Config::read(|name| (!left_out.contains(&name)).then(|| source_of_all(name)), &[]);
+    let unneeded =
+        Config::read(|name| (!left_out.contains(&name)).then(|| source_of_all(name)), Needs::ServiceKey);
     assert!(keys(&unneeded.unwrap()).wpp_secret.is_none());
 }
 
@@ -70,9 +71,11 @@ fn source_of_all(name: &str) -> String {
 
 #[test]
 fn a_file_of_authorities_is_there_and_holds_one_at_least() {
-    for file in ["/nowhere", "/dev/null"] {
-        let expected = "UPSTREAM_CA_FILE must name a file of certificates in PEM";
-        assert_eq!(problem("UPSTREAM_CA_FILE", Some(file)), expected, "{file}");
+    for (file, expected) in [
+        ("/nowhere", "UPSTREAM_CA_FILE names a file that cannot be read"),
+        ("/dev/null", "UPSTREAM_CA_FILE must name a file of certificates in PEM"),
+    ] {
+        assert_eq!(problem("UPSTREAM_CA_FILE", Some(file)), expected);
     }
 }
 
@@ -204,9 +207,10 @@ fn a_printed_configuration_holds_no_secret() {
     let source = |name: &str| match name {
         "SUPABASE_JWT_SECRET" | "WPP_SECRET" => Some("canary".to_owned()),
         "SUPABASE_SERVICE_ROLE_KEY" => Some("sb_secret_canary".to_owned()),
+        "UPSTREAM_CA_FILE" => None,
         name => Some(source_of_all(name)),
     };
-    let config = Config::read(source, &[]).unwrap();
+    let config = Config::read(source, Needs::ServiceKey).unwrap();
     assert!(keys(&config).jwt_secret.is_some() && keys(&config).wpp_secret.is_some());
     assert!(!format!("{config:?}").contains("canary"));
 }
@@ -214,8 +218,8 @@ fn a_printed_configuration_holds_no_secret() {
 const PLATFORM_ARN: &str = "arn:aws:secretsmanager:eu-central-1:123456789012:secret:wpp/platform-AbCdEf";
 const SUPABASE_ARN: &str = "arn:aws:secretsmanager:eu-west-1:123456789012:secret:wpp/supabase-AbCdEf";
 
-/// A function that needs `needed`, whose keys are kept in secrets, with these variables too.
-fn read_kept(needed: &[&'static str], more: &[(&str, &str)]) -> Result<Config, ConfigError> {
+/// A function that needs these keys, which are kept in secrets, with these variables too.
+fn read_kept(needs: Needs, more: &[(&str, &str)]) -> Result<Config, ConfigError> {
     let variables = [
         ("WPP_BASE_URL", "https://msg.example"),
         ("SUPABASE_URL", "https://project.supabase.co"),
@@ -228,7 +232,7 @@ fn read_kept(needed: &[&'static str], more: &[(&str, &str)]) -> Result<Config, C
         let found = more.iter().chain(&variables).find(|(variable, _)| *variable == name);
         found.map(|(_, value)| (*value).to_owned())
     };
-    Config::read(source, needed)
+    Config::read(source, needs)
 }
 
 /// Variable, region and endpoint of each secret that is to be read.
@@ -249,20 +253,20 @@ fn a_secret_is_read_where_its_key_is_needed_and_not_given() {
     let [platform, supabase] = ["WPP_SECRET_ARN", "SUPABASE_SECRET_ARN"];
     let [wpp_secret, service_key, jwt_secret] =
         [("WPP_SECRET", "w"), ("SUPABASE_SERVICE_ROLE_KEY", "sb_secret_k"), ("SUPABASE_JWT_SECRET", "j")];
-    let create = &["WPP_SECRET"][..];
-    for (needed, given, expected) in [
+    let (create, other) = (Needs::WppSecretToo, Needs::ServiceKey);
+    for (needs, given, expected) in [
         (create, &[][..], &[platform, supabase][..]),
-        (&[], &[], &[supabase]),
+        (other, &[], &[supabase]),
         (create, &[wpp_secret], &[supabase]),
         (create, &[service_key], &[platform, supabase]),
         (create, &[service_key, jwt_secret], &[platform]),
         (create, &[wpp_secret, service_key, jwt_secret], &[]),
-        (&[], &[service_key, jwt_secret], &[]),
-        (&[], &[service_key, (supabase, "")], &[]),
+        (other, &[service_key, jwt_secret], &[]),
+        (other, &[service_key, (supabase, "")], &[]),
     ] {
-        let config = read_kept(needed, given).unwrap();
+        let config = read_kept(needs, given).unwrap();
         let names: Vec<_> = secrets(&config).into_iter().map(|(variable, ..)| variable).collect();
-        assert_eq!(names, expected, "{needed:?} {given:?}");
+        assert_eq!(names, expected, "{needs:?} {given:?}");
         assert!(!format!("{config:?}").contains("canary"));
     }
 }
@@ -301,7 +305,7 @@ fn secrets_manager_is_asked_in_the_secrets_own_region() {
             variables.push(("AWS_ENDPOINT_URL", "http://all.example"));
             variables.extend((more == own).then_some((own, "http://own.example")));
         }
-        let config = read_kept(&[], &variables).unwrap();
+        let config = read_kept(Needs::ServiceKey, &variables).unwrap();
         assert_eq!(secrets(&config), [("SUPABASE_SECRET_ARN", region, endpoint)], "{arn}");
     }
 }
@@ -332,6 +336,6 @@ fn what_no_secret_can_bring_is_missing_at_the_start() {
             "SUPABASE_SERVICE_ROLE_KEY is neither a JWT nor an sb_secret_ key",
         ),
     ] {
-        assert_eq!(read_kept(&["WPP_SECRET"], &change).unwrap_err().to_string(), problem, "{change:?}");
+        assert_eq!(read_kept(Needs::WppSecretToo, &change).unwrap_err().to_string(), problem, "{change:?}");
     }
 }

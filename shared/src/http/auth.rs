@@ -47,8 +47,8 @@ pub struct Verifier {
 }
 
 impl Verifier {
-    /// For the project that the configuration names, which knows these keys. Its legacy HS256 tokens are accepted only where the secret is known, and
-    /// `upstream` fetches its keys for the others.
+    /// For the configuration's project and its keys. HS256 tokens are accepted only where its secret is known; for all others
+    /// `upstream` fetches the public keys.
     pub fn new(config: &Config, keys: &Keys, upstream: Upstream) -> Self {
         jwt_ring::install();
         let secret = keys.jwt_secret.as_ref().map(Secret::expose);

@@ -23,7 +23,7 @@ use crate::record;
 
 /// Writes what is said to standard output, from the level that `AWS_LAMBDA_LOG_LEVEL` names, else `RUST_LOG`; `info` by
 /// default, and at most: nothing below it is compiled in. The line of a request is always written, since the metrics are in it.
-pub fn init() {
+pub(crate) fn init() {
     let asked = env::var("AWS_LAMBDA_LOG_LEVEL").or_else(|_| env::var("RUST_LOG"));
     let level = asked.ok().and_then(|level| level.parse().ok()).unwrap_or(LevelFilter::INFO);
     registry().with(level).with(Lines(io::stdout)).init();
@@ -41,7 +41,7 @@ fn write_line(to: &mut impl Write, line: &str) {
 }
 
 /// How the process ends, and one line of the log that says why if it should not.
-pub fn exit_code(outcome: Result<(), lambda_runtime::Error>) -> ExitCode {
+pub(crate) fn exit_code(outcome: Result<(), lambda_runtime::Error>) -> ExitCode {
     let Err(error) = outcome else { return ExitCode::SUCCESS };
     tracing::error!(%error, "the function ended");
     ExitCode::FAILURE

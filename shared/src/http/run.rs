@@ -4,6 +4,7 @@
 use std::collections::BTreeMap;
 use std::convert::Infallible;
 use std::panic::AssertUnwindSafe;
+use std::process::ExitCode;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
@@ -17,6 +18,7 @@ use serde_json::Value;
 
 use crate::App;
 use crate::clock;
+use crate::config::{Config, Needs};
 use crate::deadline::Deadline;
 use crate::error::Error;
 use crate::http::auth::AuthError;
@@ -92,28 +94,30 @@ struct Failure<'a> {
     request_id: &'a str,
 }
 
-/// Answers requests until Lambda ends the process. `methods` lists what the function takes, as `Allow` does.
-pub async fn run<H, W, A>(
-    rotation: Arc<Rotation>,
-    methods: &'static str,
-    handler: H,
-) -> Result<(), lambda_runtime::Error>
+/// All that a function's `main` does: it starts, and answers requests until Lambda ends the process. `methods` lists what the
+/// function takes, as `Allow` does.
+pub async fn main<H, W, A>(needs: Needs, methods: &'static str, handler: H) -> ExitCode
 where
     H: Fn(Arc<App>, ApiRequest) -> W + Clone + Send + Sync + 'static,
     W: Future<Output = Result<A, Error>> + Send + 'static,
     A: Answer + Send,
 {
-    let is_cold = Arc::new(AtomicBool::new(true));
-    lambda_runtime::run_concurrent(service_fn(move |event| {
-        let (rotation, handler) = (rotation.clone(), handler.clone());
-        let is_first = is_cold.swap(false, Ordering::Relaxed);
-        async move {
-            let (response, line) = answer(rotation, methods, handler, event, is_first).await;
-            logs::write(&line);
-            Ok::<_, Infallible>(response)
-        }
-    }))
-    .await
+    logs::init();
+    let served = async {
+        let rotation = Rotation::start(Config::from_env(needs)?)?;
+        let is_cold = Arc::new(AtomicBool::new(true));
+        lambda_runtime::run_concurrent(service_fn(move |event| {
+            let (rotation, handler) = (rotation.clone(), handler.clone());
+            let is_first = is_cold.swap(false, Ordering::Relaxed);
+            async move {
+                let (response, line) = answer(rotation, methods, handler, event, is_first).await;
+                logs::write(&line);
+                Ok::<_, Infallible>(response)
+            }
+        }))
+        .await
+    };
+    logs::exit_code(served.await)
 }
 
 /// One request, from event to answer, and the line that it leaves in the log.

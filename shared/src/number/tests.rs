@@ -8,7 +8,7 @@ use uuid::Uuid;
 
 use crate::App;
 use crate::clock::UnixMs;
-use crate::config::Config;
+use crate::config::{Config, Needs};
 use crate::deadline::Deadline;
 use crate::error::Error;
 use crate::http::request::ApiRequest;
@@ -38,7 +38,7 @@ impl Stage {
             "SUPABASE_SERVICE_ROLE_KEY" | "WPP_SECRET" => Some("sb_secret_x".to_owned()),
             _ => None,
         };
-        let rotation = Rotation::new(Config::read(source, &[]).unwrap()).unwrap();
+        let rotation = Rotation::new(Config::read(source, Needs::ServiceKey).unwrap()).unwrap();
         let app = rotation.app(UnixMs(NOW), within(20_000)).await.unwrap();
         Self { server, app }
     }

@@ -168,6 +168,7 @@ fn a_qr_is_found_in_four_places_and_an_empty_one_is_none() {
     }
     assert_eq!(qr(json!({"data": {"qr": "2@"}})), some());
     assert_eq!(qr(json!({"qr": null, "qrcode": "2@", "data": {"qr": "other"}})), some());
+    assert_eq!(qr(json!({"qr": "", "qrcode": "2@"})), some());
     for none in
         [json!({}), json!({"qr": ""}), json!({"qr": null}), json!({"data": {}}), json!({"data": "2@"})]
     {
@@ -184,6 +185,7 @@ async fn a_start_may_bring_a_qr_and_a_state_under_either_name() {
         (r#"{"qr":"2@"}"#, Some("2@"), None),
         (r#"{"status":"ready","state":"pending"}"#, None, Some("ready")),
         (r#"{"state":"pending","qrCode":"2@"}"#, Some("2@"), Some("pending")),
+        (r#"{"status":null,"state":"pending"}"#, None, Some("pending")),
         (r#"{"status":7}"#, None, None),
     ] {
         server.says(reply(201, body));

@@ -8,7 +8,7 @@ use uuid::Uuid;
 
 use super::*;
 use crate::App;
-use crate::config::Config;
+use crate::config::{Config, Needs};
 use crate::error::Error;
 use crate::http::event::HttpEvent;
 use crate::http::request::{ApiRequest, checked_session};
@@ -52,7 +52,7 @@ fn rotation() -> Arc<Rotation> {
         };
         Some(value.to_owned())
     };
-    Arc::new(Rotation::new(Config::read(source, &[]).unwrap()).unwrap())
+    Arc::new(Rotation::new(Config::read(source, Needs::ServiceKey).unwrap()).unwrap())
 }
 
 /// What of an event a client chooses: its headers' values, query, body and method.

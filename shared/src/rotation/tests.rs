@@ -4,6 +4,7 @@ use futures_util::future::join_all;
 use serde_json::{Value, json};
 
 use super::*;
+use crate::config::Needs;
 use crate::http::auth::AuthError;
 use crate::record::Record;
 use crate::store::StoreError;
@@ -39,7 +40,7 @@ impl Stage {
             };
             Some(value.to_owned())
         };
-        let rotation = Rotation::new(Config::read(source, &[]).unwrap()).unwrap();
+        let rotation = Rotation::new(Config::read(source, Needs::ServiceKey).unwrap()).unwrap();
         let stage = Self { secrets, rotation };
         stage.keeps("old");
         stage
@@ -253,7 +254,8 @@ async fn given_keys_are_never_read() {
         "WPP_BASE_URL" | "SUPABASE_URL" => Some(stage.secrets.url.clone()),
         _ => None,
     };
-    let given = Stage { rotation: Rotation::new(Config::read(source, &[]).unwrap()).unwrap(), ..stage };
+    let given =
+        Stage { rotation: Rotation::new(Config::read(source, Needs::ServiceKey).unwrap()).unwrap(), ..stage };
     assert_eq!(given.serve(NOW, "new", key_refused).await, (1, false));
     assert_eq!(given.key(at(86_400)).await, read("given", 0));
 }

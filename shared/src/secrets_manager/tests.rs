@@ -1,7 +1,7 @@
 use http::header;
 
 use super::*;
-use crate::config::{Config, KeySource};
+use crate::config::{Config, KeySource, Needs};
 use crate::secret::Secret;
 use crate::upstream::testing::{Server, reply};
 
@@ -21,7 +21,7 @@ fn kept(more: &[(&str, &str)]) -> KeptKeys {
         let found = least.iter().chain(more).find(|(variable, _)| *variable == name);
         found.map(|(_, value)| (*value).to_owned())
     };
-    match Config::read(source, &["WPP_SECRET"]).unwrap().keys {
+    match Config::read(source, Needs::WppSecretToo).unwrap().keys {
         KeySource::Kept(kept) => kept,
         KeySource::Given(_) => panic!("no secret is named"),
     }

@@ -43,7 +43,7 @@ pub type StoreResult<T> = Result<T, CallError<StoreError>>;
 impl From<Failure> for StoreError {
     fn from(failure: Failure) -> Self {
         match failure {
-            Failure::Connection => Self::Unavailable { retry_after: None },
+            Failure::Connection | Failure::Untrusted => Self::Unavailable { retry_after: None },
             Failure::TimedOut => Self::TimedOut,
             Failure::TooLarge => Self::BadAnswer,
         }

@@ -14,7 +14,7 @@ use tokio::sync::watch;
 
 use super::{AuthError, Caller, Verifier};
 use crate::clock::UnixMs;
-use crate::config::{Config, KeySource, Keys};
+use crate::config::{Config, KeySource, Keys, Needs};
 use crate::secret::Secret;
 use crate::upstream::Upstream;
 
@@ -32,7 +32,7 @@ pub(crate) fn config(url: &str) -> Config {
         "SUPABASE_SERVICE_ROLE_KEY" => Some(APIKEY.to_owned()),
         _ => None,
     };
-    Config::read(variable, &[]).unwrap()
+    Config::read(variable, Needs::ServiceKey).unwrap()
 }
 
 /// The keys of a function beside the project, without the legacy secret.

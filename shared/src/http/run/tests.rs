@@ -32,7 +32,7 @@ fn function_at(url: &str) -> Arc<Rotation> {
         };
         Some(value.to_owned())
     };
-    Arc::new(Rotation::new(Config::read(source, &[]).unwrap()).unwrap())
+    Arc::new(Rotation::new(Config::read(source, Needs::ServiceKey).unwrap()).unwrap())
 }
 
 impl Answer for Value {}

@@ -1,7 +1,9 @@
 //! The functions over HTTPS, as in production; the other tests use plain HTTP.
 
+use std::fs;
+
 use local::test_app::TestApp;
-use local::tls::Https;
+use local::tls::{Authority, Https};
 use serde_json::json;
 
 #[tokio::test]
@@ -30,4 +32,17 @@ async fn a_server_that_nobody_vouches_for_is_told_nothing() {
     assert_eq!((https.handshakes(), app.calls()), (0, json!({})));
     let logs = function.logs().await;
     assert!(logs.contains(r#""status":"certificate not trusted""#) && !logs.contains("attempts"), "{logs}");
+}
+
+#[tokio::test]
+async fn one_certificate_that_makes_no_sense_refuses_the_whole_file() {
+    const BROKEN: &str = "-----BEGIN CERTIFICATE-----\nAAAA\n-----END CERTIFICATE-----\n";
+    let (app, file) = (TestApp::start().await, tempfile::NamedTempFile::new().unwrap());
+    let good = Authority::new().unwrap().pem();
+    for (text, starts) in [(good.clone(), true), (good + BROKEN, false)] {
+        fs::write(&file, text).unwrap();
+        let variable = ("UPSTREAM_CA_FILE", file.path().to_str().unwrap());
+        let ready = app.process_with("wpp-qr", &[variable]).await.ready().await;
+        assert_eq!(ready.is_ok(), starts, "{ready:?}");
+    }
 }

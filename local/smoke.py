@@ -2,8 +2,8 @@
 
 The binaries are the real ones; the emulator (ministack) plays CloudFormation, Lambda, IAM and Secrets Manager; the database and
 the platform are a few lines here. Not shown by this: an HTTP API's own CORS and errors, since the emulator makes no routes out of
-the API's definition; TLS to the upstreams, which local/tests/api/tls.rs shows; and an
-alarm about the sum of three functions, since the emulator does not add.
+the API's definition; TLS to the upstreams, which local/tests/api/tls.rs shows; and an alarm about the sum of three functions, since
+the emulator does not add.
 """
 
 import base64

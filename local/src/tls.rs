@@ -65,19 +65,20 @@ impl Https {
         })
     }
 
-    /// A process of a function that finds its upstreams here, and trusts them unless `more` says otherwise.
-    pub async fn process(&self, app: &TestApp, name: &str, more: &[(&str, &str)]) -> Sandbox {
-        let (platform, supabase) = (self.platform.url(), self.supabase.url());
-        let authority = self.authority.path().to_string_lossy();
-        let ours = [
-            ("WPP_BASE_URL", &*platform),
-            ("SUPABASE_URL", &supabase),
-            ("UPSTREAM_CA_FILE", &authority),
+    /// A process of a function that finds its upstreams here, and trusts them.
+    pub async fn process(&self, app: &TestApp, name: &str) -> Sandbox {
+        self.process_that_trusts(&self.authority.path().to_string_lossy(), app, name).await
+    }
+
+    /// A process that finds them here, and trusts the authorities in this file; with no file, the public ones alone.
+    pub async fn process_that_trusts(&self, file: &str, app: &TestApp, name: &str) -> Sandbox {
+        let variables = [
+            ("WPP_BASE_URL", &*self.platform.url()),
+            ("SUPABASE_URL", &self.supabase.url()),
+            ("UPSTREAM_CA_FILE", file),
             // Another address would have to be registered with the platform.
             ("WEBHOOK_BASE_URL", &app.supabase.url()),
         ];
-        let kept = ours.into_iter().filter(|(name, _)| more.iter().all(|(other, _)| other != name));
-        let variables: Vec<_> = kept.chain(more.iter().copied()).collect();
         app.process_with(name, &variables).await
     }
 

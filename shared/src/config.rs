@@ -64,7 +64,7 @@ impl ConfigError {
 
 impl Config {
     /// From the process environment.
-    pub fn from_env(needs: Needs) -> Result<Self, ConfigError> {
+    pub(crate) fn from_env(needs: Needs) -> Result<Self, ConfigError> {
         Self::read(|name| std::env::var(name).ok(), needs)
     }
 

@@ -31,8 +31,8 @@ pub async fn measure(scene: &Scene) -> Result<Vec<Figure>> {
         let mut nothing = Sample::default();
         let mut samples = vec![Sample::default(); programs.len()];
         let directory = tempfile::tempdir_in(workspace().join("target"))?;
-        let copies = |program: &PathBuf| copies(program, directory.path());
-        let (empty, programs) = (copies(&empty)?, programs.iter().map(copies).collect::<Result<Vec<_>>>()?);
+        let copied = |program: &PathBuf| copies(program, directory.path());
+        let (empty, programs) = (copied(&empty)?, programs.iter().map(copied).collect::<Result<Vec<_>>>()?);
         for run in 0..RUNS {
             nothing.push(start(&empty[run % COPIES], &[])?);
             for (program, sample) in programs.iter().zip(&mut samples) {

@@ -23,7 +23,7 @@ pub async fn measure(scene: &Scene) -> Result<Vec<Figure>> {
     let https = Https::before(&scene.app).await?;
     let (mut first, mut warm, mut connections) = (Cost::default(), Cost::default(), Sample::default());
     for _ in 0..SANDBOXES {
-        let sandbox = https.process(&scene.app, "wpp-qr", &[]).await;
+        let sandbox = https.process(&scene.app, "wpp-qr").await;
         sandbox.ready().await?;
         let ask = async |cost: &mut Cost| {
             let before = processor_ms(sandbox.pid())?;
@@ -35,7 +35,7 @@ pub async fn measure(scene: &Scene) -> Result<Vec<Figure>> {
         ask(&mut first).await?;
         connections.push((https.handshakes() - before) as f64);
         for _ in 0..WARM_UP {
-            ask(&mut Cost::default()).await?;
+            Warm::Qr.ask(&sandbox, scene).await?;
         }
         ask(&mut warm).await?;
     }

@@ -10,11 +10,11 @@ use serde_json::json;
 async fn a_number_is_created_over_tls_and_polled_on_one_connection_to_each_upstream() {
     let app = TestApp::start().await;
     let https = Https::before(&app).await.unwrap();
-    let create = https.process(&app, "wpp-create", &[]).await;
+    let create = https.process(&app, "wpp-create").await;
     let made = create.invoke(app.school.post("wpp-create", &json!({})).v2()).await.answered().unwrap();
     let session = made.expect(200, "qr_issued").text("session").to_owned();
     let before = https.handshakes();
-    let qr = https.process(&app, "wpp-qr", &[]).await;
+    let qr = https.process(&app, "wpp-qr").await;
     for _ in 0..3 {
         let poll = app.school.post("wpp-qr", &json!({"session": session})).v2();
         qr.invoke(poll).await.answered().unwrap().expect(200, "ready");
@@ -26,7 +26,7 @@ async fn a_number_is_created_over_tls_and_polled_on_one_connection_to_each_upstr
 async fn a_server_that_nobody_vouches_for_is_told_nothing() {
     let app = TestApp::start().await;
     let https = Https::before(&app).await.unwrap();
-    let function = https.process(&app, "wpp-status", &[("UPSTREAM_CA_FILE", "")]).await;
+    let function = https.process_that_trusts("", &app, "wpp-status").await;
     let answer = function.invoke(app.school.post("wpp-status", &json!({})).v2()).await.answered().unwrap();
     answer.expect(503, "database_unavailable");
     assert_eq!((https.handshakes(), app.calls()), (0, json!({})));

@@ -7,7 +7,6 @@ const { FUNCTIONS_URL: baseUrl, PLATFORM_URL: platform, TOKEN: token } = process
 const client = createClient<paths, "application/json">({ baseUrl: baseUrl!, headers: { Authorization: `Bearer ${token}` } });
 
 const { data: created } = await client.POST("/wpp-create", {
-  params: { header: { "Idempotency-Key": crypto.randomUUID() } },
   body: { add_new: true },
 });
 assert.equal(created?.status, "qr_issued");

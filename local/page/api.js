@@ -25,17 +25,16 @@ export function createApi({ functions, supabase: project, key }, { accessToken, 
     return answer;
   }
 
-  function invoke(name, body, signal, headers = {}) {
+  function invoke(name, body, signal) {
     return inTurn(name, signal, async () => {
-      headers = { 'Accept-Language': language(), ...headers };
+      const headers = { 'Accept-Language': language() };
       const { data, error } = await gateway.functions.invoke(name, { body, headers, signal });
       return error ? failure(error) : { ok: true, ...data };
     });
   }
 
   return {
-    /** A repetition with the same key is the same request: it never makes a second number. */
-    create: (body, key, signal) => invoke('wpp-create', body, signal, { 'Idempotency-Key': key }),
+    create: (body, signal) => invoke('wpp-create', body, signal),
     qr: (session, signal) => invoke('wpp-qr', { session }, signal),
     status: (body, signal) => invoke('wpp-status', body, signal),
 

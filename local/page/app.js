@@ -61,12 +61,12 @@ async function showNumber(number, signal) {
 /** Carries out the `wpp-create` that is wanted, which a reload or an error does not make another one. */
 async function create(signal) {
   show(cards.starting);
-  const { body, key } = memory.intent.get();
-  let answer = await api.create(body, key, signal);
+  const body = memory.intent.get();
+  let answer = await api.create(body, signal);
   // The request that a reload has interrupted is still at it.
   while (answer.code === 'creation_in_progress') {
     await pause(Math.max(answer.retryAfterMs, PAUSE_MS), signal);
-    answer = await api.create(body, key, signal);
+    answer = await api.create(body, signal);
   }
   if (!answer.ok) {
     if (!answer.retryable && !cards.isSignedOut(answer)) memory.intent.set(null);
@@ -133,9 +133,9 @@ function draw() {
   simulator.show(card.kind === 'scan');
 }
 
-/** A new intention: its key makes every repetition the same request. */
+/** A new intention, which a reload carries out too. */
 function want(body) {
-  memory.intent.set({ body, key: crypto.randomUUID() });
+  memory.intent.set(body);
   return start(create);
 }
 

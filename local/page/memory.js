@@ -12,7 +12,7 @@ const kept = (name) => ({ get: () => read(name), set: (value) => write(name, val
 /** `{user, access_token, expires_at}` */
 export const signIn = kept('sign-in');
 
-/** A `wpp-create` that was begun and has not been answered: `{body, key}`. */
+/** The body of a `wpp-create` that was begun and has not been answered. */
 export const intent = kept('intent');
 
 /** The number that is looked at: `{id, session}`, either only where it is known. */

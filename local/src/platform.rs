@@ -195,6 +195,11 @@ impl Simulator {
         self.accounts().sessions.get(&session).map(|session| session.key.clone())
     }
 
+    /// The present key of a session.
+    pub fn key_of_session(&self, session: &str) -> String {
+        self.accounts().sessions.get(session).map_or_else(String::new, |session| session.key.clone())
+    }
+
     /// Tokens that a key was given.
     pub fn tokens_issued(&self, api_key: &str) -> u64 {
         self.accounts().keys.get(api_key).map_or(0, |key| key.tokens_issued)

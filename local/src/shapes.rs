@@ -185,7 +185,7 @@ pub const REFUSED: [Refused; 27] = [
     refused(
         "a sequence that is not ours to use",
         NUMBERS,
-        "serial_number",
+        "serial_numbers",
         "create sequence serial_numbers; revoke all on sequence serial_numbers from service_role;
            alter table messenger_integrations add serial_number bigint not null default nextval('serial_numbers')",
     ),

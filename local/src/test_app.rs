@@ -131,12 +131,6 @@ impl TestApp {
         self.post("wpp-create", body).await
     }
 
-    /// `wpp-create` with an `Idempotency-Key`.
-    pub async fn create_with_key(&self, caller: &Organisation, key: &str, body: Value) -> Answer {
-        let event = caller.post("wpp-create", &body).header("Idempotency-Key", key);
-        self.invoke("wpp-create", event.v2()).await
-    }
-
     /// `wpp-status` of the organisation's number, as it is now.
     pub async fn check(&self) -> Answer {
         self.post("wpp-status", json!({"force": true})).await
@@ -150,12 +144,23 @@ impl TestApp {
 
     /// Another number of the school with a good token: started on the platform and waiting to be scanned.
     pub async fn number(&self) -> Number {
-        // Without a key, a number that nobody has scanned yet would be asked for again.
-        let key = Uuid::new_v4().to_string();
-        let made = self.create_with_key(&self.school, &key, json!({"add_new": true})).await;
+        let made = self.add_number(&self.school).await;
         let number = self.number_of(made.expect(200, "qr_issued").text("session")).await;
+        self.settle_tokens().await;
         self.forget_calls();
         number
+    }
+
+    /// Adds a number, also beside one that no phone has linked: that one would be used instead.
+    pub async fn add_number(&self, caller: &Organisation) -> Answer {
+        let link_all = "update wpp_numbers set first_connected_at = 'epoch'
+            where organization_id = $1 and first_connected_at is null";
+        self.sql.execute(link_all, &[&caller.id]).await.unwrap();
+        let made = self.post_as(caller, "wpp-create", json!({"add_new": true})).await;
+        let unlink = "update wpp_numbers set first_connected_at = null
+            where organization_id = $1 and first_connected_at = 'epoch'";
+        self.sql.execute(unlink, &[&caller.id]).await.unwrap();
+        made
     }
 
     /// One of some age: a refusal of its key means that the key is dead.
@@ -275,6 +280,13 @@ impl TestApp {
         let age = "update wpp_numbers set credentials_saved_at = credentials_saved_at - interval '1 hour';
             update wpp_creations set finished_at = finished_at - interval '1 hour'";
         self.sql.batch_execute(age).await.unwrap();
+    }
+
+    /// Makes every token of the school an hour old: a new one that is rejected is not replaced at once.
+    pub async fn settle_tokens(&self) {
+        let age =
+            "update wpp_token_leases set saved_at = saved_at - interval '1 hour' where organization_id = $1";
+        self.sql.execute(age, &[&self.school.id]).await.unwrap();
     }
 
     /// All rows of the school's numbers, the oldest first.

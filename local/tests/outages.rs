@@ -159,7 +159,6 @@ async fn rows(app: &TestApp) -> Value {
         'numbers', (select jsonb_agg((to_jsonb(i) #- '{settings,wppJwtToken}' #- '{settings,wppJwtExpiresAt}') - 'updated_at'
             order by id) from messenger_integrations i),
         'creations', (select jsonb_agg(c order by id) from wpp_creations c),
-        'keys', (select jsonb_agg(k order by key) from wpp_idempotency_keys k),
         'sessions', (select jsonb_agg(jsonb_build_array(session_name, status) order by session_name)
             from whatsapp_sessions),
         'leases', (select jsonb_agg(integration_id) from wpp_token_leases))";

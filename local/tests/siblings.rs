@@ -46,8 +46,11 @@ async fn app(tables: &str) -> (TestApp, Siblings) {
 
 /// A number of the school that waits for its phone.
 async fn number(app: &TestApp, school: &Organisation, request: Value) -> Number {
-    // A key of its own makes `add_new` another number, however far the last one is.
-    let made = app.create_with_key(school, &Uuid::new_v4().to_string(), request).await;
+    let made = if request["add_new"] == true {
+        app.add_number(school).await
+    } else {
+        app.post_as(school, "wpp-create", request).await
+    };
     app.number_of(made.expect(200, "qr_issued").text("session")).await
 }
 
@@ -189,6 +192,8 @@ async fn an_old_key_that_a_sibling_wrote_back_is_a_dead_key_and_is_replaced_at_o
     assert_eq!(recreated.status, 200, "{}", recreated.body);
     siblings.finish_sending(sending).await.unwrap();
     platform.forget_tokens();
+    app.settle_keys().await;
+    app.settle_tokens().await;
 
     let check = json!({"session_name": number.session, "force": true});
     app.post("wpp-status", check).await.expect(409, "api_key_rejected");

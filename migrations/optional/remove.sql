@@ -10,13 +10,13 @@ drop function if exists
   public.wpp_begin_creation, public.wpp_save_credentials, public.wpp_assign_platform_id, public.wpp_release_creation;
 drop schema if exists wpp_internal cascade;
 drop table if exists
-  public.wpp_idempotency_keys, public.wpp_creations, public.wpp_token_leases, public.wpp_numbers;
+  public.wpp_platform_ids, public.wpp_creations, public.wpp_token_leases, public.wpp_numbers;
 
 do $$
 begin
   if to_regclass('supabase_migrations.schema_migrations') is not null then
     delete from supabase_migrations.schema_migrations
-    where version in ('20261123141200', '20261123141300', '20261123141400', '20261123141500');
+    where version in ('20261130120000', '20261130120100', '20261130120200', '20261130120300');
   end if;
 end
 $$;

@@ -54,9 +54,9 @@ pub enum Error {
     /// Half blocks are wanted of a QR that the platform sent as a picture.
     #[error("the QR is a picture")]
     QrIsPicture,
-    /// The idempotency key was used with another request.
-    #[error("idempotency key reused with another request")]
-    IdempotencyMismatch,
+    /// The organization has created too many numbers within an hour; when there is room again.
+    #[error("too many new numbers")]
+    TooManyNumbers(Duration),
     /// Another request is still creating the number.
     #[error("another request is still creating the number")]
     CreationInProgress,
@@ -162,10 +162,10 @@ impl Error {
             Self::MethodNotAllowed(_) => lasting(405, "method_not_allowed", say::NOT_AVAILABLE, say::RELOAD),
             Self::BodyTooLarge => lasting(413, "body_too_large", say::TOO_LARGE, say::RELOAD),
             Self::UnsupportedMediaType => lasting(415, "unsupported_media_type", say::NOT_JSON, say::RELOAD),
-            Self::IdempotencyMismatch => {
-                lasting(422, "idempotency_mismatch", say::USED_DIFFERENTLY, say::RELOAD)
-            }
 
+            Self::TooManyNumbers(wait) => {
+                passing(429, "too_many_numbers", say::TOO_MANY_NUMBERS).after(Some(*wait))
+            }
             Self::NoOrganization => lasting(404, "organization_not_found", say::NO_ORGANIZATION, say::TELL),
             Self::NumberNotFound => lasting(404, "number_not_found", say::NO_SUCH_NUMBER, say::CONNECT),
             Self::QrNotReady => passing(404, "qr_not_ready", say::QR_MISSING).after(SOON),
@@ -193,6 +193,9 @@ impl Error {
                 D::KeyRefused => lasting(500, "database_key_rejected", say::SERVICE_MISCONFIGURED, say::TELL),
                 D::NotMigrated => {
                     lasting(500, "database_not_migrated", say::SERVICE_MISCONFIGURED, say::TELL)
+                }
+                D::SettingsUnreadable => {
+                    lasting(409, "settings_unreadable", say::SETTINGS_UNREADABLE, say::TELL_AND_KEEP)
                 }
                 // A conflict is with another's write, and over with it; what is unreadable comes from a proxy.
                 D::Refused { status: 409, .. } | D::BadAnswer => {

@@ -107,6 +107,9 @@ catalogue! {
     TELL:
         "Please tell your administrator or support.",
         "Пожалуйста, сообщите об этом администратору или в поддержку.";
+    TELL_AND_KEEP:
+        "Please tell support, and do not delete the number: it may still be connected.",
+        "Сообщите в поддержку и не удаляйте номер: возможно, он ещё подключён.";
     CONNECT:
         "Please reload the page; if the number is not in the list, connect it.",
         "Обновите страницу; если номера нет в списке, подключите его.";
@@ -162,9 +165,6 @@ catalogue! {
     NOT_AVAILABLE:
         "This action is not available here.",
         "Это действие здесь недоступно.";
-    USED_DIFFERENTLY:
-        "This request was sent before with other contents.",
-        "Этот запрос уже отправляли с другими данными.";
     FIELD_MISSING:
         "The field \"{field}\" is missing.",
         "Не указано поле «{field}».";
@@ -183,9 +183,6 @@ catalogue! {
     FIELD_NOT_ALONE:
         "The field \"{field}\" cannot be sent together with the others.",
         "Поле «{field}» нельзя отправлять вместе с другими.";
-    HEADER_NOT_A_KEY:
-        "The header \"{field}\" must have 1 to 255 visible characters.",
-        "Заголовок «{field}» должен содержать от 1 до 255 видимых символов.";
 
     // Numbers.
 
@@ -201,6 +198,12 @@ catalogue! {
     NOT_CONNECTED_YET:
         "This WhatsApp number has not been connected yet. Please connect it first.",
         "Этот номер WhatsApp ещё не подключён. Сначала подключите его.";
+    TOO_MANY_NUMBERS:
+        "Your organization has created too many WhatsApp numbers within an hour.",
+        "За последний час создано слишком много номеров WhatsApp.";
+    SETTINGS_UNREADABLE:
+        "The stored data of this number cannot be read.",
+        "Не удаётся прочитать сохранённые данные этого номера.";
     STILL_CREATING:
         "Another request is still creating this number.",
         "Этот номер уже создаётся по другому запросу.";

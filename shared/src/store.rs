@@ -11,6 +11,7 @@ use std::time::Duration;
 use http::{HeaderMap, HeaderName, HeaderValue};
 use postgrest::Builder;
 use reqwest::Request;
+use serde::Deserialize;
 use serde::de::DeserializeOwned;
 use serde_json::{Value, json};
 use uuid::Uuid;
@@ -57,22 +58,31 @@ impl Store {
     ) -> StoreResult<Found> {
         let mut params = json!(selector);
         params["user_id"] = json!(user_id);
-        self.rpc("wpp_find_number", params, deadline).await
+        let found: Found = self.rpc("wpp_find_number", params, deadline).await?;
+        match &found.number {
+            Some(number) if !number.is_readable => {
+                Err(CallError { call: "wpp_find_number", why: StoreError::SettingsUnreadable })
+            }
+            _ => Ok(found),
+        }
     }
 
-    /// Mirrors what was seen of a session at `at` or later, unless somebody has seen it since. Answers the mirror as it
-    /// is then; nothing where it has no room for the session.
+    /// Saves what was seen of a session at `at` or later, unless something newer was saved. A session that the platform does not
+    /// know (`is_known`) gets no snapshot if it has none. Returns the snapshot afterwards; `None` if there is none.
+    #[allow(clippy::too_many_arguments, reason = "each is a column of the snapshot")]
     pub async fn save_snapshot(
         &self,
         organization_id: Uuid,
         session: &str,
         state: State,
         qr: Option<&str>,
+        is_known: bool,
         at: UnixMs,
         deadline: Deadline,
     ) -> StoreResult<Option<Snapshot>> {
         let params = json!({
-            "organization_id": organization_id, "session": session, "status": state.mirrored(), "qr": qr, "at_ms": at,
+            "organization_id": organization_id, "session": session, "status": state.mirrored(), "qr": qr,
+            "is_known": is_known, "at_ms": at,
         });
         self.rpc("wpp_save_snapshot", params, deadline).await
     }
@@ -91,7 +101,7 @@ impl Store {
         self.rpc("wpp_claim_webhook", params, deadline).await
     }
 
-    /// Notes that a number's webhook is registered at `url`, or is not, with the credentials that the number has here.
+    /// Notes that the webhook of a number's session is registered at `url`, or that it is not.
     pub async fn save_webhook(
         &self,
         number: &Number,
@@ -100,7 +110,7 @@ impl Store {
     ) -> StoreResult<()> {
         let params = json!({
             "organization_id": number.organization_id, "integration_id": number.integration_id,
-            "api_key": number.settings.api_key, "session": number.settings.session, "url": url,
+            "session": number.settings.session, "url": url,
         });
         self.call("wpp_save_webhook", params, deadline).await.map(drop)
     }
@@ -123,12 +133,12 @@ impl Store {
         self.rpc("wpp_save_credentials", params, deadline).await
     }
 
-    /// Gives a creation another id at the platform; nothing where the attempt no longer holds it.
+    /// Gives a creation another platform id.
     pub(crate) async fn assign_platform_id(
         &self,
         lease: &CreationLease,
         deadline: Deadline,
-    ) -> StoreResult<Option<String>> {
+    ) -> StoreResult<AssignOutcome> {
         self.rpc("wpp_assign_platform_id", json!(lease), deadline).await
     }
 
@@ -148,9 +158,19 @@ impl Store {
         params: Value,
         deadline: Deadline,
     ) -> StoreResult<T> {
+        #[derive(Deserialize)]
+        struct Refusal {
+            outcome: String,
+        }
         let reply = self.call(function, params, deadline).await?;
-        let failed = |_| CallError { call: function, why: StoreError::BadAnswer };
-        serde_json::from_slice(&reply.body).map_err(failed)
+        serde_json::from_slice(&reply.body).map_err(|_| {
+            let refusal = serde_json::from_slice(&reply.body);
+            let why = match refusal {
+                Ok(Refusal { outcome }) if outcome == "unreadable" => StoreError::SettingsUnreadable,
+                _ => StoreError::BadAnswer,
+            };
+            CallError { call: function, why }
+        })
     }
 
     async fn call(&self, function: &'static str, params: Value, deadline: Deadline) -> StoreResult<Reply> {

@@ -8,7 +8,7 @@ use shared::clock::UnixMs;
 use shared::error::Error;
 use shared::http::request::ApiRequest;
 use shared::http::run::Answer;
-use shared::number::creation::{heal, obtain};
+use shared::number::creation::{ensure_credentials, repair_credentials};
 use shared::number::hint::Advice;
 use shared::number::qr::Format;
 use shared::number::session::{NumberSession, Webhook};
@@ -48,7 +48,7 @@ pub async fn handle(app: Arc<App>, request: ApiRequest) -> Result<CreateAnswer, 
     let mode = mode(&request, &selector)?;
     let (mut session, mut view) = attempt(&app, &request, mode, &selector).await?;
     // An unfinished number that turns out to be linked is finished; what was asked for is another one.
-    if view.is_connected() && mode == CreateMode::AddNew && request.idempotency_key.is_none() {
+    if view.is_connected() && mode == CreateMode::AddNew {
         (session, view) = attempt(&app, &request, mode, &selector).await?;
     }
     Ok(answer(&session, view, request.language))
@@ -73,19 +73,15 @@ async fn attempt<'a>(
     mode: CreateMode,
     selector: &NumberSelector,
 ) -> Result<(NumberSession<'a>, View), Error> {
-    let (number, now) = obtain(app, request, mode, selector.clone()).await?;
-    let rejected = match connect(app, request, number.clone(), now).await {
-        Err(error) if error.platform() == Some(PlatformError::KeyRefused) => error,
-        connected => return connected,
-    };
-    let (healed, now) = heal(app, request, &number).await?;
-    // The platform may have given the same key again, and take it now.
-    let is_as_it_was = healed.credentials_saved_at == number.credentials_saved_at
-        && healed.settings.api_key == number.settings.api_key;
-    if is_as_it_was {
-        return Err(rejected);
+    let (user_id, deadline) = (request.user_id, request.deadline);
+    let (number, now) = ensure_credentials(app, user_id, deadline, mode, selector.clone()).await?;
+    match connect(app, request, number.clone(), now).await {
+        Err(error) if error.platform() == Some(PlatformError::KeyRefused) => {
+            let (repaired, now) = repair_credentials(app, user_id, deadline, &number).await?;
+            connect(app, request, repaired, now).await
+        }
+        connected => connected,
     }
-    connect(app, request, healed, now).await
 }
 
 /// The number's way to its QR, and what was seen on it.

@@ -73,7 +73,9 @@ impl Accounts {
     /// `POST /api/integrations/wpp/create`
     pub fn create(&mut self, organization_id: &str) -> Result<Value, Refused> {
         self.creates += 1;
-        let id = session_for(organization_id);
+        let nth = self.behavior.repeated_create == RepeatedCreate::NewClient;
+        let nth = if nth { self.creates.to_string() } else { String::new() };
+        let id = session_for(&format!("{organization_id}{nth}"));
         self.sessions_by_organization.insert(organization_id.to_owned(), id.clone());
         let old = self.sessions.get(&id).map(|session| session.key.clone());
         if old.as_ref().is_none_or(|old| self.needs_new_key(old)) {

@@ -82,6 +82,8 @@ pub enum RepeatedCreate {
     SameKey,
     /// A new key for its session; the old key is dead.
     NewKey,
+    /// A new key for a new session; the old ones stay as they are.
+    NewClient,
 }
 
 /// Which of a key's tokens are accepted.

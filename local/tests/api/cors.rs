@@ -12,7 +12,7 @@ const ALLOWED: (&str, &str) = ("CORS_ALLOWED_ORIGINS", "https://app.example/, ht
 
 /// What supabase-js sends today, what its tracing adds, and our own.
 const HEADERS: &str = "authorization, x-client-info, apikey, content-type, x-retry-count, x-region, \
-    traceparent, tracestate, baggage, idempotency-key";
+    traceparent, tracestate, baggage";
 
 async fn app(origins: (&str, &str)) -> TestApp {
     TestApp::start_with(&[origins, ("UPSTREAM_TIMEOUT_MS", "1500")], Options::default()).await
@@ -92,8 +92,7 @@ async fn a_preflight_needs_no_token_and_costs_nothing() {
         for (origin, expected) in [(APP, Some(APP)), (OTHER, None)] {
             let preflight = Event::options(name).header("Origin", origin);
             let preflight = preflight.header("Access-Control-Request-Method", "POST");
-            let preflight =
-                preflight.header("Access-Control-Request-Headers", "authorization, idempotency-key");
+            let preflight = preflight.header("Access-Control-Request-Headers", "authorization, content-type");
             for event in [preflight.clone().v2(), preflight.clone().v1(), preflight.function_url()] {
                 let answer = app.invoke(name, event).await;
                 assert_eq!((answer.status, answer.body.as_str()), (204, ""), "{answer:?}");

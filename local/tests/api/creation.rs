@@ -18,13 +18,6 @@ async fn crowd(app: &TestApp) -> Vec<Sandbox> {
     join_all((0..CROWD).map(|_| app.process("wpp-create"))).await
 }
 
-/// All of them at once, each with the idempotency key that `key` gives it.
-async fn add_new(app: &TestApp, crowd: &[Sandbox], key: impl Fn(usize) -> String) -> Vec<Answer> {
-    let add_new = app.school.post("wpp-create", &json!({"add_new": true}));
-    let event = |n| add_new.clone().header("Idempotency-Key", &key(n)).v2();
-    answered(join_all(crowd.iter().enumerate().map(|(n, sandbox)| sandbox.invoke(event(n)))).await)
-}
-
 fn answered(ended: Vec<Ended>) -> Vec<Answer> {
     let answers: Vec<_> = ended.into_iter().map(|ended| ended.answered().unwrap()).collect();
     assert!(answers.iter().all(|answer| answer.status == 200), "{answers:?}");
@@ -65,19 +58,29 @@ async fn twenty_processes_that_create_at_once_make_one_number_and_answer_alike()
     assert_eq!(rows(&app, &app.school).await, (1, 1, 1));
 }
 
+/// Two people who add a number at once share it.
 #[tokio::test]
-async fn twenty_with_one_idempotency_key_add_one_number_and_twenty_keys_add_twenty() {
+async fn twenty_that_add_at_once_share_one_number() {
     let app = TestApp::start().await;
     let crowd = crowd(&app).await;
-    let together = add_new(&app, &crowd, |_| "one".to_owned()).await;
-    assert_eq!(sessions(&together).len(), 1, "{together:?}");
+    let event = app.school.post("wpp-create", &json!({"add_new": true})).v2();
+    let answers = answered(join_all(crowd.iter().map(|sandbox| sandbox.invoke(event.clone()))).await);
+    assert_eq!(sessions(&answers).len(), 1, "{answers:?}");
     assert_eq!(app.platform.create_calls(), 1);
     assert_eq!(rows(&app, &app.school).await, (1, 1, 1));
+}
 
-    let apart = add_new(&app, &crowd, |n| format!("key {n}")).await;
-    assert_eq!(sessions(&apart).len(), CROWD, "{apart:?}");
-    assert_eq!(app.platform.clients(), 1 + CROWD);
-    assert_eq!(rows(&app, &app.school).await, (21, 21, 1));
+#[tokio::test]
+async fn thirty_first_new_number_in_an_hour_is_refused() {
+    let app = TestApp::start().await;
+    let fill = "insert into wpp_platform_ids (platform_id, organization_id)
+        select $1::uuid || '__wpp__' || lpad(n::text, 8, '0'), $1 from generate_series(1, 30) n";
+    app.sql.execute(fill, &[&app.school.id]).await.unwrap();
+    let refused = app.create(json!({"add_new": true})).await.expect(429, "too_many_numbers");
+    assert_eq!(refused.json["retryable"], true);
+    let wait: u64 = refused.headers["retry-after"].parse().unwrap();
+    assert!((3_500..=3_600).contains(&wait), "{wait}");
+    assert_eq!((app.platform.create_calls(), app.numbers().await.len()), (0, 0));
 }
 
 #[tokio::test]
@@ -127,30 +130,7 @@ async fn a_caller_whose_time_ends_behind_another_is_told_to_come_again() {
 }
 
 #[tokio::test]
-async fn an_idempotency_key_stands_for_one_request_of_one_organisation_for_a_day() {
-    let app = TestApp::start().await;
-    let neighbour = app.organisation("neighbour").await.unwrap();
-    let create = async |caller, body| app.create_with_key(caller, "k", body).await;
-    let number = create(&app.school, json!({"add_new": true})).await.expect(200, "qr_issued");
-
-    app.forget_calls();
-    create(&app.school, json!({"force_recreate": true})).await.expect(422, "idempotency_mismatch");
-    assert_eq!(app.calls(), json!({"rpc/wpp_begin_creation": 1}));
-
-    let theirs = create(&neighbour, json!({"add_new": true})).await.expect(200, "qr_issued");
-    assert_ne!(theirs.json["session"], number.json["session"]);
-
-    let age = "update wpp_idempotency_keys set created_at = now() - $1 * interval '1 hour' where organization_id = $2";
-    app.sql.execute(age, &[&23.9, &app.school.id]).await.unwrap();
-    assert_eq!(create(&app.school, json!({"add_new": true})).await.json["session"], number.json["session"]);
-    app.sql.execute(age, &[&24.1, &app.school.id]).await.unwrap();
-    let next = create(&app.school, json!({"add_new": true})).await.expect(200, "qr_issued");
-    assert_ne!(next.json["session"], number.json["session"]);
-    assert_eq!(rows(&app, &app.school).await, (2, 2, 1));
-}
-
-#[tokio::test]
-async fn without_a_key_another_number_is_begun_only_when_the_last_one_is_linked() {
+async fn another_number_is_begun_only_when_the_last_is_linked() {
     let app = TestApp::start().await;
     let add_new = async || {
         let added = app.create(json!({"add_new": true})).await.expect(200, "qr_issued");

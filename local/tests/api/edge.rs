@@ -143,16 +143,6 @@ async fn a_name_that_no_number_can_have_and_a_creation_that_contradicts_itself_a
 }
 
 #[tokio::test]
-async fn an_idempotency_key_has_1_to_255_visible_characters() {
-    let app = TestApp::start().await;
-    for key in ["", " ", &"k".repeat(256), "k\u{e9}"] {
-        let event = app.school.post("wpp-create", &json!({})).header("Idempotency-Key", key).v2();
-        refused(&app, "wpp-create", event, 400, "invalid_request").await;
-    }
-    assert_eq!(app.create_with_key(&app.school, &"k".repeat(255), json!({})).await.status, 200);
-}
-
-#[tokio::test]
 async fn whoever_has_no_token_learns_nothing_but_that() {
     let app = TestApp::start().await;
     for name in FUNCTIONS {

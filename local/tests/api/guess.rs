@@ -143,6 +143,7 @@ async fn a_guess_whose_call_fails_is_answered_as_any_other_call_that_fails() {
         app.clear_faults();
         poll(&app, name, &number.session).await;
         // The token that was guessed is the one in the row, and rejected: it is replaced, once.
+        app.settle_tokens().await;
         app.platform.forget_tokens();
         app.forget_calls();
         let answer = poll(&app, name, &number.session).await;

@@ -5,6 +5,7 @@ use local::FUNCTIONS;
 use local::events::Event;
 use local::fault_injector::{Fault, Point};
 use local::lambda::Options;
+use local::platform::RepeatedCreate;
 use local::test_app::{Number, TestApp};
 use serde_json::{Value, json};
 use shared::record::Source;
@@ -80,6 +81,7 @@ async fn each_function_says_that_it_has_refreshed_the_token_and_why() {
             told(&line, &["level", "token", "token_why", "TokenRefreshed"]),
             json!({"level": "INFO", "token": "refreshed", "token_why": "expired", "TokenRefreshed": 1}),
         );
+        app.settle_tokens().await;
         app.stack.platform.forget_tokens();
         let line = send(&app, function, &number.session).await;
         assert_eq!(
@@ -126,6 +128,7 @@ async fn each_function_says_that_it_has_refused_a_request_and_why() {
     app.stack.platform.scan(&number.session).unwrap();
     send(&app, "wpp-status", &number.session).await;
     app.stack.platform.revoke_key(&number.key);
+    app.stack.platform.behave(|behavior| behavior.repeated_create = RepeatedCreate::NewClient);
     app.set_token_end(&number, -1).await;
     for function in FUNCTIONS {
         app.end_waits().await;

@@ -252,7 +252,6 @@ impl Stage {
         let bare = Event::post("wpp-status");
         let signed = bare.clone().bearer(&self.app.school.token);
         self.take("invalid_request", self.post("wpp-qr", json!({}))).await;
-        self.take("invalid_header", self.create().header("Idempotency-Key", "")).await;
         self.take("invalid_json", signed.clone().body("{")).await;
         self.take("unauthorized", bare.clone()).await;
         self.take("session_expired", bare.clone().bearer(&keys.user_token_for(user, -60))).await;
@@ -294,9 +293,18 @@ impl Stage {
         self.take_within(3_000, "creation_in_progress", self.create()).await;
         self.sql("update wpp_creations set held_until = null").await;
 
-        let keyed = |event: Event| event.header("Idempotency-Key", "7");
-        self.take("created_with_a_key", keyed(self.create())).await;
-        self.take("idempotency_mismatch", keyed(self.post("wpp-create", json!({"add_new": true})))).await;
+        self.take("created_again", self.create()).await;
+        let fill = "insert into wpp_platform_ids (platform_id, organization_id)
+            select gen_random_uuid(), id from organizations, generate_series(1, 30)";
+        self.sql(fill).await;
+        self.sql("update wpp_numbers set first_connected_at = now()").await;
+        self.take("too_many_numbers", self.post("wpp-create", json!({"add_new": true}))).await;
+        self.sql("update wpp_numbers set first_connected_at = null").await;
+        let settings = "alter table messenger_integrations add kept jsonb;
+            update messenger_integrations set kept = settings, settings = '[]'";
+        self.sql(settings).await;
+        self.take("settings_unreadable", self.status()).await;
+        self.sql("update messenger_integrations set settings = kept").await;
 
         let end_token = "update messenger_integrations set settings = settings || '{\"wppJwtExpiresAt\": 1}';
             delete from wpp_token_leases";

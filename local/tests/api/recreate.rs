@@ -148,14 +148,3 @@ async fn a_key_that_is_not_active_yet_is_not_taken_for_one_that_is_refused() {
     assert_eq!((again.status, &again.json["session"]), (200, &created.json["session"]), "{again:?}");
     assert_eq!(app.platform.clients(), 1);
 }
-
-#[tokio::test]
-async fn a_recreation_repeated_with_its_idempotency_key_makes_one_new_key() {
-    let app = TestApp::start().await;
-    app.settled_number().await;
-    app.platform.behave(|behavior| behavior.repeated_create = RepeatedCreate::NewKey);
-    let recreate = async || app.create_with_key(&app.school, "k", json!({"force_recreate": true})).await;
-    let before = app.platform.create_calls();
-    assert_eq!(recreate().await.text("apiKey"), recreate().await.text("apiKey"));
-    assert_eq!(app.platform.create_calls(), before + 1);
-}

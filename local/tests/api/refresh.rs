@@ -87,6 +87,7 @@ async fn a_refresh_costs_three_calls_a_rejected_token_its_own_and_a_second_rejec
     for (function, calls) in [("wpp-qr", &["qr"][..]), ("wpp-status", &["status", "qr"])] {
         for rejected in [false, true] {
             let old = token(&app, &number).await;
+            app.settle_tokens().await;
             if rejected {
                 app.platform.forget_tokens();
             } else {
@@ -105,6 +106,7 @@ async fn a_refresh_costs_three_calls_a_rejected_token_its_own_and_a_second_rejec
             assert_eq!(app.calls(), json!({"rpc/wpp_find_number": 1, "qr": 1}));
         }
     }
+    app.settle_tokens().await;
     app.inject("qr", Fault::status(401));
     assert_eq!(refused(&app, &number, 502, "token_rejected").await, 1);
     assert_eq!(app.calls(), expected(&["qr"], 2));

@@ -7,16 +7,13 @@ use serde_json::{Value, json};
 use tokio_postgres::types::Json;
 use uuid::Uuid;
 
-/// The neighbour's idempotency key.
-const KEY: &str = "the-neighbours-click";
-
 /// All rows of an organisation, in all tables.
 async fn rows(app: &TestApp, organisation: Uuid) -> Value {
     let rows = "select jsonb_build_object(
         'numbers', (select jsonb_agg(i order by id) from messenger_integrations i where organization_id = $1),
         'sessions', (select jsonb_agg(s order by session_name) from whatsapp_sessions s where organization_id = $1),
         'creations', (select jsonb_agg(c order by id) from wpp_creations c where organization_id = $1),
-        'keys', (select jsonb_agg(k order by key) from wpp_idempotency_keys k where organization_id = $1),
+        'ids', (select jsonb_agg(p order by platform_id) from wpp_platform_ids p where organization_id = $1),
         'known', (select jsonb_agg(n order by n.integration_id) from wpp_numbers n where organization_id = $1),
         'leases', (select jsonb_agg(l order by l.integration_id) from wpp_token_leases l where organization_id = $1))";
     let Json(rows) = app.sql.query_one(rows, &[&organisation]).await.unwrap().get(0);
@@ -33,7 +30,7 @@ async fn neighbours() -> (TestApp, Organisation, Number) {
     let mut app = TestApp::start().await;
     let neighbour = app.organisation("neighbour").await.unwrap();
     let school = std::mem::replace(&mut app.school, neighbour);
-    app.create_with_key(&app.school, KEY, json!({})).await.expect(200, "qr_issued");
+    app.create(json!({})).await.expect(200, "qr_issued");
     let number = app.number().await;
     let neighbour = std::mem::replace(&mut app.school, school);
     app.number().await;
@@ -66,23 +63,6 @@ async fn anothers_number_is_answered_like_one_that_does_not_exist() {
     let both = app.post("wpp-status", json!({"session": number.session, "integration_id": own.id})).await;
     assert_eq!(both.status, 404, "{both:?}");
     assert_eq!(app.platform.faults.count("*"), 0, "the platform is asked about numbers of one's own alone");
-    assert_eq!(rows(&app, neighbour.id).await, before);
-}
-
-#[tokio::test]
-async fn anothers_idempotency_key_is_a_new_one() {
-    let (app, neighbour, number) = neighbours().await;
-    let before = rows(&app, neighbour.id).await;
-    // To the school the key is new: it stands for the first request, and for no other.
-    for (body, status) in
-        [(json!({"add_new": true}), 200), (json!({"force_recreate": true}), 422), (json!({}), 422)]
-    {
-        let mine = app.create_with_key(&app.school, KEY, body).await;
-        assert_eq!(mine.status, status, "{mine:?}");
-        let session = mine.json["session"].as_str().unwrap_or("none given");
-        assert_ne!(session, number.session);
-        assert!(!before.to_string().contains(session), "{mine:?}");
-    }
     assert_eq!(rows(&app, neighbour.id).await, before);
 }
 
@@ -132,32 +112,93 @@ async fn an_organisation_without_a_number_sees_none_of_anothers() {
 async fn a_number_that_has_moved_is_out_of_its_old_organisations_reach() {
     let app = TestApp::start().await;
     let neighbour = app.organisation("neighbour").await.unwrap();
-    let create = async |body: Value, key: Option<&str>| {
-        let mut event = app.school.post("wpp-create", &body);
-        if let Some(key) = key {
-            event = event.header("Idempotency-Key", key);
-        }
-        app.invoke("wpp-create", event.v2()).await
-    };
-    let moved = create(json!({"add_new": true}), Some(KEY)).await.json["session"].clone();
+    let moved = app.create(json!({})).await.expect(200, "qr_issued").json["session"].clone();
     let give = "update messenger_integrations set organization_id = $1";
     assert_eq!(app.sql.execute(give, &[&neighbour.id]).await.unwrap(), 1);
     app.sql.execute("update whatsapp_sessions set organization_id = $1", &[&neighbour.id]).await.unwrap();
     let before = rows(&app, neighbour.id).await;
-
-    let again = create(json!({"add_new": true}), Some(KEY)).await.expect(200, "qr_issued");
-    let third = create(json!({"add_new": true}), Some(KEY)).await;
-    assert_eq!(third.json["session"], again.json["session"], "the key stands for its new number from now on");
-    for (body, key, status) in [
-        (json!({"add_new": true}), Some(KEY), 200),
-        (json!({"add_new": true}), None, 200),
-        (json!({}), None, 200),
-        (json!({"force_recreate": true}), None, 200),
-        (json!({"force_recreate": true, "session": moved}), None, 404),
-    ] {
-        let answer = create(body.clone(), key).await;
+    for (body, status) in
+        [(json!({"add_new": true}), 200), (json!({"force_recreate": true, "session": moved}), 404)]
+    {
+        let answer = app.create(body.clone()).await;
         assert_eq!(answer.status, status, "{body}: {answer:?}");
         assert_ne!(answer.json["session"], moved, "{body}");
     }
     assert_eq!(rows(&app, neighbour.id).await, before);
+}
+
+/// An administrator can write any id into the own row, and it would go to the platform under our secret.
+#[tokio::test]
+async fn platform_id_of_another_organization_is_not_asked_for() {
+    let (app, neighbour, number) = neighbours().await;
+    let theirs =
+        [neighbour.id.to_string(), app.settings(&number).await["wppSubOrgId"].as_str().unwrap().to_owned()];
+    let before = rows(&app, neighbour.id).await;
+    let own = app.number().await;
+    for id in theirs {
+        for settings in [
+            json!({"wppSubOrgId": id}),
+            json!({"wppSubOrgId": id, "wppApiKey": null, "wppAccountNumber": null}),
+            json!({"wppSubOrgId": id, "wppApiKey": "dead", "wppJwtToken": null}),
+        ] {
+            for mode in [json!({}), json!({"force_recreate": true}), json!({"add_new": true})] {
+                app.sql
+                    .execute("delete from wpp_numbers where integration_id = $1", &[&own.id])
+                    .await
+                    .unwrap();
+                app.merge(&own, settings.clone()).await;
+                let end = "update wpp_token_leases set retry_at = null where organization_id = $1";
+                app.sql.execute(end, &[&app.school.id]).await.unwrap();
+                let mut body = mode.clone();
+                if mode["add_new"].is_null() {
+                    body["integration_id"] = json!(own.id);
+                }
+                let answer = app.create(body).await;
+                let ours = rows(&app, app.school.id).await.to_string();
+                assert!(!ours.contains(&number.key), "{settings} {mode}: {answer:?}");
+                assert_ne!(answer.json["session"], json!(number.session), "{settings} {mode}");
+            }
+        }
+    }
+    assert_eq!(rows(&app, neighbour.id).await, before);
+}
+
+/// The platform's refusal is the only guard: nothing of the session is read, written or registered.
+#[tokio::test]
+async fn row_that_names_anothers_session_gets_nothing_of_it() {
+    let (app, neighbour, number) = neighbours().await;
+    app.poll_qr(&number.session).await;
+    let own = app.number().await;
+    app.merge(&own, json!({"wppAccountNumber": number.session})).await;
+    let before = rows(&app, neighbour.id).await;
+    let webhook = app.platform.webhook_of(&number.session);
+    let qr = app.shown_qr(&number.session).to_string();
+    for (name, body) in [
+        ("wpp-qr", json!({"session": number.session})),
+        ("wpp-status", json!({"session": number.session})),
+        ("wpp-status", json!({"session": number.session, "force": true})),
+        ("wpp-create", json!({"session": number.session})),
+    ] {
+        let answer = app.post(name, body.clone()).await;
+        assert_ne!(answer.status, 200, "{name} {body}: {answer:?}");
+        assert!(!answer.body.contains(&qr), "{name} {body}");
+    }
+    assert_eq!(rows(&app, neighbour.id).await, before);
+    assert_eq!(app.platform.webhook_of(&number.session), webhook);
+    let ours = rows(&app, app.school.id).await;
+    assert!(!ours["sessions"].to_string().contains(&number.session), "{ours}");
+}
+
+/// Otherwise one user could keep every session that is still to come from having a snapshot.
+#[tokio::test]
+async fn session_the_platform_does_not_know_gets_no_snapshot() {
+    let app = TestApp::start().await;
+    let own = app.number().await;
+    let future = "0099999999999";
+    app.merge(&own, json!({"wppAccountNumber": future})).await;
+    for force in [true, false] {
+        app.post("wpp-status", json!({"session": future, "force": force})).await.expect(200, "disconnected");
+    }
+    app.create(json!({"session": future})).await.expect(409, "session_lost");
+    assert_eq!(app.mirror(future).await, Value::Null);
 }

@@ -56,6 +56,7 @@ impl Fixture {
     /// A request when the stored token has `left` seconds to live; with the calls that it made to the platform and for
     /// the lease.
     async fn request(&self, left: u64) -> (Result<Status, Error>, Value) {
+        self.app.settle_tokens().await;
         let number = self.row().await;
         let now = number.settings.token.as_ref().unwrap().expires_at.minus(Duration::from_secs(left));
         self.app.forget_calls();

@@ -26,8 +26,7 @@ pub struct Begin<'a> {
     pub session: Option<&'a str>,
     pub integration: Option<Uuid>,
     pub waited_for: Option<Uuid>,
-    pub key: Option<&'a str>,
-    pub rejected: Option<&'a str>,
+    pub rejected_key: Option<&'a str>,
 }
 
 impl Database {
@@ -42,7 +41,7 @@ impl Database {
     /// Leaves nothing but a new organisation.
     pub async fn renew(&mut self) {
         let empty = "reset role;
-            truncate organizations, wpp_numbers, wpp_creations, wpp_idempotency_keys, wpp_token_leases cascade;
+            truncate organizations, wpp_numbers, wpp_creations, wpp_platform_ids, wpp_token_leases cascade;
             set role service_role";
         self.sql.batch_execute(empty).await.unwrap();
         (self.organisation, self.user) = self.organisation().await;
@@ -57,15 +56,15 @@ impl Database {
         let (past, gone) = ("now() - interval '3 days'", Uuid::from_u128(9));
         let all = format!(
             "update messenger_integrations set created_at = {past} where organization_id = '{neighbour}';
-             insert into wpp_numbers (integration_id, organization_id, saved_digest) values
-               ('{gone}', '{neighbour}', 'x'), ('{primary}', '{neighbour}',
-                wpp_internal.credentials_digest(jsonb_build_object('wppApiKey', 'key', 'wppAccountNumber', '1')));
+             insert into wpp_numbers (integration_id, organization_id, session) values
+               ('{gone}', '{neighbour}', 'x'), ('{primary}', '{neighbour}', '1');
              insert into wpp_creations (organization_id, kind, integration_id, platform_id, created_at, finished_at) values
-               ('{neighbour}', 'first', null, 'x', {past}, null), ('{neighbour}', 'first', null, 'x', now(), null),
-               ('{neighbour}', 'additional', null, 'x', now() + interval '1 hour', null),
-               ('{neighbour}', 'replacement', '{gone}', 'x', now(), now());
-             insert into wpp_idempotency_keys (organization_id, key, request, created_at) values
-               ('{neighbour}', 'click', '{{}}', now()), ('{neighbour}', 'old', '{{}}', {past});
+               ('{neighbour}', 'first', null, '{neighbour}', {past}, null),
+               ('{neighbour}', 'first', null, '{neighbour}', now(), null),
+               ('{neighbour}', 'additional', null, '{neighbour}', now() + interval '1 hour', null),
+               ('{neighbour}', 'replace', '{gone}', '{neighbour}', now(), now());
+             insert into wpp_platform_ids (platform_id, organization_id, created_at)
+               select '{neighbour}' || n, '{neighbour}', now() - n * interval '1 minute' from generate_series(1, 90) n;
              insert into wpp_token_leases (integration_id, organization_id, holder, held_until, failure, retry_at, key_digest)
                values ('{gone}', '{neighbour}', '{gone}', now(), 'api_key_rejected', {past}, md5('key'))"
         );
@@ -81,7 +80,7 @@ impl Database {
             "whatsapp_sessions",
             "wpp_numbers",
             "wpp_creations",
-            "wpp_idempotency_keys",
+            "wpp_platform_ids",
             "wpp_token_leases",
         ] {
             let rows =
@@ -100,7 +99,7 @@ impl Database {
             settings["wppApiKey"] = json!("key");
         }
         if is("sub") {
-            settings["wppSubOrgId"] = json!("sub");
+            settings["wppSubOrgId"] = json!(sub_id(organisation));
         }
         let insert = "insert into messenger_integrations
             (organization_id, messenger_type, provider, is_active, is_enabled, is_primary, settings, created_at)
@@ -113,8 +112,9 @@ impl Database {
         let row: Uuid = self.sql.query_one(insert, &values).await.unwrap().get(0);
         if is("fresh") {
             let hours = if is("aged") { 24.1 } else { 23.9 };
-            let saved = "insert into wpp_numbers (integration_id, organization_id, saved_digest, credentials_saved_at)
-                select id, organization_id, wpp_internal.credentials_digest(settings),
+            let saved = "insert into wpp_numbers (integration_id, organization_id, session, platform_id, credentials_saved_at)
+                select id, organization_id, settings ->> 'wppAccountNumber',
+                  coalesce(settings ->> 'wppSubOrgId', organization_id::text),
                   clock_timestamp() - $2 * interval '1 hour' from messenger_integrations where id = $1";
             self.run(saved, &[&row, &hours]).await;
         }
@@ -160,12 +160,9 @@ impl Database {
     pub async fn begin(&self, begin: Begin<'_>) -> Value {
         let holder = begin.holder.unwrap_or(ME);
         let request = json!({"mode": begin.mode, "session": begin.session, "integration_id": begin.integration,
-            "rejected": begin.rejected});
-        self.value(
-            "wpp_begin_creation($1, $2, $3, 10000, $4, $5)",
-            &[&self.user, &Json(request), &holder, &begin.waited_for, &begin.key],
-        )
-        .await
+            "rejected_key": begin.rejected_key});
+        let begin_creation = "wpp_begin_creation($1, $2, $3, 10000, $4)";
+        self.value(begin_creation, &[&self.user, &Json(request), &holder, &begin.waited_for]).await
     }
 
     pub async fn save(&self, creation: &Value, holder: Uuid, key: &str, session: &str) -> Value {
@@ -184,12 +181,16 @@ impl Database {
         self.value(save, &[&organisation, &id(creation), &holder, &key, &session]).await
     }
 
-    /// A number that was made just now: its row.
+    /// A number that was made just now, also beside one that no phone has linked: its row.
     pub async fn number(&self, mode: &str, key: &str, session: &str) -> Uuid {
-        let click = Uuid::new_v4().to_string();
-        let begun = self.begin(Begin { mode, key: Some(&click), ..Begin::default() }).await;
+        let link_all = "update wpp_numbers set first_connected_at = 'epoch' where first_connected_at is null";
+        self.run(link_all, &[]).await;
+        let begun = self.begin(Begin { mode, ..Begin::default() }).await;
         assert_eq!(begun["outcome"], "begun", "{begun}");
-        id(&self.save(&begun["creation"], ME, key, session).await["number"]["integration_id"])
+        let number = id(&self.save(&begun["creation"], ME, key, session).await["number"]["integration_id"]);
+        self.run("update wpp_numbers set first_connected_at = null where first_connected_at = 'epoch'", &[])
+            .await;
+        number
     }
 
     pub async fn save_snapshot(
@@ -208,6 +209,13 @@ impl Database {
         let now = self.now().await;
         let mirror = self.save_snapshot(self.organisation, session, "connected", now, None).await;
         assert_eq!(mirror["status"], "connected");
+    }
+
+    pub async fn counts_as_linked(&self, number: Uuid) -> bool {
+        let never =
+            "(select never_linked from messenger_integrations i, wpp_internal.numbers(i.organization_id) n
+            where i.id = $1 and n.id = i.id)";
+        self.value(never, &[&number]).await == false
     }
 
     pub async fn now(&self) -> i64 {
@@ -229,6 +237,16 @@ impl Database {
         let rows = "select id from messenger_integrations where organization_id = $1 and is_primary";
         self.sql.query(rows, &[&self.organisation]).await.unwrap().iter().map(|row| row.get(0)).collect()
     }
+}
+
+/// A platform id of the organization's own form.
+pub fn sub_id(organization: Uuid) -> String {
+    format!("{organization}__wpp__00000001")
+}
+
+/// The place of a row among these.
+pub fn place(rows: &[Uuid], row: &Value) -> Option<usize> {
+    row.as_str().map(|row| rows.iter().position(|known| known.to_string() == row).unwrap())
 }
 
 pub fn id(value: &Value) -> Uuid {

@@ -2,10 +2,10 @@
 
 #![allow(clippy::unwrap_used, reason = "a test fails where it stands")]
 
-mod decisions;
-mod functions;
+mod creations;
 mod harness;
 mod leases;
 mod migrate;
 mod migrations;
+mod numbers;
 mod shapes;

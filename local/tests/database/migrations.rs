@@ -106,7 +106,7 @@ async fn a_deployed_database_keeps_all_it_has() {
         }
     }
     let ours: Vec<_> = tables(&sql).await.into_iter().filter(|table| !theirs.contains(table)).collect();
-    assert_eq!(ours, ["wpp_creations", "wpp_idempotency_keys", "wpp_numbers", "wpp_token_leases"]);
+    assert_eq!(ours, ["wpp_creations", "wpp_numbers", "wpp_platform_ids", "wpp_token_leases"]);
 }
 
 #[tokio::test]
@@ -154,19 +154,51 @@ async fn columns_without_a_value_are_no_error_and_count_as_false() {
     }
 }
 
+/// SQL null and JSON null are no settings yet; text that holds an object is read as the object.
 #[tokio::test]
-async fn a_row_whose_settings_are_no_object_gets_its_credentials_like_an_empty_one() {
+async fn settings_that_hold_nothing_or_an_object_in_text_work() {
+    let app = deployed_app().await;
+    let number = app.number().await;
+    app.link(&number).await;
+    let stringify =
+        "update messenger_integrations set settings = to_jsonb((settings || '{\"theirs\": 1}')::text)";
+    app.sql.execute(stringify, &[]).await.unwrap();
+    app.post("wpp-status", json!({"force": true})).await.expect(200, "connected");
+    let created = app.post("wpp-create", json!({})).await.expect(200, "connected");
+    assert_eq!(created.json["session"], json!(number.session));
+    app.post("wpp-create", json!({"force_recreate": true})).await.expect(200, "connected");
+    let settings = app.settings(&number).await;
+    assert_eq!((&settings["wppAccountNumber"], &settings["theirs"]), (&json!(number.session), &json!(1)));
+    for empty in ["null", "'null'"] {
+        let change = format!("update messenger_integrations set settings = {empty}");
+        app.sql.execute(&change, &[]).await.unwrap();
+        app.post("wpp-status", json!({})).await.expect(200, "disconnected");
+        let created = app.post("wpp-create", json!({})).await.expect(200, "connected");
+        assert_eq!(app.settings(&number).await["wppAccountNumber"], created.json["session"], "{empty}");
+    }
+}
+
+/// Other functions may still know what they mean, and the number may be linked.
+#[tokio::test]
+async fn settings_that_cannot_be_read_stay_as_they_are() {
     let app = TestApp::start().await;
-    for settings in ["null", "[1]", "\"x\"", "7"] {
-        let number = app.number().await;
-        let spoil = format!("update messenger_integrations set settings = '{settings}'");
-        app.sql.execute(&spoil, &[]).await.unwrap();
-        let status = app.post("wpp-status", json!({})).await;
-        assert_eq!(status.json["status"], "disconnected", "{settings}: {status:?}");
-        let created = app.post("wpp-create", json!({})).await;
-        assert_eq!(created.json["status"], "qr_issued", "{settings}: {created:?}");
-        assert_eq!(app.settings(&number).await["wppAccountNumber"], created.json["session"], "{settings}");
-        app.sql.execute("delete from messenger_integrations", &[]).await.unwrap();
+    let (number, other) = (app.number().await, app.number().await);
+    for settings in ["[1]", "\"x\"", "7", "[{\"wppApiKey\": \"k\"}]"] {
+        let spoil = "update messenger_integrations set settings = $2::text::jsonb where id = $1";
+        app.sql.execute(spoil, &[&number.id, &settings]).await.unwrap();
+        for (name, body) in [
+            ("wpp-create", json!({"integration_id": number.id})),
+            ("wpp-create", json!({"integration_id": number.id, "force_recreate": true})),
+            ("wpp-status", json!({"integration_id": number.id, "force": true})),
+        ] {
+            let refused = app.post(name, body).await.expect(409, "settings_unreadable");
+            assert_eq!(refused.json["retryable"], false);
+        }
+        // Another row that works is still served.
+        let status = app.post("wpp-status", json!({})).await.expect(200, "qr_issued");
+        assert_eq!(status.json["account_number"], json!(other.session));
+        let stored: Value = serde_json::from_str(settings).unwrap();
+        assert_eq!(app.settings(&number).await, stored, "{settings}");
     }
 }
 

@@ -136,6 +136,7 @@ async fn dump(postgres: &Postgres) -> Value {
 
 async fn refusal(postgres: &Postgres, refused: &Refused) -> Result<(), String> {
     let (name, tables) = (refused.shape.name, refused.shape.sql());
+    let tables = format!("{tables}; insert into organizations (name) values ('school')");
     postgres.replace(Privileges::Nothing, &tables).await.unwrap();
     let before = dump(postgres).await;
     let Err(error) = postgres.migrate(&migrations()).await else { return Err(format!("{name}: migrated")) };

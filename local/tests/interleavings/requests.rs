@@ -17,8 +17,7 @@ use shared::clock::UnixMs;
 use shared::config::{Config, Needs};
 use shared::deadline::Deadline;
 use shared::error::Error;
-use shared::http::request::ApiRequest;
-use shared::number::creation::obtain;
+use shared::number::creation::ensure_credentials;
 use shared::platform::Status;
 use shared::rotation::Rotation;
 use shared::store::{CreateMode, NumberSelector};
@@ -129,7 +128,7 @@ impl Tenant<'_> {
         self.app.clear_faults();
         self.app.clear_faults();
         self.assert_nothing_is_lost().await;
-        self.app.end_waits().await;
+        self.settle().await;
         self.request(0).await.unwrap();
         self.assert_nothing_is_lost().await;
         let stored = self.app.settings(&self.number).await["wppJwtToken"].as_str().unwrap().to_owned();
@@ -138,7 +137,7 @@ impl Tenant<'_> {
 
     async fn prepare(&self, wave: &Wave) {
         let (app, number) = (self.app, &self.number);
-        app.end_waits().await;
+        self.settle().await;
         match wave.token {
             TokenIs::Good => {}
             // Farther off than any token lives.
@@ -153,6 +152,14 @@ impl Tenant<'_> {
         }
     }
 
+    /// Ends leases and cooldowns, and makes the stored token one of some age.
+    async fn settle(&self) {
+        self.app.end_waits().await;
+        let age =
+            "update wpp_token_leases set saved_at = now() - interval '1 hour' where integration_id = $1";
+        self.app.sql.execute(age, &[&self.number.id]).await.unwrap();
+    }
+
     /// By one sandbox or another.
     async fn request(&self, nth: usize) -> Result<Status, Error> {
         let selector = NumberSelector { session: None, integration_id: Some(self.number.id) };
@@ -164,18 +171,8 @@ impl Tenant<'_> {
     }
 
     async fn recreate(&self) -> Result<(), Error> {
-        let request = ApiRequest {
-            user_id: self.school.user,
-            deadline: deadline(),
-            body: json!({}),
-            query: Default::default(),
-            language: Default::default(),
-            drawing: None,
-            idempotency_key: None,
-        };
-        obtain(&self.sandboxes[0], &request, CreateMode::ForceRecreate, NumberSelector::default())
-            .await
-            .map(drop)
+        let (app, user, mode) = (&self.sandboxes[0], self.school.user, CreateMode::ForceRecreate);
+        ensure_credentials(app, user, deadline(), mode, NumberSelector::default()).await.map(drop)
     }
 
     /// Has a lease that nobody gives back end after a fraction of a second, instead of eight.

@@ -15,11 +15,12 @@ const LONG_MS: i32 = 59_000;
 
 #[derive(Clone, Debug)]
 enum Move {
-    Claim { holder: u8, replaced: Token },
+    Claim { holder: u8, replaced: Token, rejected: bool },
     Save { holder: u8, old_key: bool, replaced: Token, token: u8 },
     Fail { holder: u8, dead: bool, cools: bool },
     LeaseEnds,
     PauseEnds,
+    TokenAges,
     SiblingSavesToken(u8),
     SiblingWrites,
     Recreate,
@@ -38,15 +39,16 @@ fn token() -> impl Strategy<Value = Token> {
 }
 
 fn moves() -> impl Strategy<Value = Vec<Move>> {
-    let claim = (0..3_u8, token());
+    let claim = (0..3_u8, token(), any::<bool>());
     let save = (0..3_u8, prop::bool::weighted(0.2), token(), 0..4_u8);
     let one = prop_oneof![
-        6 => claim.prop_map(|(holder, replaced)| Move::Claim { holder, replaced }),
+        6 => claim.prop_map(|(holder, replaced, rejected)| Move::Claim { holder, replaced, rejected }),
         6 => save.prop_map(|(holder, old_key, replaced, token)| Move::Save { holder, old_key, replaced, token }),
         2 => (0..3_u8, any::<bool>(), any::<bool>())
             .prop_map(|(holder, dead, cools)| Move::Fail { holder, dead, cools }),
         2 => Just(Move::LeaseEnds),
         1 => Just(Move::PauseEnds),
+        1 => Just(Move::TokenAges),
         1 => (0..4_u8).prop_map(Move::SiblingSavesToken),
         1 => Just(Move::SiblingWrites),
         1 => Just(Move::Recreate),
@@ -83,12 +85,13 @@ impl Game<'_> {
     /// Makes a move in the database and in the model, which must answer the same.
     async fn play(&mut self, one: &Move) {
         match *one {
-            Move::Claim { holder: who, replaced } => {
+            Move::Claim { holder: who, replaced, rejected } => {
                 let replaced = self.known(replaced);
-                let claim = "select wpp_claim_refresh($1, $2, $3, $4, $5)";
+                let claim = "select wpp_claim_refresh($1, $2, $3, $4, $5, $6)";
                 let ids = (&self.organisation, &self.id, &holder(who));
-                let answer = self.call(claim, &[ids.0, ids.1, ids.2, &LONG_MS, &text(replaced)]).await;
-                let expected = match self.row.claim(who, replaced) {
+                let answer =
+                    self.call(claim, &[ids.0, ids.1, ids.2, &LONG_MS, &text(replaced), &rejected]).await;
+                let expected = match self.row.claim(who, replaced, rejected) {
                     Claimed::Granted => json!(["granted", null]),
                     Claimed::Moved => json!(["moved", null]),
                     Claimed::Busy => json!(["busy", null]),
@@ -129,6 +132,11 @@ impl Game<'_> {
             Move::PauseEnds => {
                 self.row.lease.iter_mut().for_each(|lease| lease.cooling = None);
                 self.update("update wpp_token_leases set retry_at = now() where integration_id = $1").await;
+            }
+            Move::TokenAges => {
+                self.row.lease.iter_mut().for_each(|lease| lease.saved = None);
+                let age = "update wpp_token_leases set saved_at = now() - interval '61 seconds' where integration_id = $1";
+                self.update(age).await;
             }
             Move::SiblingSavesToken(token) => {
                 self.row.token = Some(token);
@@ -181,7 +189,9 @@ impl Game<'_> {
 
     async fn lease(&self) -> Option<Lease> {
         let lease = "select holder, held_until > now(), retry_at > now(), failure,
-            (select min(k) from generate_series(0, 99) k where md5('key' || k) = key_digest)
+            (select min(k) from generate_series(0, 99) k where md5('key' || k) = key_digest),
+            (select min(t) from generate_series(0, 9) t where md5('token' || t) = token_digest
+                and saved_at > now() - interval '1 minute')
             from wpp_token_leases where integration_id = $1";
         let row = self.sql.query_opt(lease, &[&self.id]).await.unwrap()?;
         let failure: Option<&str> = row.get(3);
@@ -189,10 +199,13 @@ impl Game<'_> {
         Some(Lease {
             holder: u8::try_from(row.get::<_, Uuid>(0).as_u128()).unwrap(),
             held: row.get(1),
-            cooling: failure
-                .filter(|_| cooling)
-                .map(|failure| if failure == "platform" { "platform" } else { "api_key_rejected" }),
+            cooling: failure.filter(|_| cooling).map(|failure| match failure {
+                "platform" => "platform",
+                "token_rejected" => "token_rejected",
+                _ => "api_key_rejected",
+            }),
             key: u8::try_from(row.get::<_, i32>(4)).unwrap(),
+            saved: row.get::<_, Option<i32>>(5).map(|token| u8::try_from(token).unwrap()),
         })
     }
 }

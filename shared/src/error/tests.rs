@@ -66,7 +66,6 @@ fn every() -> Vec<Error> {
         say::FIELD_NOT_AN_ID,
         say::FIELD_NOT_A_NAME,
         say::FIELD_NOT_ALONE,
-        say::HEADER_NOT_A_KEY,
     ];
     let after = Some(Duration::from_secs(7));
     let platform = [
@@ -87,6 +86,7 @@ fn every() -> Vec<Error> {
         StoreError::TimedOut,
         StoreError::KeyRefused,
         StoreError::NotMigrated,
+        StoreError::SettingsUnreadable,
         refused(400),
         refused(409),
         StoreError::BadAnswer,
@@ -106,7 +106,7 @@ fn every() -> Vec<Error> {
         Error::QrNotReady,
         Error::AlreadyConnected,
         Error::QrIsPicture,
-        Error::IdempotencyMismatch,
+        Error::TooManyNumbers(Duration::from_secs(7)),
         Error::CreationInProgress,
         Error::Secret(SecretError::Unavailable {
             variable: "SUPABASE_SECRET_ARN",

@@ -19,9 +19,6 @@ const BODY_LIMIT: usize = 16 * 1024;
 /// The longest session; the platform's have 13 digits.
 const SESSION_LIMIT: usize = 128;
 
-/// The longest idempotency key, as elsewhere in the field.
-const IDEMPOTENCY_KEY_LIMIT: usize = 255;
-
 /// A request of a verified user.
 #[derive(Debug)]
 pub struct ApiRequest {
@@ -37,8 +34,6 @@ pub struct ApiRequest {
     pub body: Value,
     /// What the body does not say may stand in the query.
     pub query: HashMap<String, String>,
-    /// `Idempotency-Key`.
-    pub idempotency_key: Option<String>,
 }
 
 impl ApiRequest {
@@ -50,7 +45,6 @@ impl ApiRequest {
             language: Language::wanted_by(&event.headers),
             drawing: Drawing::wanted_by(&event.headers),
             body: if event.method == Some(Method::GET) { empty() } else { body(event)? },
-            idempotency_key: idempotency_key(&event.headers)?,
             query: event.query.clone(),
         })
     }
@@ -136,14 +130,6 @@ fn is_json(headers: &HeaderMap) -> bool {
     matches!(essence.as_str(), "application/json" | "text/plain") || essence.ends_with("+json")
 }
 
-fn idempotency_key(headers: &HeaderMap) -> Result<Option<String>, Error> {
-    let Some(value) = headers.get("idempotency-key") else { return Ok(None) };
-    match value.to_str().map(str::trim) {
-        Ok(key) if (1..=IDEMPOTENCY_KEY_LIMIT).contains(&key.len()) => Ok(Some(key.to_owned())),
-        _ => Err(wrong("Idempotency-Key", say::HEADER_NOT_A_KEY)),
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use serde_json::json;
@@ -158,7 +144,6 @@ mod tests {
             drawing: None,
             body,
             query: query.iter().map(|(name, value)| (name.to_string(), value.to_string())).collect(),
-            idempotency_key: None,
         }
     }
 
@@ -256,20 +241,6 @@ mod tests {
         let event = HttpEvent { method: Some(Method::GET), body: b"{".into(), ..HttpEvent::default() };
         let read = ApiRequest::read(&event, Uuid::nil(), Deadline::within(std::time::Duration::ZERO));
         assert_eq!(read.unwrap().body, json!({}));
-    }
-
-    #[test]
-    fn an_idempotency_key_has_1_to_255_visible_characters() {
-        let read = |key: &[u8]| {
-            let key = http::HeaderValue::from_bytes(key).unwrap();
-            idempotency_key(&HeaderMap::from_iter([(http::HeaderName::from_static("idempotency-key"), key)]))
-        };
-        assert_eq!(idempotency_key(&HeaderMap::new()).unwrap(), None);
-        assert_eq!(read(b" k ").unwrap().as_deref(), Some("k"));
-        assert_eq!(read(&[b'k'; 255]).unwrap().unwrap().len(), 255);
-        for refused in [b"".as_slice(), b"  ", &[b'k'; 256], "\u{e9}".as_bytes()] {
-            assert!(read(refused).is_err(), "{refused:?}");
-        }
     }
 
     #[test]

@@ -33,7 +33,7 @@ use crate::sentence::{self as say, Language};
 
 /// What supabase-js sends today, what its tracing adds, and our own. `Accept-Language` needs no allowance.
 const ALLOWED_HEADERS: &str = "authorization, x-client-info, apikey, content-type, x-retry-count, x-region, \
-    traceparent, tracestate, baggage, idempotency-key";
+    traceparent, tracestate, baggage";
 
 /// What a page may read of an answer, beside the body.
 const EXPOSED_HEADERS: &str = "retry-after, x-request-id";

@@ -1,5 +1,5 @@
-//! How an organisation comes by a number's credentials: the intention is written down first, so that whoever comes after
-//! a crash, a retry or a double click finishes what was begun instead of beginning again.
+//! How a number gets its credentials. A creation is recorded before the platform is asked, so that the request after a crash, a
+//! retry or a double click finishes it instead of beginning another one.
 
 use std::time::Duration;
 
@@ -10,84 +10,93 @@ use crate::backoff::Backoff;
 use crate::clock::{UnixMs, millis};
 use crate::deadline::Deadline;
 use crate::error::Error;
-use crate::http::request::ApiRequest;
 use crate::platform::{Credentials, PlatformError};
 use crate::record;
 use crate::secret::Secret;
 use crate::store::{
-    Attempt, BeginOutcome, CreateMode, CreateRequest, CreationLease, Number, NumberSelector, SaveOutcome,
+    AssignOutcome, Attempt, BeginOutcome, CreateMode, CreateRequest, CreationLease, Number, NumberSelector,
+    SaveOutcome,
 };
 use crate::upstream::CallError;
 
-/// The platform's part of a creation, the repetitions included.
-const CREATE_TIME: Duration = Duration::from_secs(8);
-
-/// The longest that an attempt which has died blocks the next one.
+/// How long an attempt that has died blocks the next one.
 const LEASE: Duration = Duration::from_secs(10);
 
-/// An attempt gives up before its lease ends: two at once could each get a key that kills the other's.
-const WORK_TIME: Duration = Duration::from_millis(9_500);
+/// An attempt ends this long before its lease: two at once could each get an API key that revokes the other's.
+const LEASE_MARGIN: Duration = Duration::from_millis(500);
 
-/// What giving a creation back after a failure may take.
-const RELEASE_TIME: Duration = Duration::from_secs(1);
+/// The platform's `create`, its retries included. The rest of the lease is for saving what it gives.
+const CREATE_TIMEOUT: Duration = Duration::from_secs(8);
 
-/// The pauses of whoever waits for another attempt.
+/// How long a creation that failed may take to be released.
+const RELEASE_TIMEOUT: Duration = Duration::from_secs(1);
+
+/// The first and the longest pause of a request that waits for another attempt.
 const FIRST_PAUSE: Duration = Duration::from_millis(100);
 const LONGEST_PAUSE: Duration = Duration::from_secs(1);
 
-/// Past the end of another attempt's lease, so that the next look finds it ended.
+/// Added to the end of another attempt's lease, so that the next look finds it ended.
 const AFTER_LEASE: Duration = Duration::from_millis(100);
 
-/// Finds, joins or makes the number that a request is about. Answers the number with its credentials, and the database's
-/// time when it was read. After a failure, [`Error::CreationInProgress`] included,
-/// the same request goes on from there, with the same session.
-pub async fn obtain(
+/// Finds, joins or creates the number that a request means. Returns the number with its credentials, and the database's
+/// time when it was read. After an error the same request continues the creation, with the same session.
+pub async fn ensure_credentials(
     app: &App,
-    request: &ApiRequest,
+    user_id: Uuid,
+    deadline: Deadline,
     mode: CreateMode,
     selector: NumberSelector,
 ) -> Result<(Number, UnixMs), Error> {
-    let asked = CreateRequest { mode, selector, rejected: None };
-    complete(app, request, asked, request.idempotency_key.clone()).await
+    let request = CreateRequest { mode, selector, rejected_key: None };
+    run(app, user_id, deadline, request).await
 }
 
-/// New credentials for a number whose key the platform refuses, where nothing that works can be lost by it: no phone was
-/// ever linked, somebody has begun to replace them, or a sibling wrote old ones back. Otherwise, the number as it is.
-pub async fn heal(app: &App, request: &ApiRequest, number: &Number) -> Result<(Number, UnixMs), Error> {
-    let selector = NumberSelector { session: None, integration_id: Some(number.integration_id) };
-    let rejected = number.settings.api_key.clone();
-    complete(app, request, CreateRequest { mode: CreateMode::Heal, selector, rejected }, None).await
-}
-
-async fn complete(
+/// Asks the platform for credentials in place of an API key that it refuses. They are saved only if no link can be lost by it;
+/// otherwise the error is [`PlatformError::KeyRefused`].
+pub async fn repair_credentials(
     app: &App,
-    request: &ApiRequest,
-    asked: CreateRequest,
-    idempotency_key: Option<String>,
+    user_id: Uuid,
+    deadline: Deadline,
+    number: &Number,
 ) -> Result<(Number, UnixMs), Error> {
-    let mut attempt = Attempt {
-        user_id: request.user_id,
-        request: asked,
-        holder: Uuid::new_v4(),
-        lease_ms: millis(LEASE),
-        waited_for: None,
-        idempotency_key,
-    };
-    let wait_deadline = request.deadline.for_a_wait();
+    let selector = NumberSelector { session: None, integration_id: Some(number.integration_id) };
+    let rejected_key = number.settings.api_key.clone();
+    let request = CreateRequest { mode: CreateMode::Repair, selector, rejected_key };
+    let (repaired, now) = run(app, user_id, deadline, request).await?;
+    let is_unchanged = repaired.credentials_saved_at == number.credentials_saved_at
+        && repaired.settings.api_key == number.settings.api_key;
+    if is_unchanged { Err(key_refused()) } else { Ok((repaired, now)) }
+}
+
+async fn run(
+    app: &App,
+    user_id: Uuid,
+    request_deadline: Deadline,
+    request: CreateRequest,
+) -> Result<(Number, UnixMs), Error> {
+    let mut attempt =
+        Attempt { user_id, request, holder: Uuid::new_v4(), lease_ms: millis(LEASE), waited_for: None };
+    let wait_deadline = request_deadline.for_a_wait();
     let mut backoff = Backoff::new(FIRST_PAUSE, LONGEST_PAUSE);
     loop {
         // Counted from before the lease begins.
-        let deadline = request.deadline.at_most(WORK_TIME);
-        let begun = app.store.begin_creation(&attempt, request.deadline).await?;
+        let deadline = request_deadline.at_most(LEASE - LEASE_MARGIN);
+        let begun = app.store.begin_creation(&attempt, request_deadline).await?;
         let now = begun.now;
         match begun.outcome {
             BeginOutcome::Existing { number } => return Ok((number, now)),
-            BeginOutcome::Begun { creation, organization_id, platform_id, number } => {
+            BeginOutcome::Begun { creation, organization_id, platform_id, number, works } => {
                 record::organization(organization_id);
                 let lease = CreationLease { organization_id, creation, holder: attempt.holder };
-                match (Work { app, deadline, lease, number, now }).run(&platform_id).await {
-                    Err(Error::CreationInProgress) => attempt.waited_for = Some(creation),
-                    outcome => return outcome.map(|number| (number, now)),
+                let creation_run = Creation { app, deadline, lease, number: number.clone(), now };
+                match (creation_run.run(&platform_id).await, number) {
+                    (Err(Error::CreationInProgress), _) => attempt.waited_for = Some(creation),
+                    // Another request asked for new credentials, and those that this number has still work.
+                    (Err(error), Some(number)) if works && attempt.request.mode == CreateMode::Ensure => {
+                        tracing::warn!(%error, "an unfinished recreation could not be finished");
+                        return Ok((number, now));
+                    }
+                    (outcome, _) => return outcome.map(|number| (number, now)),
                 }
             }
             BeginOutcome::Busy { creation, wait_ms } => {
@@ -97,80 +106,94 @@ async fn complete(
                     return Err(Error::CreationInProgress);
                 }
             }
-            BeginOutcome::Mismatch => return Err(Error::IdempotencyMismatch),
+            BeginOutcome::TooMany { wait_ms } => return Err(too_many_numbers(wait_ms)),
             BeginOutcome::Unknown => return Err(Error::NumberNotFound),
             BeginOutcome::NoOrganization => return Err(Error::NoOrganization),
         }
     }
 }
 
-/// One attempt's turn at a creation. Each of its calls ends by the deadline.
-struct Work<'a> {
+/// A creation that this attempt holds. Each of its calls ends by the deadline.
+struct Creation<'a> {
     app: &'a App,
     deadline: Deadline,
     lease: CreationLease,
-    /// The number that gets new credentials; nothing for a new one.
+    /// The number that gets new credentials; `None` for a new one.
     number: Option<Number>,
     now: UnixMs,
 }
 
-impl Work<'_> {
+impl Creation<'_> {
     /// Asks the platform and saves at once what it gives. [`Error::CreationInProgress`]: another attempt has taken over.
     async fn run(&self, platform_id: &str) -> Result<Number, Error> {
         let saved = self.create_and_save(platform_id).await;
-        // The next attempt need not wait for a lease whose holder has given up.
         if let Err(failed) = &saved
             && *failed != Error::CreationInProgress
         {
-            // Where this fails too, the lease ends by itself.
-            let _ = self.app.store.release_creation(&self.lease, Deadline::within(RELEASE_TIME)).await;
+            // If this fails too, the lease ends by itself.
+            let _ = self.app.store.release_creation(&self.lease, Deadline::within(RELEASE_TIMEOUT)).await;
         }
         saved
     }
 
     async fn create_and_save(&self, platform_id: &str) -> Result<Number, Error> {
         let mut given = self.create(platform_id).await?;
-        // A key that came just now may be refused because it is not active yet: that says nothing.
-        let is_old = |number: &Number| {
-            number.settings.api_key.as_ref() == Some(&given.api_key) && !number.key_is_new(self.now)
-        };
-        if self.number.as_ref().is_some_and(is_old) && !self.works(&given.api_key).await? {
-            given = self.create_under_new_id().await?;
+        if self.has_had(&given.api_key) && self.is_refused(&given.api_key).await? {
+            given = self.create_with_new_id().await?;
         }
         let mut saved = self.save(&given).await?;
         if matches!(saved, SaveOutcome::Rejected) {
-            saved = self.save(&self.create_under_new_id().await?).await?;
+            saved = self.save(&self.create_with_new_id().await?).await?;
         }
         match saved {
             SaveOutcome::Saved { number } => Ok(*number),
+            SaveOutcome::Kept | SaveOutcome::Rejected => Err(key_refused()),
             SaveOutcome::Superseded => Err(Error::CreationInProgress),
-            SaveOutcome::Rejected => Err(CallError { call: "create", why: PlatformError::KeyRefused }.into()),
-            // Whoever has deleted it meanwhile meant that.
             SaveOutcome::Gone => Err(Error::NumberNotFound),
         }
     }
 
-    /// For a key that the platform hands out and refuses: only another id brings another.
-    async fn create_under_new_id(&self) -> Result<Credentials, Error> {
-        let platform_id = self.app.store.assign_platform_id(&self.lease, self.deadline).await?;
-        self.create(&platform_id.ok_or(Error::CreationInProgress)?).await
+    /// Whether the number has had this API key for so long that it must be active.
+    fn has_had(&self, api_key: &Secret) -> bool {
+        let has_had = |number: &Number| {
+            number.settings.api_key.as_ref() == Some(api_key) && !number.key_is_new(self.now)
+        };
+        self.number.as_ref().is_some_and(has_had)
     }
 
-    async fn save(&self, credentials: &Credentials) -> Result<SaveOutcome, Error> {
-        Ok(self.app.store.save_credentials(&self.lease, credentials, self.deadline).await?)
+    async fn is_refused(&self, api_key: &Secret) -> Result<bool, Error> {
+        match self.app.platform.token(api_key, self.now, self.deadline.at_most(CREATE_TIMEOUT)).await {
+            Ok(_) => Ok(false),
+            Err(error) if error.why == PlatformError::KeyRefused => Ok(true),
+            Err(error) => Err(error.into()),
+        }
+    }
+
+    /// For an API key that the platform gives but refuses: only another id brings another key.
+    async fn create_with_new_id(&self) -> Result<Credentials, Error> {
+        match self.app.store.assign_platform_id(&self.lease, self.deadline).await? {
+            AssignOutcome::Assigned { platform_id } => self.create(&platform_id).await,
+            AssignOutcome::Kept => Err(key_refused()),
+            AssignOutcome::TooMany { wait_ms } => Err(too_many_numbers(wait_ms)),
+            AssignOutcome::Superseded => Err(Error::CreationInProgress),
+        }
     }
 
     async fn create(&self, platform_id: &str) -> Result<Credentials, Error> {
         let refused = CallError { call: "create", why: PlatformError::SecretRefused };
         let secret = self.app.keys.wpp_secret.as_ref().ok_or(refused)?;
-        Ok(self.app.platform.create(secret, platform_id, self.deadline.at_most(CREATE_TIME)).await?)
+        Ok(self.app.platform.create(secret, platform_id, self.deadline.at_most(CREATE_TIMEOUT)).await?)
     }
 
-    async fn works(&self, api_key: &Secret) -> Result<bool, Error> {
-        match self.app.platform.token(api_key, self.now, self.deadline.at_most(CREATE_TIME)).await {
-            Ok(_) => Ok(true),
-            Err(error) if error.why == PlatformError::KeyRefused => Ok(false),
-            Err(error) => Err(error.into()),
-        }
+    async fn save(&self, credentials: &Credentials) -> Result<SaveOutcome, Error> {
+        Ok(self.app.store.save_credentials(&self.lease, credentials, self.deadline).await?)
     }
+}
+
+fn key_refused() -> Error {
+    CallError { call: "create", why: PlatformError::KeyRefused }.into()
+}
+
+fn too_many_numbers(wait_ms: u64) -> Error {
+    Error::TooManyNumbers(Duration::from_millis(wait_ms))
 }

@@ -41,6 +41,9 @@ impl<'a> NumberSession<'a> {
     /// For a number that was read at `now`; [`Error::NumberNotFound`] where it has no session yet.
     pub fn open(app: &'a App, number: Number, now: UnixMs, deadline: Deadline) -> Result<Self, Error> {
         let client = Client::of_number(app, &number, now)?;
+        if !number.ignored.is_empty() {
+            tracing::warn!(settings = ?number.ignored, "settings of a number are out of bounds and were ignored");
+        }
         record::organization(number.organization_id);
         record::session(client.session());
         Ok(Self { app, number, client, now, deadline, head_start: HeadStart::default() })
@@ -176,7 +179,7 @@ impl<'a> NumberSession<'a> {
     /// Brings the mirror up to date, where it is not, and the view to what the mirror then holds: somebody may have seen
     /// something newer. A mirror that cannot be written is a warning: the platform was asked, and its word is the answer.
     pub async fn save_snapshot(&mut self, view: &mut View) {
-        let is_news = view.is_connected() && self.number.news_if_connected;
+        let is_news = view.is_connected() && self.number.connected_is_news;
         let is_steady = matches!(view.state, State::Connected | State::Disconnected);
         let is_told = |known: &&Snapshot| {
             let is_old = is_steady && known.at.until(self.now) >= CONFIRMED_EVERY;
@@ -188,7 +191,8 @@ impl<'a> NumberSession<'a> {
         }
         let (session, qr) = (self.client.session(), view.qr.as_deref());
         let (store, organization) = (&self.app.store, self.number.organization_id);
-        match store.save_snapshot(organization, session, view.state, qr, self.now, self.deadline).await {
+        let (state, is_known) = (view.state, !view.is_lost());
+        match store.save_snapshot(organization, session, state, qr, is_known, self.now, self.deadline).await {
             Ok(Some(snapshot)) => {
                 if view.is_mirrored_in(&snapshot) {
                     view.qr_at = snapshot.qr_at;

@@ -11,8 +11,7 @@ use crate::clock::UnixMs;
 use crate::config::{Config, Needs};
 use crate::deadline::Deadline;
 use crate::error::Error;
-use crate::http::request::ApiRequest;
-use crate::number::creation::{heal, obtain};
+use crate::number::creation::{ensure_credentials, repair_credentials};
 use crate::number::session::{NumberSession, Webhook};
 use crate::number::view::{State, View};
 use crate::platform::PlatformError;
@@ -58,25 +57,13 @@ impl Stage {
         NumberSession::open(&self.app, self::number(number), UnixMs(NOW), within(20_000)).unwrap()
     }
 
-    async fn obtain(&self, mode: CreateMode, ms: u64) -> Result<(Number, UnixMs), Error> {
-        obtain(&self.app, &request(ms), mode, NumberSelector::default()).await
+    async fn ensure(&self, mode: CreateMode, ms: u64) -> Result<(Number, UnixMs), Error> {
+        ensure_credentials(&self.app, Uuid::nil(), within(ms), mode, NumberSelector::default()).await
     }
 }
 
 fn within(ms: u64) -> Deadline {
     Deadline::within(Duration::from_millis(ms))
-}
-
-fn request(ms: u64) -> ApiRequest {
-    ApiRequest {
-        user_id: Uuid::nil(),
-        deadline: within(ms),
-        language: Default::default(),
-        drawing: None,
-        body: json!({}),
-        query: Default::default(),
-        idempotency_key: None,
-    }
 }
 
 fn number(value: Value) -> Number {
@@ -88,7 +75,7 @@ fn row(age: i64, mirror: Value) -> Value {
     json!({
         "integration_id": Uuid::nil(), "organization_id": Uuid::nil(), "webhook_url": null, "snapshot": mirror,
         "settings": {"wppApiKey": "k", "wppAccountNumber": "4", "wppJwtToken": "t", "wppJwtExpiresAt": NOW + HOUR},
-        "credentials_saved_at_ms": NOW - age, "news_if_connected": false,
+        "credentials_saved_at_ms": NOW - age, "connected_is_news": false, "is_readable": true, "ignored": [],
     })
 }
 
@@ -99,7 +86,7 @@ fn mirror(status: &str, qr: Option<&str>) -> Value {
 fn begun(number: Value) -> Value {
     json!({
         "now_ms": NOW, "outcome": "begun", "creation": Uuid::nil(), "organization_id": Uuid::nil(),
-        "platform_id": "o", "number": number,
+        "platform_id": "o", "number": number, "works": true,
     })
 }
 
@@ -108,7 +95,7 @@ async fn a_number_that_is_there_costs_no_call_of_the_platform() {
     let stage = Stage::new().await;
     let there = json!({"now_ms": NOW, "outcome": "existing", "number": row(HOUR, Value::Null)});
     stage.says("wpp_begin_creation", there);
-    let (number, now) = stage.obtain(CreateMode::Ensure, 20_000).await.unwrap();
+    let (number, now) = stage.ensure(CreateMode::Ensure, 20_000).await.unwrap();
     assert_eq!((now, number.settings.session.as_deref()), (UnixMs(NOW), Some("4")));
     assert_eq!(stage.calls(), ["wpp_begin_creation"]);
 }
@@ -119,7 +106,7 @@ async fn a_creation_asks_the_platform_and_saves() {
     stage.says("wpp_begin_creation", begun(Value::Null));
     stage.says("wpp/create", json!({"apiKey": "k", "session": "4"}));
     stage.says("wpp_save_credentials", json!({"outcome": "saved", "number": row(0, Value::Null)}));
-    stage.obtain(CreateMode::AddNew, 20_000).await.unwrap();
+    stage.ensure(CreateMode::AddNew, 20_000).await.unwrap();
     assert_eq!(stage.calls(), ["wpp_begin_creation", "create", "wpp_save_credentials"]);
 }
 
@@ -135,7 +122,7 @@ async fn a_creation_that_fails_is_given_back_and_its_error_names_the_call() {
         stage.says("wpp_begin_creation", begun(Value::Null));
         stage.says("wpp/create", json!({"apiKey": "k", "session": "4"}));
         stage.server.says_to(path, status, body);
-        let error = stage.obtain(CreateMode::Ensure, 20_000).await.unwrap_err();
+        let error = stage.ensure(CreateMode::Ensure, 20_000).await.unwrap_err();
         assert_eq!(error.to_string(), failed);
         assert_eq!(stage.calls().last().unwrap(), "wpp_release_creation", "{failed}");
     }
@@ -156,9 +143,9 @@ async fn a_key_that_is_given_again_is_tried_and_a_dead_one_replaced_under_anothe
         stage.says("wpp_begin_creation", begun(row(age, Value::Null)));
         stage.says("wpp/create", json!({"apiKey": given, "session": "4"}));
         stage.server.says_to("auth/token", token.0, token.1);
-        stage.says("wpp_assign_platform_id", json!("o__wpp__1"));
+        stage.says("wpp_assign_platform_id", json!({"outcome": "assigned", "platform_id": "o__wpp__1"}));
         stage.says("wpp_save_credentials", json!({"outcome": "saved", "number": row(0, Value::Null)}));
-        stage.obtain(CreateMode::ForceRecreate, 20_000).await.unwrap();
+        stage.ensure(CreateMode::ForceRecreate, 20_000).await.unwrap();
         let calls = stage.calls();
         assert_eq!(calls[1..calls.len() - 1], *between, "{age} {given}");
     }
@@ -171,26 +158,72 @@ async fn whoever_waits_for_another_attempt_gives_up_in_time_to_say_so() {
         "wpp_begin_creation",
         json!({"now_ms": NOW, "outcome": "busy", "creation": Uuid::from_u128(7), "wait_ms": 10}),
     );
-    let waited = stage.obtain(CreateMode::Ensure, 700).await;
+    let waited = stage.ensure(CreateMode::Ensure, 700).await;
     assert!(matches!(waited, Err(Error::CreationInProgress)), "{waited:?}");
     let heard = stage.server.heard();
     assert!(!heard[0].contains("p_waited_for") && heard[1].contains("p_waited_for"), "{heard:?}");
 }
 
 #[tokio::test]
-async fn what_the_database_refuses_is_told() {
-    for (outcome, code) in [
-        ("mismatch", "idempotency_mismatch"),
-        ("unknown", "number_not_found"),
-        ("no_organization", "organization_not_found"),
+async fn begin_refused_answers_its_code() {
+    for (outcome, code, retry_after) in [
+        (json!({"outcome": "unknown"}), "number_not_found", None),
+        (json!({"outcome": "no_organization"}), "organization_not_found", None),
+        (json!({"outcome": "unreadable"}), "settings_unreadable", None),
+        (json!({"outcome": "too_many", "wait_ms": 60_000}), "too_many_numbers", Some(60)),
     ] {
         let stage = Stage::new().await;
-        stage.says("wpp_begin_creation", json!({"now_ms": NOW, "outcome": outcome}));
-        let refused = heal(&stage.app, &request(20_000), &number(row(HOUR, Value::Null))).await;
-        assert_eq!(refused.unwrap_err().response().code, code);
-        let heard = stage.server.heard().remove(0);
-        assert!(heard.contains(r#""mode":"heal""#) && heard.contains(r#""rejected":"k""#), "{heard}");
+        let mut answer = outcome.clone();
+        answer["now_ms"] = json!(NOW);
+        stage.says("wpp_begin_creation", answer);
+        let refused = stage.ensure(CreateMode::Ensure, 20_000).await.unwrap_err().response();
+        assert_eq!((refused.code, refused.retry_after.map(|after| after.as_secs())), (code, retry_after));
+        assert_eq!(stage.calls(), ["wpp_begin_creation"]);
     }
+}
+
+#[tokio::test]
+async fn repair_names_the_number_and_its_rejected_key() {
+    let stage = Stage::new().await;
+    stage.says(
+        "wpp_begin_creation",
+        json!({"now_ms": NOW, "outcome": "existing", "number": row(0, Value::Null)}),
+    );
+    let number = number(row(HOUR, Value::Null));
+    repair_credentials(&stage.app, Uuid::nil(), within(20_000), &number).await.unwrap();
+    let heard = stage.server.heard().remove(0);
+    assert!(heard.contains(r#""mode":"repair""#) && heard.contains(r#""rejected_key":"k""#), "{heard}");
+}
+
+/// The database decides whether a link could be lost, and the platform's key is refused for the number as before.
+#[tokio::test]
+async fn repair_that_brings_nothing_is_a_refused_key() {
+    let unchanged = json!({"now_ms": NOW, "outcome": "existing", "number": row(HOUR, Value::Null)});
+    for (begun, saved, assigned) in [
+        (unchanged, json!({}), json!({})),
+        (begun(row(HOUR, Value::Null)), json!({"outcome": "kept"}), json!({"outcome": "kept"})),
+        (begun(row(HOUR, Value::Null)), json!({"outcome": "rejected"}), json!({"outcome": "kept"})),
+    ] {
+        let stage = Stage::new().await;
+        stage.says("wpp_begin_creation", begun);
+        stage.says("wpp/create", json!({"apiKey": "new", "session": "5"}));
+        stage.says("wpp_save_credentials", saved);
+        stage.says("wpp_assign_platform_id", assigned);
+        let number = number(row(HOUR, Value::Null));
+        let refused = repair_credentials(&stage.app, Uuid::nil(), within(20_000), &number).await;
+        assert_eq!(refused.unwrap_err().response().code, "api_key_rejected");
+    }
+}
+
+#[tokio::test]
+async fn a_new_id_beyond_the_limit_is_too_many_numbers() {
+    let stage = Stage::new().await;
+    stage.says("wpp_begin_creation", begun(row(HOUR, Value::Null)));
+    stage.says("wpp/create", json!({"apiKey": "k", "session": "4"}));
+    stage.server.says_to("auth/token", 403, "");
+    stage.says("wpp_assign_platform_id", json!({"outcome": "too_many", "wait_ms": 1000}));
+    let refused = stage.ensure(CreateMode::ForceRecreate, 20_000).await;
+    assert_eq!(refused.unwrap_err(), Error::TooManyNumbers(Duration::from_secs(1)));
 }
 
 #[tokio::test]
@@ -247,7 +280,7 @@ async fn the_mirror_is_written_where_it_shows_something_else_or_a_link_is_news()
     let scannable = || View::scannable("2@".to_owned());
     let connected = || View { state: State::Connected, qr: None, ..scannable() };
     let news = |mut number: Value| {
-        number["news_if_connected"] = json!(true);
+        number["connected_is_news"] = json!(true);
         number
     };
     let same = mirror("qr_issued", Some("2@"));

@@ -43,6 +43,11 @@ impl View {
         Self::live(Status { state: SessionState::Lost, word: String::new() }, None)
     }
 
+    /// Whether the platform does not know the session.
+    pub fn is_lost(&self) -> bool {
+        self.status.as_ref().is_some_and(|status| status.state == SessionState::Lost)
+    }
+
     /// Whether the platform has shown it, and not the hope that it is coming up.
     pub fn is_seen(&self) -> bool {
         self.status.is_some() || self.qr.is_some()

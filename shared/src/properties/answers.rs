@@ -98,6 +98,7 @@ fn fuzz_answers_of_the_database() {
         "wait_ms",
     ];
     let number = json!({"integration_id": Uuid::nil(), "organization_id": Uuid::nil(), "settings": {"wppApiKey": "k"},
+        "connected_is_news": false, "is_readable": true, "ignored": [],
         "snapshot": {"status": "qr_issued", "qr": "2@", "qr_at_ms": 1, "at_ms": 1}});
     let good = json!({"now_ms": 1, "organization_id": Uuid::nil(), "number": number, "outcome": "granted"});
     let disturbed = disturbed(good).prop_map(|value| (200, value.to_string().into_bytes()));
@@ -109,22 +110,23 @@ fn fuzz_answers_of_the_database() {
             request: CreateRequest {
                 mode: CreateMode::Ensure,
                 selector: NumberSelector::default(),
-                rejected: None,
+                rejected_key: None,
             },
             holder: Uuid::nil(),
             lease_ms: 0,
             waited_for: None,
-            idempotency_key: None,
         };
         let ask = |ask| row.ask(Uuid::nil(), ask, deadline());
         runtime.block_on(async {
             let errors = [
                 store.find(Uuid::nil(), &NumberSelector::default(), deadline()).await.err(),
-                ask(StoreCall::Claim { replaces: None, lease: Duration::ZERO }).await.err(),
+                ask(StoreCall::Claim { replaces: None, is_rejected: false, lease: Duration::ZERO })
+                    .await
+                    .err(),
                 ask(StoreCall::Save { token: &token, api_key: Some(&secret), replaces: None }).await.err(),
                 ask(StoreCall::Release { failure: "platform", cool: Duration::ZERO }).await.err(),
                 store
-                    .save_snapshot(Uuid::nil(), "1", State::QrPending, None, UnixMs(1), deadline())
+                    .save_snapshot(Uuid::nil(), "1", State::QrPending, None, true, UnixMs(1), deadline())
                     .await
                     .err(),
                 store.begin_creation(&attempt, deadline()).await.err(),

@@ -14,25 +14,31 @@ use crate::store::settings::Settings;
 /// A key younger than this may be refused because it is not active yet.
 const KEY_SETTLES_IN: Duration = Duration::from_secs(60);
 
-/// A WhatsApp number: a row of `messenger_integrations`, with what was last seen of its session.
+/// A WhatsApp number: a row of `messenger_integrations`, with the snapshot of its session.
 #[derive(Clone, Debug, Deserialize)]
 pub struct Number {
-    /// The row.
+    /// The row's id.
     pub integration_id: Uuid,
-    /// Whose it is.
+    /// The organization that has it.
     pub organization_id: Uuid,
-    /// Those of its `settings` that are ours.
+    /// The row's name, as the settings page shows it.
+    pub name: Option<String>,
+    /// Our keys of its `settings`, as far as they are within bounds.
     pub settings: Settings,
-    /// When its credentials were saved; nothing where others have written the ones that it has.
+    /// Whether `settings` is an object, or text that holds one.
+    pub is_readable: bool,
+    /// The keys of `settings` whose values are out of bounds and count as absent.
+    pub ignored: Vec<String>,
+    /// When the credentials of its session were saved; `None` if another function has saved them.
     #[serde(rename = "credentials_saved_at_ms")]
     pub credentials_saved_at: Option<UnixMs>,
-    /// When a phone was first seen linked with them.
+    /// When a phone was first seen linked to that session.
     #[serde(rename = "first_connected_at_ms")]
     pub first_connected_at: Option<UnixMs>,
-    /// Where the platform reports to about its session, as far as that was registered.
+    /// Where the platform reports to about its session; `None` if that is not registered.
     pub webhook_url: Option<String>,
     /// Whether seeing it connected changes anything that the database keeps.
-    pub news_if_connected: bool,
+    pub connected_is_news: bool,
     /// Its row of `whatsapp_sessions`.
     pub snapshot: Option<Snapshot>,
 }
@@ -119,44 +125,42 @@ pub struct Found {
     pub number: Option<Number>,
 }
 
-/// What a request to create is to bring.
+/// What a request to create asks for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "snake_case")]
 pub enum CreateMode {
-    /// The organisation's number; a first one if it has none.
+    /// The organization's number; a first one if it has none.
     Ensure,
     /// One more number.
     AddNew,
-    /// New credentials for the organisation's number.
+    /// New credentials for the organization's number.
     ForceRecreate,
-    /// New credentials that nobody asked for, for a number whose key is refused: only where nothing that works can be
-    /// lost by it.
-    Heal,
+    /// New credentials for a number whose API key the platform refuses, if no link can be lost by it.
+    Repair,
 }
 
-/// A request to create, as an idempotency key stands for it.
+/// A request to create a number or its credentials.
 #[derive(Clone, Debug, Serialize)]
 pub(crate) struct CreateRequest {
     pub(crate) mode: CreateMode,
     #[serde(flatten)]
     pub(crate) selector: NumberSelector,
-    /// The key that is refused, with [`CreateMode::Heal`].
-    pub(crate) rejected: Option<Secret>,
+    /// The API key that the platform refuses, with [`CreateMode::Repair`].
+    pub(crate) rejected_key: Option<Secret>,
 }
 
-/// One attempt to create a number, as `wpp_begin_creation` takes it.
+/// One attempt at a creation, as `wpp_begin_creation` takes it.
 #[derive(Clone, Debug, Serialize)]
 pub(crate) struct Attempt {
     /// The verified user.
     pub(crate) user_id: Uuid,
     pub(crate) request: CreateRequest,
-    /// The attempt's own name.
+    /// Names the attempt.
     pub(crate) holder: Uuid,
-    /// How long nobody else may be at the same creation.
+    /// How long no other attempt may work on the same creation.
     pub(crate) lease_ms: i64,
     /// The creation that it has waited for.
     pub(crate) waited_for: Option<Uuid>,
-    pub(crate) idempotency_key: Option<String>,
 }
 
 /// An attempt's right to carry a creation out, until its lease ends.
@@ -181,15 +185,16 @@ pub(crate) struct Begun {
 pub(crate) enum BeginOutcome {
     /// Nothing to create.
     Existing { number: Number },
-    /// The caller creates: it asks the platform for this id, for a number that gets new credentials or for a new one.
-    Begun { creation: Uuid, organization_id: Uuid, platform_id: String, number: Option<Number> },
-    /// Somebody else is at it, for at most so many milliseconds more.
+    /// The caller asks the platform with this id, for a number that gets new credentials, whether it works or not, or for a
+    /// new one.
+    Begun { creation: Uuid, organization_id: Uuid, platform_id: String, number: Option<Number>, works: bool },
+    /// Another attempt works on it, for at most so many milliseconds more.
     Busy { creation: Uuid, wait_ms: u64 },
-    /// The idempotency key was used with another request.
-    Mismatch,
-    /// The organisation has no such number.
+    /// The organization brought too many new ids to the platform; there is room again in so many milliseconds.
+    TooMany { wait_ms: u64 },
+    /// The organization has no such number.
     Unknown,
-    /// The user belongs to no organisation.
+    /// The user belongs to no organization.
     NoOrganization,
 }
 
@@ -199,10 +204,26 @@ pub(crate) enum BeginOutcome {
 pub(crate) enum SaveOutcome {
     /// The row holds them, and is this.
     Saved { number: Box<Number> },
+    /// They are for another session, and the number counts as linked: it stays as it was.
+    Kept,
     /// Another attempt has taken over.
     Superseded,
-    /// It is the key that the platform rejected for a number that was deleted.
+    /// It is the API key that the platform rejected for a number that was deleted.
     Rejected,
-    /// The organisation has no such number.
+    /// The organization has no such number.
     Gone,
+}
+
+/// The answer of `wpp_assign_platform_id`.
+#[derive(Debug, Deserialize)]
+#[serde(tag = "outcome", rename_all = "snake_case")]
+pub(crate) enum AssignOutcome {
+    /// The platform is asked with this id from now on.
+    Assigned { platform_id: String },
+    /// The number counts as linked, and no person asked for new credentials.
+    Kept,
+    /// See [`BeginOutcome::TooMany`].
+    TooMany { wait_ms: u64 },
+    /// Another attempt has taken over.
+    Superseded,
 }

@@ -32,6 +32,9 @@ pub enum StoreError {
         /// The code: letters and digits, at most 10.
         code: String,
     },
+    /// The `settings` of the number's row are no object. Other functions may still use them, so they stay as they are.
+    #[error("the number's settings cannot be read")]
+    SettingsUnreadable,
     /// An answer of another shape than the function's.
     #[error("unreadable answer")]
     BadAnswer,

@@ -64,10 +64,9 @@ async fn a_state_is_saved_in_the_mirrors_words() {
         (State::QrPending, "pairing"),
         (State::Disconnected, "disconnected"),
     ] {
-        let saved = store.save_snapshot(Uuid::nil(), "4", state, None, UnixMs(7), deadline()).await;
+        let saved = store.save_snapshot(Uuid::nil(), "4", state, None, true, UnixMs(7), deadline()).await;
         assert!(saved.unwrap().is_none());
-        let expected =
-            json!({"p_organization_id": Uuid::nil(), "p_session": "4", "p_status": word, "p_at_ms": 7});
+        let expected = json!({"p_organization_id": Uuid::nil(), "p_session": "4", "p_status": word, "p_is_known": true, "p_at_ms": 7});
         assert_eq!(body(&server.heard().remove(0)), expected);
     }
 }
@@ -77,7 +76,7 @@ fn a_key_is_new_for_a_minute() {
     let number = |saved: Option<i64>| -> Number {
         serde_json::from_value(json!({
             "integration_id": Uuid::nil(), "organization_id": Uuid::nil(), "settings": {},
-            "credentials_saved_at_ms": saved, "news_if_connected": false,
+            "credentials_saved_at_ms": saved, "connected_is_news": false, "is_readable": true, "ignored": [],
         }))
         .unwrap()
     };

@@ -116,7 +116,8 @@ impl<'a, S: TokenStore> Refresh<'a, S> {
             }
         }
         self.fetch_by = self.deadline.at_most(self.limits.lease - self.limits.save);
-        let call = StoreCall::Claim { replaces: replaces.as_ref(), lease: self.limits.lease };
+        let (replaces, is_rejected) = (replaces.as_ref(), why == Why::Rejected);
+        let call = StoreCall::Claim { replaces, is_rejected, lease: self.limits.lease };
         match self.client.store.ask(self.holder, call, self.fetch_by).await {
             Ok(answer) => self.hear(answer, Event::Granted),
             Err(error) => Event::ClaimFailed(error),

@@ -73,6 +73,8 @@ pub enum StoreCall<'a> {
     Claim {
         /// The token; nothing where there is none.
         replaces: Option<&'a Secret>,
+        /// Whether the platform has rejected it.
+        is_rejected: bool,
         /// How long the lease is to last.
         lease: Duration,
     },
@@ -154,9 +156,10 @@ impl TokenStore for TokenRow {
 
     async fn ask(&self, holder: Uuid, call: StoreCall<'_>, deadline: Deadline) -> StoreResult<Answer> {
         let (function, mut params) = match call {
-            StoreCall::Claim { replaces, lease } => {
-                ("wpp_claim_refresh", json!({"replaces": replaces, "lease_ms": millis(lease)}))
-            }
+            StoreCall::Claim { replaces, is_rejected, lease } => (
+                "wpp_claim_refresh",
+                json!({"replaces": replaces, "is_rejected": is_rejected, "lease_ms": millis(lease)}),
+            ),
             StoreCall::Save { token, api_key, replaces } => (
                 "wpp_save_token",
                 json!({
@@ -165,7 +168,7 @@ impl TokenStore for TokenRow {
                 }),
             ),
             StoreCall::Release { failure, cool } => {
-                ("wpp_release_refresh", json!({"failure": failure, "cool_ms": millis(cool)}))
+                ("wpp_release_refresh", json!({"failure": failure, "cooldown_ms": millis(cool)}))
             }
         };
         params["organization_id"] = json!(self.organization_id);
@@ -180,6 +183,7 @@ pub(crate) fn word_for(failure: CallError<PlatformError>) -> &'static str {
     match failure.why {
         PlatformError::KeyRefused => "api_key_rejected",
         PlatformError::KeyNotActive => "api_key_not_active",
+        PlatformError::TokenRejected => "token_rejected",
         _ => "platform",
     }
 }
@@ -189,6 +193,7 @@ pub(crate) fn failure_noted_as(word: &str) -> CallError<PlatformError> {
     let why = match word {
         "api_key_rejected" => PlatformError::KeyRefused,
         "api_key_not_active" => PlatformError::KeyNotActive,
+        "token_rejected" => PlatformError::TokenRejected,
         _ => PlatformError::Unavailable,
     };
     CallError { call: "auth/token", why }

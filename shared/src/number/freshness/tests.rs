@@ -9,7 +9,7 @@ const NOW: UnixMs = UnixMs(1_800_000_000_000);
 fn number(credentials: i64, snapshot: Option<(&str, i64)>, linked: bool) -> Number {
     let ago = |seconds: i64| json!(NOW.0 - seconds * 1000);
     serde_json::from_value(json!({
-        "integration_id": Uuid::nil(), "organization_id": Uuid::nil(), "settings": {}, "news_if_connected": false,
+        "integration_id": Uuid::nil(), "organization_id": Uuid::nil(), "settings": {}, "connected_is_news": false, "is_readable": true, "ignored": [],
         "credentials_saved_at_ms": ago(credentials), "first_connected_at_ms": linked.then(|| ago(0)),
         "snapshot": snapshot.map(|(status, age)| json!({"status": status, "at_ms": ago(age)})),
     }))

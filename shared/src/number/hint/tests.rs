@@ -14,7 +14,7 @@ fn number(saved: Option<i64>, connected: bool, mirror: Option<(&str, i64)>) -> N
     serde_json::from_value(json!({
         "integration_id": uuid::Uuid::nil(), "organization_id": uuid::Uuid::nil(), "settings": {},
         "credentials_saved_at_ms": saved.map(ago), "first_connected_at_ms": connected.then_some(1),
-        "webhook_url": null, "news_if_connected": false, "snapshot": mirror,
+        "webhook_url": null, "connected_is_news": false, "is_readable": true, "ignored": [], "snapshot": mirror,
     }))
     .unwrap()
 }

@@ -91,7 +91,8 @@ impl Memory {
     /// Somebody else has the lease for so long.
     pub fn lease_to_a_stranger(&self, time: Duration) {
         let number = &mut self.state().number;
-        number.row.lease = Some(Lease { holder: STRANGER, held: true, cooling: None, key: number.row.key });
+        number.row.lease =
+            Some(Lease { holder: STRANGER, held: true, cooling: None, key: number.row.key, saved: None });
         number.held_until = self.now().plus(time);
     }
 

@@ -371,7 +371,7 @@ async fn a_second_rejection_is_the_end_and_costs_one_token() {
     memory.state().rejected.extend([0, 1, 2]);
     assert_eq!(told(memory.sandbox().request(BUDGET).await), Err("token_rejected"));
     assert_eq!((memory.calls("call"), memory.calls("fetch")), (2, 1));
-    // One that was due and has been replaces has had its chance, too.
+    // One that was due and has been replaced has had its chance, too.
     let memory = Memory::with_token(30);
     memory.state().rejected.extend([0, 1]);
     assert_eq!(told(memory.sandbox().request(BUDGET).await), Ok(2));
@@ -392,13 +392,44 @@ async fn a_token_that_could_not_be_saved_keeps_nobody_from_saving_another() {
 /// A save that was not answered may be on its way for long: it must not end the lease that the same call is granted later.
 #[tokio::test(start_paused = true)]
 async fn a_call_goes_by_another_name_after_a_save_that_was_not_answered() {
-    for left in [0, 30] {
+    // A lease that ends by itself leaves on record that the rejected token is new: that cools down.
+    for (left, expected) in [(0, Ok(2)), (30, Err("token_rejected"))] {
         let memory = Memory::with_token(left);
         memory.slow("save", NEVER);
         memory.state().rejected.insert(1);
-        assert_eq!(told(memory.sandbox().request(BUDGET).await), Ok(2));
+        assert_eq!(told(memory.sandbox().request(BUDGET).await), expected);
         assert_eq!(memory.state().holders.len(), 2);
     }
+}
+
+/// A proxy in front of the platform may refuse every token.
+#[tokio::test(start_paused = true)]
+async fn a_new_token_that_is_rejected_cools_down_for_30_seconds() {
+    let memory = Memory::with_token(3600);
+    memory.state().rejected.extend(0..10);
+    for fetched in [1, 1, 1, 1, 1] {
+        // Each poll is another sandbox's.
+        assert_eq!(told(memory.sandbox().request(BUDGET).await), Err("token_rejected"));
+        assert_eq!(memory.calls("fetch"), fetched);
+        tokio::time::sleep(Duration::from_secs(2)).await;
+    }
+    // The stored token is tried each time, and serves once the platform takes it again.
+    assert_eq!(memory.calls("call"), 6);
+    memory.state().rejected.remove(&1);
+    assert_eq!(told(memory.sandbox().request(BUDGET).await), Ok(1));
+    memory.state().rejected.insert(1);
+    tokio::time::sleep(Duration::from_secs(30)).await;
+    assert_eq!(told(memory.sandbox().request(BUDGET).await), Err("token_rejected"));
+    assert_eq!(memory.calls("fetch"), 2);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_token_that_is_a_minute_old_is_replaced_when_rejected() {
+    let memory = Memory::with_token(0);
+    assert_eq!(told(memory.sandbox().request(BUDGET).await), Ok(1));
+    memory.reject(1);
+    tokio::time::sleep(Duration::from_secs(60)).await;
+    assert_eq!(told(memory.sandbox().request(BUDGET).await), Ok(2));
 }
 
 #[tokio::test(start_paused = true)]

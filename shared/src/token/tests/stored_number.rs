@@ -15,6 +15,10 @@ use crate::token::store::{StoreCall, failure_noted_as, word_for};
 
 const HOUR: Duration = Duration::from_secs(3600);
 
+/// As `wpp_claim_refresh` has them.
+const NEW_TOKEN_AGE: Duration = Duration::from_secs(60);
+const REJECTION_COOLDOWN: Duration = Duration::from_secs(30);
+
 pub(crate) struct StoredNumber {
     pub row: Row<Uuid, u32>,
     pub session: &'static str,
@@ -24,6 +28,8 @@ pub(crate) struct StoredNumber {
     /// When the lease and the pause after a failure end.
     pub held_until: UnixMs,
     pub cool_until: UnixMs,
+    /// When the last token was saved.
+    pub saved_at: UnixMs,
 }
 
 impl StoredNumber {
@@ -36,6 +42,7 @@ impl StoredNumber {
             ends: BTreeMap::from([(0, end)]),
             held_until: UnixMs(0),
             cool_until: UnixMs(0),
+            saved_at: UnixMs(0),
         }
     }
 
@@ -44,6 +51,7 @@ impl StoredNumber {
         if let Some(lease) = &mut self.row.lease {
             lease.held &= self.held_until > now;
             lease.cooling = lease.cooling.filter(|_| self.cool_until > now);
+            lease.saved = lease.saved.filter(|_| self.saved_at.plus(NEW_TOKEN_AGE) > now);
         }
         self
     }
@@ -67,7 +75,8 @@ impl StoredNumber {
         }
         json!({
             "integration_id": Uuid::nil(), "organization_id": Uuid::nil(), "settings": settings,
-            "credentials_saved_at_ms": saved_at.0, "first_connected_at_ms": null, "news_if_connected": false, "snapshot": null,
+            "credentials_saved_at_ms": saved_at.0, "first_connected_at_ms": null, "connected_is_news": false,
+            "is_readable": true, "ignored": [], "snapshot": null,
         })
     }
 
@@ -75,23 +84,30 @@ impl StoredNumber {
     pub fn answer(&mut self, holder: Uuid, call: StoreCall<'_>, now: UnixMs) -> Value {
         let row = &mut self.at(now).row;
         let outcome = match call {
-            StoreCall::Claim { replaces, lease } => match row.claim(holder, replaces.map(number_of)) {
-                Claimed::Granted => {
-                    self.held_until = now.plus(lease);
-                    "granted"
+            StoreCall::Claim { replaces, is_rejected, lease } => {
+                let had_saved = row.lease.as_ref().is_some_and(|lease| lease.saved.is_some());
+                match row.claim(holder, replaces.map(number_of), is_rejected) {
+                    Claimed::Granted => {
+                        self.held_until = now.plus(lease);
+                        "granted"
+                    }
+                    Claimed::Moved => "moved",
+                    Claimed::Busy => {
+                        let wait_ms = now.until(self.held_until).as_millis();
+                        return json!({"now_ms": now.0, "outcome": "busy", "wait_ms": wait_ms});
+                    }
+                    Claimed::Cooling(failure) => {
+                        if had_saved && failure == "token_rejected" {
+                            self.cool_until = now.plus(REJECTION_COOLDOWN);
+                        }
+                        return json!({"now_ms": now.0, "outcome": "cooling", "failure": failure});
+                    }
                 }
-                Claimed::Moved => "moved",
-                Claimed::Busy => {
-                    let wait_ms = now.until(self.held_until).as_millis();
-                    return json!({"now_ms": now.0, "outcome": "busy", "wait_ms": wait_ms});
-                }
-                Claimed::Cooling(failure) => {
-                    return json!({"now_ms": now.0, "outcome": "cooling", "failure": failure});
-                }
-            },
+            }
             StoreCall::Save { token, api_key, replaces } => {
                 let key = api_key.unwrap().expose()[3..].parse().unwrap();
                 let saved = row.save(holder, key, replaces.map(number_of), number_of(&token.jwt));
+                self.saved_at = now;
                 if saved { "saved" } else { "moved" }
             }
             StoreCall::Release { failure, cool } => {

@@ -13,7 +13,7 @@ const LIFE: Duration = Duration::from_secs(1830);
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Message {
     Call(u8),
-    Claim { replaces: Option<u8> },
+    Claim { replaces: Option<u8>, is_rejected: bool },
     Fetch { key: u8 },
     Save { key: u8, replaces: Option<u8>, token: u8 },
     Fail(CallError<PlatformError>),
@@ -114,8 +114,10 @@ fn follow(protocol: &mut RefreshProtocol, event: Event, key: u8) -> Option<Messa
     }
     if let Step::Claim { why, .. } = step {
         assert_eq!(why == Why::Due, protocol.fallback.is_some(), "only a token that serves is due");
-        // The rest of it is for the log: states that differ in nothing else are one.
-        protocol.why = Why::Missing;
+        // Whether it was rejected is for the database. The rest is for the log: states that differ in nothing else are one.
+        if why != Why::Rejected {
+            protocol.why = Why::Missing;
+        }
     }
     let replaces = protocol.stored.as_ref().map(code_of);
     Some(match step {
@@ -129,7 +131,7 @@ fn follow(protocol: &mut RefreshProtocol, event: Event, key: u8) -> Option<Messa
             );
             Message::Call(code_of(&token.jwt))
         }
-        Step::Claim { .. } => Message::Claim { replaces },
+        Step::Claim { why, .. } => Message::Claim { replaces, is_rejected: why == Why::Rejected },
         Step::Wait(_) => panic!("two pauses in a row"),
         Step::Fetch => Message::Fetch { key },
         Step::Save { token, .. } => Message::Save { key, replaces, token: code_of(&token.jwt) },

@@ -7,12 +7,12 @@
 pub struct Row<Holder = u8, Token = u8> {
     pub key: u8,
     pub token: Option<Token>,
-    pub lease: Option<Lease<Holder>>,
+    pub lease: Option<Lease<Holder, Token>>,
 }
 
 /// The row of `wpp_token_leases`.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
-pub struct Lease<Holder = u8> {
+pub struct Lease<Holder = u8, Token = u8> {
     pub holder: Holder,
     /// `held_until` lies ahead.
     pub held: bool,
@@ -20,6 +20,8 @@ pub struct Lease<Holder = u8> {
     pub cooling: Option<&'static str>,
     /// The key behind `key_digest`.
     pub key: u8,
+    /// The token behind `token_digest`, while `saved_at` lies less than a minute back.
+    pub saved: Option<Token>,
 }
 
 /// The outcome of a claim.
@@ -32,20 +34,23 @@ pub enum Claimed {
 }
 
 impl<Holder: Copy + PartialEq, Token: Copy + PartialEq> Row<Holder, Token> {
-    pub fn claim(&mut self, holder: Holder, replaces: Option<Token>) -> Claimed {
+    pub fn claim(&mut self, holder: Holder, replaces: Option<Token>, is_rejected: bool) -> Claimed {
         if self.token != replaces {
             return Claimed::Moved;
         }
         let key = self.key;
-        if let Some(lease) = self.lease.as_ref().filter(|lease| lease.holder != holder && lease.key == key) {
+        if let Some(lease) = self.lease.as_mut().filter(|lease| lease.holder != holder && lease.key == key) {
             if lease.held {
                 return Claimed::Busy;
+            }
+            if is_rejected && replaces.is_some() && lease.saved == replaces {
+                (lease.cooling, lease.saved) = (Some("token_rejected"), None);
             }
             if let Some(failure) = lease.cooling {
                 return Claimed::Cooling(failure);
             }
         }
-        self.lease = Some(Lease { holder, held: true, cooling: None, key });
+        self.lease = Some(Lease { holder, held: true, cooling: None, key, saved: None });
         Claimed::Granted
     }
 
@@ -56,20 +61,21 @@ impl<Holder: Copy + PartialEq, Token: Copy + PartialEq> Row<Holder, Token> {
         if saved {
             self.token = Some(token);
         }
-        self.release(holder, None);
+        self.release(holder, None, saved.then_some(token));
         saved
     }
 
     /// Tells whether the key has been replaces since the claim, or the holder.
     pub fn fail(&mut self, holder: Holder, failure: Option<&'static str>) -> bool {
-        self.release(holder, failure);
+        self.release(holder, failure, None);
         !self.lease.as_ref().is_some_and(|lease| lease.holder == holder && lease.key == self.key)
     }
 
-    fn release(&mut self, holder: Holder, failure: Option<&'static str>) {
+    fn release(&mut self, holder: Holder, failure: Option<&'static str>, saved: Option<Token>) {
         if let Some(lease) = self.lease.as_mut().filter(|lease| lease.holder == holder) {
             lease.held = false;
             lease.cooling = failure;
+            lease.saved = saved;
         }
     }
 

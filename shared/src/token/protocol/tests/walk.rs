@@ -114,6 +114,8 @@ impl World {
             add(&mut |world| {
                 world.tick += 1;
                 world.reasons += 1;
+                // A tick is longer than a token counts as new.
+                world.row.lease.iter_mut().for_each(|lease| lease.saved = None);
             });
         }
         if let Some(lease) = &self.row.lease {
@@ -198,7 +200,7 @@ impl World {
         let now = now(self.tick);
         match message {
             Message::Call(code) => Event::Rejected(token(code).jwt, REJECTED),
-            Message::Claim { replaces } => match self.row.claim(holder, replaces) {
+            Message::Claim { replaces, is_rejected } => match self.row.claim(holder, replaces, is_rejected) {
                 Claimed::Granted => Event::Granted,
                 Claimed::Moved => Event::Row { token: self.row.token.map(token), now },
                 Claimed::Busy => Event::Busy(Duration::from_secs(1)),
@@ -265,9 +267,13 @@ impl World {
                 let requests = [request, None, None];
                 let mut alone = Self { requests, late: None, reasons: u8::MAX, ..self.clone() };
                 alone.settle(machine);
-                alone.end_pause();
-                alone.begin(0, machine);
-                assert!(alone.settle(machine), "the next request is not served");
+                // A new token that is rejected costs one request and a cooldown.
+                let mut next_is_served = || {
+                    alone.end_pause();
+                    alone.begin(0, machine);
+                    alone.settle(machine)
+                };
+                assert!(next_is_served() || next_is_served(), "the next request is not served");
             }
         }
     }
@@ -340,10 +346,10 @@ fn walk(manner: Manner, states: [usize; 3]) {
 
 #[test]
 fn no_interleaving_breaks_a_promise_where_the_platform_keeps_all_tokens() {
-    walk(Manner::AllTokens, [6_040, 327_291, 8_832_491]);
+    walk(Manner::AllTokens, [7_048, 426_128, 12_566_009]);
 }
 
 #[test]
 fn no_interleaving_breaks_a_promise_where_the_platform_keeps_the_newest_token_alone() {
-    walk(Manner::NewestToken, [5_229, 361_434, 12_238_299]);
+    walk(Manner::NewestToken, [6_114, 480_480, 17_769_313]);
 }

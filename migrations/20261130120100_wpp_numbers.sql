@@ -1,0 +1,436 @@
+-- Which number a request is about, what is known of it, and the snapshot of its session.
+-- Each function that PostgREST serves takes the organization (or the verified user it follows from) and touches that
+-- organization's rows only. A row of messenger_integrations is its tenant's word: each value is checked when it is read.
+
+set lock_timeout = '5s';
+
+-- What the shared row has no room for. `session` and `platform_id` are the last that the platform gave under WPP_SECRET;
+-- credentials_saved_at and first_connected_at are about that session. The webhook is also registered for sessions that
+-- other functions have saved.
+create table if not exists public.wpp_numbers (
+  integration_id uuid,
+  organization_id uuid,
+  session text,
+  platform_id text check (platform_id = organization_id::text or platform_id ~ ('^' || organization_id || '__wpp__[0-9a-f]{8}$')),
+  credentials_saved_at timestamptz,
+  first_connected_at timestamptz,
+  webhook_session text,
+  webhook_url text,
+  webhook_tried_at timestamptz,
+  -- A number that is given to another organization starts anew.
+  primary key (integration_id, organization_id)
+);
+create index if not exists wpp_numbers_by_organization on public.wpp_numbers (organization_id);
+alter table public.wpp_numbers enable row level security;
+
+-- Helpers, in a schema that PostgREST does not serve and only service_role may use. Those that are one expression and read no
+-- table are SQL-standard bodies without `set search_path`, so that they are inlined. Those that read a shared table are text, so
+-- that its owner may change it.
+create schema if not exists wpp_internal;
+grant usage on schema wpp_internal to service_role;
+
+-- How far a time may lie ahead before it counts as another clock's mistake.
+create or replace function wpp_internal.max_clock_skew() returns interval
+language sql immutable return interval '1 minute';
+
+-- How long a creation, a rejected API key and an added number that no phone has linked are remembered.
+create or replace function wpp_internal.memory_ttl() returns interval
+language sql immutable return interval '24 hours';
+
+-- How many new ids an organization may bring to the platform in one hour.
+create or replace function wpp_internal.new_platform_ids_per_hour() returns integer
+language sql immutable return 30;
+
+-- Milliseconds since 1970 by the database's clock, which all sandboxes share.
+create or replace function wpp_internal.now_ms() returns bigint
+language sql volatile
+return floor(extract(epoch from clock_timestamp()) * 1000)::bigint;
+
+-- Milliseconds since 1970; null for `infinity`.
+create or replace function wpp_internal.unix_ms(at timestamptz) returns bigint
+language sql stable
+return case when isfinite(at) then floor(extract(epoch from at) * 1000)::bigint end;
+
+-- What a function that decides something answers: its outcome, the time, and what belongs to the outcome.
+create or replace function wpp_internal.answer(outcome text, more jsonb default '{}') returns jsonb
+language sql volatile
+return jsonb_build_object('now_ms', wpp_internal.now_ms(), 'outcome', outcome) || more;
+
+-- The object in a JSON text; null if there is none.
+create or replace function wpp_internal.object_in(p_text text) returns jsonb
+language plpgsql immutable set search_path = ''
+as $$
+begin
+  return case when jsonb_typeof(p_text::jsonb) = 'object' then p_text::jsonb end;
+exception
+  when others then return null;
+end
+$$;
+
+-- A row's settings as an object: also from a JSON string that holds one, which some writers make; null if they cannot be read.
+create or replace function wpp_internal.settings(settings jsonb) returns jsonb
+language sql immutable
+return case coalesce(jsonb_typeof(settings), 'null')
+  when 'object' then settings
+  when 'null' then '{}'
+  when 'string' then wpp_internal.object_in(settings #>> '{}')
+end;
+
+-- A text in the settings, trimmed; null if it is no text, empty, longer than `longest` bytes, or has control characters.
+create or replace function wpp_internal.plain_text(value jsonb, longest integer) returns text
+language sql immutable
+return case
+  when jsonb_typeof(value) = 'string' and octet_length(btrim(value #>> '{}', E' \t\n\r')) between 1 and longest
+    and btrim(value #>> '{}', E' \t\n\r') !~ '[[:cntrl:]]'
+  then btrim(value #>> '{}', E' \t\n\r') end;
+
+-- The API key in a number's settings. Reading, comparing and digests all use it.
+create or replace function wpp_internal.api_key(settings jsonb) returns text
+language sql immutable
+return wpp_internal.plain_text(settings -> 'wppApiKey', 512);
+
+-- The token in a number's settings.
+create or replace function wpp_internal.token(settings jsonb) returns text
+language sql immutable
+return wpp_internal.plain_text(settings -> 'wppJwtToken', 8192);
+
+-- The session in a number's settings: it goes into paths and names.
+create or replace function wpp_internal.session(settings jsonb) returns text
+language sql immutable
+return case
+  when jsonb_typeof(settings -> 'wppAccountNumber') = 'string' and settings ->> 'wppAccountNumber' ~ '^[A-Za-z0-9._@:+-]{1,128}$'
+    and settings ->> 'wppAccountNumber' not in ('.', '..')
+  then settings ->> 'wppAccountNumber' end;
+
+-- Whether an organization may ask the platform for this id: its own, or its own with a suffix.
+create or replace function wpp_internal.is_own_platform_id(organization_id uuid, platform_id text) returns boolean
+language sql immutable
+return platform_id = organization_id::text or platform_id ~ ('^' || organization_id::text || '__wpp__[0-9a-f]{8}$');
+
+-- Whether a session was connected when it was seen last.
+create or replace function wpp_internal.is_connected(p_organization_id uuid, p_session text) returns boolean
+language plpgsql stable set search_path = ''
+as $$
+begin
+  return exists (
+    select from public.whatsapp_sessions s
+    where s.session_name = 'wpp_' || p_session and s.organization_id = p_organization_id and s.status = 'connected');
+end
+$$;
+
+-- The numbers of an organization, their settings checked. `never_linked`: the platform gave the row's session, we saved its
+-- credentials, and it was never seen connected. Every other number counts as linked. Has no `set search_path`, so that it is inlined.
+create or replace function wpp_internal.numbers(p_organization_id uuid)
+returns table (id uuid, is_active boolean, is_primary boolean, created_at timestamptz, settings jsonb, api_key text, session text,
+  works boolean, never_linked boolean, platform_id text, saved_at timestamptz)
+language sql stable
+as $$
+  select i.id, i.is_active, i.is_primary, i.created_at, o.settings, wpp_internal.api_key(o.settings), wpp_internal.session(o.settings),
+    coalesce(i.is_active and wpp_internal.api_key(o.settings) is not null and wpp_internal.session(o.settings) is not null, false),
+    coalesce(n.session = wpp_internal.session(o.settings) and n.credentials_saved_at is not null and n.first_connected_at is null
+      and not wpp_internal.is_connected(i.organization_id, n.session), false),
+    n.platform_id, n.credentials_saved_at
+  from public.messenger_integrations i
+  cross join lateral (select wpp_internal.settings(i.settings) as settings offset 0) o
+  left join public.wpp_numbers n on n.integration_id = i.id and n.organization_id = i.organization_id
+  where i.organization_id = p_organization_id and i.messenger_type = 'whatsapp' and i.provider = 'wpp'
+$$;
+
+-- Whether one of the organization's WhatsApp rows that work is primary; with `p_linked`, one that a phone was linked with. Of another
+-- provider's row only is_active and is_enabled are known.
+create or replace function wpp_internal.primary_works(p_organization_id uuid, p_linked boolean) returns boolean
+language plpgsql stable set search_path = ''
+as $$
+begin
+  return exists (
+      select from wpp_internal.numbers(p_organization_id) n
+      where n.is_primary and n.works and not (p_linked and n.never_linked))
+    or exists (
+      select from public.messenger_integrations i
+      where i.organization_id = p_organization_id and i.messenger_type = 'whatsapp' and i.provider <> 'wpp' and i.is_primary
+        and i.is_active and coalesce((to_jsonb(i) ->> 'is_enabled')::boolean, true));
+end
+$$;
+
+-- What whatsapp_sessions holds of a session; null if it holds nothing. A QR that is too long to be one reads as none.
+create or replace function wpp_internal.snapshot(p_organization_id uuid, p_session text) returns jsonb
+language plpgsql stable set search_path = ''
+as $$
+begin
+  return (
+    select jsonb_build_object(
+      'status', coalesce(s.status::text, ''),
+      'qr', case when octet_length(s.last_qr_b64) <= 65536 then s.last_qr_b64 end,
+      'qr_at_ms', wpp_internal.unix_ms(s.last_qr_at),
+      'at_ms', coalesce(wpp_internal.unix_ms(s.updated_at), 0))
+    from public.whatsapp_sessions s
+    where s.session_name = 'wpp_' || p_session and s.organization_id = p_organization_id);
+end
+$$;
+
+-- A number as the functions see it: the row's identity, its checked settings, what is known of it, and its snapshot.
+-- `ignored` names the settings that are out of bounds. `connected_is_news`: seeing it connected would change what is kept.
+create or replace function wpp_internal.number(p_integration_id uuid) returns jsonb
+language plpgsql stable set search_path = ''
+as $$
+begin
+  return (
+    select jsonb_build_object(
+      'integration_id', i.id,
+      'organization_id', i.organization_id,
+      'name', i.name,
+      'is_readable', k.settings is not null,
+      'settings', jsonb_strip_nulls(jsonb_build_object(
+        'wppApiKey', k.api_key, 'wppAccountNumber', k.session, 'wppJwtToken', k.token,
+        'wppJwtExpiresAt', case when jsonb_typeof(k.settings -> 'wppJwtExpiresAt') in ('number', 'string')
+          and octet_length(k.settings ->> 'wppJwtExpiresAt') <= 32 then k.settings -> 'wppJwtExpiresAt' end)),
+      'ignored', array_remove(array[
+        case when k.api_key is null and coalesce(k.settings ->> 'wppApiKey', '') <> '' then 'wppApiKey' end,
+        case when k.session is null and coalesce(k.settings ->> 'wppAccountNumber', '') <> '' then 'wppAccountNumber' end,
+        case when k.token is null and coalesce(k.settings ->> 'wppJwtToken', '') <> '' then 'wppJwtToken' end], null),
+      'credentials_saved_at_ms', case when n.session = k.session then wpp_internal.unix_ms(n.credentials_saved_at) end,
+      'first_connected_at_ms', case when n.session = k.session then wpp_internal.unix_ms(n.first_connected_at) end,
+      'webhook_url', case when n.webhook_session = k.session then n.webhook_url end,
+      'connected_is_news', k.snapshot ->> 'status' is distinct from 'connected'
+        or coalesce(n.session = k.session and n.first_connected_at is null, false)
+        or not wpp_internal.primary_works(i.organization_id, true),
+      'snapshot', k.snapshot)
+    from public.messenger_integrations i
+    cross join lateral (select wpp_internal.settings(i.settings) as settings offset 0) o
+    -- The offset has each value worked out once.
+    cross join lateral (
+      select o.settings, wpp_internal.api_key(o.settings) as api_key, wpp_internal.session(o.settings) as session,
+        wpp_internal.token(o.settings) as token,
+        wpp_internal.snapshot(i.organization_id, wpp_internal.session(o.settings)) as snapshot
+      offset 0) k
+    left join public.wpp_numbers n on n.integration_id = i.id and n.organization_id = i.organization_id
+    where i.id = p_integration_id);
+end
+$$;
+
+-- The number that a request means: the named session, otherwise the named row, otherwise the organization's choice. That is one
+-- that works, the primary first, and of several primary ones the oldest. A session may be named as the platform names it or as
+-- whatsapp_sessions does.
+create or replace function wpp_internal.choose_number(
+  p_organization_id uuid, p_session text, p_integration_id uuid, p_active_only boolean)
+returns uuid
+language plpgsql stable set search_path = ''
+as $$
+begin
+  return (
+    select n.id
+    from wpp_internal.numbers(p_organization_id) n
+    where (n.is_active or not p_active_only) and case
+      when p_session is not null then p_session in (n.session, 'wpp_' || n.session)
+      else p_integration_id is null or n.id = p_integration_id end
+    order by n.works desc, n.is_primary desc nulls last, n.created_at, n.id
+    limit 1);
+end
+$$;
+
+-- The active number that a user means, see choose_number. Called by Store::find.
+-- Answers {now_ms, organization_id | null, number | null}.
+create or replace function public.wpp_find_number(
+  p_user_id uuid, p_session text default null, p_integration_id uuid default null)
+returns jsonb
+language plpgsql stable set search_path = ''
+as $$
+declare
+  v_organization uuid;
+begin
+  select p.organization_id into v_organization from public.profiles p where p.id = p_user_id;
+  return jsonb_build_object(
+    'now_ms', wpp_internal.now_ms(),
+    'organization_id', v_organization,
+    'number', wpp_internal.number(wpp_internal.choose_number(v_organization, p_session, p_integration_id, true)));
+end
+$$;
+
+-- Makes the organization's best number primary if none of its WhatsApp rows that work is: the one that was just seen connected
+-- (`p_session`), otherwise one that was seen so last, otherwise one that was linked once, otherwise the oldest. Does not wait for
+-- rows that others have locked: the next creation or the next connected number tries again.
+create or replace function wpp_internal.settle_primary(p_organization_id uuid, p_session text default null) returns void
+language plpgsql set search_path = ''
+as $$
+declare
+  v_locked uuid[];
+  v_best record;
+begin
+  if wpp_internal.primary_works(p_organization_id, true) then
+    return;
+  end if;
+  v_locked := array(
+    select i.id from public.messenger_integrations i
+    where i.organization_id = p_organization_id and i.messenger_type = 'whatsapp'
+    order by i.id for no key update nowait);
+  select n.id, n.never_linked into v_best
+  from wpp_internal.numbers(p_organization_id) n
+  where n.id = any (v_locked) and n.works
+  order by coalesce(n.session = p_session, false) desc, wpp_internal.is_connected(p_organization_id, n.session) desc,
+    n.never_linked, n.created_at, n.id
+  limit 1;
+  if v_best.id is null or wpp_internal.primary_works(p_organization_id, not v_best.never_linked) then
+    return;
+  end if;
+  update public.messenger_integrations i
+  set is_primary = false, updated_at = clock_timestamp()
+  where i.id = any (v_locked) and i.is_primary and i.id <> v_best.id;
+  update public.messenger_integrations i
+  set is_primary = true, updated_at = clock_timestamp()
+  where i.id = v_best.id and i.is_primary is not true;
+exception
+  when lock_not_available or unique_violation then
+    return;
+end
+$$;
+
+-- Takes over the row of whatsapp_sessions that another organization has under a session that the platform gave to this one, and
+-- empties it. Deletes it if the table has no room for a second row of this organization. Leaves it, with a warning, if a foreign key
+-- forbids that. Answers the organization that has the row afterwards; null if there is none.
+create or replace function wpp_internal.take_over_snapshot(p_organization_id uuid, p_session text) returns uuid
+language plpgsql set search_path = ''
+as $$
+declare
+  v_owner uuid;
+  v_empty public.whatsapp_sessions := jsonb_populate_record(null::public.whatsapp_sessions, '{"status": "disconnected"}');
+begin
+  select s.organization_id into v_owner from public.whatsapp_sessions s where s.session_name = 'wpp_' || p_session;
+  if v_owner is null or v_owner = p_organization_id then
+    return v_owner;
+  end if;
+  begin
+    update public.whatsapp_sessions s
+    set organization_id = p_organization_id, status = v_empty.status, last_qr_b64 = null, last_qr_at = null, updated_at = now()
+    where s.session_name = 'wpp_' || p_session and s.organization_id = v_owner;
+    return p_organization_id;
+  exception
+    when unique_violation then
+      delete from public.whatsapp_sessions s where s.session_name = 'wpp_' || p_session and s.organization_id = v_owner;
+      return null;
+  end;
+exception
+  when foreign_key_violation or lock_not_available then
+    raise warning 'the snapshot of a session is another organization''s and could not be taken over: %', sqlerrm;
+    return v_owner;
+end
+$$;
+
+-- Saves what was seen of a session, at `p_at_ms` or later, as its snapshot, the whole state at once. A newer row stands: a slow poll
+-- does not undo what the webhook reported; a row from a clock that is too far ahead does not count. A session that the platform
+-- does not know (`p_is_known`) never gets a row. If the table carries UNIQUE (organization_id), its only row stays with an
+-- active number and moves on from any other session. Called by Store::save_snapshot.
+-- Answers the snapshot afterwards, see snapshot; null if the organization has no such number or the table no room.
+-- Its lock timeout is shorter than PostgreSQL's deadlock_timeout, so that it is never part of a deadlock with an upsert.
+create or replace function public.wpp_save_snapshot(
+  p_organization_id uuid, p_session text, p_status text, p_at_ms bigint, p_qr text default null, p_is_known boolean default true)
+returns jsonb
+language plpgsql set search_path = '' set lock_timeout = '800ms'
+as $$
+declare
+  -- With each word in the type that the table has for it.
+  v_seen public.whatsapp_sessions := jsonb_populate_record(null::public.whatsapp_sessions, jsonb_build_object(
+    'organization_id', p_organization_id, 'session_name', 'wpp_' || p_session, 'status', p_status, 'last_qr_b64', p_qr,
+    'updated_at', clock_timestamp(), 'last_qr_at', case when p_qr is not null then clock_timestamp() end));
+  v_owner uuid;
+  v_is_taken_over boolean := false;
+  -- What other functions have seen counts too, and is about to be overwritten.
+  v_was_connected boolean := p_status = 'connected' or wpp_internal.is_connected(p_organization_id, p_session);
+begin
+  if not exists (select from wpp_internal.numbers(p_organization_id) n where n.session = p_session) then
+    return null;
+  end if;
+
+  select s.organization_id into v_owner from public.whatsapp_sessions s where s.session_name = v_seen.session_name;
+  if v_owner <> p_organization_id and exists (
+    select from public.wpp_numbers n where n.organization_id = p_organization_id and n.session = p_session)
+  then
+    v_owner := wpp_internal.take_over_snapshot(p_organization_id, p_session);
+    v_is_taken_over := true;
+  end if;
+  if v_owner is null and p_is_known then
+    insert into public.whatsapp_sessions (organization_id, session_name, status, last_qr_b64, last_qr_at, updated_at)
+    values (v_seen.organization_id, v_seen.session_name, v_seen.status, v_seen.last_qr_b64, v_seen.last_qr_at, v_seen.updated_at)
+    on conflict do nothing;
+    if not found then
+      update public.whatsapp_sessions s
+      set session_name = v_seen.session_name, status = v_seen.status,
+          last_qr_b64 = v_seen.last_qr_b64, last_qr_at = v_seen.last_qr_at, updated_at = v_seen.updated_at
+      where s.organization_id = p_organization_id and s.session_name <> v_seen.session_name
+        and not exists (select from public.whatsapp_sessions o where o.session_name = v_seen.session_name)
+        and not exists (
+          select from wpp_internal.numbers(p_organization_id) n where n.is_active and s.session_name = 'wpp_' || n.session);
+    end if;
+  end if;
+  update public.whatsapp_sessions s
+  set status = v_seen.status,
+      -- The time of a QR is when it was first seen, and an equal image is not written again.
+      last_qr_at = case when s.last_qr_b64 = v_seen.last_qr_b64 then s.last_qr_at else v_seen.last_qr_at end,
+      last_qr_b64 = case when s.last_qr_b64 = v_seen.last_qr_b64 then s.last_qr_b64 else v_seen.last_qr_b64 end,
+      updated_at = v_seen.updated_at
+  where v_owner = p_organization_id and s.organization_id = p_organization_id and s.session_name = v_seen.session_name
+    and (v_is_taken_over or (date_trunc('milliseconds', s.updated_at) > to_timestamp(p_at_ms / 1000.0)
+      and s.updated_at <= clock_timestamp() + wpp_internal.max_clock_skew()) is not true);
+
+  if v_was_connected then
+    update public.wpp_numbers n
+    set first_connected_at = clock_timestamp()
+    where n.organization_id = p_organization_id and n.session = p_session and n.first_connected_at is null;
+  end if;
+  if p_status = 'connected' then
+    perform wpp_internal.settle_primary(p_organization_id, p_session);
+  end if;
+  return wpp_internal.snapshot(p_organization_id, p_session);
+exception
+  -- Whoever has the row writes what it has seen; this request's answer does not depend on it.
+  when lock_not_available or unique_violation then
+    return wpp_internal.snapshot(p_organization_id, p_session);
+end
+$$;
+
+-- Asks for the right to register a number's webhook once more: one request in `p_every_ms` gets it. False if the organization has
+-- no such number. Called by Store::claim_webhook.
+create or replace function public.wpp_claim_webhook(
+  p_organization_id uuid, p_integration_id uuid, p_every_ms integer)
+returns boolean
+language plpgsql set search_path = '' set lock_timeout = '2s'
+as $$
+begin
+  insert into public.wpp_numbers as n (integration_id, organization_id, webhook_tried_at)
+  select i.id, i.organization_id, clock_timestamp()
+  from public.messenger_integrations i
+  where i.id = p_integration_id and i.organization_id = p_organization_id
+  on conflict (integration_id, organization_id) do update
+  set webhook_tried_at = excluded.webhook_tried_at
+  where (n.webhook_tried_at between clock_timestamp() - p_every_ms * interval '1 millisecond'
+    and clock_timestamp() + wpp_internal.max_clock_skew()) is not true;
+  return found;
+end
+$$;
+
+-- Notes that the webhook of a number's session is registered at `p_url` (null: that it is not). Called by Store::save_webhook.
+create or replace function public.wpp_save_webhook(
+  p_organization_id uuid, p_integration_id uuid, p_session text, p_url text)
+returns void
+language sql volatile set search_path = '' set lock_timeout = '2s'
+as $$
+  insert into public.wpp_numbers (integration_id, organization_id, webhook_session, webhook_url)
+  select i.id, i.organization_id, p_session, p_url
+  from public.messenger_integrations i
+  where i.id = p_integration_id and i.organization_id = p_organization_id
+  on conflict (integration_id, organization_id) do update
+  set webhook_session = excluded.webhook_session, webhook_url = excluded.webhook_url
+$$;
+
+revoke all on table public.wpp_numbers from public, anon, authenticated;
+grant select, insert, update, delete on table public.wpp_numbers to service_role;
+revoke all on all functions in schema wpp_internal from public, anon, authenticated;
+grant execute on all functions in schema wpp_internal to service_role;
+revoke all on function
+  public.wpp_find_number, public.wpp_save_snapshot, public.wpp_claim_webhook, public.wpp_save_webhook
+  from public, anon, authenticated;
+grant execute on function
+  public.wpp_find_number, public.wpp_save_snapshot, public.wpp_claim_webhook, public.wpp_save_webhook
+  to service_role;
+
+notify pgrst, 'reload schema';
+reset lock_timeout;

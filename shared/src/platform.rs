@@ -12,7 +12,7 @@ use crate::clock::UnixMs;
 use crate::deadline::Deadline;
 use crate::secret::Secret;
 use crate::token::Token;
-use crate::upstream::{CallError, Failure, Reply, Upstream};
+use crate::upstream::{CallError, Content, Failure, Reply, Upstream};
 
 /// The longest word for a state that is passed on.
 const WORD_LIMIT: usize = 64;
@@ -32,16 +32,16 @@ pub enum PlatformError {
     /// 401 or 403 for our own secret.
     #[error("WPP_SECRET refused")]
     SecretRefused,
-    /// 404: no such session.
+    /// 404, in the platform's own words: no such session.
     #[error("session unknown")]
     UnknownSession,
     /// 429, and when to come back.
     #[error("rate limited")]
     Busy(Option<Duration>),
-    /// Any other 4xx, and one that is not the platform's own.
+    /// Any other 4xx.
     #[error("refused with status {0}")]
     Refused(u16),
-    /// 5xx, or no connection.
+    /// 5xx, no connection, or a refusal that is not the platform's own.
     #[error("unavailable")]
     Unavailable,
     /// No whole answer in time.
@@ -254,31 +254,25 @@ impl Platform {
     }
 }
 
-/// What the status of an answer means for a call with this credential.
+/// Returns what the status of an answer means for a call with this credential. The platform speaks JSON, plain text or
+/// nothing; of an address where nothing is, it speaks a JSON object. What says anything else stands before the platform: a
+/// person must give up neither key nor number for that.
 fn accepted(auth: Auth<'_>, reply: &Reply) -> Result<(), PlatformError> {
-    Err(match (reply.status.as_u16(), auth) {
-        (200..=299, _) => return Ok(()),
-        (401, Auth::Token(_)) => PlatformError::TokenRejected,
-        (404, Auth::Token(_)) if says_so(reply) => PlatformError::UnknownSession,
-        (401 | 403, Auth::ApiKey) if is_the_platforms(reply) => PlatformError::KeyRefused,
-        (401 | 403, Auth::Secret(_)) if is_the_platforms(reply) => PlatformError::SecretRefused,
-        (408, _) => PlatformError::TimedOut,
-        (429, _) => PlatformError::Busy(reply.retry_after),
-        (status @ 400..=499, _) if is_the_platforms(reply) => PlatformError::Refused(status),
-        (500..=599, _) => PlatformError::Unavailable,
+    if reply.status.is_success() {
+        return Ok(());
+    }
+    Err(match (reply.status.as_u16(), reply.content(), auth) {
+        (408, ..) => PlatformError::TimedOut,
+        (429, ..) => PlatformError::Busy(reply.retry_after),
+        (500..=599, ..) | (400..=499, Content::Html, _) => PlatformError::Unavailable,
+        (404, Content::Object(_), Auth::Token(_)) => PlatformError::UnknownSession,
+        (404, Content::OtherJson | Content::Text | Content::Empty, _) => PlatformError::Unavailable,
+        (401, _, Auth::Token(_)) => PlatformError::TokenRejected,
+        (401 | 403, _, Auth::ApiKey) => PlatformError::KeyRefused,
+        (401 | 403, _, Auth::Secret(_)) => PlatformError::SecretRefused,
+        (status @ 400..=499, ..) => PlatformError::Refused(status),
         _ => PlatformError::BadAnswer,
     })
-}
-
-/// Whether a refusal is the platform's own. A proxy's page says nothing of a key or a session, which a person would be
-/// told to give up, nor that the platform has refused anything.
-fn is_the_platforms(reply: &Reply) -> bool {
-    reply.body.trim_ascii().is_empty() || says_so(reply)
-}
-
-/// Whether the platform gives a reason: only that tells an unknown session from an address where nothing is.
-fn says_so(reply: &Reply) -> bool {
-    parse::<Value>(reply).is_ok_and(|body| body.is_object())
 }
 
 fn parse<T: DeserializeOwned>(reply: &Reply) -> Result<T, PlatformError> {

@@ -11,6 +11,7 @@ use http::{HeaderMap, StatusCode, header};
 use reqwest::{Client, Request};
 use rustls::pki_types::TrustAnchor;
 use rustls::{ClientConfig, RootCertStore};
+use serde_json::{Map, Value};
 
 use crate::backoff::Backoff;
 use crate::deadline::Deadline;
@@ -53,6 +54,37 @@ pub struct Reply {
     pub body: Vec<u8>,
     /// `Retry-After`, where it was given in seconds.
     pub retry_after: Option<Duration>,
+}
+
+/// What an answer's body is, which tells who is speaking: the API that was asked, or a gateway, proxy or firewall before it.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Content {
+    /// A JSON object.
+    Object(Map<String, Value>),
+    /// Any other JSON.
+    OtherJson,
+    /// Plain text.
+    Text,
+    /// Nothing, or blanks.
+    Empty,
+    /// A page, or bytes that are no text. No API that the functions call speaks like this.
+    Html,
+}
+
+impl Reply {
+    /// Returns what the body is. The body itself decides: frameworks call their plain text `text/html`, too.
+    pub fn content(&self) -> Content {
+        let Ok(text) = str::from_utf8(&self.body) else { return Content::Html };
+        match text.trim_start_matches('\u{feff}').trim() {
+            "" => Content::Empty,
+            page if page.starts_with('<') => Content::Html,
+            text => match serde_json::from_str(text) {
+                Ok(Value::Object(fields)) => Content::Object(fields),
+                Ok(_) => Content::OtherJson,
+                Err(_) => Content::Text,
+            },
+        }
+    }
 }
 
 /// Why there is no whole answer. Carries no text of the other side.

@@ -7,15 +7,16 @@ use std::collections::VecDeque;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
+use http::StatusCode;
 use jsonwebtoken::{Algorithm, DecodingKey};
 use reqwest::Url;
-use serde::Deserialize;
+use serde_json::Value;
 
 use crate::clock::UnixMs;
 use crate::deadline::Deadline;
 use crate::http::auth_error::AuthError;
 use crate::secret::Secret;
-use crate::upstream::Upstream;
+use crate::upstream::{Content, Upstream};
 
 mod key;
 #[cfg(test)]
@@ -111,14 +112,16 @@ impl Jwks {
         let request = request.build().map_err(|_| "no request can be made")?;
         let sent = self.upstream.send("jwks", request, Deadline::within(FETCH_TIMEOUT)).await;
         let reply = sent.map_err(|failure| failure.to_string())?;
-        if !reply.status.is_success() {
+        if reply.status != StatusCode::OK {
             return Err(format!("status {}", reply.status.as_u16()));
         }
         if reply.body.len() > BODY_LIMIT {
             return Err(format!("more than {BODY_LIMIT} bytes"));
         }
-        let set: Set = serde_json::from_slice(&reply.body).map_err(|_| "not a set of keys")?;
-        Ok(set.keys.into_iter().filter_map(Key::from_jwk).collect())
+        let Content::Object(mut set) = reply.content() else { return Err("not a set of keys".to_owned()) };
+        let Some(Value::Array(keys)) = set.remove("keys") else { return Err("not a set of keys".to_owned()) };
+        // A key that cannot be read must not cost us the others.
+        Ok(keys.into_iter().filter_map(Key::from_jwk).collect())
     }
 }
 
@@ -225,10 +228,4 @@ impl KeyCache {
     fn has(&self, kid: &str) -> bool {
         self.named(kid).next().is_some()
     }
-}
-
-/// A set as it is served; a key that cannot be read must not cost us the others.
-#[derive(Deserialize)]
-struct Set {
-    keys: Vec<serde_json::Value>,
 }

@@ -115,7 +115,7 @@ async fn a_creation_that_fails_is_given_back_and_its_error_names_the_call() {
     for (path, status, body, failed) in [
         ("wpp/create", 500, "", "platform create: unavailable"),
         ("wpp/create", 408, "", "platform create: timed out"),
-        ("wpp_save_credentials", 408, "", "database wpp_save_credentials: timed out"),
+        ("wpp_save_credentials", 408, "", "database wpp_save_credentials: unavailable"),
         ("wpp_save_credentials", 200, r#"{"outcome":"gone"}"#, "no such number"),
     ] {
         let stage = Stage::new().await;

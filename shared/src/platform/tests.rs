@@ -36,23 +36,29 @@ async fn outcomes(platform: &Platform) -> [(&'static str, Option<CallError<Platf
     ]
 }
 
+/// What it means for our secret, for an API key, and for a number's token.
 #[tokio::test]
-async fn a_status_means_what_it_means_for_the_credential_and_every_error_names_its_call() {
+async fn a_refusal_means_what_its_words_say_for_the_credential() {
     let own = r#"{"error":"no"}"#;
-    let html = "<html>";
+    let html = "<!DOCTYPE html>";
     let (server, platform) = platform("").await;
-    // What it means for our secret, for an API key, and for a number's token.
     for (status, body, [by_secret, by_key, by_token]) in [
         (401, own, [P::SecretRefused, P::KeyRefused, P::TokenRejected]),
-        (401, html, [P::BadAnswer, P::BadAnswer, P::TokenRejected]),
+        (401, "Unauthorized", [P::SecretRefused, P::KeyRefused, P::TokenRejected]),
+        (401, "", [P::SecretRefused, P::KeyRefused, P::TokenRejected]),
+        (401, html, [P::Unavailable; 3]),
         (403, own, [P::SecretRefused, P::KeyRefused, P::Refused(403)]),
         (403, "", [P::SecretRefused, P::KeyRefused, P::Refused(403)]),
-        (403, html, [P::BadAnswer; 3]),
-        (403, "[]", [P::BadAnswer; 3]),
+        (403, "[]", [P::SecretRefused, P::KeyRefused, P::Refused(403)]),
+        (403, html, [P::Unavailable; 3]),
         (404, own, [P::Refused(404), P::Refused(404), P::UnknownSession]),
-        (404, " \n", [P::Refused(404); 3]),
-        (404, html, [P::BadAnswer; 3]),
+        (404, " \n", [P::Unavailable; 3]),
+        (404, "404 page not found\n", [P::Unavailable; 3]),
+        (404, "[]", [P::Unavailable; 3]),
+        (404, html, [P::Unavailable; 3]),
         (400, own, [P::Refused(400); 3]),
+        (400, "Bad Request", [P::Refused(400); 3]),
+        (413, html, [P::Unavailable; 3]),
         (408, own, [P::TimedOut; 3]),
         (429, own, [P::Busy(Some(Duration::from_secs(7))); 3]),
         (499, own, [P::Refused(499); 3]),

@@ -38,9 +38,9 @@ async fn a_failure_names_the_function() {
     let (server, store) = store(ServiceKey::New(Secret::new("k"))).await;
     let lease = CreationLease { organization_id: Uuid::nil(), creation: Uuid::nil(), holder: Uuid::nil() };
     for (status, body, why) in [
-        (404, "", StoreError::NotMigrated),
-        (408, "", StoreError::TimedOut),
-        (300, "{}", StoreError::Refused { status: 300, code: String::new() }),
+        (404, r#"{"code":"PGRST202"}"#, StoreError::NotMigrated),
+        (400, r#"{"code":"P0001"}"#, StoreError::Refused { status: 400, code: "P0001".to_owned() }),
+        (404, "", StoreError::Unavailable { retry_after: Some(Duration::from_secs(7)) }),
         (200, "<html>", StoreError::BadAnswer),
     ] {
         server.says_to("", status, body);

@@ -1,3 +1,4 @@
+use serde_json::json;
 use tokio::net::{TcpSocket, TcpStream};
 
 use super::testing::Server;
@@ -19,6 +20,34 @@ fn upstream() -> Upstream {
 /// With so short a time for an attempt.
 fn hasty() -> Upstream {
     Upstream::new(Duration::from_millis(500), &[]).unwrap()
+}
+
+#[test]
+fn the_body_itself_tells_what_it_is() {
+    let content = |body: &[u8]| {
+        let (status, body) = (StatusCode::OK, body.to_vec());
+        Reply { status, body, retry_after: None }.content()
+    };
+    let object = json!({"code": "PGRST301"}).as_object().unwrap().clone();
+    for (body, expected) in [
+        (&br#" {"code":"PGRST301"} "#[..], Content::Object(object)),
+        (b"{}", Content::Object(Map::new())),
+        (b"[]", Content::OtherJson),
+        (b"null", Content::OtherJson),
+        (b"\"Unauthorized\"", Content::OtherJson),
+        (b"", Content::Empty),
+        (b" \r\n", Content::Empty),
+        (b"\xef\xbb\xbf", Content::Empty),
+        (b"Unauthorized", Content::Text),
+        (b"404 page not found\n", Content::Text),
+        (b"{\"cut off\":", Content::Text),
+        (b"<!DOCTYPE html><html></html>", Content::Html),
+        (b"\xef\xbb\xbf<html>", Content::Html),
+        (b"<?xml version='1.0'?>", Content::Html),
+        (b"\x1f\x8b\x08\xff", Content::Html),
+    ] {
+        assert_eq!(content(body), expected, "{}", String::from_utf8_lossy(body));
+    }
 }
 
 #[tokio::test]

@@ -1,4 +1,5 @@
 use http::StatusCode;
+use serde_json::json;
 
 use super::*;
 
@@ -77,26 +78,46 @@ fn a_code_means_the_same_with_whatever_status() {
     }
 }
 
+/// Traefik, Kong, Cloudflare, Envoy, a proxy that asks for a password, an edge with codes of its own.
 #[test]
-fn without_a_code_the_status_decides() {
-    for (statuses, expected) in [
-        (&[401, 403][..], KEY),
-        (&[404], MIGRATIONS),
-        (&[408], Some(StoreError::TimedOut)),
-        (&[429, 500, 502, 503, 504, 520, 530, 540, 544], LATER),
-        (&[300, 307, 400, 402, 405, 409, 499], OTHER),
-    ] {
-        for &status in statuses {
-            let expected = expected.clone().unwrap_or(StoreError::Refused { status, code: String::new() });
-            for body in ["", "<html>", "[]", "{}", r#"{"code":null}"#, r#"{"code":7}"#, r#"{"code":"-"}"#] {
-                assert_eq!(meaning(status, body), expected, "{status} {body}");
-            }
+fn a_gateways_word_is_an_outage() {
+    for status in
+        [300, 307, 400, 401, 402, 403, 404, 405, 408, 409, 429, 499, 500, 502, 503, 504, 520, 530, 540, 544]
+    {
+        for body in [
+            "",
+            " \n",
+            "404 page not found\n",
+            "<!DOCTYPE html><html><head><title>Just a moment...</title></head></html>",
+            r#"{"message":"no Route matched with those values"}"#,
+            r#"{"message":"An invalid response was received from the upstream server"}"#,
+            r#"{"code":1020,"message":"Access denied"}"#,
+            r#"{"code":"UNAUTHORIZED_NO_AUTH_HEADER","message":"Missing authorization header"}"#,
+            r#"{"code":"pgrst301"}"#,
+            r#"{"code":"PGRST"}"#,
+            r#"{"code":"PGRST12345678"}"#,
+            r#"{"code":null}"#,
+            r#"{"message":"The key: Invalid API key"}"#,
+            "[]",
+            "{}",
+        ] {
+            assert_eq!(Some(meaning(status, body)), LATER, "{status} {body}");
         }
     }
 }
 
 #[test]
-fn of_a_code_that_is_none_only_ten_letters_and_digits_are_kept() {
-    let refused = meaning(400, r#"{"code":"a key: \u00e9 sb_secret_0123"}"#);
-    assert_eq!(refused, StoreError::Refused { status: 400, code: "akeysbsecr".to_owned() });
+fn the_gateway_refuses_the_key_in_four_ways() {
+    for message in [
+        "No API key found in request",
+        "Invalid API key",
+        "Invalid authentication credentials",
+        "Legacy API keys are disabled",
+    ] {
+        let body = json!({"message": message, "hint": "Double check your API key."}).to_string();
+        for status in [401, 403] {
+            assert_eq!(Some(meaning(status, &body)), KEY, "{status} {message}");
+        }
+        assert_eq!(Some(meaning(404, &body)), LATER, "{message}");
+    }
 }

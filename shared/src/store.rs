@@ -16,6 +16,7 @@ use serde::de::DeserializeOwned;
 use serde_json::{Value, json};
 use uuid::Uuid;
 
+use crate::backoff::Backoff;
 use crate::clock::{UnixMs, millis};
 use crate::config::ServiceKey;
 use crate::deadline::Deadline;
@@ -23,14 +24,19 @@ use crate::platform::Credentials;
 use crate::upstream::{CallError, Reply, Upstream};
 
 pub use records::*;
-use refusal::refusal;
 pub use refusal::{StoreError, StoreResult};
+use refusal::{is_over_in_a_moment, refusal};
+
+/// The pause before the one repetition of a call whose token PostgREST takes for one of the future: its clock goes by seconds.
+const CLOCKS_DIFFER_PAUSE: Duration = Duration::from_secs(1);
 
 /// PostgREST of one Supabase project, with the right of its service role. Cheap to clone.
 #[derive(Clone)]
 pub struct Store {
     url: String,
     headers: HeaderMap,
+    /// Whether the service key is a JWT, of which PostgREST can say what it says of tokens.
+    key_is_jwt: bool,
     upstream: Upstream,
 }
 
@@ -43,6 +49,7 @@ impl Store {
             Some((HeaderName::from_static(name), HeaderValue::from_str(value?).ok()?))
         });
         Self {
+            key_is_jwt: key.bearer().is_some(),
             url: format!("{}/rest/v1/rpc/", supabase_url.trim_end_matches('/')),
             headers: headers.collect(),
             upstream,
@@ -174,10 +181,21 @@ impl Store {
     }
 
     async fn call(&self, function: &'static str, params: Value, deadline: Deadline) -> StoreResult<Reply> {
-        let answer = async {
+        let ask = async || {
             let request = self.request(function, &params).ok_or(StoreError::BadAnswer)?;
-            let reply = self.upstream.send(function, request, deadline).await?;
-            if reply.status.is_success() { Ok(reply) } else { Err(refusal(&reply)) }
+            self.upstream.send(function, request, deadline).await.map_err(StoreError::from)
+        };
+        let answer = async {
+            let mut reply = ask().await?;
+            if !reply.status.is_success() && is_over_in_a_moment(&reply) {
+                // A call with less time left, such as the save of a token that is due, pauses for less.
+                let pause =
+                    Backoff::new(CLOCKS_DIFFER_PAUSE, CLOCKS_DIFFER_PAUSE).pause(deadline.remaining() / 2);
+                if deadline.sleep(pause).await {
+                    reply = ask().await?;
+                }
+            }
+            if reply.status.is_success() { Ok(reply) } else { Err(refusal(&reply, self.key_is_jwt)) }
         };
         answer.await.map_err(|why| CallError { call: function, why })
     }

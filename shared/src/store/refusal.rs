@@ -56,6 +56,10 @@ impl From<Failure> for StoreError {
     }
 }
 
+/// What PostgREST says, with the code PGRST303, of a token that the gateway has issued a moment ago: its own clock is behind.
+/// It can say so of an `sb_secret_` key, too, which the gateway turns into a token.
+const ISSUED_AT_FUTURE: &str = "JWT issued at future";
+
 /// The gateway's refusals of the service key itself: the openings of their `message`.
 const KEY_REFUSALS: [&str; 4] = [
     "No API key found in request",
@@ -66,7 +70,9 @@ const KEY_REFUSALS: [&str; 4] = [
 
 /// Returns what PostgREST 12 to 16 mean by a refusal, which is JSON with a `code`. The gateway before it refuses the service
 /// key in JSON with a `message`. Anything else comes from a proxy that did not reach PostgREST: an outage, whatever its status.
-pub(super) fn refusal(reply: &Reply) -> StoreError {
+///
+/// `key_is_jwt`: PostgREST can refuse a key of the new kind as a role, but not as a token, which it is not.
+pub(super) fn refusal(reply: &Reply, key_is_jwt: bool) -> StoreError {
     let unavailable = StoreError::Unavailable { retry_after: reply.retry_after };
     let Content::Object(body) = reply.content() else { return unavailable };
     let text = |field| body.get(field).and_then(Value::as_str).unwrap_or_default();
@@ -88,14 +94,23 @@ pub(super) fn refusal(reply: &Reply) -> StoreError {
         // Functions: unknown, ambiguous, dropped since the schema was read; likewise tables and columns.
         ("PGRST202" | "PGRST203" | "42883" | "42725", ..) => StoreError::NotMigrated,
         ("PGRST205" | "42P01" | "42703", ..) => StoreError::NotMigrated,
+        ("PGRST303", ..) if message == ISSUED_AT_FUTURE => unavailable,
         // The JWT: no secret to verify it with, not valid, none, wrong claims; then its role: unknown, without rights.
-        ("PGRST300" | "PGRST301" | "PGRST302" | "PGRST303", ..) => StoreError::KeyRefused,
+        ("PGRST300" | "PGRST301" | "PGRST302" | "PGRST303", ..) if key_is_jwt => StoreError::KeyRefused,
+        ("PGRST300" | "PGRST301" | "PGRST302" | "PGRST303", ..) => unavailable,
         ("22023" | "42501", ..) | (_, _, 401 | 403) => StoreError::KeyRefused,
         // Any other code of PostgreSQL is about what we asked for, whatever status it has.
         (_, class, status) if !class.is_empty() => StoreError::Refused { status, code: code.to_owned() },
         (_, _, 500..) => unavailable,
         (_, _, status) => StoreError::Refused { status, code: code.to_owned() },
     }
+}
+
+/// Whether the same call succeeds in a moment: the clocks of Supabase's own services have differed.
+pub(super) fn is_over_in_a_moment(reply: &Reply) -> bool {
+    let Content::Object(body) = reply.content() else { return false };
+    body.get("code").is_some_and(|code| code == "PGRST303")
+        && body.get("message").is_some_and(|message| message == ISSUED_AT_FUTURE)
 }
 
 /// Whether a code is one of PostgREST's own, or PostgreSQL's.

@@ -54,6 +54,37 @@ async fn a_failure_names_the_function() {
     }
 }
 
+const ISSUED_AT_FUTURE: &str = r#"{"code":"PGRST303","message":"JWT issued at future"}"#;
+
+#[tokio::test]
+async fn a_clock_that_differs_is_asked_once_more() {
+    for (limit_ms, at_least_ms) in [(20_000, 500), (400, 50)] {
+        let (server, store) = store(ServiceKey::New(Secret::new("k"))).await;
+        server.says_to("", 401, ISSUED_AT_FUTURE);
+        let deadline = Deadline::within(Duration::from_millis(limit_ms));
+        let saved = store.save_snapshot(Uuid::nil(), "4", State::Connected, None, UnixMs(7), deadline);
+        let mend = async {
+            while server.heard().is_empty() {
+                tokio::task::yield_now().await;
+            }
+            server.says_to("", 200, "null");
+        };
+        let (saved, ()) = tokio::join!(saved, mend);
+        assert_eq!((saved.unwrap().is_none(), server.requests()), (true, 2), "{limit_ms}");
+        let used = Duration::from_millis(limit_ms) - deadline.remaining();
+        assert!(used >= Duration::from_millis(at_least_ms), "{limit_ms}: {used:?}");
+    }
+}
+
+#[tokio::test]
+async fn a_clock_that_still_differs_is_an_outage() {
+    let (server, store) = store(ServiceKey::Legacy(Secret::new("k"))).await;
+    server.says_to("", 401, ISSUED_AT_FUTURE);
+    let found = store.find(Uuid::nil(), &NumberSelector::default(), deadline()).await;
+    assert!(matches!(found.unwrap_err().why, StoreError::Unavailable { .. }));
+    assert_eq!(server.requests(), 2);
+}
+
 #[tokio::test]
 async fn a_state_is_saved_in_the_mirrors_words() {
     let (server, store) = store(ServiceKey::New(Secret::new("k"))).await;

@@ -3,10 +3,14 @@ use serde_json::json;
 
 use super::*;
 
-/// What is meant by a refusal with this status and body.
-fn meaning(status: u16, body: &str) -> StoreError {
+fn reply(status: u16, body: &str) -> Reply {
     let status = StatusCode::from_u16(status).unwrap();
-    refusal(&Reply { status, body: body.into(), retry_after: Some(Duration::from_secs(3)) })
+    Reply { status, body: body.into(), retry_after: Some(Duration::from_secs(3)) }
+}
+
+/// What is meant by a refusal with this status and body, of a key that is a JWT.
+fn meaning(status: u16, body: &str) -> StoreError {
+    refusal(&reply(status, body), true)
 }
 
 const LATER: Option<StoreError> = Some(StoreError::Unavailable { retry_after: Some(Duration::from_secs(3)) });
@@ -120,4 +124,30 @@ fn the_gateway_refuses_the_key_in_four_ways() {
         }
         assert_eq!(Some(meaning(404, &body)), LATER, "{message}");
     }
+}
+
+#[test]
+fn a_clock_that_differs_is_no_refusal_of_the_key() {
+    for (code, message, passes) in [
+        ("PGRST303", "JWT issued at future", true),
+        ("PGRST303", "JWT expired", false),
+        ("PGRST301", "JWT issued at future", false),
+    ] {
+        let reply = reply(401, &json!({"code": code, "message": message}).to_string());
+        assert_eq!(is_over_in_a_moment(&reply), passes, "{code} {message}");
+        let expected = if passes { LATER } else { KEY };
+        assert_eq!(Some(refusal(&reply, true)), expected, "{code} {message}");
+    }
+    assert!(!is_over_in_a_moment(&reply(401, "JWT issued at future")));
+}
+
+#[test]
+fn no_token_refusal_is_about_a_key_that_is_no_token() {
+    for code in ["PGRST300", "PGRST301", "PGRST302", "PGRST303"] {
+        let reply = reply(401, &json!({"code": code, "message": "JWT expired"}).to_string());
+        assert_eq!((Some(refusal(&reply, false)), Some(refusal(&reply, true))), (LATER, KEY), "{code}");
+    }
+    // A role without rights is the key's, of either kind.
+    let reply = reply(403, r#"{"code":"42501","message":"permission denied"}"#);
+    assert_eq!(Some(refusal(&reply, false)), KEY);
 }

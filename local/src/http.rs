@@ -16,6 +16,7 @@ pub fn client() -> Result<Client> {
         .with_no_client_auth();
     let client = Client::builder()
         .tls_backend_preconfigured(tls)
+        .user_agent("local")
         .redirect(reqwest::redirect::Policy::none())
         .no_proxy();
     Ok(client.build()?)

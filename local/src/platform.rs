@@ -13,7 +13,7 @@ use axum::middleware::{Next, from_fn_with_state};
 use axum::response::{IntoResponse, Response};
 
 use crate::fault_injector::FaultInjector;
-use crate::server::Server;
+use crate::server::{Server, behind_firewall};
 
 mod accounts;
 mod behavior;
@@ -89,7 +89,7 @@ impl Platform {
             seen: Mutex::default(),
         });
         let router = routes::routes().merge(control::routes()).with_state(simulator.clone());
-        let router = router.layer(from_fn_with_state(simulator.clone(), keeping));
+        let router = behind_firewall(router.layer(from_fn_with_state(simulator.clone(), keeping)));
         Ok(Self { server: Server::start(port, router).await?, simulator })
     }
 

@@ -1,6 +1,7 @@
 //! A PostgREST-compatible server: PostgREST itself where there is one, else `postrust` in its compatibility mode.
 
 use std::path::PathBuf;
+use std::sync::{Mutex, PoisonError};
 
 use reqwest::Client;
 use tokio::process::Command;
@@ -21,6 +22,8 @@ pub struct Server {
     database_url: String,
     keys: Keys,
     client: Client,
+    /// Which schemas it shows, the one first that a request gets without asking.
+    schemas: Mutex<&'static str>,
 }
 
 impl Postgrest {
@@ -32,8 +35,15 @@ impl Postgrest {
             database_url: database_url.to_owned(),
             keys: keys.clone(),
             client: http::client()?,
+            schemas: Mutex::new("public"),
         };
         Self::run(server, port, output).await
+    }
+
+    /// Shows these schemas from now on, the one first that a request gets without asking.
+    pub async fn expose(&self, schemas: &'static str) -> Result<()> {
+        *self.program().schemas.lock().unwrap_or_else(PoisonError::into_inner) = schemas;
+        self.restart().await
     }
 
     /// `http://127.0.0.1:<port>`: the tables are below it, without `/rest/v1`.
@@ -49,7 +59,7 @@ impl Program for Server {
         let mut command = supervised(&self.program, Signal::TERM);
         command.env_clear().envs([
             ("PGRST_DB_URI", self.database_url.as_str()),
-            ("PGRST_DB_SCHEMAS", "public"),
+            ("PGRST_DB_SCHEMAS", *self.schemas.lock().unwrap_or_else(PoisonError::into_inner)),
             ("PGRST_DB_ANON_ROLE", "anon"),
             ("PGRST_DB_POOL", "10"),
             ("PGRST_DB_CHANNEL_ENABLED", "true"),

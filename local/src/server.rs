@@ -7,8 +7,10 @@ use std::time::Duration;
 
 use axum::Router;
 use axum::body::Body;
-use axum::http::{Request, Response};
-use axum::response::IntoResponse;
+use axum::http::header::USER_AGENT;
+use axum::http::{Request, Response, StatusCode};
+use axum::middleware::{Next, from_fn};
+use axum::response::{Html, IntoResponse};
 use hyper::body::Incoming;
 use hyper::server::conn::http1;
 use hyper::service::{Service, service_fn};
@@ -35,6 +37,17 @@ pub fn severed() -> Response<Body> {
     let mut response = ().into_response();
     response.extensions_mut().insert(Severed);
     response
+}
+
+/// Puts before a router what stands before many: it refuses, with a page of its own, who does not say who it is.
+pub fn behind_firewall(router: Router) -> Router {
+    router.layer(from_fn(async |request: axum::extract::Request, next: Next| {
+        if request.headers().contains_key(USER_AGENT) {
+            return next.run(request).await;
+        }
+        let page = Html("<!DOCTYPE html><html><head><title>Access denied</title></head></html>");
+        (StatusCode::FORBIDDEN, page).into_response()
+    }))
 }
 
 /// A running HTTP/1.1 server on the loopback address. Dropping it closes the port and every connection.

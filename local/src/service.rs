@@ -64,6 +64,11 @@ impl<P: Program> Service<P> {
         Ok(service)
     }
 
+    /// How it is run.
+    pub fn program(&self) -> &P {
+        &self.program
+    }
+
     /// The port it listens on.
     pub fn port(&self) -> u16 {
         self.port

@@ -19,7 +19,7 @@ use tower_http::cors::{AllowHeaders, Any, CorsLayer};
 use crate::Result;
 use crate::fault_injector::FaultInjector;
 use crate::postgrest::Postgrest;
-use crate::server::Server;
+use crate::server::{Server, behind_firewall};
 use crate::users::Keys;
 
 /// Where the REST API is, below the project's address.
@@ -69,7 +69,7 @@ impl Supabase {
                     .allow_headers(AllowHeaders::mirror_request()),
             )
             .with_state(front.clone());
-        let server = Server::start(port, router).await?;
+        let server = Server::start(port, behind_firewall(router)).await?;
         Ok(Self { faults, server, front })
     }
 

@@ -28,6 +28,12 @@ use store::Store;
 use token::single_flight::SingleFlight;
 use upstream::Upstream;
 
+/// What was built: `git describe` at a build for deployment, otherwise the crate's version.
+pub(crate) const VERSION: &str = match option_env!("WPP_VERSION") {
+    Some(version) => version,
+    None => env!("CARGO_PKG_VERSION"),
+};
+
 /// What requests work with as long as the function's keys are the same. Nothing in it belongs to one of them alone.
 pub struct App {
     /// The environment's word.

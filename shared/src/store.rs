@@ -27,6 +27,9 @@ pub use records::*;
 pub use refusal::{StoreError, StoreResult};
 use refusal::{is_over_in_a_moment, refusal};
 
+/// Where the functions of `migrations/` are. A project may expose another schema before it, in which a call without this name ends.
+const SCHEMA: &str = "public";
+
 /// The pause before the one repetition of a call whose token PostgREST takes for one of the future: its clock goes by seconds.
 const CLOCKS_DIFFER_PAUSE: Duration = Duration::from_secs(1);
 
@@ -206,7 +209,11 @@ impl Store {
         let given = params.as_object()?.iter().filter(|(_, value)| !value.is_null());
         let named: Value = given.map(|(name, value)| (format!("p_{name}"), value.clone())).collect();
         let (url, client) = (format!("{}{function}", self.url), self.upstream.http().clone());
-        Builder::new(url, None, self.headers.clone(), client).rpc(named.to_string()).build().build().ok()
+        Builder::new(url, Some(SCHEMA.to_owned()), self.headers.clone(), client)
+            .rpc(named.to_string())
+            .build()
+            .build()
+            .ok()
     }
 }
 

@@ -13,6 +13,7 @@ use rustls::pki_types::TrustAnchor;
 use rustls::{ClientConfig, RootCertStore};
 use serde_json::{Map, Value};
 
+use crate::VERSION;
 use crate::backoff::Backoff;
 use crate::deadline::Deadline;
 use crate::record::{self, CallStatus, Underway};
@@ -261,6 +262,8 @@ fn client(extra_roots: &[TrustAnchor<'static>]) -> Result<Client, Box<dyn Error 
         .with_no_client_auth();
     Ok(Client::builder()
         .tls_backend_preconfigured(tls)
+        // Firewalls refuse requests that do not say whose they are.
+        .user_agent(format!("wpp-functions/{VERSION}"))
         .redirect(reqwest::redirect::Policy::none())
         .connect_timeout(CONNECT_TIMEOUT)
         .pool_max_idle_per_host(IDLE_CONNECTIONS as usize)

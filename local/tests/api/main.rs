@@ -30,3 +30,4 @@ mod status;
 mod tenancy;
 mod tls;
 mod token;
+mod voices;

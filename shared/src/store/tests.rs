@@ -28,6 +28,7 @@ async fn a_function_is_called_by_its_name_with_the_key_and_without_what_is_null(
         assert_eq!((found.now, found.organization_id, found.number.is_none()), (UnixMs(7), None, true));
         let heard = server.heard().remove(0);
         assert!(heard.starts_with("POST /rest/v1/rpc/wpp_find_number ") && heard.contains("apikey: k\r\n"));
+        assert!(heard.contains("content-profile: public\r\n"), "{heard}");
         assert_eq!(heard.contains("authorization: Bearer k\r\n"), bearer, "{heard}");
         assert_eq!(body(&heard), json!({"p_user_id": Uuid::nil(), "p_session": "4"}));
     }

@@ -187,6 +187,14 @@ async fn an_answer_is_read_up_to_the_limit_and_not_a_byte_further() {
 }
 
 #[tokio::test]
+async fn every_request_says_whose_it_is() {
+    let server = Server::start(whole(200, "")).await;
+    server.call(&upstream(), deadline()).await.0.unwrap();
+    let request = server.heard().remove(0);
+    assert!(request.contains(&format!("user-agent: wpp-functions/{VERSION}\r\n")), "{request}");
+}
+
+#[tokio::test]
 async fn a_call_is_noted_once_with_all_its_attempts_and_how_it_ended() {
     let server = Server::start(whole(503, "")).await;
     let upstream = upstream();

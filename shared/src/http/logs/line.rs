@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use serde::Serialize;
 use uuid::Uuid;
 
+use crate::VERSION;
 use crate::clock::UnixMs;
 use crate::error::Error;
 use crate::http::auth::AuthError;
@@ -15,12 +16,6 @@ use crate::upstream::CallError;
 
 /// No line is longer, in bytes: each costs money to keep, and to search.
 const LIMIT: usize = 700;
-
-/// What was built: `git describe` at a build for deployment, else the crate's version.
-const VERSION: &str = match option_env!("WPP_VERSION") {
-    Some(version) => version,
-    None => env!("CARGO_PKG_VERSION"),
-};
 
 /// Where the metrics are found in CloudWatch.
 const NAMESPACE: &str = "WppFunctions";

@@ -183,6 +183,7 @@ impl Error {
                 P::TimedOut => passing(504, "platform_timeout", say::WHATSAPP_SLOW),
                 P::BadAnswer => passing(502, "platform_bad_answer", say::WHATSAPP_UNREADABLE),
                 P::SecretRefused => lasting(502, "platform_secret_rejected", say::SERVICE_REFUSED, say::TELL),
+                P::NumberRefused(_) => lasting(409, "platform_refused", say::WHATSAPP_REFUSED, say::TELL),
                 P::Refused(_) => lasting(502, "platform_refused", say::WHATSAPP_REFUSED, say::TELL),
             },
             Self::Database(error) => match error.why {

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use http::{Method, header};
+use http::{Method, StatusCode, header};
 use reqwest::{Request, Url};
 use serde::Deserialize;
 use serde::de::DeserializeOwned;
@@ -16,6 +16,14 @@ use crate::upstream::{CallError, Content, Failure, Reply, Upstream};
 
 /// The longest word for a state that is passed on.
 const WORD_LIMIT: usize = 64;
+
+/// The longest session, in bytes; the platform's have 13 digits.
+const SESSION_LIMIT: usize = 128;
+
+/// The longest API key, token and QR that are kept, in bytes. Real ones have some 50, some 500, and up to 20 KiB as a picture.
+const API_KEY_LIMIT: usize = 512;
+const TOKEN_LIMIT: usize = 8 * 1024;
+const QR_LIMIT: usize = 64 * 1024;
 
 /// Why a call brought nothing of use. Carries no text of the platform's.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, thiserror::Error)]
@@ -38,7 +46,10 @@ pub enum PlatformError {
     /// 429, and when to come back.
     #[error("rate limited")]
     Busy(Option<Duration>),
-    /// Any other 4xx.
+    /// Any other 4xx for a call with a number's token: it concerns that number.
+    #[error("number refused with status {0}")]
+    NumberRefused(u16),
+    /// Any other 4xx for a call that is the same for all numbers: `create` or `/auth/token`.
     #[error("refused with status {0}")]
     Refused(u16),
     /// 5xx, no connection, or a refusal that is not the platform's own.
@@ -47,7 +58,7 @@ pub enum PlatformError {
     /// No whole answer in time.
     #[error("timed out")]
     TimedOut,
-    /// An answer that is not what the platform promises: HTML, a redirect, wrong types, far too long.
+    /// An answer that is not what the platform promises: HTML, a redirect, wrong types, too long, control characters.
     #[error("unreadable answer")]
     BadAnswer,
 }
@@ -150,11 +161,14 @@ impl Platform {
 
     /// `POST /api/integrations/wpp/create`: the client for an id, made or found. The same id names the same session.
     pub async fn create(&self, secret: &Secret, id: &str, deadline: Deadline) -> PlatformResult<Credentials> {
-        let (path, body) = (["api", "integrations", "wpp", "create"], json!({"organizationId": id}));
-        self.call("create", Auth::Secret(secret), &path, Some(body), deadline, |reply| {
+        let (auth, path) = (Auth::Secret(secret), ["api", "integrations", "wpp", "create"]);
+        self.call("create", auth, &path, Some(json!({"organizationId": id})), deadline, |reply| {
+            accepted(auth, reply)?;
             let given: Credentials = parse(reply)?;
-            let is_whole = !given.api_key.expose().is_empty() && !given.session.is_empty();
-            is_whole.then_some(given).ok_or(PlatformError::BadAnswer)
+            if !is_session(&given.session) {
+                return Err(PlatformError::BadAnswer);
+            }
+            Ok(Credentials { api_key: Secret::new(bounded(given.api_key.expose(), API_KEY_LIMIT)?), ..given })
         })
         .await
     }
@@ -167,56 +181,88 @@ impl Platform {
             token: Secret,
             expires_in: Option<Value>,
         }
-        let body = json!({"apiKey": api_key});
-        self.call("auth/token", Auth::ApiKey, &["auth", "token"], Some(body), deadline, |reply| {
+        let (auth, body) = (Auth::ApiKey, json!({"apiKey": api_key}));
+        self.call("auth/token", auth, &["auth", "token"], Some(body), deadline, |reply| {
+            accepted(auth, reply)?;
             let given: Given = parse(reply)?;
-            if given.token.expose().is_empty() {
-                return Err(PlatformError::BadAnswer);
-            }
-            Ok(Token::issued(given.token, given.expires_in.as_ref(), now))
+            let token = Secret::new(bounded(given.token.expose(), TOKEN_LIMIT)?);
+            Ok(Token::issued(token, given.expires_in.as_ref(), now))
         })
         .await
     }
 
     /// `GET /api/accounts/{session}/status`.
-    pub async fn status(&self, auth: SessionAuth, deadline: Deadline) -> PlatformResult<Status> {
-        let path = ["api", "accounts", &auth.session, "status"];
-        self.call("status", Auth::Token(&auth.jwt), &path, None, deadline, |reply| {
+    pub async fn status(
+        &self,
+        SessionAuth { session, jwt }: SessionAuth,
+        deadline: Deadline,
+    ) -> PlatformResult<Status> {
+        let (auth, path) = (Auth::Token(&jwt), ["api", "accounts", &session, "status"]);
+        self.call("status", auth, &path, None, deadline, |reply| {
+            accepted(auth, reply)?;
             parse::<Value>(reply)?["status"].as_str().map(Status::of).ok_or(PlatformError::BadAnswer)
         })
         .await
     }
 
-    /// `GET /api/accounts/{session}/qr`: the QR as the platform gives it (pairing text, data URL or bare base64), or
-    /// nothing while it is not ready.
-    pub async fn qr(&self, auth: SessionAuth, deadline: Deadline) -> PlatformResult<Option<String>> {
-        let path = ["api", "accounts", &auth.session, "qr"];
-        self.call("qr", Auth::Token(&auth.jwt), &path, None, deadline, |reply| qr_in(&parse(reply)?)).await
-    }
-
-    /// `POST /api/accounts/start`: brings a session up; harmless where it is up. Answers its status and its QR, as far as
-    /// the platform has them at once.
-    pub async fn start(
+    /// `GET /api/accounts/{session}/qr`: the QR as the platform gives it (pairing text, data URL or bare base64). `None` if
+    /// there is no QR, which a 404 says, too: it comes for seconds while a session starts, and while a phone is linked.
+    /// Only the status tells whether the platform knows the session.
+    pub async fn qr(
         &self,
-        auth: SessionAuth,
+        SessionAuth { session, jwt }: SessionAuth,
         deadline: Deadline,
-    ) -> PlatformResult<(Option<Status>, Option<String>)> {
-        let (path, body) = (["api", "accounts", "start"], json!({"number": auth.session}));
-        self.call("start", Auth::Token(&auth.jwt), &path, Some(body), deadline, |reply| {
-            let given: Value = parse(reply)?;
-            let word = ["status", "state"].into_iter().find_map(|key| given[key].as_str());
-            Ok((word.map(Status::of), qr_in(&given)?))
+    ) -> PlatformResult<Option<String>> {
+        let (auth, path) = (Auth::Token(&jwt), ["api", "accounts", &session, "qr"]);
+        self.call("qr", auth, &path, None, deadline, |reply| {
+            if reply.status == StatusCode::NOT_FOUND {
+                return Ok(None);
+            }
+            accepted(auth, reply)?;
+            qr_in(&parse(reply)?)
         })
         .await
     }
 
-    /// `POST /internal/session/{session}/webhook`: where the platform reports to.
-    pub async fn set_webhook(&self, auth: SessionAuth, url: &str, deadline: Deadline) -> PlatformResult<()> {
-        let (path, body) = (["internal", "session", &auth.session, "webhook"], json!({"url": url}));
-        self.call("webhook", Auth::Token(&auth.jwt), &path, Some(body), deadline, |_| Ok(())).await
+    /// `POST /api/accounts/start`: brings a session up; harmless if it is up. Any 2xx means yes. Returns its status and its
+    /// QR, if the answer has them.
+    pub async fn start(
+        &self,
+        SessionAuth { session, jwt }: SessionAuth,
+        deadline: Deadline,
+    ) -> PlatformResult<(Option<Status>, Option<String>)> {
+        let (auth, path) = (Auth::Token(&jwt), ["api", "accounts", "start"]);
+        self.call("start", auth, &path, Some(json!({"number": session})), deadline, |reply| {
+            if is_running_already(reply) {
+                return Ok((None, None));
+            }
+            said_yes(auth, reply)?;
+            let given: Value = parse(reply).unwrap_or_default();
+            let word = ["status", "state"].into_iter().find_map(|key| given[key].as_str());
+            Ok((word.map(Status::of), qr_in(&given).unwrap_or_default()))
+        })
+        .await
     }
 
-    /// Makes a call, a `POST` where it has a body, and reads its answer.
+    /// `POST /internal/session/{session}/webhook`: where the platform reports to. Any 2xx means yes.
+    pub async fn set_webhook(
+        &self,
+        SessionAuth { session, jwt }: SessionAuth,
+        url: &str,
+        deadline: Deadline,
+    ) -> PlatformResult<()> {
+        let (auth, path) = (Auth::Token(&jwt), ["internal", "session", &session, "webhook"]);
+        self.call("webhook", auth, &path, Some(json!({"url": url})), deadline, |reply| {
+            said_yes(auth, reply).map_err(|why| match why {
+                // Of the session, a 404 for something below it says nothing.
+                PlatformError::UnknownSession => PlatformError::NumberRefused(404),
+                why => why,
+            })
+        })
+        .await
+    }
+
+    /// Makes a call, a `POST` if it has a body, and reads its answer.
     async fn call<T>(
         &self,
         call: &'static str,
@@ -228,18 +274,21 @@ impl Platform {
     ) -> PlatformResult<T> {
         let answer = async {
             let request = self.request(auth, path, body)?;
-            let reply = self.upstream.send(call, request, deadline).await?;
-            accepted(auth, &reply)?;
-            read(&reply)
+            read(&self.upstream.send(call, request, deadline).await?)
         };
         answer.await.map_err(|why| CallError { call, why })
     }
 
-    /// Every path segment is percent-encoded: a session is foreign text.
+    /// Every path segment is percent-encoded: a session is foreign text. A dot segment would shorten the path, encoded once,
+    /// too; encoded twice it is a session that there is not.
     fn request(&self, auth: Auth<'_>, path: &[&str], body: Option<Value>) -> Result<Request, PlatformError> {
         let mut url = self.base.clone();
         if let Ok(mut segments) = url.path_segments_mut() {
-            segments.pop_if_empty().extend(path);
+            segments.pop_if_empty().extend(path.iter().map(|segment| match *segment {
+                "." => "%2E",
+                ".." => "%2E%2E",
+                segment => segment,
+            }));
         }
         let method = if body.is_some() { Method::POST } else { Method::GET };
         let mut request = self.upstream.http().request(method, url);
@@ -270,9 +319,40 @@ fn accepted(auth: Auth<'_>, reply: &Reply) -> Result<(), PlatformError> {
         (401, _, Auth::Token(_)) => PlatformError::TokenRejected,
         (401 | 403, _, Auth::ApiKey) => PlatformError::KeyRefused,
         (401 | 403, _, Auth::Secret(_)) => PlatformError::SecretRefused,
+        (status @ 400..=499, _, Auth::Token(_)) => PlatformError::NumberRefused(status),
         (status @ 400..=499, ..) => PlatformError::Refused(status),
         _ => PlatformError::BadAnswer,
     })
+}
+
+/// Any 2xx means yes, with whatever words of the platform's own; a page is none of them.
+fn said_yes(auth: Auth<'_>, reply: &Reply) -> Result<(), PlatformError> {
+    accepted(auth, reply)?;
+    if reply.content() == Content::Html { Err(PlatformError::BadAnswer) } else { Ok(()) }
+}
+
+/// Whether the platform refuses a start because the session runs.
+fn is_running_already(reply: &Reply) -> bool {
+    let says_already = || String::from_utf8_lossy(&reply.body).to_lowercase().contains("already");
+    let is_running = match reply.status.as_u16() {
+        409 => true,
+        400 | 403 | 422 | 500 => says_already(),
+        _ => false,
+    };
+    is_running && reply.content() != Content::Html
+}
+
+/// Whether a text can be a session: it goes into paths and queries.
+pub(crate) fn is_session(text: &str) -> bool {
+    let is_plain = |c: char| c.is_ascii_alphanumeric() || "._-+@:".contains(c);
+    (1..=SESSION_LIMIT).contains(&text.len()) && text.chars().all(is_plain) && !matches!(text, "." | "..")
+}
+
+/// A text of the platform's without the blanks around it, if it is short enough to be kept and has no control characters.
+fn bounded(text: &str, limit: usize) -> Result<String, PlatformError> {
+    let text = text.trim();
+    let is_good = (1..=limit).contains(&text.len()) && !text.chars().any(char::is_control);
+    is_good.then(|| text.to_owned()).ok_or(PlatformError::BadAnswer)
 }
 
 fn parse<T: DeserializeOwned>(reply: &Reply) -> Result<T, PlatformError> {
@@ -287,7 +367,7 @@ fn qr_in(answer: &Value) -> Result<Option<String>, PlatformError> {
     let places = [&answer["qr"], &answer["qrCode"], &answer["qrcode"], &answer["data"]["qr"]];
     match places.into_iter().find(|value| !value.is_null() && *value != "") {
         None => Ok(None),
-        Some(Value::String(qr)) => Ok(Some(qr.clone())),
+        Some(Value::String(qr)) => bounded(qr, QR_LIMIT).map(Some),
         Some(_) => Err(PlatformError::BadAnswer),
     }
 }

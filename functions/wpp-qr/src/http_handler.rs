@@ -11,8 +11,7 @@ use shared::number::freshness::Freshness;
 use shared::number::guess::Ask;
 use shared::number::qr::Format;
 use shared::number::session::NumberSession;
-use shared::number::view::State;
-use shared::platform::SessionState;
+use shared::number::view::{State, View};
 use shared::record::{self, Source};
 use shared::sentence as say;
 use shared::store::NumberSelector;
@@ -37,8 +36,8 @@ impl Answer for QrAnswer {
     }
 }
 
-/// `GET ?session=` or `POST {"session"}`, or `session_name` in either. Answers `qr`, null only while the platform has none
-/// ready; or the QR itself, in the form that `Accept` names.
+/// `GET ?session=` or `POST {"session"}`, or `session_name` in either. Answers `qr`, null while the platform has none; or the
+/// QR itself, in the form that `Accept` names.
 pub async fn handle(app: Arc<App>, request: ApiRequest) -> Result<QrAnswer, Error> {
     let session =
         request.session()?.ok_or(Error::BadRequest { field: "session", wrong: say::FIELD_MISSING })?;
@@ -50,17 +49,12 @@ pub async fn handle(app: Arc<App>, request: ApiRequest) -> Result<QrAnswer, Erro
 
     let mut session = NumberSession::open(&app, number, found.now, request.deadline)?.after(ahead);
     let qr = session.qr().await?;
-    session.remember();
     let state = match &qr {
         Some(_) => State::QrIssued,
-        // A linked number has none either; whether it still is one, only the platform knows.
-        None if session.may_be_connected()
-            && matches!(session.status().await, Ok(status) if status.state == SessionState::Connected) =>
-        {
-            State::Connected
-        }
-        None => State::QrPending,
+        // Only the status tells why there is no QR: the session starts, a phone is linked, or the session is gone.
+        None => View::live(session.status().await?, None).state,
     };
+    session.remember();
     record::state(state, Source::Live);
     let drawn = match (request.drawing, &qr) {
         (None, _) => None,

@@ -110,9 +110,20 @@ async fn a_field_of_a_wrong_type_is_named_and_its_value_is_not_quoted() {
 async fn a_name_that_no_number_can_have_and_a_creation_that_contradicts_itself_are_refused() {
     let app = TestApp::start().await;
     let mut wrong = Vec::new();
-    for session in
-        [&"x".repeat(129), "a b", "a/b", "a?b", "a%2Fb", "é", "\0", "a\nb", "'; drop table", "\u{202e}"]
-    {
+    for session in [
+        &"x".repeat(129),
+        ".",
+        "..",
+        "a b",
+        "a/b",
+        "a?b",
+        "a%2Fb",
+        "é",
+        "\0",
+        "a\nb",
+        "'; drop table",
+        "\u{202e}",
+    ] {
         let get = Event::get("wpp-qr").bearer(&app.school.token).query("session", session).v2();
         refused(&app, "wpp-qr", get, 400, "invalid_request").await;
         wrong.push(("wpp-qr", json!({"session": session})));

@@ -30,12 +30,17 @@ async fn a_proxys_page_says_nothing_of_a_key_or_a_session() {
     let number = app.settled_number().await;
     let mirror = app.mirror(&number.session).await;
     // The original said `qr: null`, and `disconnected`.
-    for nonsense in [status(404), Fault::Body("null".to_owned())] {
+    for (nonsense, code) in [
+        (status(401), "platform_unavailable"),
+        (status(403), "platform_unavailable"),
+        (status(404), "platform_unavailable"),
+        (Fault::Body("null".to_owned()), "platform_bad_answer"),
+    ] {
         for endpoint in ["qr", "status"] {
             app.inject(endpoint, nonsense.clone());
         }
         for answer in polls(&app, &number).await {
-            assert_refused(&answer, 502, "platform_bad_answer");
+            assert_refused(&answer, 502, code);
         }
     }
     for refusal in [status(401), status(403), status(404)] {
@@ -43,10 +48,7 @@ async fn a_proxys_page_says_nothing_of_a_key_or_a_session() {
         app.set_token_end(&number, -1).await;
         app.end_waits().await;
         for answer in polls(&app, &number).await {
-            assert!(
-                matches!(answer.json["code"].as_str(), Some("platform_bad_answer" | "platform_unavailable")),
-                "{answer:?}"
-            );
+            assert_refused(&answer, 502, "platform_unavailable");
         }
     }
     assert_eq!(app.mirror(&number.session).await, mirror);
@@ -54,6 +56,50 @@ async fn a_proxys_page_says_nothing_of_a_key_or_a_session() {
     let before = app.settings(&number).await;
     app.end_waits().await;
     let answer = app.create(json!({"force_recreate": true})).await;
-    assert_refused(&answer, 502, "platform_bad_answer");
+    assert_refused(&answer, 502, "platform_unavailable");
     assert_eq!(app.settings(&number).await, before);
+}
+
+/// What the platform gives is bounded before it is kept.
+#[tokio::test]
+async fn credentials_beyond_the_bounds_are_not_saved() {
+    let app = TestApp::start().await;
+    for given in [
+        json!({"apiKey": "k".repeat(513), "session": "4"}),
+        json!({"apiKey": "k\u{1b}[2J", "session": "4"}),
+        json!({"apiKey": "k", "session": ".."}),
+        json!({"apiKey": "k", "session": "4/../5"}),
+        json!({"apiKey": "k", "session": "4".repeat(129)}),
+    ] {
+        app.inject("create", Fault::Body(given.to_string()));
+        assert_refused(&app.create(json!({})).await, 502, "platform_bad_answer");
+        assert!(app.numbers().await.is_empty(), "{given}");
+    }
+}
+
+#[tokio::test]
+async fn a_token_beyond_the_bounds_is_not_saved() {
+    let app = TestApp::start().await;
+    let number = app.settled_number().await;
+    app.set_token_end(&number, -1).await;
+    let before = app.settings(&number).await;
+    for token in ["t".repeat(8 * 1024 + 1), "a\nb".to_owned()] {
+        app.inject("token", Fault::Body(json!({"token": token}).to_string()));
+        assert_refused(&app.poll_qr(&number.session).await, 502, "platform_bad_answer");
+        app.end_waits().await;
+    }
+    assert_eq!(app.settings(&number).await, before);
+}
+
+#[tokio::test]
+async fn a_qr_beyond_the_bounds_is_not_saved() {
+    let (app, number) = TestApp::start_with_number().await;
+    let mirror = app.mirror(&number.session).await;
+    for qr in ["2".repeat(64 * 1024 + 1), "2@\u{7}".to_owned()] {
+        app.inject("qr", Fault::Body(json!({"qr": qr}).to_string()));
+        for answer in polls(&app, &number).await {
+            assert_refused(&answer, 502, "platform_bad_answer");
+        }
+    }
+    assert_eq!(app.mirror(&number.session).await, mirror);
 }

@@ -283,9 +283,12 @@ impl Stage {
             body: json!({"error": error}).to_string(),
             retry_after_s: None,
         };
+        let coded =
+            |status, code| Fault::status_with(status, &json!({"code": code, "message": "no"}).to_string());
         let busy = Fault::Status { status: 429, body: String::new(), retry_after_s: Some(2) };
         self.take_with("create", said(401, "Invalid secret"), "platform_secret_rejected", self.create())
             .await;
+        self.take_with("create", said(400, "no"), "platform_refused", self.create()).await;
         self.sql(
             "update wpp_creations set holder = gen_random_uuid(), held_until = now() + interval '30 seconds'",
         )
@@ -317,7 +320,7 @@ impl Stage {
 
         for (fault, name) in [
             (said(401, "Invalid token"), "token_rejected"),
-            (said(400, "no"), "platform_refused"),
+            (said(400, "no"), "number_refused"),
             (busy, "platform_busy"),
             (Fault::Drop, "platform_unavailable"),
             (Fault::Html, "platform_bad_answer"),
@@ -326,11 +329,11 @@ impl Stage {
             self.take_with("status", fault, name, self.status()).await;
         }
         for (fault, name) in [
-            (Fault::status(409), "database_conflict"),
-            (Fault::status(400), "database_error"),
-            (Fault::status(401), "database_key_rejected"),
-            (Fault::status(404), "database_not_migrated"),
-            (Fault::status(503), "database_unavailable"),
+            (coded(409, "23505"), "database_conflict"),
+            (coded(400, "P0001"), "database_error"),
+            (coded(401, "PGRST301"), "database_key_rejected"),
+            (coded(404, "PGRST202"), "database_not_migrated"),
+            (Fault::status(404), "database_unavailable"),
             (Fault::SlowHeaders, "database_timeout"),
         ] {
             self.take_with("rpc/wpp_find_number", fault, name, self.status()).await;

@@ -21,23 +21,34 @@ async fn a_warm_poll_costs_one_database_and_one_platform_request_and_no_token() 
     assert_eq!(app.calls(), json!({"rpc/wpp_find_number": 1, "qr": 1}));
 }
 
+/// In whatever way the platform says that there is no QR, only the status tells why.
 #[tokio::test]
-async fn a_session_that_shows_no_qr_answers_null_and_its_status_says_so_in_a_sentence() {
+async fn a_number_without_a_qr_is_what_its_status_says() {
     let (app, number) = TestApp::start_with_number().await;
-    for omit_unready_qr in [false, true] {
-        app.platform.behave(|behavior| behavior.omit_unready_qr = omit_unready_qr);
-        for (word, state) in
-            [("starting", "qr_pending"), ("offline", "disconnected"), ("connected", "connected")]
-        {
-            app.platform.set_status(&number.session, word).unwrap();
-            let answer = app.poll_qr(&number.session).await.expect(200, "not_ready");
-            assert_eq!(
-                (answer.json.get("qr"), &answer.json["poll_after_ms"]),
-                (Some(&Value::Null), &json!(2000))
-            );
-            let status = app.check().await.expect(200, state).json;
-            assert_eq!(status["message"].is_string(), state != "connected", "{status}");
-            assert_eq!((status.get("qrcode"), status.get("last_qr_at")), (None, None), "{status}");
+    let not_found = |body| Some(Fault::status_with(404, body));
+    for no_qr in
+        [None, not_found(r#"{"error":"no QR"}"#), not_found("Not found"), not_found("<html>"), not_found("")]
+    {
+        for omit_unready_qr in [false, true] {
+            app.platform.behave(|behavior| behavior.omit_unready_qr = omit_unready_qr);
+            if let Some(fault) = &no_qr {
+                app.inject("qr", fault.clone());
+            }
+            for (word, qr_state, state, poll_after_ms) in [
+                ("starting", "not_ready", "qr_pending", json!(2000)),
+                ("offline", "not_ready", "disconnected", Value::Null),
+                ("connected", "connected", "connected", Value::Null),
+            ] {
+                app.platform.set_status(&number.session, word).unwrap();
+                let answer = app.poll_qr(&number.session).await.expect(200, qr_state);
+                assert_eq!(
+                    (answer.json.get("qr"), &answer.json["poll_after_ms"]),
+                    (Some(&Value::Null), &poll_after_ms)
+                );
+                let status = app.check().await.expect(200, state).json;
+                assert_eq!(status["message"].is_string(), state != "connected", "{status}");
+                assert_eq!((status.get("qrcode"), status.get("last_qr_at")), (None, None), "{status}");
+            }
         }
     }
 }
@@ -90,7 +101,7 @@ async fn a_refresh_that_ends_after_a_recreation_leaves_the_new_credentials_alone
 }
 
 #[tokio::test]
-async fn a_linked_number_says_so_and_one_that_only_was_linked_does_not() {
+async fn a_number_that_was_linked_is_what_its_status_says() {
     let (app, number) = TestApp::start_with_number().await;
     app.link(&number).await;
     let answer = app.poll_qr(&number.session).await.expect(200, "connected");
@@ -98,7 +109,7 @@ async fn a_linked_number_says_so_and_one_that_only_was_linked_does_not() {
     app.platform.set_status(&number.session, "starting").unwrap();
     app.poll_qr(&number.session).await.expect(200, "not_ready");
     app.inject("status", Fault::status(500));
-    app.poll_qr(&number.session).await.expect(200, "not_ready");
+    app.poll_qr(&number.session).await.expect(502, "platform_unavailable");
 }
 
 async fn drawn(app: &TestApp, session: &str, accept: &str) -> Answer {

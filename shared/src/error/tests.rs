@@ -76,6 +76,7 @@ fn every() -> Vec<Error> {
         PlatformError::UnknownSession,
         PlatformError::Busy(after),
         PlatformError::Refused(400),
+        PlatformError::NumberRefused(400),
         PlatformError::Unavailable,
         PlatformError::TimedOut,
         PlatformError::BadAnswer,

@@ -10,14 +10,12 @@ use crate::deadline::Deadline;
 use crate::error::Error;
 use crate::http::accept::Drawing;
 use crate::http::event::HttpEvent;
+use crate::platform::is_session;
 use crate::sentence::{self as say, Language, Sentence};
 use crate::store::NumberSelector;
 
 /// No request of ours is larger: a session, an id and two flags.
 const BODY_LIMIT: usize = 16 * 1024;
-
-/// The longest session; the platform's have 13 digits.
-const SESSION_LIMIT: usize = 128;
 
 /// A request of a verified user.
 #[derive(Debug)]
@@ -95,9 +93,7 @@ fn wrong(field: &'static str, wrong: Sentence) -> Error {
 
 /// A session as anybody may send it: foreign text that goes into paths and queries.
 pub(crate) fn checked_session(field: &'static str, session: &str) -> Result<String, Error> {
-    let allowed = |c: char| c.is_ascii_alphanumeric() || "._-+@:".contains(c);
-    let is_one = (1..=SESSION_LIMIT).contains(&session.len()) && session.chars().all(allowed);
-    is_one.then(|| session.to_owned()).ok_or_else(|| wrong(field, say::FIELD_NOT_A_NAME))
+    is_session(session).then(|| session.to_owned()).ok_or_else(|| wrong(field, say::FIELD_NOT_A_NAME))
 }
 
 /// A JSON object, whatever the platform in between made of it. No body and `null` mean an empty one.
@@ -245,10 +241,10 @@ mod tests {
 
     #[test]
     fn a_session_has_1_to_128_plain_characters() {
-        for session in ["4", "0000000000004", "a.b_c-d+e@f:g", &"9".repeat(128)] {
+        for session in ["4", "0000000000004", "a.b_c-d+e@f:g", "...", ".a", &"9".repeat(128)] {
             assert_eq!(checked_session("session", session).ok().as_deref(), Some(session));
         }
-        for refused in ["", &"9".repeat(129), "a b", "a/b", "\u{e9}"] {
+        for refused in ["", &"9".repeat(129), "a b", "a/b", "\u{e9}", ".", ".."] {
             assert!(checked_session("session", refused).is_err(), "{refused}");
         }
     }

@@ -14,6 +14,7 @@ use crate::platform::{Platform, PlatformError, PlatformResult, SessionAuth, Sess
 use crate::record;
 use crate::store::{Number, Snapshot};
 use crate::token::client::Client;
+use crate::upstream::CallError;
 
 /// A webhook that takes longer is not worth the wait.
 const WEBHOOK_TIME: Duration = Duration::from_secs(2);
@@ -84,11 +85,6 @@ impl<'a> NumberSession<'a> {
         self.number.snapshot.as_ref().is_some_and(|snapshot| snapshot.status == State::Connected)
     }
 
-    /// Whether a phone may be linked, as far as the database knows.
-    pub fn may_be_connected(&self) -> bool {
-        self.was_connected() || self.number.snapshot.is_none() && self.number.first_connected_at.is_some()
-    }
-
     /// Asks the platform: for the status, and side by side for the QR, which it will need unless it was last seen connected.
     pub async fn look(&mut self) -> Result<View, Error> {
         if !self.was_connected() {
@@ -101,7 +97,13 @@ impl<'a> NumberSession<'a> {
                 })
                 .await;
         }
-        let status = self.status().await?;
+        let status = match self.status().await {
+            Err(error) if error.platform() == Some(PlatformError::UnknownSession) => {
+                let qr = self.qr().await.unwrap_or_default();
+                return qr.map(View::scannable).ok_or(error);
+            }
+            status => status?,
+        };
         let qr = if needs_qr(&status) { self.qr().await? } else { None };
         Ok(View::live(status, qr))
     }
@@ -217,11 +219,14 @@ async fn look_with_qr(
     status: impl Future<Output = PlatformResult<Status>>,
     qr: impl Future<Output = PlatformResult<Option<String>>>,
 ) -> PlatformResult<View> {
-    let (status, qr) = tokio::join!(status, qr);
-    let status = status?;
+    let (status, qr) = match tokio::join!(status, qr) {
+        // A session that shows a QR is there, whatever its status says.
+        (Err(CallError { why: PlatformError::UnknownSession, .. }), Ok(Some(qr))) => {
+            return Ok(View::scannable(qr));
+        }
+        (status, qr) => (status?, qr),
+    };
     let qr = qr.or_else(|error| match error.why {
-        // The status has just shown that the session is known: there is no QR for it yet.
-        PlatformError::UnknownSession => Ok(None),
         // A QR that is not needed may fail as it likes, except over the token.
         why if why == PlatformError::TokenRejected || needs_qr(&status) => Err(error),
         _ => Ok(None),

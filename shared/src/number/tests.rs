@@ -235,6 +235,7 @@ async fn a_look_asks_for_the_qr_beside_the_status_unless_the_number_was_connecte
         (mirror("connected", None), "offline", (200, r#"{"qr":"2@"}"#), &["status"], State::Disconnected),
         (Value::Null, "starting", (200, r#"{"qr":"2@"}"#), both, State::QrIssued),
         (Value::Null, "starting", (404, r#"{"error":"x"}"#), both, State::QrPending),
+        (Value::Null, "starting", (404, "<html>"), both, State::QrPending),
         (Value::Null, "connected", (500, ""), both, State::Connected),
     ] {
         let stage = Stage::new().await;
@@ -268,11 +269,28 @@ async fn a_qr_that_is_needed_may_not_fail_and_a_rejected_token_is_never_passed_o
 }
 
 #[tokio::test]
-async fn an_unknown_session_is_lost() {
-    let stage = Stage::new().await;
-    stage.server.says_to("/status", 404, r#"{"error":"x"}"#);
-    let lost = stage.session(row(HOUR, Value::Null)).status().await;
-    assert_eq!(lost.unwrap_err().platform(), Some(PlatformError::UnknownSession));
+async fn an_unknown_session_is_lost_unless_it_shows_a_qr() {
+    for known in [Value::Null, mirror("connected", None)] {
+        for (status, body, state) in [
+            (404, r#"{"error":"x"}"#, None),
+            (404, "", None),
+            (500, "", None),
+            (200, r#"{"qr":null}"#, None),
+            (200, r#"{"qr":"2@"}"#, Some(State::QrIssued)),
+        ] {
+            let stage = Stage::new().await;
+            stage.server.says_to("/status", 404, r#"{"error":"x"}"#);
+            stage.server.says_to("/qr", status, body);
+            let seen = stage.session(row(HOUR, known.clone())).look().await;
+            match state {
+                Some(state) => assert_eq!(seen.ok().map(|view| view.state), Some(state), "{known}"),
+                None => {
+                    let why = seen.err().and_then(|error| error.platform());
+                    assert_eq!(why, Some(PlatformError::UnknownSession), "{known} {status} {body}");
+                }
+            }
+        }
+    }
 }
 
 #[tokio::test]

@@ -36,7 +36,8 @@ async fn outcomes(platform: &Platform) -> [(&'static str, Option<CallError<Platf
     ]
 }
 
-/// What it means for our secret, for an API key, and for a number's token.
+/// What it means for our secret, for an API key, and for a number's token. What the QR, the start and the webhook add to it,
+/// other tests say.
 #[tokio::test]
 async fn a_refusal_means_what_its_words_say_for_the_credential() {
     let own = r#"{"error":"no"}"#;
@@ -47,21 +48,21 @@ async fn a_refusal_means_what_its_words_say_for_the_credential() {
         (401, "Unauthorized", [P::SecretRefused, P::KeyRefused, P::TokenRejected]),
         (401, "", [P::SecretRefused, P::KeyRefused, P::TokenRejected]),
         (401, html, [P::Unavailable; 3]),
-        (403, own, [P::SecretRefused, P::KeyRefused, P::Refused(403)]),
-        (403, "", [P::SecretRefused, P::KeyRefused, P::Refused(403)]),
-        (403, "[]", [P::SecretRefused, P::KeyRefused, P::Refused(403)]),
+        (403, own, [P::SecretRefused, P::KeyRefused, P::NumberRefused(403)]),
+        (403, "", [P::SecretRefused, P::KeyRefused, P::NumberRefused(403)]),
+        (403, "[]", [P::SecretRefused, P::KeyRefused, P::NumberRefused(403)]),
         (403, html, [P::Unavailable; 3]),
         (404, own, [P::Refused(404), P::Refused(404), P::UnknownSession]),
         (404, " \n", [P::Unavailable; 3]),
         (404, "404 page not found\n", [P::Unavailable; 3]),
         (404, "[]", [P::Unavailable; 3]),
         (404, html, [P::Unavailable; 3]),
-        (400, own, [P::Refused(400); 3]),
-        (400, "Bad Request", [P::Refused(400); 3]),
+        (400, own, [P::Refused(400), P::Refused(400), P::NumberRefused(400)]),
+        (400, "Bad Request", [P::Refused(400), P::Refused(400), P::NumberRefused(400)]),
         (413, html, [P::Unavailable; 3]),
         (408, own, [P::TimedOut; 3]),
         (429, own, [P::Busy(Some(Duration::from_secs(7))); 3]),
-        (499, own, [P::Refused(499); 3]),
+        (499, own, [P::Refused(499), P::Refused(499), P::NumberRefused(499)]),
         (500, own, [P::Unavailable; 3]),
         (599, own, [P::Unavailable; 3]),
         (301, own, [P::BadAnswer; 3]),
@@ -71,6 +72,8 @@ async fn a_refusal_means_what_its_words_say_for_the_credential() {
             let why = match call {
                 "create" => by_secret,
                 "auth/token" => by_key,
+                "qr" if status == 404 => continue,
+                "webhook" if by_token == P::UnknownSession => P::NumberRefused(404),
                 _ => by_token,
             };
             assert_eq!(error, Some(CallError { call, why }), "{status} {body}");
@@ -79,12 +82,22 @@ async fn a_refusal_means_what_its_words_say_for_the_credential() {
 }
 
 #[tokio::test]
-async fn a_good_status_with_a_bad_body_is_a_bad_answer_except_where_nobody_reads_it() {
+async fn a_404_of_the_qr_says_only_that_there_is_none() {
+    let (server, platform) = platform("").await;
+    for body in [r#"{"error":"no QR"}"#, "[]", "Not found", "", "<html>"] {
+        server.says(reply(404, body));
+        assert_eq!(platform.qr(auth("4"), deadline()).await, Ok(None), "{body}");
+    }
+}
+
+#[tokio::test]
+async fn a_good_status_with_a_bad_body_is_a_bad_answer() {
     let (server, platform) = platform("").await;
     for body in ["", "<html>", "7", "[]", r#"{"status":7,"qr":7,"apiKey":"","token":""}"#] {
         server.says(reply(200, body));
         for (call, error) in outcomes(&platform).await {
-            let expected = (call != "webhook").then_some(CallError { call, why: P::BadAnswer });
+            let means_yes = matches!(call, "start" | "webhook") && body != "<html>";
+            let expected = (!means_yes).then_some(CallError { call, why: P::BadAnswer });
             assert_eq!(error, expected, "{body}");
         }
     }
@@ -92,6 +105,108 @@ async fn a_good_status_with_a_bad_body_is_a_bad_answer_except_where_nobody_reads
         server.says(reply(200, incomplete));
         let given = platform.create(&secret(), "id", deadline()).await;
         assert_eq!(given.unwrap_err().why, P::BadAnswer, "{incomplete}");
+    }
+}
+
+#[tokio::test]
+async fn any_2xx_means_yes() {
+    let (server, platform) = platform("").await;
+    for (status, body) in
+        [(204, ""), (202, ""), (200, ""), (200, "OK"), (201, "null"), (200, "[]"), (200, r#"{"qr":7}"#)]
+    {
+        server.says(reply(status, body));
+        assert_eq!(platform.start(auth("4"), deadline()).await, Ok((None, None)), "{status} {body}");
+        assert_eq!(platform.set_webhook(auth("4"), "u", deadline()).await, Ok(()), "{status} {body}");
+    }
+}
+
+#[tokio::test]
+async fn a_session_that_runs_already_is_started() {
+    let (server, platform) = platform("").await;
+    let started = Ok((None, None));
+    let refused = |why| Err(CallError { call: "start", why });
+    for (status, body, expected) in [
+        (409, r#"{"error":"busy","qr":"2@"}"#, started.clone()),
+        (409, "", started.clone()),
+        (409, "<html>", refused(P::Unavailable)),
+        (400, r#"{"message":"Session Already started"}"#, started.clone()),
+        (403, "already running", started.clone()),
+        (422, r#"{"status":"already"}"#, started.clone()),
+        (500, r#"{"error":"already exists"}"#, started),
+        (500, "<html>already</html>", refused(P::Unavailable)),
+        (404, r#"{"error":"already gone"}"#, refused(P::UnknownSession)),
+        (422, r#"{"error":"no"}"#, refused(P::NumberRefused(422))),
+    ] {
+        server.says(reply(status, body));
+        assert_eq!(platform.start(auth("4"), deadline()).await, expected, "{status} {body}");
+    }
+}
+
+#[tokio::test]
+async fn what_is_too_long_or_has_control_characters_is_not_kept() {
+    let (server, platform) = platform("").await;
+    let given = async |key: &str, session: &str| {
+        server.says(reply(200, &json!({"apiKey": key, "session": session}).to_string()));
+        platform.create(&secret(), "id", deadline()).await.map_err(|error| error.why)
+    };
+    let long = |length| "x".repeat(length);
+    for (key, session) in [(&*long(512), "4"), (" k\n", "4"), ("k", &long(128)), ("k", "a.b_c-d+e@f:g")] {
+        let (api_key, session) = (Secret::new(key.trim()), session.to_owned());
+        assert_eq!(given(key, &session).await, Ok(Credentials { api_key, session: session.clone() }));
+    }
+    for (key, session) in [
+        (&*long(513), "4"),
+        ("a\u{0}b", "4"),
+        ("a\nb", "4"),
+        ("a\u{9b}b", "4"),
+        ("\n", "4"),
+        ("k", &long(129)),
+        ("k", "."),
+        ("k", ".."),
+        ("k", "a/b"),
+        ("k", "a b"),
+        ("k", " 4"),
+        ("k", "\u{e9}"),
+    ] {
+        assert_eq!(given(key, session).await, Err(P::BadAnswer), "{key:?} {session:?}");
+    }
+    for (text, is_token, is_qr) in [
+        (long(8 * 1024), true, true),
+        (long(8 * 1024 + 1), false, true),
+        (long(64 * 1024), false, true),
+        (long(64 * 1024 + 1), false, false),
+        ("a\u{7f}b".to_owned(), false, false),
+        ("a\r\nb".to_owned(), false, false),
+        ("text\n".to_owned(), true, true),
+    ] {
+        let (kept, length) = (text.trim().to_owned(), text.len());
+        server.says(reply(200, &json!({"token": text, "qr": text}).to_string()));
+        let token = platform.token(&secret(), NOW, deadline()).await.map(|token| token.jwt);
+        let token = token.map_err(|error| error.why);
+        assert_eq!(
+            token,
+            if is_token { Ok(Secret::new(kept.clone())) } else { Err(P::BadAnswer) },
+            "{length}"
+        );
+        let qr = platform.qr(auth("4"), deadline()).await.map_err(|error| error.why);
+        let expected = if is_qr { Ok(Some(kept.clone())) } else { Err(P::BadAnswer) };
+        assert_eq!(qr, expected, "{length}");
+        // The session was started all the same.
+        let started = platform.start(auth("4"), deadline()).await;
+        assert_eq!(started, Ok((None, is_qr.then_some(kept))), "{length}");
+    }
+}
+
+#[tokio::test]
+async fn a_dot_segment_never_shortens_a_path() {
+    let (server, platform) = platform("/base").await;
+    for (session, segment) in [(".", "%252E"), ("..", "%252E%252E"), ("...", "..."), ("%2e%2E", "%252e%252E")]
+    {
+        server.says(reply(200, "{}"));
+        platform.set_webhook(auth(session), "u", deadline()).await.unwrap();
+        let heard = server.heard().remove(0);
+        let path = format!("POST /base/internal/session/{segment}/webhook HTTP/1.1\r\n");
+        assert!(heard.starts_with(&path), "{heard}");
     }
 }
 

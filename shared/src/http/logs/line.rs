@@ -105,6 +105,8 @@ pub(crate) enum Metric {
     RefreshFailed,
     /// The platform did not do what it was asked, or only the last known state could be answered.
     PlatformFailed,
+    /// The platform refused a call that was made for one number. It says nothing of the others, so no alarm watches it.
+    PlatformRefused,
     /// Nor did the database, or the project's sign-in.
     DatabaseFailed,
     /// A user's token is not signed by a key that we have, or not by the issuer that we take. One such token means nothing;
@@ -234,6 +236,7 @@ fn failure(record: &Record, error: Option<&Error>) -> Option<Metric> {
         Some(Error::Platform(CallError {
             why: P::KeyRefused | P::KeyNotActive | P::UnknownSession, ..
         })) => None,
+        Some(Error::Platform(CallError { why: P::NumberRefused(_), .. })) => Some(Metric::PlatformRefused),
         Some(Error::Platform(_)) => Some(Metric::PlatformFailed),
         Some(Error::Database(_) | Error::Caller(A::KeysUnavailable)) => Some(Metric::DatabaseFailed),
         _ => (record.source == Some(Source::Stale)).then_some(Metric::PlatformFailed),

@@ -152,6 +152,8 @@ fn a_failure_counts_under_what_somebody_has_to_do_about_it() {
         (platform_error(P::KeyRefused), None),
         (platform_error(P::KeyNotActive), None),
         (platform_error(P::UnknownSession), None),
+        (platform_error(P::NumberRefused(403)), Some(Metric::PlatformRefused)),
+        (platform_error(P::Refused(403)), Some(Metric::PlatformFailed)),
         (Error::DeadlineExceeded, None),
     ] {
         assert_eq!(failure(&record(Vec::new()), Some(&error)), metric, "{error}");
@@ -226,6 +228,7 @@ fn every_metric_that_the_template_watches_is_one_of_ours() {
         Metric::SecretFailed,
         Metric::RefreshFailed,
         Metric::PlatformFailed,
+        Metric::PlatformRefused,
         Metric::DatabaseFailed,
         Metric::SignInRefused,
     ];

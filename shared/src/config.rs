@@ -19,8 +19,8 @@ pub(crate) const UPSTREAM_TIMEOUT: Duration = Duration::from_secs(8);
 /// A request's whole time: below the 30 s at which an API gateway cuts it off.
 pub(crate) const REQUEST_BUDGET: Duration = Duration::from_secs(25);
 
-/// How long `wpp-create` waits for a QR.
-const QR_WAIT: Duration = Duration::from_secs(8);
+/// How long `wpp-create` waits for a QR once the session was started: each wait holds a sandbox, and a new account has ten.
+const QR_WAIT: Duration = Duration::from_secs(3);
 
 /// The functions' configuration.
 #[derive(Clone, Debug)]
@@ -43,7 +43,7 @@ pub struct Config {
     pub extra_roots: Vec<TrustAnchor<'static>>,
     /// `REQUEST_BUDGET_MS`, default 25000.
     pub request_budget: Duration,
-    /// `QR_WAIT_MS`, default 8000.
+    /// `QR_WAIT_MS`, default 3000.
     pub qr_wait: Duration,
 }
 

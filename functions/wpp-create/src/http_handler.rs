@@ -91,9 +91,8 @@ async fn connect<'a>(
     number: Number,
     now: UnixMs,
 ) -> Result<(NumberSession<'a>, View), Error> {
-    let deadline = request.deadline.for_a_wait().at_most(app.config.qr_wait);
-    let mut session = NumberSession::open(app, number, now, deadline)?;
-    let mut view = linking::link(&mut session).await?;
+    let mut session = NumberSession::open(app, number, now, request.deadline.for_a_wait())?;
+    let mut view = linking::link(&mut session, app.config.qr_wait).await?;
     session.deadline = request.deadline;
     // What was not seen does not replace in the mirror what was.
     if view.is_seen() || session.number.snapshot.is_none() {

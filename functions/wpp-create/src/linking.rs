@@ -1,4 +1,5 @@
-//! From credentials to a QR: the webhook registered, the session started, the QR waited for, all within its time.
+//! From credentials to a QR: the token fetched, the webhook registered, the session started, the QR waited for. The wait is
+//! bounded by itself, so that many who connect at once do not hold every sandbox; all else has the time of its call.
 
 use std::time::Duration;
 
@@ -13,31 +14,31 @@ const KEY_PAUSES: [Duration; 3] = [Duration::from_secs(1), Duration::from_secs(2
 /// Between two looks for the QR.
 const QR_PAUSE: Duration = Duration::from_secs(1);
 
-/// How far the number is when the time for waiting is over. Once the session was started, time that runs out is no
-/// failure: the frontend polls from there. After a failure the number stands, and the same request goes on with it.
-pub async fn link(session: &mut NumberSession<'_>) -> Result<View, Error> {
+/// Returns how far the number is `qr_wait` after its session was started: the frontend polls from there. After a failure the
+/// number stands, and the same request goes on with it.
+pub async fn link(session: &mut NumberSession<'_>, qr_wait: Duration) -> Result<View, Error> {
     if session.number.key_is_new(session.now) {
-        link_new(session).await
+        link_new(session, qr_wait).await
     } else {
-        link_existing(session).await
+        link_existing(session, qr_wait).await
     }
 }
 
-/// A key saved just now may not be active yet; then the first poll gets the token.
-async fn link_new(session: &mut NumberSession<'_>) -> Result<View, Error> {
+/// A key saved just now may not be active yet.
+async fn link_new(session: &mut NumberSession<'_>, qr_wait: Duration) -> Result<View, Error> {
     let mut pauses = KEY_PAUSES.into_iter();
     while let Err(error) = session.token().await {
+        let may_pass = error.platform() == Some(PlatformError::KeyNotActive);
+        // A pause that does not fit would hold the sandbox in vain.
+        let pause = pauses.next().filter(|pause| may_pass && *pause < session.deadline.remaining());
+        let Some(pause) = pause else { return Err(error) };
         tracing::warn!(%error, "no token for a new key yet");
-        let pause = pauses.next().filter(|_| error.platform() == Some(PlatformError::KeyNotActive));
-        match pause {
-            Some(pause) if session.deadline.sleep(pause).await => {}
-            _ => return Ok(View::starting()),
-        }
+        session.deadline.sleep(pause).await;
     }
-    bring_up(session).await
+    bring_up(session, qr_wait).await
 }
 
-async fn link_existing(session: &mut NumberSession<'_>) -> Result<View, Error> {
+async fn link_existing(session: &mut NumberSession<'_>, qr_wait: Duration) -> Result<View, Error> {
     match session.status().await {
         Ok(status) if status.state == SessionState::Connected => {
             session.make_up_for_webhook().await;
@@ -47,10 +48,10 @@ async fn link_existing(session: &mut NumberSession<'_>) -> Result<View, Error> {
         Err(error) if error.platform() != Some(PlatformError::UnknownSession) => return Err(error),
         _ => {}
     }
-    bring_up(session).await
+    bring_up(session, qr_wait).await
 }
 
-async fn bring_up(session: &mut NumberSession<'_>) -> Result<View, Error> {
+async fn bring_up(session: &mut NumberSession<'_>, qr_wait: Duration) -> Result<View, Error> {
     let before = session.register_webhook().await;
     let started = session.start().await?;
     if let Err(error) = before {
@@ -68,6 +69,7 @@ async fn bring_up(session: &mut NumberSession<'_>) -> Result<View, Error> {
         (Some(status), None) => View::live(status, None),
         (None, None) => View::starting(),
     };
+    session.deadline = session.deadline.at_most(qr_wait);
     // A look that fails is not the last one: the session was started, and stays so.
     while waits_for_qr(&view) {
         match session.look().await {

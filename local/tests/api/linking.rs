@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use serde_json::{Value, json};
 
+use local::clock::unix_ms;
 use local::fault_injector::Fault;
 use local::fault_injector::Point::{self, After};
 use local::lambda::{Answer, Options};
@@ -57,10 +58,33 @@ async fn a_state_that_the_platform_did_not_report_is_not_saved() {
     assert_eq!(app.mirror(&number.session).await["status"], "connected");
 }
 
-/// The time for a QR is over before the session was even started: that is no number that is starting.
+/// Each step has its own time, and the wait for the QR begins after them.
+#[tokio::test]
+async fn a_slow_way_to_the_start_takes_nothing_from_the_qr() {
+    let app = TestApp::start().await;
+    app.platform.behave(|behavior| (behavior.activate_after, behavior.looks_until_qr) = (2, 2));
+    app.inject("webhook", Fault::SlowHeaders);
+    app.inject("start", Fault::Delay { ms: 4000 });
+    let answer = app.create(json!({})).await.expect(200, "qr_issued");
+    assert_eq!(app.platform.status_of(answer.text("session")).unwrap(), "qr_required");
+    assert_eq!((app.count("token"), app.count("start")), (3, 1));
+}
+
+/// Ten people who connect at once hold the ten sandboxes of a new account for no longer.
+#[tokio::test]
+async fn a_qr_is_waited_for_three_seconds() {
+    let app = TestApp::start().await;
+    app.platform.behave(|behavior| behavior.looks_until_qr = u32::MAX);
+    let began = unix_ms();
+    app.create(json!({})).await.expect(200, "starting");
+    let took = unix_ms() - began;
+    assert!((3000..6000).contains(&took), "{took} ms");
+}
+
+/// A session that was not started is no number that is starting.
 #[tokio::test]
 async fn a_platform_that_hangs_before_the_start_is_a_timeout() {
-    let app = TestApp::start_with(&[("QR_WAIT_MS", "1500")], Options::default()).await;
+    let app = TestApp::start_with(&[("UPSTREAM_TIMEOUT_MS", "1500")], Options::default()).await;
     let number = app.settled_number().await;
     for endpoint in ["status", "start"] {
         app.inject(endpoint, Fault::SlowHeaders);
@@ -94,6 +118,30 @@ async fn every_answer_to_a_start_is_understood_and_nothing_asked_that_it_says() 
         asked.iter().for_each(|endpoint| calls[*endpoint] = json!(1));
         assert_eq!(app.calls(), calls, "{start_answer:?}");
     }
+}
+
+/// Any 2xx means yes, and "already" too: the session runs, and its QR is looked for.
+#[tokio::test]
+async fn a_session_that_runs_already_is_looked_at() {
+    let app = TestApp::start().await;
+    let session = app.create(json!({})).await.expect(200, "qr_issued").text("session").to_owned();
+    for (status, body) in [
+        (204, ""),
+        (202, ""),
+        (200, "OK"),
+        (200, "null"),
+        (409, r#"{"error":"Session is running"}"#),
+        (400, r#"{"error":"Session already started"}"#),
+        (403, "Instance Already in use"),
+        (422, r#"{"message":"already exists"}"#),
+        (500, r#"{"error":"already initialized"}"#),
+    ] {
+        app.inject("start", Fault::status_with(status, body));
+        let answer = app.create(json!({})).await.expect(200, "qr_issued");
+        assert_eq!(answer.json["qrcode"], app.shown_qr(&session), "{status} {body}");
+    }
+    app.inject("start", Fault::status_with(403, r#"{"error":"no"}"#));
+    app.create(json!({})).await.expect(409, "platform_refused");
 }
 
 #[tokio::test]

@@ -141,10 +141,10 @@ async fn a_key_that_the_platform_hands_back_and_refuses_is_replaced_under_a_new_
 
 #[tokio::test]
 async fn a_key_that_is_not_active_yet_is_not_taken_for_one_that_is_refused() {
-    let app = TestApp::start_with(&[("QR_WAIT_MS", "1000")], Options::default()).await;
+    let app = TestApp::start_with(&[("REQUEST_BUDGET_MS", "1500")], Options::default()).await;
     app.platform.behave(|behavior| behavior.activate_after = u32::MAX);
-    let created = app.create(json!({})).await.expect(200, "starting");
-    let again = app.create(json!({"force_recreate": true})).await;
-    assert_eq!((again.status, &again.json["session"]), (200, &created.json["session"]), "{again:?}");
-    assert_eq!(app.platform.clients(), 1);
+    for body in [json!({}), json!({"force_recreate": true})] {
+        app.create(body).await.expect(503, "api_key_not_active");
+    }
+    assert_eq!((app.numbers().await.len(), app.platform.clients()), (1, 1));
 }

@@ -148,10 +148,11 @@ async fn a_dead_key_is_answered_with_a_hint_and_not_tried_again_until_it_has_coo
 /// Within the first minute a refused key may be one that is not active yet; later it is dead.
 #[tokio::test]
 async fn a_key_that_was_just_created_is_not_called_dead() {
-    let app = TestApp::start_with(&[("QR_WAIT_MS", "300")], Options::default()).await;
+    // Less than the pause before a second try.
+    let app = TestApp::start_with(&[("REQUEST_BUDGET_MS", "1500")], Options::default()).await;
     app.platform.behave(|behavior| behavior.activate_after = 3);
-    let created = app.create(json!({})).await.expect(200, "starting");
-    let number = app.number_of(created.text("session")).await;
+    app.create(json!({})).await.expect(503, "api_key_not_active");
+    let number = app.number_of(&app.platform.session_of(&app.school.id.to_string()).unwrap()).await;
     app.end_waits().await;
     let answer = app.poll_qr(&number.session).await.expect(503, "api_key_not_active");
     assert_eq!(answer.headers["retry-after"], "2");

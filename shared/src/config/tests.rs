@@ -41,7 +41,7 @@ fn problem(variable: &str, value: Option<&str>) -> String {
 fn a_plain_environment_has_the_documented_defaults() {
     let config = read("", None).unwrap();
     let times = [config.upstream_timeout, config.request_budget, config.qr_wait];
-    assert_eq!(times, [8, 25, 8].map(Duration::from_secs));
+    assert_eq!(times, [8, 25, 3].map(Duration::from_secs));
     assert_eq!(config.origins.allow(Some("https://app.example")), None);
     assert_eq!(config.webhook_url(), "https://project.supabase.co/functions/v1/wpp-webhook");
     assert!(keys(&config).jwt_secret.is_none());

@@ -21,8 +21,8 @@ pub const DATABASE: [&str; 6] = [
     "rpc/wpp_save_credentials",
 ];
 
-/// How an upstream can fail.
-pub const FAULTS: [&str; 18] = [
+/// How any upstream can fail, and what stands before it.
+const FAULTS: [&str; 25] = [
     "400",
     "401",
     "403",
@@ -41,15 +41,34 @@ pub const FAULTS: [&str; 18] = [
     "reset",
     "refused",
     "redirect",
+    "401 in text",
+    "401 in HTML",
+    "403 in HTML",
+    "404 in text",
+    "404 in HTML",
+    "404, empty",
+    "404 of Kong",
 ];
 
+/// What the database's gateway and PostgREST say beside that.
+const POSTGRESTS: [&str; 6] =
+    ["401 of the key", "401 PGRST301", "401 of the clock", "404 PGRST202", "400 P0001", "409 23505"];
+
+/// The faults of these endpoints.
+pub fn faults_of(endpoints: &[&str]) -> Vec<&'static str> {
+    let postgrests = if endpoints == DATABASE { &POSTGRESTS[..] } else { &[] };
+    [&FAULTS, postgrests].concat()
+}
+
 /// The fault of this name, with `text` in its answers; nothing for a host on which nobody listens.
-fn fault(name: &str, elsewhere: &str, text: &str) -> Option<Fault> {
+pub fn fault(name: &str, elsewhere: &str, text: &str) -> Option<Fault> {
     // Every wrong type that any answer could have.
     let wrong_types = json!({
         "apiKey": [text], "session": [text], "token": {"a": text}, "status": [text], "qr": [text],
         "now_ms": text, "outcome": [text],
     });
+    let page = |title| format!("<!DOCTYPE html><html><head><title>{title}</title></head>{text}</html>");
+    let said = |status, body: Value| Fault::status_with(status, &body.to_string());
     Some(match name {
         "HTML with 200" => Fault::Html,
         "empty 200" => Fault::Body(String::new()),
@@ -61,6 +80,23 @@ fn fault(name: &str, elsewhere: &str, text: &str) -> Option<Fault> {
         "reset" => Fault::Drop,
         "redirect" => Fault::Redirect(elsewhere.to_owned()),
         "refused" => return None,
+        "401 in text" => Fault::status_with(401, &format!("Unauthorized {text}")),
+        "401 in HTML" => Fault::status_with(401, &page("401 Authorization Required")),
+        "403 in HTML" => Fault::status_with(403, &page("Just a moment...")),
+        "404 in text" => Fault::status_with(404, &format!("404 page not found {text}\n")),
+        "404 in HTML" => Fault::status_with(404, &page("404 Not Found")),
+        "404, empty" => Fault::status(404),
+        "404 of Kong" => {
+            said(404, json!({"message": "no Route matched with those values", "request_id": text}))
+        }
+        "401 of the key" => said(401, json!({"message": "Invalid API key", "hint": text})),
+        "401 of the clock" => said(401, json!({"code": "PGRST303", "message": "JWT issued at future"})),
+        coded
+            if POSTGRESTS.contains(&coded)
+                && let Some((status, code)) = coded.split_once(' ') =>
+        {
+            said(status.parse().unwrap(), json!({"code": code, "message": text, "details": text}))
+        }
         status => Fault::Status {
             status: status[..3].parse().unwrap(),
             body: json!({"error": text, "message": text, "details": text}).to_string(),

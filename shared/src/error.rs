@@ -3,7 +3,7 @@
 
 use std::time::Duration;
 
-use crate::http::auth::AuthError;
+use crate::http::auth_error::{AuthError, KEY_REFETCH_INTERVAL};
 use crate::platform::PlatformError;
 use crate::secrets_manager::SecretError;
 use crate::sentence::{self as say, Language, Sentence};
@@ -152,6 +152,11 @@ impl Error {
             Self::Caller(A::Missing) => lasting(401, "unauthorized", say::NOT_SIGNED_IN, say::SIGN_IN),
             Self::Caller(A::Expired) => {
                 lasting(401, "session_expired", say::SIGN_IN_EXPIRED, say::SIGN_IN_AGAIN)
+            }
+            Self::Caller(A::TooLong) => lasting(431, "token_too_long", say::PROFILE_TOO_LARGE, say::TELL),
+            // A new key signs before the project's edge shows it.
+            Self::Caller(A::UnknownKey) => {
+                passing(401, "unauthorized", say::SIGN_IN_REFUSED).after(Some(KEY_REFETCH_INTERVAL))
             }
             Self::Caller(_) => lasting(401, "unauthorized", say::SIGN_IN_REFUSED, say::SIGN_IN_AGAIN),
 

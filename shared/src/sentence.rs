@@ -147,6 +147,9 @@ catalogue! {
     SIGN_IN_UNCHECKED:
         "Your sign-in cannot be checked right now.",
         "Сейчас не удаётся проверить ваш вход.";
+    PROFILE_TOO_LARGE:
+        "Your sign-in cannot be checked: your profile holds too much data.",
+        "Не удаётся проверить ваш вход: в вашем профиле слишком много данных.";
     NOT_HTTP:
         "The request cannot be read: it is not an HTTP request.",
         "Не удалось прочитать запрос: это не HTTP-запрос.";

@@ -12,7 +12,7 @@ use local::lambda::{Answer, Ended, Options, Sandbox, binary};
 use local::platform::QrForm;
 use local::secrets_manager::SecretsManager;
 use local::test_app::{TestApp, environment};
-use local::users::{Issuer, Signing, user_claims};
+use local::users::{Issuer, Keys, Signing, user_claims};
 use serde_json::{Map, Value, json};
 use uuid::Uuid;
 
@@ -254,6 +254,9 @@ impl Stage {
         self.take("invalid_request", self.post("wpp-qr", json!({}))).await;
         self.take("invalid_json", signed.clone().body("{")).await;
         self.take("unauthorized", bare.clone()).await;
+        let stranger = Keys::generate().unwrap().token(&user_claims(user, Issuer::Absent), Signing::Es256);
+        self.take("unknown_key", Event::post("wpp-qr").bearer(&stranger)).await;
+        self.take("token_too_long", bare.clone().bearer(&"x".repeat(16 * 1024))).await;
         self.take("session_expired", bare.clone().bearer(&keys.user_token_for(user, -60))).await;
         for function in ["wpp-qr", "wpp-status"] {
             self.take("number_not_found", self.post(function, json!({"session": "0000000000000"}))).await;

@@ -97,6 +97,8 @@ fn every() -> Vec<Error> {
         Error::Caller(AuthError::Missing),
         Error::Caller(AuthError::Expired),
         Error::Caller(AuthError::Malformed),
+        Error::Caller(AuthError::TooLong),
+        Error::Caller(AuthError::UnknownKey),
         Error::Caller(AuthError::BadSignature),
         Error::InvalidJson("EOF while parsing an object".to_owned()),
         Error::UnsupportedMediaType,
@@ -184,6 +186,7 @@ fn what_only_an_operator_can_mend_says_whom_to_tell() {
         "platform_refused",
         "platform_secret_rejected",
         "secret_unusable",
+        "token_too_long",
     ];
     assert_eq!(told, BTreeSet::from(expected));
 }
@@ -196,6 +199,7 @@ fn a_field_is_named_and_what_passes_on_its_own_says_when() {
     let after = |error: Error| error.response().retry_after.map(|after| after.as_secs());
     assert_eq!(after(Error::CreationInProgress), Some(2));
     assert_eq!(after(Error::QrNotReady), Some(2));
+    assert_eq!(after(Error::Caller(AuthError::UnknownKey)), Some(30));
     assert_eq!(after(platform_error(PlatformError::KeyNotActive)), Some(2));
     assert_eq!(after(platform_error(PlatformError::Busy(Some(Duration::from_secs(7))))), Some(7));
     let retry_after = Some(Duration::from_secs(7));

@@ -1,5 +1,10 @@
 //! Why a caller is not let in.
 
+use std::time::Duration;
+
+/// The shortest time between two fetches of the keys that verify access tokens, and so the longest until a new key is taken.
+pub(crate) const KEY_REFETCH_INTERVAL: Duration = Duration::from_secs(30);
+
 /// The check that a caller has not passed. Its text is for the log, and holds no part of the token.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum AuthError {
@@ -9,10 +14,13 @@ pub enum AuthError {
     /// The header is not `Bearer` and one JWT, or a claim is not of its type.
     #[error("the access token cannot be read")]
     Malformed,
+    /// The header is longer than any token that is read.
+    #[error("the access token is too long")]
+    TooLong,
     /// The token names an algorithm that its key does not have.
     #[error("the algorithm of the access token is not accepted")]
     WrongAlgorithm,
-    /// The project has no such key.
+    /// The project has no such key, or does not show it yet.
     #[error("the access token is signed with an unknown key")]
     UnknownKey,
     /// The signature is not the key's.

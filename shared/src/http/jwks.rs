@@ -1,9 +1,9 @@
 //! The project's public keys, fetched when needed and kept.
 //!
-//! A known key costs no network call while the set is young. Whatever arrives, the set is fetched again at most
-//! once in [`REFETCH_INTERVAL`], and an old set serves for as long as no new one can be had.
+//! A known key costs no network call while the set is young. Whatever arrives, the set is fetched again at most once in
+//! [`KEY_REFETCH_INTERVAL`], so that made-up key ids cost the project little. An old set serves for as long as no new one can
+//! be had.
 
-use std::collections::VecDeque;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -14,7 +14,7 @@ use serde_json::Value;
 
 use crate::clock::UnixMs;
 use crate::deadline::Deadline;
-use crate::http::auth_error::AuthError;
+use crate::http::auth_error::{AuthError, KEY_REFETCH_INTERVAL};
 use crate::secret::Secret;
 use crate::upstream::{Content, Upstream};
 
@@ -27,22 +27,9 @@ use key::Key;
 /// The age at which a set is due for renewal: as long as Supabase's edge keeps it.
 const FRESH_FOR: Duration = Duration::from_secs(600);
 
-/// The shortest time between two refetches, so that made-up key ids cost the project little.
-const REFETCH_INTERVAL: Duration = Duration::from_secs(30);
-
 /// The shortest time between two fetches while there is no set at all: short, since nobody with a key of the set is let in
 /// until then.
 const FIRST_FETCH_INTERVAL: Duration = Duration::from_secs(1);
-
-/// How long a key id absent from a fetched set is taken to be still absent.
-/// Short, since a new key may reach us later than the first token signed with it.
-const UNKNOWN_FOR: Duration = Duration::from_secs(120);
-
-/// More ids than can be found absent within [`UNKNOWN_FOR`].
-const UNKNOWN_CAPACITY: usize = 16;
-
-/// The longest key id worth looking for, in bytes; Supabase's are uuids.
-const KID_LIMIT: usize = 128;
 
 /// The time for one fetch, repetitions included: one on a connection that died in silence, and one on a new one.
 const FETCH_TIMEOUT: Duration = Duration::from_secs(5);
@@ -97,7 +84,7 @@ impl Jwks {
         };
         if due {
             let fetched = self.fetch().await;
-            self.cache().finish(fetched, kid, now);
+            self.cache().finish(fetched, now);
         }
         self.cache().find(kid, algorithm, now)
     }
@@ -106,12 +93,15 @@ impl Jwks {
         self.cache.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// The keys that can be read; a failure says nothing of the answer.
-    async fn fetch(&self) -> Result<Vec<Key>, String> {
+    /// Fetches the keys and returns those that can be read; `None` if there is no set. A failure says nothing of the answer.
+    async fn fetch(&self) -> Result<Option<Vec<Key>>, String> {
         let request = self.upstream.http().get(&self.url).header("apikey", self.apikey.expose());
         let request = request.build().map_err(|_| "no request can be made")?;
         let sent = self.upstream.send("jwks", request, Deadline::within(FETCH_TIMEOUT)).await;
         let reply = sent.map_err(|failure| failure.to_string())?;
+        if reply.status == StatusCode::NOT_FOUND {
+            return Ok(None);
+        }
         if reply.status != StatusCode::OK {
             return Err(format!("status {}", reply.status.as_u16()));
         }
@@ -121,7 +111,7 @@ impl Jwks {
         let Content::Object(mut set) = reply.content() else { return Err("not a set of keys".to_owned()) };
         let Some(Value::Array(keys)) = set.remove("keys") else { return Err("not a set of keys".to_owned()) };
         // A key that cannot be read must not cost us the others.
-        Ok(keys.into_iter().filter_map(Key::from_jwk).collect())
+        Ok(Some(keys.into_iter().filter_map(Key::from_jwk).collect()))
     }
 }
 
@@ -135,8 +125,6 @@ struct KeyCache {
     refetched_at: Option<UnixMs>,
     /// Fetches ended, well or badly.
     fetches: u64,
-    /// Key ids that a fetched set did not have, and when it did not.
-    absent: VecDeque<(String, UnixMs)>,
 }
 
 /// What a token asks of the network.
@@ -152,7 +140,7 @@ enum Need {
 impl KeyCache {
     fn need(&self, kid: Option<&str>, now: UnixMs) -> Need {
         let Some(fetched_at) = self.fetched_at else { return Need::Keys };
-        if kid.is_some_and(|kid| !self.has(kid) && !self.is_absent(kid, now)) {
+        if kid.is_some_and(|kid| !self.has(kid)) {
             Need::Keys
         } else if fetched_at.apart(now) >= FRESH_FOR {
             Need::Renewal
@@ -164,7 +152,7 @@ impl KeyCache {
     /// Whether a fetch is to be made now; if so, it counts as begun.
     fn begin(&mut self, kid: Option<&str>, now: UnixMs) -> bool {
         let has_set = self.fetched_at.is_some();
-        let interval = if has_set { REFETCH_INTERVAL } else { FIRST_FETCH_INTERVAL };
+        let interval = if has_set { KEY_REFETCH_INTERVAL } else { FIRST_FETCH_INTERVAL };
         let may_fetch = self.refetched_at.is_none_or(|begun| begun.apart(now) >= interval);
         let due = may_fetch && self.need(kid, now) != Need::Nothing;
         if due && has_set {
@@ -173,23 +161,27 @@ impl KeyCache {
         due
     }
 
-    /// Takes in the outcome of a fetch made for `kid`; a failure leaves what there is.
-    fn finish(&mut self, fetched: Result<Vec<Key>, String>, kid: Option<&str>, now: UnixMs) {
+    /// Takes in the outcome of a fetch. A failure leaves what there is, and so does a 404 if there are keys: a gateway may have
+    /// said it. Without keys, a 404 is a project that has none of this kind.
+    fn finish(&mut self, fetched: Result<Option<Vec<Key>>, String>, now: UnixMs) {
         self.fetches += 1;
         let serving_old_keys = self.fetched_at.is_some();
         if !serving_old_keys {
             self.refetched_at = fetched.is_err().then_some(now);
         }
-        match fetched {
-            Ok(keys) => {
+        let error = match fetched {
+            Ok(Some(keys)) => {
                 (self.keys, self.fetched_at) = (keys, Some(now));
-                if let Some(kid) = kid.filter(|kid| !self.has(kid) && kid.len() <= KID_LIMIT) {
-                    self.absent.truncate(UNKNOWN_CAPACITY - 1);
-                    self.absent.push_front((kid.to_owned(), now));
-                }
+                return;
             }
-            Err(error) => tracing::warn!(%error, serving_old_keys, "the project's keys could not be fetched"),
-        }
+            Ok(None) if self.keys.is_empty() => {
+                self.fetched_at = Some(now);
+                return;
+            }
+            Ok(None) => "status 404".to_owned(),
+            Err(error) => error,
+        };
+        tracing::warn!(%error, serving_old_keys, "the project's keys could not be fetched");
     }
 
     fn find(
@@ -203,7 +195,7 @@ impl KeyCache {
         let key = match kid {
             Some(kid) if self.has(kid) => self.named(kid).find(fits).ok_or(AuthError::WrongAlgorithm)?,
             // A set that is older than this has not been renewed because it could not be: the key may be a new one.
-            Some(kid) if fetched_at.apart(now) >= REFETCH_INTERVAL && !self.is_absent(kid, now) => {
+            Some(_) if fetched_at.apart(now) >= KEY_REFETCH_INTERVAL => {
                 return Err(AuthError::KeysUnavailable);
             }
             Some(_) => return Err(AuthError::UnknownKey),
@@ -214,11 +206,6 @@ impl KeyCache {
             }
         };
         Ok(Arc::clone(&key.decoding))
-    }
-
-    fn is_absent(&self, kid: &str, now: UnixMs) -> bool {
-        let noted = |(id, at): &(String, UnixMs)| id == kid && at.apart(now) < UNKNOWN_FOR;
-        kid.len() > KID_LIMIT || self.absent.iter().any(noted)
     }
 
     fn named(&self, kid: &str) -> impl Iterator<Item = &Key> {

@@ -4,7 +4,6 @@ use std::time::Duration;
 use serde_json::json;
 use tokio::task::JoinSet;
 
-use super::KeyCache;
 use crate::clock::UnixMs;
 use crate::http::auth::Caller;
 use crate::http::auth::testing::{Answer, NOW, Project, Signer, config, keys, verifier};
@@ -14,9 +13,6 @@ use crate::http::auth_error::AuthError;
 const FRESH_FOR: Duration = Duration::from_secs(600);
 const REFETCH_INTERVAL: Duration = Duration::from_secs(30);
 const FIRST_FETCH_INTERVAL: Duration = Duration::from_secs(1);
-const UNKNOWN_FOR: Duration = Duration::from_secs(120);
-const UNKNOWN_CAPACITY: usize = 16;
-const KID_LIMIT: usize = 128;
 const FETCH_TIMEOUT: Duration = Duration::from_secs(5);
 const BODY_LIMIT: usize = 64 * 1024;
 
@@ -85,7 +81,7 @@ async fn a_hundred_first_requests_at_once_share_one_failure() {
 }
 
 #[tokio::test]
-async fn made_up_key_ids_cost_one_refetch_in_30_s() {
+async fn a_thousand_made_up_key_ids_cost_one_fetch_in_30_s() {
     let project = Project::start().await;
     assert!(project.verify(&project.token_of(&project.es), NOW).await.is_ok());
     for (age, fetches) in [
@@ -95,7 +91,7 @@ async fn made_up_key_ids_cost_one_refetch_in_30_s() {
         (REFETCH_INTERVAL * 2 - MOMENT, 3),
         (REFETCH_INTERVAL * 2, 4),
     ] {
-        for number in 0..50 {
+        for number in 0..200 {
             let token = project.made_up(&format!("{age:?} {number}"));
             assert_eq!(project.verify(&token, later(age)).await, Err(AuthError::UnknownKey));
         }
@@ -103,36 +99,49 @@ async fn made_up_key_ids_cost_one_refetch_in_30_s() {
     }
 }
 
+/// A key signs before the project's edge shows it, and others are asked for meanwhile.
 #[tokio::test]
-async fn an_absent_key_id_is_remembered_for_a_while_and_not_for_ever() {
+async fn a_new_key_is_taken_30_s_after_it_is_shown() {
     let project = Project::start().await;
-    let token = project.made_up("absent");
-    for (age, fetches) in [(Duration::ZERO, 1), (MOMENT, 1), (UNKNOWN_FOR - MOMENT, 1), (UNKNOWN_FOR, 2)] {
+    let new = Signer::es256("new");
+    let token = project.token_of(&new);
+    for (age, fetches) in [(Duration::ZERO, 1), (MOMENT, 2)] {
         assert_eq!(project.verify(&token, later(age)).await, Err(AuthError::UnknownKey));
         assert_eq!(project.server.fetches(), fetches, "{age:?}");
     }
-}
-
-#[test]
-fn the_memory_of_absent_key_ids_is_small() {
-    let mut cache = KeyCache::default();
-    for number in 0..100 {
-        cache.finish(Ok(Vec::new()), Some(&number.to_string()), NOW);
-        cache.finish(Ok(Vec::new()), Some(&"x".repeat(KID_LIMIT + 1)), NOW);
+    project.server.show(&[project.es.jwk(), new.jwk()]);
+    let last = REFETCH_INTERVAL + MOMENT;
+    for age in [MOMENT * 2, REFETCH_INTERVAL, last - MOMENT] {
+        assert_eq!(project.verify(&project.made_up("another"), later(age)).await, Err(AuthError::UnknownKey));
+        assert_eq!(project.verify(&token, later(age)).await, Err(AuthError::UnknownKey), "{age:?}");
     }
-    assert_eq!(cache.absent.len(), UNKNOWN_CAPACITY);
-    assert!(cache.absent.iter().all(|(kid, _)| kid.len() <= KID_LIMIT));
+    assert!(project.verify(&token, later(last)).await.is_ok());
+    assert_eq!(project.server.fetches(), 3);
 }
 
 #[tokio::test]
-async fn a_huge_key_id_is_unknown_without_a_refetch() {
+async fn a_404_is_an_empty_set_while_there_are_no_keys() {
     let project = Project::start().await;
-    assert!(project.verify(&project.token_of(&project.es), NOW).await.is_ok());
-    for (length, fetches) in [(KID_LIMIT + 1, 1), (KID_LIMIT, 2)] {
-        let token = project.made_up(&"x".repeat(length));
-        assert_eq!(project.verify(&token, NOW).await, Err(AuthError::UnknownKey));
-        assert_eq!(project.server.fetches(), fetches, "{length}");
+    let token = project.token_of(&project.es);
+    project.server.answer(Answer::Reply(404, "404 page not found".to_owned()));
+    for age in [Duration::ZERO, MOMENT, REFETCH_INTERVAL, REFETCH_INTERVAL * 50] {
+        assert_eq!(project.verify(&token, later(age)).await, Err(AuthError::UnknownKey), "{age:?}");
     }
+    assert!(project.verify(&project.token_of(&project.hs), NOW).await.is_ok());
+    project.server.show(&[project.es.jwk()]);
+    assert!(project.verify(&token, later(REFETCH_INTERVAL * 51)).await.is_ok());
+}
+
+#[tokio::test]
+async fn a_404_takes_no_key_that_is_there() {
+    let project = Project::start().await;
+    let token = project.token_of(&project.es);
+    assert!(project.verify(&token, NOW).await.is_ok());
+    project.server.answer(Answer::Reply(404, r#"{"message":"no Route matched"}"#.to_owned()));
+    let day = later(Duration::from_secs(86_400));
+    assert!(project.verify(&token, day).await.is_ok());
+    assert_eq!(project.server.fetches(), 2);
+    assert_eq!(project.verify(&project.made_up("new"), day).await, Err(AuthError::KeysUnavailable));
 }
 
 #[tokio::test]
@@ -194,7 +203,9 @@ async fn without_a_set_an_outage_is_not_the_callers_fault_and_ends_within_a_seco
     let mut now = NOW;
     for (status, body) in [
         (500, ""),
-        (404, r#"{"keys": []}"#),
+        (401, r#"{"message": "No API key found in request"}"#),
+        (403, "<!DOCTYPE html>"),
+        (201, r#"{"keys": []}"#),
         (302, ""),
         (307, ""),
         (204, ""),
@@ -219,7 +230,7 @@ async fn without_a_set_an_outage_is_not_the_callers_fault_and_ends_within_a_seco
     assert!(project.verify(&token, now).await.is_ok());
     // The set is there: a key that it has not is looked for at once.
     assert_eq!(project.verify(&project.made_up("another"), now).await, Err(AuthError::UnknownKey));
-    assert_eq!(project.server.fetches(), 13);
+    assert_eq!(project.server.fetches(), 15);
 }
 
 /// The keys may have been rotated while they cannot be fetched: that is no reason to send a user away.

@@ -1,5 +1,7 @@
 // The three functions and the list of numbers, as any frontend of a Supabase project calls them.
 
+import { retryAfterMs } from './poll.js';
+
 /**
  * What stands between a call and its answer: one request at a time, in the order of the calls.
  * An answer is `{ok: true, ...}`, or `{ok: false, code, error, hint, retryable, retryAfterMs}`.
@@ -64,6 +66,6 @@ async function failure({ context }) {
     ...refused('unreachable', context.status >= 500 || context.status === 429),
     ...body,
     ok: false,
-    retryAfterMs: 1000 * (Number(context.headers.get('Retry-After')) || 0),
+    retryAfterMs: retryAfterMs(context.headers.get('Retry-After')),
   };
 }

@@ -6,6 +6,9 @@ export const PAUSE_MS = 2_000;
 /** The longest pause after one failure upon the other. */
 const LONGEST_PAUSE_MS = 15_000;
 
+/** No longer pause is worth obeying. */
+const LONGEST_RETRY_AFTER_MS = 3_600_000;
+
 /** Nobody stands before a page with the phone in hand for longer. */
 const LIMIT_MS = 5 * 60_000;
 
@@ -54,6 +57,13 @@ function isOver({ failure, trouble, poll_after_ms }) {
 function askAgainIn({ trouble, poll_after_ms }, failures) {
   if (!trouble) return poll_after_ms;
   return Math.max(trouble.retryAfterMs, Math.min(PAUSE_MS * 2 ** (failures - 1), LONGEST_PAUSE_MS));
+}
+
+/** The pause that `Retry-After` asks for, in seconds or by a date; 0 without one. */
+export function retryAfterMs(said) {
+  const text = said?.trim() ?? '';
+  const asked = /^\d+$/.test(text) ? 1000 * Number(text) : Date.parse(text) - Date.now();
+  return Math.min(Math.max(asked || 0, 0), LONGEST_RETRY_AFTER_MS);
 }
 
 /** Waits for so long, or until the signal ends that. */

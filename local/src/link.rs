@@ -8,7 +8,7 @@ use std::env;
 use std::error::Error;
 use std::io::{self, Write};
 use std::process::ExitCode;
-use std::time::Duration;
+use std::time::{Duration, UNIX_EPOCH};
 
 use reqwest::header::{ACCEPT_LANGUAGE, CONTENT_TYPE, HeaderValue, RETRY_AFTER};
 use reqwest::{Client, Response, Url};
@@ -20,11 +20,14 @@ use time::format_description::well_known::Rfc3339;
 use tokio::signal::unix::{SignalKind, signal};
 
 use self::screen::{Screen, Words};
-use crate::{dev, http};
+use crate::{clock, dev, http};
 
 /// Between two questions, where the answer does not say it; after a failure, twice as long after each further one.
 const PAUSE: Duration = Duration::from_secs(2);
 const LONGEST_PAUSE: Duration = Duration::from_secs(15);
+
+/// No longer pause is worth obeying.
+const LONGEST_RETRY_AFTER: Duration = Duration::from_secs(3600);
 
 /// A little more than an API gateway waits for a function.
 const PATIENCE: Duration = Duration::from_secs(35);
@@ -249,9 +252,8 @@ impl Link {
 
 async fn read(response: Response) -> reqwest::Result<Result<Answer, Failure>> {
     let status = response.status();
-    let retry_after =
-        response.headers().get(RETRY_AFTER).and_then(|seconds| seconds.to_str().ok()?.parse().ok());
-    let retry_after = Duration::from_secs(retry_after.unwrap_or_default());
+    let retry_after = response.headers().get(RETRY_AFTER).and_then(|value| value.to_str().ok());
+    let retry_after = retry_after.and_then(asked_pause).unwrap_or_default();
     let address = response.url().clone();
     let read = serde_json::from_slice::<Answer>(&response.bytes().await?);
     let (said, is_passing) = match read {
@@ -261,6 +263,18 @@ async fn read(response: Response) -> reqwest::Result<Result<Answer, Failure>> {
         _ => (format!("{address} answered {status}."), status.is_server_error() || status == 429),
     };
     Ok(Err(Failure(End(Exit::Refused, said), is_passing.then_some(retry_after))))
+}
+
+/// The pause that `Retry-After` asks for, in seconds or by a date, for an hour at most.
+fn asked_pause(said: &str) -> Option<Duration> {
+    let asked = match said.trim().parse() {
+        Ok(seconds) => Duration::from_secs(seconds),
+        Err(_) => {
+            let now = UNIX_EPOCH + Duration::from_millis(clock::unix_ms().try_into().unwrap_or_default());
+            httpdate::parse_http_date(said).ok()?.duration_since(now).unwrap_or_default()
+        }
+    };
+    Some(asked.min(LONGEST_RETRY_AFTER))
 }
 
 /// What is behind an error, and says most.
@@ -294,4 +308,23 @@ fn client() -> reqwest::Result<Client> {
     // Whoever has set one meant it.
     let _ = default_provider().install_default();
     Client::builder().redirect(reqwest::redirect::Policy::none()).build()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_retry_after_is_obeyed_for_an_hour_at_most() {
+        for (said, seconds) in [
+            ("7", Some(7)),
+            ("86400", Some(3600)),
+            ("Fri, 31 Dec 1999 23:59:59 GMT", Some(0)),
+            ("Tue, 31 Dec 2999 23:59:59 GMT", Some(3600)),
+            ("soon", None),
+            ("-1", None),
+        ] {
+            assert_eq!(asked_pause(said).map(|pause| pause.as_secs()), seconds, "{said}");
+        }
+    }
 }

@@ -46,6 +46,13 @@ impl UnixMs {
     }
 }
 
+impl From<UnixMs> for SystemTime {
+    /// Saturates at 1970.
+    fn from(UnixMs(ms): UnixMs) -> Self {
+        UNIX_EPOCH + Duration::from_millis(u64::try_from(ms).unwrap_or_default())
+    }
+}
+
 /// In whole milliseconds; saturates.
 pub(crate) fn millis(duration: Duration) -> i64 {
     i64::try_from(duration.as_millis()).unwrap_or(i64::MAX)

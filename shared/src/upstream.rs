@@ -15,6 +15,7 @@ use serde_json::{Map, Value};
 
 use crate::VERSION;
 use crate::backoff::Backoff;
+use crate::clock;
 use crate::deadline::Deadline;
 use crate::record::{self, CallStatus, Underway};
 
@@ -41,6 +42,9 @@ const LONGEST_PAUSE: Duration = Duration::from_millis(200);
 /// A longer pause that a host asks for is left to our caller: it would hold the sandbox.
 const LONGEST_ASKED_PAUSE: Duration = Duration::from_secs(2);
 
+/// The longest `Retry-After` that is passed on: no outage is known to last longer, and callers may obey it.
+const LONGEST_RETRY_AFTER: Duration = Duration::from_secs(3600);
+
 /// Repetitions that a sandbox may have in hand for one host. A failing host is soon asked once per request, not thrice.
 const RETRY_BUDGET: u32 = 10;
 
@@ -53,7 +57,7 @@ pub struct Reply {
     pub status: StatusCode,
     /// The body; empty where it was left out.
     pub body: Vec<u8>,
-    /// `Retry-After`, where it was given in seconds.
+    /// `Retry-After`, an hour at most.
     pub retry_after: Option<Duration>,
 }
 
@@ -289,9 +293,20 @@ fn asked_pause(outcome: &Result<Reply, Failure>) -> Duration {
     outcome.as_ref().ok().and_then(|reply| reply.retry_after).unwrap_or_default()
 }
 
+/// Reads `Retry-After` in either of its forms, seconds or a date. A date counts from the answer's own, if it has one: two
+/// clocks may differ.
 fn retry_after(headers: &HeaderMap) -> Option<Duration> {
-    let seconds = headers.get(header::RETRY_AFTER)?.to_str().ok()?.trim().parse().ok()?;
-    Some(Duration::from_secs(seconds))
+    let text = |name| headers.get(name).and_then(|value| value.to_str().ok()).map(str::trim);
+    let said = text(header::RETRY_AFTER).filter(|said| !said.is_empty())?;
+    let asked = if said.bytes().all(|byte| byte.is_ascii_digit()) {
+        // More seconds than there is room for are more than an hour.
+        Duration::from_secs(said.parse().unwrap_or(u64::MAX))
+    } else {
+        let date = |text| httpdate::parse_http_date(text).ok();
+        let now = text(header::DATE).and_then(date).unwrap_or_else(|| clock::now().into());
+        date(said)?.duration_since(now).unwrap_or_default()
+    };
+    Some(asked.min(LONGEST_RETRY_AFTER))
 }
 
 fn failure(error: reqwest::Error) -> Failure {

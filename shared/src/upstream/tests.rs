@@ -146,12 +146,39 @@ async fn a_short_retry_after_is_waited_for_and_a_longer_one_passed_on() {
     assert_eq!(reply.retry_after, Some(Duration::from_secs(3)));
 }
 
-#[tokio::test]
-async fn a_date_or_nonsense_in_retry_after_says_nothing() {
-    for nonsense in ["Fri, 31 Dec 1999 23:59:59 GMT", "-1", "1.5", "soon", "99999999999999999999", ""] {
-        let headers = HeaderMap::from_iter([(header::RETRY_AFTER, nonsense.parse().unwrap())]);
-        assert_eq!(retry_after(&headers), None, "{nonsense}");
+/// What the headers ask for, in seconds.
+fn asked(headers: &[(header::HeaderName, &str)]) -> Option<u64> {
+    let headers = headers.iter().map(|(name, value)| (name.clone(), value.parse().unwrap()));
+    retry_after(&HeaderMap::from_iter(headers)).map(|asked| asked.as_secs())
+}
+
+#[test]
+fn a_retry_after_is_read_in_either_form_up_to_an_hour() {
+    let by = |retry_after| asked(&[(header::RETRY_AFTER, retry_after)]);
+    for (said, seconds) in
+        [("0", 0), (" 7 ", 7), ("3600", 3600), ("3601", 3600), ("99999999999999999999", 3600)]
+    {
+        assert_eq!(by(said), Some(seconds), "{said}");
     }
+    for nonsense in ["-1", "1.5", "+1", "soon", "2030-01-01T00:00:00Z", ""] {
+        assert_eq!(by(nonsense), None, "{nonsense}");
+    }
+    assert_eq!(by("Fri, 31 Dec 1999 23:59:59 GMT"), Some(0));
+    assert_eq!(by("Tue, 31 Dec 2999 23:59:59 GMT"), Some(3600));
+
+    let date = (header::DATE, "Fri, 31 Dec 1999 23:59:29 GMT");
+    for (said, seconds) in [
+        ("Fri, 31 Dec 1999 23:59:59 GMT", 30),
+        ("Friday, 31-Dec-99 23:59:59 GMT", 30),
+        ("Fri Dec 31 23:59:59 1999", 30),
+        ("Fri, 31 Dec 1999 23:59:00 GMT", 0),
+        ("Sat, 01 Jan 2000 23:59:59 GMT", 3600),
+    ] {
+        assert_eq!(asked(&[date.clone(), (header::RETRY_AFTER, said)]), Some(seconds), "{said}");
+    }
+    // By the clock of this machine.
+    let soon = httpdate::fmt_http_date(clock::now().plus(Duration::from_secs(60)).into());
+    assert!((55..=60).contains(&by(&soon).unwrap()));
 }
 
 #[tokio::test]

@@ -9,11 +9,19 @@ use crate::deadline::Deadline;
 use crate::error::Error;
 use crate::platform::{PlatformError, PlatformResult, SessionAuth};
 use crate::secret::Secret;
-use crate::store::Number;
+use crate::store::{Number, StoreError};
 use crate::token::protocol::{Event, RefreshProtocol, Step};
-use crate::token::refresh::Refresh;
+use crate::token::refresh::{FIRST_PAUSE, Refresh};
 use crate::token::single_flight::Flight;
 use crate::token::store::{TokenRow, TokenState, TokenStore};
+use crate::upstream::CallError;
+
+#[cfg(test)]
+mod tests;
+
+/// The most steps on a call's way to a token. With a rejected token, and one more that another request has saved, it takes
+/// a dozen. A wait for a lease is no such step: it takes time, and that is bounded.
+const MOST_STEPS: u32 = 20;
 
 /// A platform client for one number, for the length of one request.
 pub struct Client<S = TokenRow> {
@@ -61,8 +69,8 @@ impl<S: TokenStore> Client<S> {
         self.call(deadline, |auth| std::future::ready(Ok(auth.jwt))).await
     }
 
-    /// Makes a platform call with a token that serves; once more with a new one where the platform rejects that. Never
-    /// loops.
+    /// Makes a platform call with a token that serves; once more with a new one if the platform rejects that. Ends after
+    /// [`MOST_STEPS`], whatever the database answers.
     pub async fn call<T, F, W>(&mut self, deadline: Deadline, mut work: F) -> Result<T, Error>
     where
         F: FnMut(SessionAuth) -> W,
@@ -71,8 +79,18 @@ impl<S: TokenStore> Client<S> {
         let mut protocol = RefreshProtocol::new(self.has_claimed);
         let mut event = self.state.as_read();
         let mut refresh = Refresh::new(self, deadline);
+        let mut steps = 0;
         loop {
-            event = match protocol.next(event.clone()) {
+            let step = protocol.next(event.clone());
+            let takes_time =
+                event == Event::Waited || matches!(step, Step::Wait(left) if left >= FIRST_PAUSE);
+            steps += u32::from(!takes_time);
+            if steps > MOST_STEPS {
+                let error = CallError { call: "wpp_claim_refresh", why: StoreError::BadAnswer };
+                refresh.end(&Event::ClaimFailed(error.clone()), false);
+                return Err(error.into());
+            }
+            event = match step {
                 Step::Call(token) => {
                     refresh.end(&event, true);
                     let session = refresh.client.state.session.clone();

@@ -44,7 +44,7 @@ const COOL_AFTER_FAILURE: Duration = Duration::from_secs(1);
 const COOL_AFTER_REJECTION: Duration = Duration::from_secs(30);
 
 /// The pauses of whoever waits for another holder's token.
-const FIRST_PAUSE: Duration = Duration::from_millis(50);
+pub(super) const FIRST_PAUSE: Duration = Duration::from_millis(50);
 const LONGEST_PAUSE: Duration = Duration::from_millis(800);
 
 /// Past the end of another holder's lease, so that the next claim finds it ended.

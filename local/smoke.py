@@ -68,7 +68,7 @@ class Upstreams(BaseHTTPRequestHandler):
             }
             if self.headers.get("apikey") == self.accepted["SUPABASE_SERVICE_ROLE_KEY"]:
                 return self.answer(200, answers.get(path))
-            return self.answer(401, {"code": "PGRST301", "message": "refused"})
+            return self.answer(401, {"message": "Invalid API key"})
         if self.headers.get("authorization") == f"Bearer {self.accepted['WPP_SECRET']}":
             return self.answer(500, {"error": "accepted, and that is all"})
         return self.answer(401, {"error": "Invalid secret"})
@@ -227,7 +227,7 @@ def smoke(endpoint, upstreams):
     for logical in [*FUNCTIONS, "Api"]:
         check(kept.get(names[f"{logical}Logs"]) == 30, f"the logs of {logical} are not kept for 30 days: {kept}")
     alarms = aws["cloudwatch"].describe_alarms()["MetricAlarms"]
-    check(len(alarms) == 9, f"9 alarms were expected: {[alarm['AlarmName'] for alarm in alarms]}")
+    check(len(alarms) == 10, f"10 alarms were expected: {[alarm['AlarmName'] for alarm in alarms]}")
     step(f"the stack is complete: {len(resources)} resources")
 
     for logical, function in FUNCTIONS.items():

@@ -135,7 +135,7 @@ fn the_dashboard_is_json_and_shows_every_alarm() {
         .filter(|line| line.starts_with("  ") && !line.starts_with("   ") && line.ends_with("Alarm:"))
         .map(|line| json!(format!("${{{}.Arn}}", line.trim().trim_end_matches(':'))))
         .collect();
-    assert_eq!(alarms.len(), 9);
+    assert_eq!(alarms.len(), 10);
     assert_eq!(shown, alarms.iter().collect::<Vec<_>>());
 }
 

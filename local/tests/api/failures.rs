@@ -2,6 +2,7 @@
 
 use serde_json::json;
 
+use local::FUNCTIONS;
 use local::fault_injector::Fault;
 use local::lambda::Answer;
 use local::test_app::{Number, TestApp};
@@ -102,4 +103,48 @@ async fn a_qr_beyond_the_bounds_is_not_saved() {
         }
     }
     assert_eq!(app.mirror(&number.session).await, mirror);
+}
+
+/// An administrator edits the settings of the own rows, and may try what opens another school's number.
+#[tokio::test]
+async fn a_tenants_odd_row_is_no_failure_of_ours() {
+    let app = TestApp::start().await;
+    let number = app.settled_number().await;
+    let good = app.settings(&number).await;
+    let other = app.organisation("other").await.unwrap();
+    let created = app.post_as(&other, "wpp-create", json!({})).await.expect(200, "qr_issued");
+    let foreign = app.number_of(created.text("session")).await;
+    let foreign_token = app.settings(&foreign).await["wppJwtToken"].clone();
+    for odd in [
+        json!({"wppAccountNumber": foreign.session}),
+        json!({"wppAccountNumber": "0000000000000"}),
+        json!({"wppAccountNumber": "..", "wppApiKey": "no key"}),
+        json!({"wppJwtToken": "no token"}),
+        json!({"wppJwtToken": "no\ntoken", "wppApiKey": foreign.key}),
+        json!({"wppJwtToken": foreign_token}),
+        json!({"wppJwtToken": null, "wppApiKey": "no key"}),
+        json!({"wppJwtToken": null, "wppApiKey": ""}),
+    ] {
+        app.merge(&number, good.clone()).await;
+        app.merge(&number, odd.clone()).await;
+        app.end_waits().await;
+        let session = odd["wppAccountNumber"].as_str().unwrap_or(&number.session);
+        for answer in [
+            app.poll_qr(session).await,
+            app.check().await,
+            app.post("wpp-status", json!({})).await,
+            app.create(json!({})).await,
+        ] {
+            assert!(answer.status < 500, "{odd}: {answer:?}");
+        }
+    }
+    for function in FUNCTIONS {
+        let logs = app.sandbox(function).logs().await;
+        for metric in ["OwnKeyRejected", "RefreshFailed", "PlatformFailed", "DatabaseFailed", "SecretFailed"]
+        {
+            assert!(!logs.contains(metric), "{function} {metric}: {logs}");
+        }
+    }
+    let session = app.platform.status_of(&foreign.session).unwrap();
+    assert_eq!(session, "qr_required", "the other school's number is as it was");
 }

@@ -434,9 +434,9 @@ async fn a_token_that_is_a_minute_old_is_replaced_when_rejected() {
 
 #[tokio::test(start_paused = true)]
 async fn a_requests_record_says_how_it_came_by_its_token_and_why_a_refresh_of_its_own_failed() {
-    use PlatformError::{KeyRefused, Unavailable};
+    use PlatformError::{KeyRefused, Refused, Unavailable};
     type Trouble = fn(&Memory);
-    let cases: [(u64, Trouble, TokenUse, Option<&str>, &str); 13] = [
+    let cases: [(u64, Trouble, TokenUse, Option<&str>, &str); 14] = [
         (3600, |_| {}, TokenUse::Reused, None, ""),
         (0, |_| {}, TokenUse::Refreshed, Some("expired"), ""),
         (30, |_| {}, TokenUse::Refreshed, Some("due"), ""),
@@ -472,6 +472,13 @@ async fn a_requests_record_says_how_it_came_by_its_token_and_why_a_refresh_of_it
             TokenUse::Failed,
             Some("expired"),
             "platform auth/token: timed out",
+        ),
+        (
+            0,
+            |it| it.break_off("fetch", Refused(400)),
+            TokenUse::Failed,
+            Some("expired"),
+            "platform auth/token: refused with status 400",
         ),
         (0, |it| it.break_off("fetch", KeyRefused), TokenUse::Refused, Some("expired"), ""),
     ];

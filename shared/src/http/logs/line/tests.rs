@@ -7,6 +7,7 @@ use super::*;
 use crate::record::CallStatus;
 use crate::record::trace::Trace;
 use crate::secrets_manager::SecretError;
+use crate::sentence as say;
 use crate::upstream::Failure;
 
 /// As `template.yaml` names the function with the longest name, in a stack that is called `wpp-functions`.
@@ -216,6 +217,65 @@ fn the_line_of_a_poll_has_all_its_calls() {
     let calls = || vec![call("wpp_find_number", 1_000), call("status", 1_000), call("qr", 1_000)];
     let line = Line::text(request(false), Record { source: Some(Source::Live), ..record(calls()) }, Ok(200));
     assert_eq!(json_of(&line)["calls"].as_array().unwrap().len(), 3);
+}
+
+/// What anybody can send, what any user can, and what the rows of one tenant can bring about. An alarm that one of them rings
+/// alone would soon be ignored; but for `SignInRefusedAlarm`, which wants most requests to be so.
+#[test]
+fn a_stranger_rings_no_alarm() {
+    use AuthError as A;
+    use PlatformError as P;
+    let template = include_str!("../../../../../template.yaml");
+    let is_watched =
+        |metric: Metric| template.contains(&format!("MetricName: {}, Dim", json!(metric).as_str().unwrap()));
+    assert!(is_watched(Metric::PlatformFailed) && is_watched(Metric::SignInRefused));
+    let strangers = [
+        A::Missing,
+        A::Malformed,
+        A::TooLong,
+        A::WrongAlgorithm,
+        A::UnknownKey,
+        A::BadSignature,
+        A::WrongAudience,
+        A::WrongIssuer,
+        A::WrongRole,
+        A::Expired,
+        A::NotYetValid,
+        A::WrongSubject,
+    ];
+    let wrong = |field, wrong| Error::BadRequest { field, wrong };
+    let users = [
+        wrong("event", say::NOT_HTTP),
+        wrong("session", say::FIELD_NOT_A_NAME),
+        Error::MethodNotAllowed("POST"),
+        Error::InvalidJson("EOF".to_owned()),
+        Error::UnsupportedMediaType,
+        Error::BodyTooLarge,
+        Error::NoOrganization,
+        Error::NumberNotFound,
+        Error::QrNotReady,
+        Error::AlreadyConnected,
+        Error::QrIsPicture,
+        Error::IdempotencyMismatch,
+    ];
+    // A key, a session and a token of another's, or of nobody's.
+    let tenants = [
+        P::KeyRefused,
+        P::UnknownSession,
+        P::NumberRefused(400),
+        P::NumberRefused(403),
+        P::NumberRefused(413),
+    ];
+    let strangers = strangers.map(Error::from).into_iter();
+    for error in strangers.chain(users).chain(tenants.map(platform_error)) {
+        assert!(error.response().status < 500, "{error} counts for ApiErrorsAlarm");
+        let rung = failure(&record(Vec::new()), Some(&error)).filter(|metric| is_watched(*metric));
+        assert!(rung.is_none_or(|metric| metric == Metric::SignInRefused), "{error}: {rung:?}");
+    }
+    // What locks everybody out still pages.
+    for why in [P::Refused(400), P::SecretRefused, P::TokenRejected, P::Unavailable] {
+        assert!(failure(&record(Vec::new()), Some(&platform_error(why))).is_some_and(is_watched), "{why}");
+    }
 }
 
 /// An alarm on a name that is never emitted would stay silent for ever.

@@ -2,7 +2,10 @@
 
 use std::sync::Arc;
 
+use local::fault_injector::Fault;
 use local::front;
+use local::lambda::Options;
+use local::stack::Stack;
 use local::test_app::TestApp;
 use local::users::{Issuer, Signing, user_claims};
 use serde_json::json;
@@ -43,5 +46,36 @@ async fn a_token_with_much_metadata_is_taken() {
         let answer = (response.status().as_u16(), response.bytes().await.unwrap());
         let json: serde_json::Value = serde_json::from_slice(&answer.1).unwrap();
         assert_eq!((answer.0, &json["code"]), (status, &code), "{} bytes: {json}", token.len());
+    }
+}
+
+/// PostgREST says so once, of either kind of service key, and has forgotten it a second later.
+#[tokio::test]
+async fn a_clock_that_is_behind_loses_nothing() {
+    for is_new in [true, false] {
+        let stack = Stack::start().await.unwrap();
+        let key = if is_new { stack.keys.secret_key().to_owned() } else { stack.keys.service_role_key() };
+        let app = TestApp::on(stack, &[("SUPABASE_SERVICE_ROLE_KEY", &key)], Options::default()).await;
+        // One that does not tell its life is due a minute before its end.
+        app.platform.behave(|behavior| behavior.opaque_tokens = true);
+        let behind = || Fault::status_with(401, r#"{"code":"PGRST303","message":"JWT issued at future"}"#);
+        for function in ["rpc/wpp_begin_creation", "rpc/wpp_save_credentials", "rpc/wpp_save_token"] {
+            app.inject_times(function, 1, behind());
+        }
+        let session = app.create(json!({})).await.expect(200, "qr_issued").text("session").to_owned();
+        assert_eq!((app.platform.create_calls(), app.count("token")), (1, 1));
+        let number = app.number_of(&session).await;
+        // A token that is due leaves little time for its save.
+        for left_s in [-1, 30] {
+            app.set_token_end(&number, left_s).await;
+            app.forget_calls();
+            app.inject_times("rpc/wpp_find_number", 1, behind());
+            app.inject_times("rpc/wpp_save_token", 1, behind());
+            app.poll_qr(&session).await.expect(200, "ready");
+            assert_eq!((app.count("token"), app.count("rpc/wpp_save_token")), (1, 2), "{left_s}");
+            app.assert_stored_token_is_good(&number).await;
+        }
+        app.inject("rpc/wpp_find_number", behind());
+        app.poll_qr(&session).await.expect(503, "database_unavailable");
     }
 }

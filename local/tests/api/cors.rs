@@ -44,13 +44,12 @@ async fn answers(app: &TestApp, origin: &str) -> Vec<Answer> {
     let busy = |status| Fault::Status { status, body: String::new(), retry_after_s: Some(1) };
     app.inject("qr", busy(429));
     take("wpp-qr", poll()).await;
-    let unknown = r#"{"error":"Session not found"}"#.to_owned();
-    app.inject("qr", Fault::Status { status: 404, body: unknown, retry_after_s: Some(1) });
+    app.inject("qr", Fault::status_with(403, r#"{"error":"no"}"#));
     take("wpp-qr", poll()).await;
     app.inject("qr", Fault::SlowBody);
     take("wpp-qr", poll()).await;
     app.clear_faults();
-    app.inject("rpc/wpp_find_number", busy(401));
+    app.inject("rpc/wpp_find_number", Fault::status_with(401, r#"{"code":"PGRST301"}"#));
     take("wpp-status", force()).await;
     app.clear_faults();
     answers

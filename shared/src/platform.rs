@@ -254,7 +254,7 @@ impl Platform {
         let (auth, path) = (Auth::Token(&jwt), ["internal", "session", &session, "webhook"]);
         self.call("webhook", auth, &path, Some(json!({"url": url})), deadline, |reply| {
             said_yes(auth, reply).map_err(|why| match why {
-                // Of the session, a 404 for something below it says nothing.
+                // A 404 of the webhook does not mean that the session is unknown.
                 PlatformError::UnknownSession => PlatformError::NumberRefused(404),
                 why => why,
             })
@@ -325,7 +325,7 @@ fn accepted(auth: Auth<'_>, reply: &Reply) -> Result<(), PlatformError> {
     })
 }
 
-/// Any 2xx means yes, with whatever words of the platform's own; a page is none of them.
+/// Any 2xx means yes, in any words of the platform's. A page is not the platform's.
 fn said_yes(auth: Auth<'_>, reply: &Reply) -> Result<(), PlatformError> {
     accepted(auth, reply)?;
     if reply.content() == Content::Html { Err(PlatformError::BadAnswer) } else { Ok(()) }

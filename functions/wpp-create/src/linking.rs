@@ -1,5 +1,5 @@
-//! From credentials to a QR: the token fetched, the webhook registered, the session started, the QR waited for. The wait is
-//! bounded by itself, so that many who connect at once do not hold every sandbox; all else has the time of its call.
+//! From credentials to a QR: the token fetched, the webhook registered, the session started, the QR waited for. The wait has
+//! a limit of its own: people who connect at once must not hold every sandbox. Each call has its own timeout.
 
 use std::time::Duration;
 

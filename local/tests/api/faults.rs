@@ -165,7 +165,7 @@ async fn assert_consistent_with(word: &str) {
     app.platform.set_status(&number.session, word).unwrap();
     for name in faults_of(&PLATFORM) {
         for endpoints in [&["status"][..], &["qr"], &["status", "qr"]] {
-            // What was seen last, a healthy platform has shown.
+            // A healthy platform shows the state that is seen last.
             assert_eq!(status().await.status, 200);
             match fault(name, &app.platform.url(), "") {
                 Some(fault) => endpoints.iter().for_each(|endpoint| app.inject(endpoint, fault.clone())),

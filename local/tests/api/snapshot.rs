@@ -167,9 +167,11 @@ async fn an_outage_disconnects_nobody_unless_the_present_state_is_asked_for() {
     let number = connected(&app).await;
     app.age_mirror(3600).await;
     let mirror = app.mirror(&number.session).await;
-    let page = Fault::status_with(404, "404 page not found");
-    for fault in [Fault::status(503), Fault::status(429), Fault::Drop, Fault::Html, Fault::SlowHeaders, page]
-    {
+    // What stands before the platform asks for a password, suspects a robot, or knows no such address.
+    let gateways = [(401, "<html>"), (403, "<html>"), (404, "404 page not found"), (404, "")];
+    let gateways = gateways.map(|(status, body)| Fault::status_with(status, body));
+    let outages = [Fault::status(503), Fault::status(429), Fault::Drop, Fault::Html, Fault::SlowHeaders];
+    for fault in outages.into_iter().chain(gateways) {
         app.inject("status", fault.clone());
         let answer = status(&app).await.expect(200, "connected");
         assert_eq!(answer.json["stale"], true, "{answer:?}");

@@ -27,7 +27,7 @@ async fn a_call_finds_the_schema_that_it_means() {
     assert!(!unsaved, "every call has arrived");
 }
 
-/// The metadata of a user are in every token of theirs.
+/// Every token of a user holds the user's metadata.
 #[tokio::test]
 async fn a_token_with_much_metadata_is_taken() {
     let app = Arc::new(TestApp::start().await);

@@ -93,7 +93,7 @@ impl Jwks {
         self.cache.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Fetches the keys and returns those that can be read; `None` if there is no set. A failure says nothing of the answer.
+    /// Fetches the keys and returns those that can be read; `None` if there is no set. An error holds no text of the answer.
     async fn fetch(&self) -> Result<Option<Vec<Key>>, String> {
         let request = self.upstream.http().get(&self.url).header("apikey", self.apikey.expose());
         let request = request.build().map_err(|_| "no request can be made")?;

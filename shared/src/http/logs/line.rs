@@ -105,7 +105,7 @@ pub(crate) enum Metric {
     RefreshFailed,
     /// The platform did not do what it was asked, or only the last known state could be answered.
     PlatformFailed,
-    /// The platform refused a call that was made for one number. It says nothing of the others, so no alarm watches it.
+    /// The platform refused a call that was made for one number. The others may be fine, so no alarm watches it.
     PlatformRefused,
     /// Nor did the database, or the project's sign-in.
     DatabaseFailed,

@@ -63,7 +63,7 @@ async fn a_clock_that_differs_is_asked_once_more() {
         let (server, store) = store(ServiceKey::New(Secret::new("k"))).await;
         server.says_to("", 401, ISSUED_AT_FUTURE);
         let deadline = Deadline::within(Duration::from_millis(limit_ms));
-        let saved = store.save_snapshot(Uuid::nil(), "4", State::Connected, None, UnixMs(7), deadline);
+        let saved = store.save_snapshot(Uuid::nil(), "4", State::Connected, None, true, UnixMs(7), deadline);
         let mend = async {
             while server.heard().is_empty() {
                 tokio::task::yield_now().await;

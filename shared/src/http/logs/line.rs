@@ -232,7 +232,8 @@ fn failure(record: &Record, error: Option<&Error>) -> Option<Metric> {
         }
         _ if record.secret_failure.is_some() => Some(Metric::SecretFailed),
         _ if record.refresh_failure.is_some() => Some(Metric::RefreshFailed),
-        // A matter of the number's organisation.
+        // A matter of the number's organization.
+        Some(Error::Database(error)) if error.why == StoreError::SettingsUnreadable => None,
         Some(Error::Platform(CallError {
             why: P::KeyRefused | P::KeyNotActive | P::UnknownSession, ..
         })) => None,

@@ -32,7 +32,7 @@ impl TokenStore for Stubborn {
 /// A row with a token that has ended.
 fn number(nth: u32) -> Value {
     json!({
-        "integration_id": Uuid::nil(), "organization_id": Uuid::nil(), "news_if_connected": false,
+        "integration_id": Uuid::nil(), "organization_id": Uuid::nil(), "connected_is_news": false, "is_readable": true, "ignored": [],
         "settings": {"wppApiKey": "k", "wppAccountNumber": "4", "wppJwtToken": format!("t{nth}"), "wppJwtExpiresAt": 1},
     })
 }

@@ -1,4 +1,5 @@
 use std::collections::BTreeSet;
+use std::time::Duration;
 
 use http::HeaderMap;
 use serde_json::{Value, json};
@@ -142,6 +143,7 @@ fn a_failure_counts_under_what_somebody_has_to_do_about_it() {
         (platform_error(P::TokenRejected), Some(Metric::PlatformFailed)),
         (database_error(StoreError::Unavailable { retry_after: None }), Some(Metric::DatabaseFailed)),
         (database_error(StoreError::NotMigrated), Some(Metric::DatabaseFailed)),
+        (database_error(StoreError::SettingsUnreadable), None),
         (AuthError::KeysUnavailable.into(), Some(Metric::DatabaseFailed)),
         (AuthError::BadSignature.into(), Some(Metric::SignInRefused)),
         (AuthError::UnknownKey.into(), Some(Metric::SignInRefused)),
@@ -256,9 +258,9 @@ fn a_stranger_rings_no_alarm() {
         Error::QrNotReady,
         Error::AlreadyConnected,
         Error::QrIsPicture,
-        Error::IdempotencyMismatch,
+        Error::TooManyNumbers(Duration::from_secs(60)),
     ];
-    // A key, a session and a token of another's, or of nobody's.
+    // A key, a session and a token of another's, or of nobody's, and settings that are no object.
     let tenants = [
         P::KeyRefused,
         P::UnknownSession,
@@ -267,7 +269,9 @@ fn a_stranger_rings_no_alarm() {
         P::NumberRefused(413),
     ];
     let strangers = strangers.map(Error::from).into_iter();
-    for error in strangers.chain(users).chain(tenants.map(platform_error)) {
+    let tenants =
+        tenants.map(platform_error).into_iter().chain([database_error(StoreError::SettingsUnreadable)]);
+    for error in strangers.chain(users).chain(tenants) {
         assert!(error.response().status < 500, "{error} counts for ApiErrorsAlarm");
         let rung = failure(&record(Vec::new()), Some(&error)).filter(|metric| is_watched(*metric));
         assert!(rung.is_none_or(|metric| metric == Metric::SignInRefused), "{error}: {rung:?}");

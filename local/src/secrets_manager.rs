@@ -1,4 +1,4 @@
-//! AWS Secrets Manager, as far as a function asks for it: `GetSecretValue`, to whoever has signed the call.
+//! AWS Secrets Manager with the one call that a function makes: `GetSecretValue`, signed as AWS wants it.
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -91,7 +91,7 @@ async fn get_secret_value(
 }
 
 fn refused(word: &str) -> Response<Body> {
-    let body = json!({"__type": word, "Message": "somebody's name and ARN"});
+    let body = json!({"__type": word, "Message": "the ARN of a role"});
     (StatusCode::BAD_REQUEST, axum::Json(body)).into_response()
 }
 

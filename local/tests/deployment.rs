@@ -11,6 +11,7 @@ use local::test_app::TestApp;
 use serde_json::{Value, json};
 
 const TEMPLATE: &str = include_str!("../../template.yaml");
+const RUNBOOK: &str = include_str!("../../docs/operating.md");
 const DEPLOYED: &str = include_str!("database/deployed.sql");
 
 /// The words of a list of the template, `name: [one, two]`.
@@ -137,6 +138,14 @@ fn the_dashboard_is_json_and_shows_every_alarm() {
         .collect();
     assert_eq!(alarms.len(), 10);
     assert_eq!(shown, alarms.iter().collect::<Vec<_>>());
+}
+
+#[test]
+fn a_refused_secret_pages_at_two_confirmed_refusals_an_hour() {
+    let alarm = resource("OwnKeyRejectedAlarm");
+    assert_eq!(alarm.matches("Period: 3600\n").count(), 3, "{alarm}");
+    assert!(alarm.contains("Threshold: 2\n") && alarm.contains("EvaluationPeriods: 1\n"), "{alarm}");
+    assert!(RUNBOOK.contains("| `OwnKeyRejectedAlarm`: 2 requests within an hour |"));
 }
 
 /// SQL goes first: this is what users see if it was forgotten.

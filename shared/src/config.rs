@@ -9,10 +9,6 @@ use rustls::pki_types::{CertificateDer, TrustAnchor};
 
 use crate::secret::Secret;
 
-mod keys;
-
-pub use keys::*;
-
 /// One attempt at a call to the platform or the database.
 pub(crate) const UPSTREAM_TIMEOUT: Duration = Duration::from_secs(8);
 
@@ -29,9 +25,7 @@ pub struct Config {
     pub wpp_base_url: Url,
     /// `SUPABASE_URL`: the project.
     pub supabase_url: Url,
-    /// The keys, or where they are kept.
-    pub keys: KeySource,
-    /// `SUPABASE_JWT_ISSUER`: the only issuers of user tokens that are taken; none where any is, since many projects name none.
+    /// `SUPABASE_JWT_ISSUER`: the only issuers whose user tokens are accepted. If empty, any issuer's are: many projects name none.
     pub jwt_issuers: Vec<String>,
     /// `WEBHOOK_BASE_URL`, else `SUPABASE_URL`: where the platform reports to.
     pub webhook_base_url: Url,
@@ -51,30 +45,17 @@ pub struct Config {
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("{variable} {problem}")]
 pub struct ConfigError {
-    variable: &'static str,
-    problem: &'static str,
-}
-
-impl ConfigError {
-    /// A secret whose text names no keys.
-    pub(crate) fn not_json() -> Self {
-        Self { variable: "SecretString", problem: "is not a JSON object" }
-    }
+    pub(crate) variable: &'static str,
+    pub(crate) problem: &'static str,
 }
 
 impl Config {
-    /// From the process environment.
-    pub(crate) fn from_env(needs: Needs) -> Result<Self, ConfigError> {
-        Self::read(|name| std::env::var(name).ok(), needs)
-    }
-
-    /// From any source of variables.
-    pub fn read(source: impl Fn(&str) -> Option<String>, needs: Needs) -> Result<Self, ConfigError> {
+    /// Reads the variables. [`SecretSource`](crate::secrets::SecretSource) reads those of the secrets.
+    pub fn read(source: impl Fn(&str) -> Option<String>) -> Result<Self, ConfigError> {
         let get = |name: &str| trimmed(source(name));
         let supabase_url = project_url("SUPABASE_URL", required("SUPABASE_URL", get)?)?;
         Ok(Self {
             wpp_base_url: base_url("WPP_BASE_URL", required("WPP_BASE_URL", get)?)?,
-            keys: KeySource::read(get, needs)?,
             jwt_issuers: get("SUPABASE_JWT_ISSUER")
                 .map(|list| issuers(&list))
                 .transpose()?
@@ -95,7 +76,7 @@ impl Config {
         })
     }
 
-    /// The webhook given to the platform: the sibling function that takes its reports.
+    /// Returns the address that the platform reports to: another function, `wpp-webhook`.
     pub fn webhook_url(&self) -> String {
         format!("{}/functions/v1/wpp-webhook", self.webhook_base_url.as_str().trim_end_matches('/'))
     }
@@ -142,7 +123,7 @@ fn listed(list: &str) -> impl Iterator<Item = &str> {
     list.split(',').map(str::trim).filter(|text| !text.is_empty())
 }
 
-/// At least one, or nothing would be compared; none with a blank, or nobody would get in.
+/// Refuses an empty list, with which no issuer would be compared, and a blank in an issuer, which would match no token.
 fn issuers(list: &str) -> Result<Vec<String>, ConfigError> {
     let issuers: Vec<_> = listed(list).map(str::to_owned).collect();
     if issuers.is_empty() || issuers.iter().any(|issuer| issuer.contains(char::is_whitespace)) {
@@ -152,23 +133,26 @@ fn issuers(list: &str) -> Result<Vec<String>, ConfigError> {
     Ok(issuers)
 }
 
-/// A value without what surrounds it; a blank one is none.
-fn trimmed(value: Option<String>) -> Option<String> {
+/// Returns a value without the blanks around it, and `None` if it is blank.
+pub(crate) fn trimmed(value: Option<String>) -> Option<String> {
     value.map(|value| value.trim().to_owned()).filter(|value| !value.is_empty())
 }
 
-const NOT_SET: &str = "is not set";
+pub(crate) const NOT_SET: &str = "is not set";
 
-fn required(variable: &'static str, get: impl Fn(&str) -> Option<String>) -> Result<String, ConfigError> {
+pub(crate) fn required(
+    variable: &'static str,
+    get: impl Fn(&str) -> Option<String>,
+) -> Result<String, ConfigError> {
     get(variable).ok_or(ConfigError { variable, problem: NOT_SET })
 }
 
-fn refuse<T>(variable: &'static str, problem: &'static str) -> Result<T, ConfigError> {
+pub(crate) fn refuse<T>(variable: &'static str, problem: &'static str) -> Result<T, ConfigError> {
     Err(ConfigError { variable, problem })
 }
 
 /// An address that paths are put behind. What else it may hold would end up in the middle, or in a log.
-fn base_url(variable: &'static str, value: String) -> Result<Url, ConfigError> {
+pub(crate) fn base_url(variable: &'static str, value: String) -> Result<Url, ConfigError> {
     let url =
         Url::parse(&value).ok().filter(|url| matches!(url.scheme(), "http" | "https") && url.has_host());
     let Some(url) = url else { return refuse(variable, "is not an http or https address") };
@@ -192,7 +176,7 @@ fn project_url(variable: &'static str, value: String) -> Result<Url, ConfigError
 }
 
 /// A value that goes into a header; one that cannot would be left out there, and every call be refused.
-fn header_text(variable: &'static str, value: String) -> Result<Secret, ConfigError> {
+pub(crate) fn header_text(variable: &'static str, value: String) -> Result<Secret, ConfigError> {
     if !value.bytes().all(|byte| byte.is_ascii_graphic()) {
         return refuse(variable, "contains a blank or a character that no key has");
     }

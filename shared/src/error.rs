@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use crate::http::auth_error::{AuthError, KEY_REFETCH_INTERVAL};
 use crate::platform::PlatformError;
-use crate::secrets_manager::SecretError;
+use crate::secrets::{SERVICE_KEY, SecretError, WPP_SECRET};
 use crate::sentence::{self as say, Language, Sentence};
 use crate::store::StoreError;
 use crate::upstream::CallError;
@@ -135,11 +135,16 @@ impl Error {
     /// Whether it may come of one of our keys having been replaced.
     pub fn doubts_our_keys(&self) -> bool {
         use AuthError::{BadSignature, KeysUnavailable, UnknownKey};
+        let is_callers = matches!(self, Self::Caller(BadSignature | UnknownKey | KeysUnavailable));
+        is_callers || self.refused_secret().is_some()
+    }
+
+    /// Returns the variable of the secret that a system refuses, if that is what it says.
+    pub fn refused_secret(&self) -> Option<&'static str> {
         match self {
-            Self::Database(error) => error.why == StoreError::KeyRefused,
-            Self::Platform(error) => error.why == PlatformError::SecretRefused,
-            Self::Caller(error) => matches!(error, BadSignature | UnknownKey | KeysUnavailable),
-            _ => false,
+            Self::Database(error) if error.why == StoreError::KeyRefused => Some(SERVICE_KEY),
+            Self::Platform(error) if error.why == PlatformError::SecretRefused => Some(WPP_SECRET),
+            _ => None,
         }
     }
 

@@ -35,8 +35,10 @@ pub struct Record {
     pub(crate) token_why: Option<&'static str>,
     /// Why the refresh failed that this request made.
     pub(crate) refresh_failure: Option<String>,
-    /// Why the function's own keys could not be read again.
+    /// Why the function's own secrets could not be read again.
     pub(crate) secret_failure: Option<String>,
+    /// Whether there is evidence that a person has to replace one of them.
+    pub(crate) own_key_rejected: bool,
     /// Why the answer is not what the platform says now.
     pub(crate) stale_because: Option<String>,
     pub(crate) calls: Vec<Call>,
@@ -182,9 +184,21 @@ pub(crate) fn refresh_failed(why: impl ToString) {
     note(|record| record.refresh_failure = Some(why.to_string()));
 }
 
-/// That the function's own keys could not be read again; the old ones are still used.
+/// Notes that the function's own secrets could not be read again; the old ones are still used.
 pub(crate) fn secret_failed(why: impl ToString) {
     note(|record| record.secret_failure = Some(why.to_string()));
+}
+
+/// Notes evidence that a person has to replace one of the function's own secrets.
+pub(crate) fn own_key_rejected() {
+    note(|record| record.own_key_rejected = true);
+}
+
+/// Returns whether a call whose name begins with this was answered with a 2xx.
+pub(crate) fn is_answered(name: &str) -> bool {
+    let is_it =
+        |call: &Call| matches!(call.status, CallStatus::Http(200..=299)) && call.name.starts_with(name);
+    read(|record| record.calls.iter().any(is_it)).unwrap_or(false)
 }
 
 /// The request's id, where there is a request.

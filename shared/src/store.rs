@@ -18,9 +18,9 @@ use uuid::Uuid;
 
 use crate::backoff::Backoff;
 use crate::clock::{UnixMs, millis};
-use crate::config::ServiceKey;
 use crate::deadline::Deadline;
 use crate::platform::Credentials;
+use crate::secrets::ServiceKey;
 use crate::upstream::{CallError, Reply, Upstream};
 
 pub use records::*;

@@ -5,11 +5,12 @@ mod linking;
 
 use std::process::ExitCode;
 
-use shared::config::Needs;
+use shared::App;
 use shared::http::run;
+use shared::secrets::Secrets;
 
 // One request at a time is what a sandbox mostly has: one thread starts faster and needs less memory.
 #[tokio::main(flavor = "current_thread")]
 async fn main() -> ExitCode {
-    run::main(Needs::WppSecretToo, "POST", http_handler::handle).await
+    run::main(App::from_env(Secrets::SupabaseAndWpp), "POST", http_handler::handle).await
 }

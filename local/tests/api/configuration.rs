@@ -3,7 +3,7 @@
 use local::test_app::TestApp;
 
 #[tokio::test]
-async fn a_variable_that_is_missing_or_malformed_ends_the_function_with_one_line_that_names_it() {
+async fn a_bad_variable_ends_the_function_with_a_line_that_names_it() {
     let app = TestApp::start().await;
     for (function, variable, value) in [
         ("wpp-create", "WPP_SECRET", ""),
@@ -14,6 +14,7 @@ async fn a_variable_that_is_missing_or_malformed_ends_the_function_with_one_line
         ("wpp-status", "SUPABASE_URL", "ftp://canary.example"),
         ("wpp-status", "SUPABASE_SERVICE_ROLE_KEY", ""),
         ("wpp-status", "SUPABASE_SERVICE_ROLE_KEY", "sb_publishable_canary"),
+        ("wpp-status", "SUPABASE_JWT_SECRET", "canary"),
         ("wpp-status", "SUPABASE_JWT_ISSUER", "https://canary.example https://canary.example"),
         ("wpp-create", "WEBHOOK_BASE_URL", "canary"),
         ("wpp-qr", "CORS_ALLOWED_ORIGINS", "canary.example/path"),
@@ -36,4 +37,17 @@ async fn only_wpp_create_needs_the_platforms_secret() {
     for function in ["wpp-qr", "wpp-status"] {
         app.process_with(function, &[("WPP_SECRET", "")]).await.ready().await.unwrap();
     }
+}
+
+#[tokio::test]
+async fn a_demo_key_of_a_public_project_ends_the_function() {
+    let app = TestApp::start().await;
+    let demo = "your-super-secret-jwt-token-with-at-least-32-characters-long";
+    let variables = [("SUPABASE_URL", "https://project.supabase.co"), ("SUPABASE_JWT_SECRET", demo)];
+    let exit = app.process_with("wpp-status", &variables).await.exit().await;
+    assert!(exit.code.is_some_and(|code| code != 0), "{exit:?}");
+    assert!(exit.logs.contains("SUPABASE_JWT_SECRET is a demo value"), "{}", exit.logs);
+    assert!(exit.logs.contains("Dashboard") && !exit.logs.contains(demo), "{}", exit.logs);
+    // On this machine it does no harm.
+    app.process_with("wpp-status", &[("SUPABASE_JWT_SECRET", demo)]).await.ready().await.unwrap();
 }

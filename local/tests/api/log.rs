@@ -144,13 +144,16 @@ async fn each_function_says_that_it_has_refused_a_request_and_why() {
 }
 
 #[tokio::test]
-async fn a_key_of_our_own_that_is_not_taken_counts_as_one_that_somebody_must_replace() {
+async fn a_first_refusal_of_a_given_secret_counts_as_a_fault() {
     let app = TestApp::start_with(&[("WPP_SECRET", "another")], Options::default()).await;
     app.post("wpp-create", json!({})).await;
     let line = lines(&app, "wpp-create").await.pop().unwrap();
     assert_eq!(
-        told(&line, &["level", "code", "OwnKeyRejected", "organization_id"]),
-        json!({"level": "ERROR", "code": "platform_secret_rejected", "OwnKeyRejected": 1, "organization_id": app.school.id}),
+        told(&line, &["level", "code", "OwnKeyRejected", "PlatformFailed", "organization_id"]),
+        json!({
+            "level": "ERROR", "code": "platform_secret_rejected", "OwnKeyRejected": null, "PlatformFailed": 1,
+            "organization_id": app.school.id,
+        }),
     );
 }
 

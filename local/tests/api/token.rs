@@ -5,16 +5,15 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use serde_json::{Value, json};
-use shared::App;
 use shared::clock::UnixMs;
-use shared::config::{Config, Needs};
 use shared::deadline::Deadline;
 use shared::error::Error;
 use shared::platform::Status;
-use shared::rotation::Rotation;
+use shared::secrets::Secrets;
 use shared::store::{self, NumberSelector};
 use shared::token::Token;
 use shared::token::client::Client;
+use shared::{App, Function};
 
 use local::fault_injector::Fault;
 use local::test_app::{Number, TestApp, environment};
@@ -37,9 +36,8 @@ impl Fixture {
         app.settle_keys().await;
         app.end_waits().await;
         let env: BTreeMap<_, _> = environment(&app.stack, &[]).into_iter().collect();
-        let rotation =
-            Rotation::new(Config::read(|name| env.get(name).cloned(), Needs::ServiceKey).unwrap()).unwrap();
-        let sandbox = rotation.app(UnixMs(0), deadline()).await.unwrap();
+        let function = Function::read(|name| env.get(name).cloned(), Secrets::Supabase).unwrap();
+        let sandbox = function.app(UnixMs(0), deadline()).await.unwrap();
         Self { app, number, sandbox }
     }
 

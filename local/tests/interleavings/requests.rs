@@ -12,16 +12,15 @@ use local::stack::Organisation;
 use local::test_app::{Number, TestApp, environment};
 use proptest::prelude::*;
 use serde_json::json;
-use shared::App;
 use shared::clock::UnixMs;
-use shared::config::{Config, Needs};
 use shared::deadline::Deadline;
 use shared::error::Error;
 use shared::number::creation::ensure_credentials;
 use shared::platform::Status;
-use shared::rotation::Rotation;
+use shared::secrets::Secrets;
 use shared::store::{CreateMode, NumberSelector};
 use shared::token::client::Client;
+use shared::{App, Function};
 use tokio::runtime::Runtime;
 
 use crate::replayable;
@@ -246,10 +245,9 @@ fn whatever_happens_at_once_the_promises_hold() {
         app.sql.batch_execute(HISTORY).await.unwrap();
         app.platform.behave(|behavior| behavior.repeated_create = RepeatedCreate::NewKey);
         let env: BTreeMap<_, _> = environment(&app.stack, &[]).into_iter().collect();
-        let config = Config::read(|name| env.get(name).cloned(), Needs::WppSecretToo).unwrap();
         let sandbox = async |_| {
-            let rotation = Rotation::new(config.clone()).unwrap();
-            rotation.app(UnixMs(0), Deadline::within(Duration::ZERO)).await.unwrap()
+            let function = Function::read(|name| env.get(name).cloned(), Secrets::SupabaseAndWpp).unwrap();
+            function.app(UnixMs(0), Deadline::within(Duration::ZERO)).await.unwrap()
         };
         (app, join_all((0..SANDBOXES).map(sandbox)).await)
     });

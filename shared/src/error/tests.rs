@@ -13,7 +13,10 @@ fn database_error(why: StoreError) -> Error {
 }
 
 fn unusable_secret() -> SecretError {
-    SecretError::Unusable { variable: "SUPABASE_SECRET_ARN", problem: ConfigError::not_json() }
+    SecretError::Unusable {
+        variable: "SUPABASE_SECRET_ARN",
+        problem: ConfigError { variable: "SecretString", problem: "is not a JSON object" },
+    }
 }
 
 #[test]

@@ -10,10 +10,11 @@ use serde_json::Value;
 use uuid::Uuid;
 
 use crate::clock::UnixMs;
-use crate::config::{Config, Keys};
+use crate::config::Config;
 use crate::http::jwks::Jwks;
 use crate::http::jwt_ring;
 use crate::secret::Secret;
+use crate::secrets::SecretValues;
 use crate::upstream::Upstream;
 
 pub use crate::http::auth_error::AuthError;
@@ -49,11 +50,11 @@ pub struct Verifier {
 impl Verifier {
     /// For the configuration's project and its keys. HS256 tokens are accepted only where its secret is known; for all others
     /// `upstream` fetches the public keys.
-    pub fn new(config: &Config, keys: &Keys, upstream: Upstream) -> Self {
+    pub fn new(config: &Config, secrets: &SecretValues, upstream: Upstream) -> Self {
         jwt_ring::install();
-        let secret = keys.jwt_secret.as_ref().map(Secret::expose);
+        let secret = secrets.jwt_secret.as_ref().map(Secret::expose);
         Self {
-            jwks: Jwks::new(&config.supabase_url, keys.service_key.secret().clone(), upstream),
+            jwks: Jwks::new(&config.supabase_url, secrets.service_key.secret().clone(), upstream),
             // With an empty secret, anyone could sign.
             secret: secret
                 .filter(|secret| !secret.trim().is_empty())

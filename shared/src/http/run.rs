@@ -16,9 +16,7 @@ use lambda_runtime::{LambdaEvent, service_fn};
 use serde::Serialize;
 use serde_json::Value;
 
-use crate::App;
 use crate::clock;
-use crate::config::{Config, Needs};
 use crate::deadline::Deadline;
 use crate::error::Error;
 use crate::http::auth::AuthError;
@@ -28,8 +26,8 @@ use crate::http::logs::line::{Line, Request};
 use crate::http::request::ApiRequest;
 use crate::record::Record;
 use crate::record::trace::Trace;
-use crate::rotation::Rotation;
 use crate::sentence::{self as say, Language};
+use crate::{App, Function};
 
 /// What supabase-js sends today, what its tracing adds, and our own. `Accept-Language` needs no allowance.
 const ALLOWED_HEADERS: &str = "authorization, x-client-info, apikey, content-type, x-retry-count, x-region, \
@@ -96,7 +94,11 @@ struct Failure<'a> {
 
 /// All that a function's `main` does: it starts, and answers requests until Lambda ends the process. `methods` lists what the
 /// function takes, as `Allow` does.
-pub async fn main<H, W, A>(needs: Needs, methods: &'static str, handler: H) -> ExitCode
+pub async fn main<H, W, A>(
+    function: Result<Function, lambda_runtime::Error>,
+    methods: &'static str,
+    handler: H,
+) -> ExitCode
 where
     H: Fn(Arc<App>, ApiRequest) -> W + Clone + Send + Sync + 'static,
     W: Future<Output = Result<A, Error>> + Send + 'static,
@@ -104,13 +106,14 @@ where
 {
     logs::init();
     let served = async {
-        let rotation = Rotation::start(Config::from_env(needs)?)?;
+        let function = Arc::new(function?);
+        tokio::spawn(read_secrets(function.clone()));
         let is_cold = Arc::new(AtomicBool::new(true));
         lambda_runtime::run_concurrent(service_fn(move |event| {
-            let (rotation, handler) = (rotation.clone(), handler.clone());
+            let (function, handler) = (function.clone(), handler.clone());
             let is_first = is_cold.swap(false, Ordering::Relaxed);
             async move {
-                let (response, line) = answer(rotation, methods, handler, event, is_first).await;
+                let (response, line) = answer(function, methods, handler, event, is_first).await;
                 logs::write(&line);
                 Ok::<_, Infallible>(response)
             }
@@ -120,9 +123,16 @@ where
     logs::exit_code(served.await)
 }
 
+/// Reads the secrets while the function goes on to its first request.
+async fn read_secrets(function: Arc<Function>) {
+    if let Err(error) = function.secrets.read_early(clock::now()).await {
+        tracing::warn!(%error, "the secrets could not be read before the first request");
+    }
+}
+
 /// One request, from event to answer, and the line that it leaves in the log.
 pub(crate) async fn answer<H, W, A>(
-    rotation: Arc<Rotation>,
+    function: Arc<Function>,
     methods: &'static str,
     handler: H,
     LambdaEvent { payload, context }: LambdaEvent<Value>,
@@ -134,7 +144,7 @@ where
     A: Answer,
 {
     let now = clock::now();
-    let deadline = Deadline::of_invocation(context.deadline, now, rotation.config.request_budget);
+    let deadline = Deadline::of_invocation(context.deadline, now, function.config.request_budget);
     let event = HttpEvent::from(&payload);
     let language = Language::wanted_by(&event.headers);
     let origin = event.headers.get(header::ORIGIN).and_then(|origin| origin.to_str().ok()).map(str::to_owned);
@@ -158,7 +168,7 @@ where
             let caller = app.verifier.verify(authorization, now).await?;
             handler(app, ApiRequest::read(event, caller.user_id, deadline)?).await
         };
-        rotation.serve(now, deadline, serve).await.map(Some)
+        function.serve(now, deadline, serve).await.map(Some)
     });
     // What a panic leaves behind is this request's alone: the App holds nothing that could be half-changed.
     let work = deadline.bound(AssertUnwindSafe(work).catch_unwind());
@@ -173,8 +183,8 @@ where
         Ok(Some(answer)) => success(answer, language),
         Err(error) => failure(error, &context.request_id, language),
     };
-    let function = context.env_config.function_name.clone();
-    let request = Request { function, began: now, ended: clock::now(), is_first };
+    let name = context.env_config.function_name.clone();
+    let request = Request { function: name, began: now, ended: clock::now(), is_first };
     let line = Line::text(request, record, outcome.as_ref().map(|_| response.status_code));
 
     // tower-http's CorsLayer would want http types on both sides of it: more code than these lines.
@@ -182,7 +192,7 @@ where
     response.headers.insert("vary", VARY.to_owned());
     response.headers.insert("access-control-expose-headers", EXPOSED_HEADERS.to_owned());
     response.headers.insert("x-request-id", context.request_id);
-    if let Some(allowed) = rotation.config.origins.allow(origin.as_deref()) {
+    if let Some(allowed) = function.config.origins.allow(origin.as_deref()) {
         response.headers.insert("access-control-allow-origin", allowed.to_owned());
     }
     (response, line)

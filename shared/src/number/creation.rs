@@ -181,7 +181,7 @@ impl Creation<'_> {
 
     async fn create(&self, platform_id: &str) -> Result<Credentials, Error> {
         let refused = CallError { call: "create", why: PlatformError::SecretRefused };
-        let secret = self.app.keys.wpp_secret.as_ref().ok_or(refused)?;
+        let secret = self.app.secrets.wpp_secret.as_ref().ok_or(refused)?;
         Ok(self.app.platform.create(secret, platform_id, self.deadline.at_most(CREATE_TIMEOUT)).await?)
     }
 

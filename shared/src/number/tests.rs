@@ -6,18 +6,17 @@ use std::time::Duration;
 use serde_json::{Value, json};
 use uuid::Uuid;
 
-use crate::App;
 use crate::clock::UnixMs;
-use crate::config::{Config, Needs};
 use crate::deadline::Deadline;
 use crate::error::Error;
 use crate::number::creation::{ensure_credentials, repair_credentials};
 use crate::number::session::{NumberSession, Webhook};
 use crate::number::view::{State, View};
 use crate::platform::PlatformError;
-use crate::rotation::Rotation;
+use crate::secrets::Secrets;
 use crate::store::{CreateMode, Number, NumberSelector};
 use crate::upstream::testing::Server;
+use crate::{App, Function};
 
 const NOW: i64 = 1_800_000_000_000;
 const HOUR: i64 = 3_600_000;
@@ -37,8 +36,8 @@ impl Stage {
             "SUPABASE_SERVICE_ROLE_KEY" | "WPP_SECRET" => Some("sb_secret_x".to_owned()),
             _ => None,
         };
-        let rotation = Rotation::new(Config::read(source, Needs::ServiceKey).unwrap()).unwrap();
-        let app = rotation.app(UnixMs(NOW), within(20_000)).await.unwrap();
+        let function = Function::read(source, Secrets::Supabase).unwrap();
+        let app = function.app(UnixMs(NOW), within(20_000)).await.unwrap();
         Self { server, app }
     }
 

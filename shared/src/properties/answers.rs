@@ -5,9 +5,9 @@ use uuid::Uuid;
 
 use super::*;
 use crate::clock::UnixMs;
-use crate::config::ServiceKey;
 use crate::platform::{Platform, PlatformError, SessionAuth, SessionState, is_session};
 use crate::secret::Secret;
+use crate::secrets::ServiceKey;
 use crate::store::{Attempt, CreateMode, CreateRequest, NumberSelector, State, Store};
 use crate::token::Token;
 use crate::token::store::{StoreCall, TokenRow, TokenStore};

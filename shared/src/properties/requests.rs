@@ -7,14 +7,13 @@ use lambda_runtime::{Context, LambdaEvent};
 use uuid::Uuid;
 
 use super::*;
-use crate::App;
-use crate::config::{Config, Needs};
 use crate::error::Error;
 use crate::http::event::HttpEvent;
 use crate::http::request::{ApiRequest, checked_session};
 use crate::http::run::{self, Response};
-use crate::rotation::Rotation;
+use crate::secrets::Secrets;
 use crate::sentence::Language;
+use crate::{App, Function};
 
 fn event() -> Value {
     json!({
@@ -42,23 +41,23 @@ fn event_v1() -> Value {
 }
 
 /// Nobody listens where this one looks.
-fn rotation() -> Arc<Rotation> {
+fn function() -> Arc<Function> {
     let source = |name: &str| {
         let value = match name {
             "SUPABASE_SERVICE_ROLE_KEY" => "sb_secret_x",
-            "SUPABASE_JWT_SECRET" => "a secret",
+            "SUPABASE_JWT_SECRET" => "a secret of thirty-two bytes or more",
             "WPP_BASE_URL" | "SUPABASE_URL" => "http://127.0.0.1:1",
             _ => return None,
         };
         Some(value.to_owned())
     };
-    Arc::new(Rotation::new(Config::read(source, Needs::ServiceKey).unwrap()).unwrap())
+    Arc::new(Function::read(source, Secrets::Supabase).unwrap())
 }
 
 /// What of an event a client chooses: its headers' values, query, body and method.
 #[test]
 fn fuzz_events() {
-    let (rotation, runtime) = (rotation(), runtime());
+    let (function, runtime) = (function(), runtime());
     let client = (
         "[ -~é]{0,60}",
         text(),
@@ -74,17 +73,17 @@ fn fuzz_events() {
         event["headers"]["authorization"] = format!("bearer {header}").into();
         event["headers"]["accept-language"] = header.clone().into();
         event["headers"]["origin"] = header.into();
-        let answer = runtime.block_on(answer(&rotation, event));
+        let answer = runtime.block_on(answer(&function, event));
         prop_assert!(matches!(answer.status_code, 204 | 401 | 405), "{answer:?}");
         Ok(())
     });
 }
 
 /// The answer to any event, which has what every answer has.
-async fn answer(rotation: &Arc<Rotation>, event: Value) -> Response {
+async fn answer(function: &Arc<Function>, event: Value) -> Response {
     let event = LambdaEvent::new(event, Context::default());
     let handler = |_: Arc<App>, _: ApiRequest| std::future::ready(Ok(json!({})));
-    let (answer, _) = run::answer(rotation.clone(), "GET, POST", handler, event, false).await;
+    let (answer, _) = run::answer(function.clone(), "GET, POST", handler, event, false).await;
     assert_eq!(answer.headers["vary"], "Origin, Accept, Accept-Language");
     assert_eq!(answer.headers.contains_key("content-language"), !answer.body.is_empty());
     answer
@@ -93,7 +92,7 @@ async fn answer(rotation: &Arc<Rotation>, event: Value) -> Response {
 /// Whatever an event is, it is understood or refused; a gateway's own part of it may be of any shape.
 #[test]
 fn fuzz_the_shape_of_events() {
-    let (rotation, runtime) = (rotation(), runtime());
+    let (function, runtime) = (function(), runtime());
     let rude = prop_oneof![
         Just("a.b:99999"),
         Just("["),
@@ -108,7 +107,7 @@ fn fuzz_the_shape_of_events() {
         1 => value(),
     ];
     hold(any_event, |event| {
-        let answer = runtime.block_on(answer(&rotation, event));
+        let answer = runtime.block_on(answer(&function, event));
         prop_assert!(matches!(answer.status_code, 204 | 400 | 401 | 405), "{answer:?}");
         Ok(())
     });

@@ -3,7 +3,7 @@
 use super::*;
 use crate::clock::UnixMs;
 use crate::http::auth::testing::{
-    Answer, KeyServer, NOW, Project, Signer, USER, base64, config, keys, verifier,
+    Answer, KeyServer, NOW, Project, Signer, USER, base64, config, secrets, verifier,
 };
 use crate::secret::Secret;
 use crate::store::settings::Settings;
@@ -123,7 +123,7 @@ fn fuzz_key_sets() {
     hold(set, |set| {
         server.answer(Answer::Reply(200, set.clone()));
         let config = config(&server.url);
-        let verifier = verifier(&config, &keys(&config));
+        let verifier = verifier(&config, &secrets());
         let claims =
             json!({"aud": "authenticated", "role": "authenticated", "sub": USER, "exp": NOW.0 / 1000 + 60});
         let verify = |signer: &Signer| {

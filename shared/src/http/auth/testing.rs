@@ -14,8 +14,9 @@ use tokio::sync::watch;
 
 use super::{AuthError, Caller, Verifier};
 use crate::clock::UnixMs;
-use crate::config::{Config, KeySource, Keys, Needs};
+use crate::config::Config;
 use crate::secret::Secret;
+use crate::secrets::{SecretValues, ServiceKey};
 use crate::upstream::Upstream;
 
 pub(crate) const NOW: UnixMs = UnixMs(1_800_000_000_000);
@@ -29,21 +30,20 @@ pub(crate) const APIKEY: &str = "sb_secret_of_the_project";
 pub(crate) fn config(url: &str) -> Config {
     let variable = |name: &str| match name {
         "WPP_BASE_URL" | "SUPABASE_URL" => Some(url.to_owned()),
-        "SUPABASE_SERVICE_ROLE_KEY" => Some(APIKEY.to_owned()),
         _ => None,
     };
-    Config::read(variable, Needs::ServiceKey).unwrap()
+    Config::read(variable).unwrap()
 }
 
-/// The keys of a function beside the project, without the legacy secret.
-pub(crate) fn keys(config: &Config) -> Keys {
-    let KeySource::Given(keys) = config.keys.clone() else { panic!("a secret is named") };
-    keys
+/// The secrets of a function beside the project, without the legacy one.
+pub(crate) fn secrets() -> SecretValues {
+    let service_key = ServiceKey::New(Secret::new(APIKEY));
+    SecretValues { wpp_secret: None, service_key, jwt_secret: None }
 }
 
-/// The verifier of a function with this configuration and these keys.
-pub(crate) fn verifier(config: &Config, keys: &Keys) -> Verifier {
-    Verifier::new(config, keys, Upstream::new(std::time::Duration::from_secs(8), &[]).unwrap())
+/// The verifier of a function with this configuration and these secrets.
+pub(crate) fn verifier(config: &Config, secrets: &SecretValues) -> Verifier {
+    Verifier::new(config, secrets, Upstream::new(std::time::Duration::from_secs(8), &[]).unwrap())
 }
 
 /// A project with an ES256 key `es`, an RS256 key `rs` and a legacy secret.
@@ -53,7 +53,7 @@ pub(crate) struct Project {
     pub(crate) rs: Signer,
     pub(crate) hs: Signer,
     pub(crate) config: Config,
-    pub(crate) keys: Keys,
+    pub(crate) secrets: SecretValues,
     pub(crate) verifier: Verifier,
 }
 
@@ -62,9 +62,9 @@ impl Project {
         let (es, rs) = (Signer::es256("es"), Signer::rs256("rs"));
         let server = KeyServer::start(&[es.jwk(), rs.jwk()]).await;
         let config = config(&server.url);
-        let keys = Keys { jwt_secret: Some(Secret::new(SECRET)), ..keys(&config) };
-        let verifier = verifier(&config, &keys);
-        Self { server, es, rs, hs: Signer::hs256(SECRET.as_bytes()), config, keys, verifier }
+        let secrets = SecretValues { jwt_secret: Some(Secret::new(SECRET)), ..secrets() };
+        let verifier = verifier(&config, &secrets);
+        Self { server, es, rs, hs: Signer::hs256(SECRET.as_bytes()), config, secrets, verifier }
     }
 
     /// The claims of a signed-in user as GoTrue makes them where no issuer is configured, with `changes`; null takes a claim

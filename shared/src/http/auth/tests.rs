@@ -1,10 +1,11 @@
 use serde_json::{Value, json};
 
 use super::AuthError;
-use super::testing::{APIKEY, NOW, Project, SECRET, Signer, USER, base64, config, keys, verifier};
+use super::testing::{APIKEY, NOW, Project, SECRET, Signer, USER, base64, config, secrets, verifier};
 use crate::clock::UnixMs;
-use crate::config::{Config, Keys, ServiceKey};
+use crate::config::Config;
 use crate::secret::Secret;
+use crate::secrets::{SecretValues, ServiceKey};
 
 fn secs() -> i64 {
     NOW.0 / 1000
@@ -159,7 +160,8 @@ async fn where_issuers_are_configured_the_token_names_one_of_them() {
     let project = Project::start().await;
     let url = &project.server.url;
     let named = [format!("{url}/auth/v1"), "https://sso.example".to_owned()];
-    let strict = verifier(&Config { jwt_issuers: named.to_vec(), ..project.config.clone() }, &project.keys);
+    let strict =
+        verifier(&Config { jwt_issuers: named.to_vec(), ..project.config.clone() }, &project.secrets);
     let verify = async |iss: Value| {
         let token = project.hs.token(&project.claims(json!({"iss": iss})));
         strict.verify(Some(&format!("Bearer {token}")), NOW).await
@@ -184,7 +186,7 @@ async fn a_trailing_slash_of_the_project_url_changes_nothing() {
     let token = project.es.token(&project.claims(json!({})));
     for url in [format!("{}/", project.server.url), format!("{}//", project.server.url)] {
         let verdict =
-            verifier(&config(&url), &project.keys).verify(Some(&format!("Bearer {token}")), NOW).await;
+            verifier(&config(&url), &project.secrets).verify(Some(&format!("Bearer {token}")), NOW).await;
         assert!(verdict.is_ok(), "{url}");
     }
 }
@@ -198,7 +200,8 @@ async fn the_gateway_is_shown_the_service_key_of_either_generation() {
         (ServiceKey::Legacy(Secret::new(APIKEY)), None),
         (ServiceKey::New(Secret::new("sb_secret_of_another")), Some(AuthError::KeysUnavailable)),
     ] {
-        let verifier = verifier(&project.config, &Keys { service_key: key.clone(), ..project.keys.clone() });
+        let verifier =
+            verifier(&project.config, &SecretValues { service_key: key.clone(), ..project.secrets.clone() });
         assert_eq!(verifier.verify(Some(&header), NOW).await.err(), expected, "{key:?}");
     }
 }
@@ -263,7 +266,7 @@ async fn a_public_key_is_never_a_secret() {
     let token = forger.token(&project.claims(json!({})));
     assert_eq!(project.verify(&token, NOW).await, Err(AuthError::BadSignature));
 
-    let without_secret = verifier(&project.config, &keys(&project.config));
+    let without_secret = verifier(&project.config, &secrets());
     let verdict = without_secret.verify(Some(&format!("Bearer {token}")), NOW).await;
     assert_eq!(verdict, Err(AuthError::UnknownKey));
 }
@@ -273,7 +276,7 @@ async fn legacy_tokens_need_a_secret_that_is_not_empty() {
     let project = Project::start().await;
     for secret in [None, Some(""), Some("  ")] {
         let jwt_secret = secret.map(Secret::new);
-        let verifier = verifier(&project.config, &Keys { jwt_secret, ..project.keys.clone() });
+        let verifier = verifier(&project.config, &SecretValues { jwt_secret, ..project.secrets.clone() });
         let forger = Signer::hs256(secret.unwrap_or(SECRET).as_bytes());
         let header = format!("Bearer {}", forger.token(&project.claims(json!({}))));
         let verdict = verifier.verify(Some(&header), NOW).await;

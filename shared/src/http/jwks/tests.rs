@@ -6,7 +6,7 @@ use tokio::task::JoinSet;
 
 use crate::clock::UnixMs;
 use crate::http::auth::Caller;
-use crate::http::auth::testing::{Answer, NOW, Project, Signer, config, keys, verifier};
+use crate::http::auth::testing::{Answer, NOW, Project, Signer, config, secrets, verifier};
 use crate::http::auth_error::AuthError;
 
 /// The bounds as they are meant to be, in numbers of their own.
@@ -254,7 +254,7 @@ async fn a_refused_connection_leaves_the_keys_unavailable() {
     let project = Project::start().await;
     let closed = "http://127.0.0.1:1";
     let config = config(closed);
-    let verifier = verifier(&config, &keys(&config));
+    let verifier = verifier(&config, &secrets());
     let header = format!("Bearer {}", project.token_of(&project.es));
     assert_eq!(verifier.verify(Some(&header), NOW).await, Err(AuthError::KeysUnavailable));
 }

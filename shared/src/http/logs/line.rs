@@ -89,18 +89,18 @@ enum Outcome {
     Failed,
 }
 
-/// What is counted. Beside the first two, a request counts once: under the first failure that fits, else as a refresh.
+/// What is counted. Beside the first three, a request counts once: under the first failure that fits.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize)]
 pub(crate) enum Metric {
     /// Milliseconds from the event to the answer.
     Took,
     /// A token was fetched and saved.
     TokenRefreshed,
-    /// A key of our own is not taken: the database's or the platform's. A number's API key that the platform no longer takes
-    /// does not count: its organisation connects the number again, and nobody here can do that.
-    OwnKeyRejected,
-    /// A secret cannot be read, or is not as it must be. Keys that were read before may still have served the request.
+    /// A secret cannot be read, or is not as it must be. Secrets that were read before may still have served the request.
     SecretFailed,
+    /// The database or the platform refuses a secret of the function, and there is evidence that a person has to replace it. A
+    /// number's API key is not one: only its organization can connect the number again.
+    OwnKeyRejected,
     /// A refresh that this request made brought no token, or one that could not be saved.
     RefreshFailed,
     /// The platform did not do what it was asked, or only the last known state could be answered.
@@ -155,18 +155,23 @@ impl Line {
             Some(public) => (public.status, Some(public.code)),
             None => (outcome.unwrap_or_default(), None),
         };
-        let trouble = [&record.stale_because, &record.refresh_failure, &record.secret_failure];
-        let trouble = trouble.into_iter().flatten().next().cloned();
+        let trouble = failed.map(ToString::to_string);
+        let trouble = trouble.or(record.stale_because.clone()).or(record.refresh_failure.clone());
+        let troubles: Vec<_> = trouble.into_iter().chain(record.secret_failure.clone()).collect();
         let (outcome, level) = match status {
             500.. => (Outcome::Failed, Level::Error),
             400.. => (Outcome::Refused, Level::Info),
-            _ if trouble.is_some() => (Outcome::Answered, Level::Warn),
+            _ if !troubles.is_empty() => (Outcome::Answered, Level::Warn),
             _ => (Outcome::Answered, Level::Info),
         };
         let took = request.ended.0 - request.began.0;
-        let refreshed = (record.token == Some(TokenUse::Refreshed)).then_some(Metric::TokenRefreshed);
-        let counted = failure(&record, failed).or(refreshed).map(|metric| (metric, 1));
-        let metrics: BTreeMap<_, _> = counted.into_iter().chain([(Metric::Took, took)]).collect();
+        let failure = failure(&record, failed);
+        let refreshed = (record.token == Some(TokenUse::Refreshed) && failure.is_none())
+            .then_some(Metric::TokenRefreshed);
+        let is_secret = record.secret_failure.is_some() || matches!(failed, Some(Error::Secret(_)));
+        let counted = [failure, refreshed, is_secret.then_some(Metric::SecretFailed)];
+        let counted = counted.into_iter().flatten().map(|metric| (metric, 1));
+        let metrics: BTreeMap<_, _> = counted.chain([(Metric::Took, took)]).collect();
         let definition = |name: &Metric| Definition {
             name: *name,
             unit: (*name == Metric::Took).then_some("Milliseconds"),
@@ -195,7 +200,7 @@ impl Line {
             source: record.source,
             token: record.token,
             token_why: record.token_why,
-            error: failed.map(ToString::to_string).or(trouble),
+            error: (!troubles.is_empty()).then(|| troubles.join("; ")),
             calls,
             more_calls: 0,
             emf: Emf { timestamp: request.ended, cloud_watch_metrics: [directive] },
@@ -224,13 +229,10 @@ impl Line {
 fn failure(record: &Record, error: Option<&Error>) -> Option<Metric> {
     use {AuthError as A, PlatformError as P};
     match error {
-        Some(Error::Database(error)) if error.why == StoreError::KeyRefused => Some(Metric::OwnKeyRejected),
-        Some(Error::Platform(error)) if error.why == P::SecretRefused => Some(Metric::OwnKeyRejected),
-        Some(Error::Secret(_)) => Some(Metric::SecretFailed),
+        _ if record.own_key_rejected => Some(Metric::OwnKeyRejected),
         Some(Error::Caller(A::BadSignature | A::UnknownKey | A::WrongAlgorithm | A::WrongIssuer)) => {
             Some(Metric::SignInRefused)
         }
-        _ if record.secret_failure.is_some() => Some(Metric::SecretFailed),
         _ if record.refresh_failure.is_some() => Some(Metric::RefreshFailed),
         // A matter of the number's organization.
         Some(Error::Database(error)) if error.why == StoreError::SettingsUnreadable => None,

@@ -5,10 +5,10 @@ use lambda_runtime::Context;
 use serde_json::json;
 
 use super::*;
-use crate::config::Config;
 use crate::http::auth::testing::{SECRET, Signer};
 use crate::platform::{PlatformError, SessionAuth};
 use crate::secret::Secret;
+use crate::secrets::Secrets;
 use crate::store::NumberSelector;
 use crate::upstream::CallError;
 use crate::upstream::testing::Server;
@@ -16,12 +16,12 @@ use crate::upstream::testing::Server;
 const PROJECT: &str = "http://127.0.0.1:1";
 const PAGE: &str = "https://app.example";
 
-fn function() -> Arc<Rotation> {
+fn function() -> Arc<Function> {
     function_at(PROJECT)
 }
 
 /// With both upstreams at this address.
-fn function_at(url: &str) -> Arc<Rotation> {
+fn function_at(url: &str) -> Arc<Function> {
     let source = |name: &str| {
         let value = match name {
             "WPP_BASE_URL" | "SUPABASE_URL" => url,
@@ -32,7 +32,7 @@ fn function_at(url: &str) -> Arc<Rotation> {
         };
         Some(value.to_owned())
     };
-    Arc::new(Rotation::new(Config::read(source, Needs::ServiceKey).unwrap()).unwrap())
+    Arc::new(Function::read(source, Secrets::Supabase).unwrap())
 }
 
 impl Answer for Value {}
@@ -58,7 +58,7 @@ fn request() -> LambdaEvent<Value> {
 
 /// The answer alone.
 async fn answer<H, W, A>(
-    function: Arc<Rotation>,
+    function: Arc<Function>,
     methods: &'static str,
     handler: H,
     event: LambdaEvent<Value>,

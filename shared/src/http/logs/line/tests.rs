@@ -7,7 +7,7 @@ use serde_json::{Value, json};
 use super::*;
 use crate::record::CallStatus;
 use crate::record::trace::Trace;
-use crate::secrets_manager::SecretError;
+use crate::secrets::SecretError;
 use crate::sentence as say;
 use crate::upstream::Failure;
 
@@ -96,15 +96,33 @@ fn every_metric_that_a_line_names_is_in_it_and_no_other() {
     let stale =
         || Record { source: Some(Source::Stale), stale_because: Some(String::new()), ..record(Vec::new()) };
     type Case = (bool, Record, Result<u16, Error>, &'static [&'static str]);
-    let reread =
+    let unread =
         || Record { secret_failure: Some("the secret cannot be read".to_owned()), ..record(Vec::new()) };
-    let cases: [Case; 7] = [
-        (false, reread(), Ok(200), &["SecretFailed"]),
+    let evident = || Record { own_key_rejected: true, ..record(Vec::new()) };
+    let key_refused = || Err(database_error(StoreError::KeyRefused));
+    let cases: [Case; 13] = [
+        (false, unread(), Ok(200), &["SecretFailed"]),
+        (false, unread(), Err(AuthError::BadSignature.into()), &["SecretFailed", "SignInRefused"]),
+        (false, unread(), Err(Error::NumberNotFound), &["SecretFailed"]),
+        (
+            false,
+            Record { token: Some(TokenUse::Refreshed), ..unread() },
+            Ok(200),
+            &["SecretFailed", "TokenRefreshed"],
+        ),
+        (false, evident(), key_refused(), &["OwnKeyRejected"]),
+        (
+            false,
+            Record { own_key_rejected: true, ..unread() },
+            key_refused(),
+            &["OwnKeyRejected", "SecretFailed"],
+        ),
+        (false, Record { own_key_rejected: true, ..failed() }, key_refused(), &["OwnKeyRejected"]),
         (false, record(Vec::new()), Ok(200), &[]),
         (true, refreshed(), Ok(200), &["TokenRefreshed"]),
         (false, failed(), Ok(200), &["RefreshFailed"]),
         (false, failed(), Err(platform_error(PlatformError::TimedOut)), &["RefreshFailed"]),
-        (false, failed(), Err(database_error(StoreError::KeyRefused)), &["OwnKeyRejected"]),
+        (false, failed(), key_refused(), &["RefreshFailed"]),
         (false, stale(), Ok(200), &["PlatformFailed"]),
     ];
     for (is_first, record, outcome, counted) in cases {
@@ -122,21 +140,19 @@ fn every_metric_that_a_line_names_is_in_it_and_no_other() {
         assert_eq!(line.get("cold_start"), is_first.then_some(&json!(1)), "{line}");
         let there = line.as_object().unwrap().keys().filter(|key| key.starts_with(char::is_uppercase));
         assert_eq!(there.map(String::as_str).collect::<BTreeSet<_>>(), named, "{line}");
-        assert_eq!(
-            line["level"] == "INFO",
-            !named.iter().any(|name| name.ends_with("ed") && *name != "TokenRefreshed")
-        );
+        let is_bad = |name: &&&str| name.ends_with("ed") && **name != "TokenRefreshed";
+        let is_refusal = line["outcome"] == "refused";
+        assert_eq!(line["level"] == "INFO", is_refusal || !named.iter().any(|name| is_bad(&name)), "{line}");
     }
 }
 
 #[test]
 fn a_failure_counts_under_what_somebody_has_to_do_about_it() {
     use PlatformError as P;
-    let secret = SecretError::Unavailable { variable: "WPP_SECRET_ARN", why: Failure::TimedOut.into() };
     for (error, metric) in [
-        (database_error(StoreError::KeyRefused), Some(Metric::OwnKeyRejected)),
-        (platform_error(P::SecretRefused), Some(Metric::OwnKeyRejected)),
-        (secret.into(), Some(Metric::SecretFailed)),
+        // Without evidence these are faults like others.
+        (database_error(StoreError::KeyRefused), Some(Metric::DatabaseFailed)),
+        (platform_error(P::SecretRefused), Some(Metric::PlatformFailed)),
         (platform_error(P::Unavailable), Some(Metric::PlatformFailed)),
         (platform_error(P::TimedOut), Some(Metric::PlatformFailed)),
         (platform_error(P::Busy(None)), Some(Metric::PlatformFailed)),
@@ -161,6 +177,21 @@ fn a_failure_counts_under_what_somebody_has_to_do_about_it() {
     ] {
         assert_eq!(failure(&record(Vec::new()), Some(&error)), metric, "{error}");
     }
+}
+
+#[test]
+fn a_secret_failure_stands_behind_the_error_of_the_request() {
+    let unread =
+        || Record { secret_failure: Some("the secret cannot be read".to_owned()), ..record(Vec::new()) };
+    let error_of = |record, outcome: Result<u16, Error>| {
+        json_of(&Line::text(request(false), record, outcome.as_ref().map(|status| *status)))["error"].clone()
+    };
+    assert_eq!(error_of(unread(), Ok(200)), "the secret cannot be read");
+    assert_eq!(error_of(unread(), Err(Error::NumberNotFound)), "no such number; the secret cannot be read");
+    let refused = SecretError::Unavailable { variable: "WPP_SECRET_ARN", why: Failure::TimedOut.into() };
+    let line = Line::text(request(false), record(Vec::new()), Err(&refused.into()));
+    assert_eq!(json_of(&line)["SecretFailed"], 1);
+    assert_eq!(json_of(&line)["error"], "the secret that WPP_SECRET_ARN names cannot be read: timed out");
 }
 
 /// Whatever a request may meet, with many calls and in the longest words that there are for it.

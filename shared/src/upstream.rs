@@ -268,6 +268,8 @@ fn client(extra_roots: &[TrustAnchor<'static>]) -> Result<Client, Box<dyn Error 
         .tls_backend_preconfigured(tls)
         // Firewalls refuse requests that do not say whose they are.
         .user_agent(format!("wpp-functions/{VERSION}"))
+        // A variable such as HTTP_PROXY is meant for other programs.
+        .no_proxy()
         .redirect(reqwest::redirect::Policy::none())
         .connect_timeout(CONNECT_TIMEOUT)
         .pool_max_idle_per_host(IDLE_CONNECTIONS as usize)

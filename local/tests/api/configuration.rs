@@ -1,6 +1,7 @@
-//! What a function does with an environment that makes no sense.
+//! What a function does with an environment that makes no sense, or that is meant for other programs.
 
 use local::test_app::TestApp;
+use serde_json::json;
 
 #[tokio::test]
 async fn a_bad_variable_ends_the_function_with_a_line_that_names_it() {
@@ -50,4 +51,14 @@ async fn a_demo_key_of_a_public_project_ends_the_function() {
     assert!(exit.logs.contains("Dashboard") && !exit.logs.contains(demo), "{}", exit.logs);
     // On this machine it does no harm.
     app.process_with("wpp-status", &[("SUPABASE_JWT_SECRET", demo)]).await.ready().await.unwrap();
+}
+
+#[tokio::test]
+async fn a_proxy_of_the_environment_is_ignored() {
+    let app = TestApp::start().await;
+    let proxies = ["HTTP_PROXY", "http_proxy", "HTTPS_PROXY", "https_proxy", "ALL_PROXY", "all_proxy"];
+    let proxies = proxies.map(|name| (name, "http://127.0.0.1:1"));
+    let function = app.process_with("wpp-create", &proxies).await;
+    let answer = function.invoke(app.school.post("wpp-create", &json!({})).v2()).await.answered().unwrap();
+    answer.expect(200, "qr_issued");
 }

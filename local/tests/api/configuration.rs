@@ -1,7 +1,11 @@
 //! What a function does with an environment that makes no sense, or that is meant for other programs.
 
+use std::time::Duration;
+
+use local::lambda::binary;
 use local::test_app::TestApp;
 use serde_json::json;
+use tokio::process::Command;
 
 #[tokio::test]
 async fn a_bad_variable_ends_the_function_with_a_line_that_names_it() {
@@ -61,4 +65,19 @@ async fn a_proxy_of_the_environment_is_ignored() {
     let function = app.process_with("wpp-create", &proxies).await;
     let answer = function.invoke(app.school.post("wpp-create", &json!({})).v2()).await.answered().unwrap();
     answer.expect(200, "qr_issued");
+}
+
+#[tokio::test]
+async fn a_function_started_by_hand_says_how_to_run_it() {
+    for function in local::FUNCTIONS {
+        let started = Command::new(binary(function).unwrap()).env_clear().kill_on_drop(true).output();
+        let ended = tokio::time::timeout(Duration::from_secs(10), started).await.unwrap().unwrap();
+        let said =
+            format!("{}{}", String::from_utf8_lossy(&ended.stdout), String::from_utf8_lossy(&ended.stderr));
+        assert_eq!(ended.status.code(), Some(1), "{said}");
+        assert_eq!(said.lines().count(), 1, "{said}");
+        for words in ["AWS Lambda function", "make dev", "cargo lambda watch"] {
+            assert!(said.contains(words), "{said}");
+        }
+    }
 }

@@ -3,6 +3,7 @@
 
 use std::collections::BTreeMap;
 use std::convert::Infallible;
+use std::env;
 use std::panic::AssertUnwindSafe;
 use std::process::ExitCode;
 use std::sync::Arc;
@@ -92,6 +93,10 @@ struct Failure<'a> {
     request_id: &'a str,
 }
 
+/// For a person who starts the program without Lambda.
+const HOW_TO_RUN: &str = "This program is an AWS Lambda function, which Lambda starts. To run it on this machine, use \
+    `make dev` (all three functions and the systems around them) or `cargo lambda watch`.";
+
 /// All that a function's `main` does: it starts, and answers requests until Lambda ends the process. `methods` lists what the
 /// function takes, as `Allow` does.
 pub async fn main<H, W, A>(
@@ -104,6 +109,10 @@ where
     W: Future<Output = Result<A, Error>> + Send + 'static,
     A: Answer + Send,
 {
+    if env::var_os("AWS_LAMBDA_RUNTIME_API").is_none_or(|address| address.is_empty()) {
+        eprintln!("{HOW_TO_RUN}");
+        return ExitCode::FAILURE;
+    }
     logs::init();
     let served = async {
         let function = Arc::new(function?);

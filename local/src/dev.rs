@@ -127,7 +127,7 @@ fn port(variable: &str, default: u16) -> Result<u16> {
 
 /// `CARGO_LAMBDA`, the workspace's own, or the one on the `PATH`.
 fn cargo_lambda() -> Result<PathBuf> {
-    let own = Some(workspace().join(".tools/venv/bin/cargo-lambda")).filter(|file| file.exists());
+    let own = Some(workspace().join(".tools/cargo-lambda/bin/cargo-lambda")).filter(|file| file.exists());
     let found = named_by("CARGO_LAMBDA")?.or(own).or_else(|| on_path("cargo-lambda"));
     found.ok_or_else(|| "cargo-lambda is not installed: run `make tools`, or name it in CARGO_LAMBDA".into())
 }

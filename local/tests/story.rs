@@ -89,7 +89,8 @@ impl Dev {
     }
 
     async fn invoke(&self, function: &str, event: &str) -> Value {
-        let own = PathBuf::from(concat!(env!("CARGO_MANIFEST_DIR"), "/../.tools/venv/bin/cargo-lambda"));
+        let own =
+            PathBuf::from(concat!(env!("CARGO_MANIFEST_DIR"), "/../.tools/cargo-lambda/bin/cargo-lambda"));
         let program = std::env::var_os("CARGO_LAMBDA").map(PathBuf::from);
         let program = program.or(Some(own).filter(|own| own.exists())).unwrap_or("cargo-lambda".into());
         let event = self.data.join("events").join(event);

@@ -31,6 +31,7 @@ link:
 # with fifty requests each needs more open files than a user mostly may have without asking. What the tests have counted
 # is shown at the end of each.
 test: tools
+	@sh local/tools.sh migrate plpgsql-check
 	cargo build
 	ulimit -S -n "$$(ulimit -H -n)" && TMPDIR=$(SCRATCH) cargo test --workspace -- --show-output
 
@@ -121,9 +122,10 @@ as-saved:
 deploy: as-saved $(if $(BUILT),sam,build)
 	$(SAM) deploy $(if $(wildcard samconfig.toml),,--guided --capabilities CAPABILITY_IAM --parameter-overrides Architecture=$(ARCH))
 
-# Brings a database's schema up to date: DATABASE_URL='postgresql://...' make migrate
+# Brings a database's schema up to date, with the Supabase CLI: DATABASE_URL='postgresql://...' make migrate
 migrate:
-	@cargo run --quiet --package local migrate
+	@env -u DATABASE_URL sh local/tools.sh node
+	@PATH="$(CURDIR)/.tools/node/bin:$$PATH" node local/migrate/push.js
 
 # What is deployed, in an emulator of AWS, built for this machine.
 smoke: ARCH = $(shell uname -m | sed s/aarch64/arm64/)
@@ -139,4 +141,4 @@ sam:
 
 clean:
 	cargo clean
-	rm -rf .tools .local .aws-sam local/browser/node_modules local/contract/node_modules
+	rm -rf .tools .local .aws-sam local/browser/node_modules local/contract/node_modules local/migrate/node_modules

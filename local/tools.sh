@@ -45,6 +45,16 @@ need_postgresql() {
   system_packages postgresql
 }
 
+# The extension with which `supabase db lint` reads the bodies of functions.
+need_plpgsql_check() {
+  need_postgresql
+  postgres="${POSTGRES_BIN:+$POSTGRES_BIN/postgres}"
+  [ -n "$postgres" ] || postgres=$(command -v postgres || ls /usr/lib/postgresql/*/bin/postgres | sort -V | tail -1)
+  pg_config="$(dirname "$(readlink -f "$postgres")")/pg_config"
+  [ -e "$("$pg_config" --pkglibdir)/plpgsql_check.so" ] && return
+  system_packages "postgresql-$("$pg_config" --version | sed 's/[^0-9]*\([0-9]*\).*/\1/')-plpgsql-check"
+}
+
 need_cargo_lambda() {
   [ -n "${CARGO_LAMBDA:-}" ] && return
   has cargo-lambda && return
@@ -104,6 +114,8 @@ for tool in "${@:-all}"; do
       npm_packages local/contract
       ;;
     node) need_node ;;
+    migrate) npm_packages local/migrate ;;
+    plpgsql-check) need_plpgsql_check ;;
     chromium) need_chromium ;;
     valgrind) need_valgrind ;;
     all)

@@ -12,7 +12,6 @@ pub mod http;
 pub mod lambda;
 pub mod limits;
 pub mod link;
-pub mod migrate;
 pub mod page;
 pub mod platform;
 pub mod postgres;

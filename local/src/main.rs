@@ -1,5 +1,5 @@
-//! `local dev` runs the whole system on this machine, `local link` links a number in the terminal, `local migrate` brings a
-//! database's schema up to date, `local bench` measures the functions, `local limits` says whether they have grown.
+//! `local dev` runs the whole system on this machine, `local link` links a number in the terminal, `local bench` measures the
+//! functions, `local limits` says whether they have grown.
 
 use std::process::ExitCode;
 
@@ -8,14 +8,13 @@ async fn main() -> ExitCode {
     let arguments: Vec<String> = std::env::args().skip(1).collect();
     let (command, outcome) = match arguments.iter().map(String::as_str).collect::<Vec<_>>()[..] {
         ["dev"] => ("dev", local::dev::run().await),
-        ["migrate"] => ("migrate", local::migrate::run().await),
         ["bench"] => ("bench", local::bench::run().await),
         ["limits"] => ("limits", local::limits::check().await),
         ["limits", "renew"] => ("limits", local::limits::renew().await),
         // Its exit code says how it ended.
         ["link"] => return local::link::run().await.into(),
         _ => {
-            eprintln!("usage: local dev | local link | local migrate | local bench | local limits [renew]");
+            eprintln!("usage: local dev | local link | local bench | local limits [renew]");
             return ExitCode::from(2);
         }
     };

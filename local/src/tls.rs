@@ -5,7 +5,7 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use rcgen::{BasicConstraints, CertificateParams, CertifiedIssuer, IsCa, KeyPair};
+use rcgen::{BasicConstraints, CertificateParams, CertifiedIssuer, DnType, IsCa, KeyPair};
 use rustls::ServerConfig;
 use tempfile::NamedTempFile;
 use tokio::io::copy_bidirectional;
@@ -36,7 +36,10 @@ impl Authority {
     /// TLS as `127.0.0.1`.
     pub fn acceptor(&self) -> Result<TlsAcceptor> {
         let key = KeyPair::generate()?;
-        let certificate = CertificateParams::new(["127.0.0.1".to_owned()])?.signed_by(&key, &self.0)?;
+        let mut params = CertificateParams::new(["127.0.0.1".to_owned()])?;
+        // With the authority's name it would count as signed by itself.
+        params.distinguished_name.push(DnType::CommonName, "127.0.0.1");
+        let certificate = params.signed_by(&key, &self.0)?;
         let config = ServerConfig::builder()
             .with_no_client_auth()
             .with_single_cert(vec![certificate.der().clone()], key.into())?;

@@ -5,7 +5,6 @@
 use local::FUNCTIONS;
 use local::events::Event;
 use local::fault_injector::Fault;
-use local::migrate;
 use local::postgres::{Privileges, migrations};
 use local::test_app::TestApp;
 use serde_json::{Value, json};
@@ -161,7 +160,7 @@ async fn functions_on_a_database_without_the_migrations_say_so_until_they_are_ap
         assert_eq!(answer.json["code"], "database_not_migrated", "{function}");
         assert_eq!(answer.json["retryable"], false, "{function}");
     }
-    migrate::apply(&app.stack.postgres.url("postgres"), None, &migrations(), |_| {}).await.unwrap();
+    app.stack.postgres.migrate(&migrations()).await.unwrap();
     app.stack.postgrest.restart().await.unwrap();
     let answer = app.post("wpp-create", json!({})).await;
     assert_eq!(answer.json["status"], "qr_issued", "{answer:?}");

@@ -1,36 +1,66 @@
-//! `make migrate`: what it applies, what it records, and what it says.
+//! `make migrate`: what the Supabase CLI makes of our migrations, and what it is told.
 
 use std::fs;
-use std::path::Path;
+use std::os::unix::fs::PermissionsExt;
 
-use local::migrate::apply;
 use local::postgres::{Postgres, Privileges, Storage, migrations};
+use local::shapes::{BASE, REFUSED};
 use local::tls::Authority;
+use serde_json::Value;
+use tempfile::TempDir;
 use tokio::io::{AsyncReadExt, AsyncWriteExt, copy_bidirectional};
 use tokio::net::{TcpListener, TcpStream};
+use tokio::process::Command;
 use tokio_postgres::Client;
+use tokio_postgres::types::Json;
 
-/// A project that has none of our migrations.
-async fn project() -> (Postgres, Client) {
+const WORKSPACE: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/..");
+const DEPLOYED: &str = include_str!("deployed.sql");
+const DUMP: &str = include_str!("dump.sql");
+
+/// A project with these tables and none of our migrations.
+async fn project(privileges: Privileges, tables: &str) -> (Postgres, Client) {
     let postgres = Postgres::start(0, &Storage::Temporary).await.unwrap();
-    postgres.replace(Privileges::Nothing, "").await.unwrap();
+    postgres.replace(privileges, tables).await.unwrap();
     let sql = postgres.connect().await.unwrap();
     (postgres, sql)
 }
 
-/// What was said, and how it ended.
-async fn migrate(postgres: &Postgres, directory: &Path) -> (Vec<String>, Result<(), String>) {
-    let mut said = Vec::new();
-    let outcome = apply(&postgres.url("postgres"), None, directory, |line| said.push(line.to_owned())).await;
-    (said, outcome.map_err(|error| error.to_string()))
+/// The address of a project, whose server has no TLS.
+fn address(postgres: &Postgres) -> String {
+    format!("{}?sslmode=disable", postgres.url("postgres"))
 }
 
-async fn count(sql: &Client, query: &str) -> i64 {
-    sql.query_one(query, &[]).await.unwrap().get(0)
+/// Runs a program in the workspace; what it has written, and whether it succeeded.
+async fn run(command: &mut Command) -> (bool, String) {
+    // Make would take this process for a part of itself.
+    command.env_remove("MAKEFLAGS").env_remove("MAKELEVEL");
+    let output = command.current_dir(WORKSPACE).kill_on_drop(true).output().await.unwrap();
+    let text = [output.stdout, output.stderr].concat();
+    (output.status.success(), String::from_utf8(text).unwrap())
+}
+
+/// `make migrate`, with these variables beside the address.
+async fn migrate_with(address: &str, variables: &[(&str, &str)]) -> (bool, String) {
+    let mut make = Command::new("make");
+    run(make.arg("migrate").env("DATABASE_URL", address).envs(variables.iter().copied())).await
+}
+
+async fn migrate(address: &str) -> (bool, String) {
+    migrate_with(address, &[]).await
+}
+
+/// A command of the Supabase CLI about a database.
+async fn supabase(postgres: &Postgres, arguments: &[&str]) -> (bool, String) {
+    let path = format!("{WORKSPACE}/.tools/node/bin:{}", std::env::var("PATH").unwrap());
+    let empty = tempfile::tempdir().unwrap();
+    let mut cli = Command::new(format!("{WORKSPACE}/local/migrate/node_modules/.bin/supabase"));
+    cli.args(arguments).args(["--db-url", &address(postgres), "--workdir"]).arg(empty.path());
+    run(cli.env("PATH", path).env("SUPABASE_TELEMETRY_DISABLED", "1")).await
 }
 
 /// The migrations that there are.
-fn there() -> Vec<String> {
+fn files() -> Vec<String> {
     let names =
         fs::read_dir(migrations()).unwrap().map(|entry| entry.unwrap().file_name().into_string().unwrap());
     let mut names: Vec<_> =
@@ -39,185 +69,202 @@ fn there() -> Vec<String> {
     names
 }
 
-fn all_to_apply() -> String {
-    let count = there().len();
-    format!(": {count} of {count} files to apply")
+/// The files that the database has a record of.
+async fn recorded(sql: &Client) -> Vec<String> {
+    let records =
+        "select version || '_' || name || '.sql' from supabase_migrations.schema_migrations order by 1";
+    sql.query(records, &[]).await.unwrap().iter().map(|row| row.get(0)).collect()
 }
 
-/// A directory with these files.
-fn directory(files: &[(&str, &str)]) -> tempfile::TempDir {
-    let directory = tempfile::tempdir().unwrap();
-    for (name, sql) in files {
-        fs::write(directory.path().join(name), sql).unwrap();
-    }
-    directory
+async fn value(sql: &Client, query: &str) -> Value {
+    sql.query_one(query, &[]).await.unwrap().get::<_, Json<Value>>(0).0
 }
 
-#[tokio::test]
-async fn each_file_is_announced_applied_and_recorded_as_the_supabase_cli_does() {
-    let (postgres, sql) = project().await;
-    let (said, outcome) = migrate(&postgres, &migrations()).await;
-    assert_eq!(outcome, Ok(()));
-    let rows = sql
-        .query("select version, name, statements from supabase_migrations.schema_migrations order by 1", &[])
-        .await
-        .unwrap();
-    let mut files = Vec::new();
-    for row in &rows {
-        let (version, name, statements): (String, String, Vec<String>) = (row.get(0), row.get(1), row.get(2));
-        let file = format!("{version}_{name}.sql");
-        assert_eq!(statements, [fs::read_to_string(migrations().join(&file)).unwrap()]);
-        files.push(file);
-    }
-    assert_eq!(files, there());
-    assert!(said[0].ends_with(&all_to_apply()), "{said:?}");
-    assert_eq!(said[1..=files.len()], files.iter().map(|file| format!("  {file}")).collect::<Vec<_>>());
-    assert_eq!(
-        said[files.len() + 1..],
-        files.iter().map(|file| format!("applied {file}")).collect::<Vec<_>>()
-    );
-    assert_eq!(count(&sql, "select count(*) from wpp_numbers").await, 0);
+/// Pushes to this project, twice, and has the result linted.
+async fn assert_pushed((postgres, sql): &(Postgres, Client)) {
+    let (succeeded, said) = migrate(&address(postgres)).await;
+    assert!(succeeded, "{said}");
+    assert_eq!(recorded(sql).await, files());
+    let after = value(sql, DUMP).await;
+
+    let (succeeded, said) = migrate(&address(postgres)).await;
+    assert!(succeeded && said.contains("up to date"), "{said}");
+    assert_eq!(value(sql, DUMP).await, after);
+
+    let (clean, said) =
+        supabase(postgres, &["db", "lint", "--level", "warning", "--fail-on", "warning"]).await;
+    assert!(clean && said.contains("No schema errors found"), "{said}");
 }
 
 #[tokio::test]
-async fn a_second_run_applies_nothing_and_a_version_that_the_cli_has_recorded_is_left_out() {
-    let (postgres, sql) = project().await;
+async fn an_empty_project_is_pushed_to_once() {
+    let project = project(Privileges::Nothing, "").await;
+    assert_pushed(&project).await;
+
+    // The advisor speaks of nothing but what the README explains.
+    let (_, said) = supabase(&project.0, &["db", "advisors", "--type", "security", "--level", "info"]).await;
+    let (from, to) = (said.find("[\n").unwrap(), said.rfind(']').unwrap());
+    let warnings: Vec<Value> = serde_json::from_str(&said[from..=to]).unwrap();
+    let mut kinds: Vec<_> = warnings.iter().map(|warning| warning["name"].as_str().unwrap()).collect();
+    kinds.sort_unstable();
+    kinds.dedup();
+    assert_eq!(kinds, ["function_search_path_mutable", "rls_enabled_no_policy"]);
+}
+
+#[tokio::test]
+async fn the_deployed_shape_is_pushed_to_once() {
+    assert_pushed(&project(Privileges::Granted, BASE).await).await;
+}
+
+#[tokio::test]
+async fn rows_of_the_original_survive_a_push() {
+    let rows = "select jsonb_build_array((select jsonb_agg(t order by id) from messenger_integrations t),
+        (select jsonb_agg(t order by id) from whatsapp_sessions t), (select jsonb_agg(t order by id) from profiles t))";
+    let project = project(Privileges::Granted, DEPLOYED).await;
+    let before = value(&project.1, rows).await;
+    assert_pushed(&project).await;
+    assert_eq!(value(&project.1, rows).await, before);
+}
+
+/// The advisor warns of helpers without a `search_path`. Only functions that set one may call them.
+#[tokio::test]
+async fn each_function_for_postgrest_sets_its_search_path() {
+    let postgres = Postgres::start(0, &Storage::Temporary).await.unwrap();
+    let sql = postgres.connect().await.unwrap();
+    let unset = "select p.oid::regprocedure::text from pg_proc p
+        where p.pronamespace = 'public'::regnamespace
+          and not coalesce(p.proconfig, '{}') @> array['search_path=\"\"']";
+    let unset: Vec<String> = sql.query(unset, &[]).await.unwrap().iter().map(|row| row.get(0)).collect();
+    assert_eq!(unset, [""; 0]);
+}
+
+#[tokio::test]
+async fn a_shape_that_cannot_work_is_told_by_the_cli() {
+    let refused = &REFUSED[0];
+    // Without an organization the files have no row to try.
+    let tables = format!("{}; insert into organizations default values", refused.shape.sql());
+    let (postgres, sql) = project(Privileges::Nothing, &tables).await;
+    let before = value(&sql, DUMP).await;
+    let (succeeded, said) = migrate(&address(&postgres)).await;
+    assert!(!succeeded, "{said}");
+    let sentence = said.lines().find(|line| line.starts_with("ERROR: ")).unwrap();
+    assert!(sentence.contains(refused.table), "{sentence}");
+    assert_eq!(value(&sql, DUMP).await, before);
+    assert_eq!(recorded(&sql).await, [""; 0]);
+}
+
+/// Without more, the CLI refuses a record that has no file, and a file older than a record.
+#[tokio::test]
+async fn records_of_another_repository_stay() {
+    let (postgres, sql) = project(Privileges::Nothing, "").await;
     sql.batch_execute(
         "create schema supabase_migrations;
-         create table supabase_migrations.schema_migrations (version text not null primary key);
-         insert into supabase_migrations.schema_migrations values ('1')",
+         create table supabase_migrations.schema_migrations
+           (version text not null primary key, statements text[], name text);
+         insert into supabase_migrations.schema_migrations values
+           ('20200101000000', '{create table theirs ()}', 'before_us'), ('20990101000000', null, 'after_us')",
     )
     .await
     .unwrap();
-    let files = directory(&[
-        ("1_theirs.sql", "create table theirs ()"),
-        ("2_ours.sql", "create table ours ()"),
-        ("README.md", "not SQL"),
-        ("notes_about.sql", "not a migration"),
-    ]);
-    let (said, outcome) = migrate(&postgres, files.path()).await;
-    assert_eq!((said.last().unwrap().as_str(), outcome), ("applied 2_ours.sql", Ok(())));
-    let theirs = "select count(*) from pg_tables where tablename = 'theirs'";
-    assert_eq!(count(&sql, theirs).await, 0);
-    let (said, outcome) = migrate(&postgres, files.path()).await;
-    assert_eq!(outcome, Ok(()));
-    assert!(said.len() == 1 && said[0].ends_with("nothing to apply, all 2 files are recorded"), "{said:?}");
+    let (succeeded, said) = migrate(&address(&postgres)).await;
+    assert!(succeeded, "{said}");
+    let theirs = ["20200101000000_before_us.sql".to_owned(), "20990101000000_after_us.sql".to_owned()];
+    let all = [&theirs[..1], &files(), &theirs[1..]].concat();
+    assert_eq!(recorded(&sql).await, all);
+    let theirs = "select to_jsonb(count(*)) from pg_tables where tablename = 'theirs'";
+    assert_eq!(value(&sql, theirs).await, 0);
 }
 
 #[tokio::test]
-async fn a_file_that_fails_leaves_nothing_says_why_and_ends_the_run() {
-    let (postgres, sql) = project().await;
-    let broken = "create table half (); insert into nowhere values (1)";
-    let files = directory(&[
-        ("1_good.sql", "create table good ()"),
-        ("2_bad.sql", broken),
-        ("3_later.sql", "create table later ()"),
-    ]);
-    let (said, outcome) = migrate(&postgres, files.path()).await;
-    assert_eq!(
-        outcome.unwrap_err(),
-        "2_bad.sql: ERROR: relation \"nowhere\" does not exist. Nothing of this file is left."
-    );
-    assert_eq!(said.last().unwrap(), "applied 1_good.sql");
-    let made = "select count(*) from pg_tables where tablename in ('good', 'half', 'later')";
-    assert_eq!(count(&sql, made).await, 1);
-    assert_eq!(count(&sql, "select count(*) from supabase_migrations.schema_migrations").await, 1);
-
-    fs::write(files.path().join("2_bad.sql"), "create table half ()").unwrap();
-    assert_eq!(migrate(&postgres, files.path()).await.1, Ok(()));
-    assert_eq!(count(&sql, made).await, 3);
+async fn removed_migrations_can_be_pushed_again() {
+    let (postgres, sql) = project(Privileges::Nothing, "").await;
+    assert!(migrate(&address(&postgres)).await.0);
+    sql.batch_execute(&fs::read_to_string(migrations().join("optional/remove.sql")).unwrap()).await.unwrap();
+    assert_eq!(recorded(&sql).await, [""; 0]);
+    let (succeeded, said) = migrate(&address(&postgres)).await;
+    assert!(succeeded, "{said}");
+    assert_eq!(recorded(&sql).await, files());
 }
 
 #[tokio::test]
-async fn the_first_file_that_fails_leaves_no_record_either() {
-    let (postgres, sql) = project().await;
-    let files = directory(&[("1_bad.sql", "create tabel bad ()")]);
-    migrate(&postgres, files.path()).await.1.unwrap_err();
-    assert_eq!(
-        count(&sql, "select count(*) from pg_namespace where nspname = 'supabase_migrations'").await,
-        0
-    );
-}
-
-#[tokio::test]
-async fn what_a_file_sets_holds_for_that_file_alone() {
-    let (postgres, sql) = project().await;
-    let files = directory(&[
-        ("1_sets.sql", "set lock_timeout = '5s'"),
-        ("2_asks.sql", "create table seen as select current_setting('lock_timeout') as it"),
-    ]);
-    assert_eq!(migrate(&postgres, files.path()).await.1, Ok(()));
-    assert_eq!(sql.query_one("select it from seen", &[]).await.unwrap().get::<_, String>(0), "0");
-}
-
-#[tokio::test]
-async fn two_runs_at_once_apply_each_file_once() {
-    let (postgres, sql) = project().await;
-    let files =
-        directory(&[("1_counted.sql", "create table counted ()"), ("2_more.sql", "create table more ()")]);
-    let runs = futures_util::future::join_all((0..4).map(|_| migrate(&postgres, files.path()))).await;
-    for (_, outcome) in &runs {
-        assert_eq!(*outcome, Ok(()));
-    }
-    let applied = runs.iter().flat_map(|(said, _)| said).filter(|line| line.starts_with("applied")).count();
-    assert_eq!(applied, 2);
-    assert_eq!(count(&sql, "select count(*) from supabase_migrations.schema_migrations").await, 2);
-}
-
-#[tokio::test]
-async fn postgrest_is_told_to_look_again() {
-    let (postgres, sql) = project().await;
-    sql.batch_execute("create table heard (channel text)").await.unwrap();
-    let (listener, mut connection) =
-        tokio_postgres::connect(&postgres.url("postgres"), tokio_postgres::NoTls).await.unwrap();
-    let heard = async {
-        loop {
-            let message = std::future::poll_fn(|context| connection.poll_message(context)).await;
-            if let tokio_postgres::AsyncMessage::Notification(it) = message.unwrap().unwrap() {
-                return (it.channel().to_owned(), it.payload().to_owned());
-            }
-        }
-    };
-    let files = directory(&[("1_any.sql", "create table any_table ()")]);
-    let work = async {
-        listener.batch_execute("listen pgrst").await.unwrap();
-        assert_eq!(migrate(&postgres, files.path()).await.1, Ok(()));
-        // The connection is driven by `heard`, which has not ended yet.
-        std::future::pending::<()>().await;
-    };
-    tokio::select! {
-        heard = heard => assert_eq!(heard, ("pgrst".to_owned(), "reload schema".to_owned())),
-        () = work => unreachable!(),
+async fn a_wrong_address_is_refused_by_name() {
+    for (address, word) in [
+        ("", "is empty"),
+        ("host=127.0.0.1 password=canary", "no address"),
+        ("https://postgres:canary@127.0.0.1:5432/postgres", "no address"),
+        ("postgresql://postgres:canary%@127.0.0.1:5432/postgres", "%25"),
+        ("postgresql://postgres:canary@127.0.0.1:6543/postgres", "port 5432"),
+        ("postgresql://postgres:canary@127.0.0.1/postgres?port=6543", "port 5432"),
+    ] {
+        let (succeeded, said) = migrate(address).await;
+        assert!(!succeeded && said.contains("DATABASE_URL") && said.contains(word), "{address}: {said}");
+        assert!(!said.contains("canary") && !said.contains("Connecting"), "{address}: {said}");
     }
 }
 
-#[tokio::test]
-async fn an_address_that_asks_for_tls_is_not_served_without_it() {
-    let (postgres, _) = project().await;
-    let address = format!("{}?sslmode=require", postgres.url("postgres"));
-    let error = apply(&address, None, &migrations(), |line| panic!("{line}")).await.unwrap_err().to_string();
-    assert!(error.ends_with("server does not support TLS"), "{error}");
+/// A folder with a program that writes its arguments and variables, each line after its name.
+fn recorder(name: &str, then: &str) -> TempDir {
+    let folder = tempfile::tempdir().unwrap();
+    let program = folder.path().join(name);
+    fs::write(&program, format!("#!/bin/sh\necho \"{name}: $*\"\nenv | sed 's/^/{name}: /'\n{then}\n"))
+        .unwrap();
+    fs::set_permissions(&program, fs::Permissions::from_mode(0o755)).unwrap();
+    folder
+}
+
+/// The lines that such a program has written.
+fn told<'a>(said: &'a str, name: &str) -> Vec<&'a str> {
+    said.lines().filter_map(|line| line.strip_prefix(name)?.strip_prefix(": ")).collect()
 }
 
 #[tokio::test]
-async fn no_error_shows_the_password() {
-    let nobody = "postgresql://postgres:canary@127.0.0.1:1/postgres";
-    let unknown_option = "postgresql://postgres:canary@127.0.0.1/postgres?canary=canary";
-    let without_a_scheme = "postgres:canary=@127.0.0.1/postgres";
-    for address in ["", nobody, unknown_option, without_a_scheme] {
-        let error =
-            apply(address, None, &migrations(), |line| panic!("{line}")).await.unwrap_err().to_string();
-        assert!(!error.contains("canary"), "{error}");
-        assert!(error.contains("DATABASE_URL") || error.starts_with("127.0.0.1:1/postgres: "), "{error}");
+async fn the_cli_gets_the_password_in_a_variable() {
+    let cli = recorder("cli", "");
+    let program = cli.path().join("cli").display().to_string();
+    let address = "postgresql://postgres:canary%2F%25@127.0.0.1:5432/postgres";
+    let (succeeded, said) = migrate_with(address, &[("SUPABASE_CLI_BINARY_OVERRIDE", &program)]).await;
+    assert!(succeeded, "{said}");
+    let lines = told(&said, "cli");
+    let pushes = |line: &&str| line.starts_with("db push ");
+    let push = lines.iter().copied().find(pushes).unwrap();
+    assert!(push.contains("postgresql://postgres@127.0.0.1:5432/postgres?sslmode=verify-full"), "{push}");
+    let canaries: Vec<_> = lines.iter().filter(|line| line.contains("canary")).collect();
+    assert_eq!(canaries, [&"PGPASSWORD=canary/%"]);
+    assert!(lines.contains(&"SUPABASE_TELEMETRY_DISABLED=1"), "{said}");
+}
+
+#[tokio::test]
+async fn an_sslmode_of_the_address_stays() {
+    let cli = recorder("cli", "");
+    let program = cli.path().join("cli").display().to_string();
+    for (options, all) in [
+        ("sslmode=require", "sslmode=require"),
+        ("sslmode=&sslrootcert=a%2Fb.crt", "sslmode=verify-full&sslmode=&sslrootcert=a%2Fb.crt"),
+    ] {
+        let address = format!("postgresql://postgres@127.0.0.1/postgres?{options}");
+        let (_, said) = migrate_with(&address, &[("SUPABASE_CLI_BINARY_OVERRIDE", &program)]).await;
+        assert!(said.contains(&format!("postgresql://postgres@127.0.0.1/postgres?{all}\n")), "{said}");
     }
 }
 
-/// Stands before a server as one with TLS whose certificate nobody but `authority` has signed; where it listens.
+/// `sh local/tools.sh` runs npm.
+#[tokio::test]
+async fn an_installation_knows_nothing_of_the_address() {
+    let shell = recorder("sh", "exec /bin/sh \"$@\"");
+    let path = format!("{}:{}", shell.path().display(), std::env::var("PATH").unwrap());
+    let address = "postgresql://postgres:canary@127.0.0.1:1/postgres";
+    let (_, said) = migrate_with(address, &[("PATH", &path)]).await;
+    let lines = told(&said, "sh");
+    assert_eq!(lines.iter().filter(|line| line.starts_with("local/tools.sh")).count(), 2, "{said}");
+    assert!(!lines.concat().contains("canary"), "{said}");
+}
+
+/// Stands before a server as one with TLS whose certificate only `authority` has signed; its address.
 async fn with_tls(postgres: &Postgres, authority: &Authority) -> String {
     let tls = authority.acceptor().unwrap();
-    let (_, server) =
-        postgres.url("postgres").split_once('@').map(|(a, b)| (a.to_owned(), b.to_owned())).unwrap();
-    let (server, database) = server.split_once('/').map(|(a, b)| (a.to_owned(), b.to_owned())).unwrap();
+    let url = postgres.url("postgres");
+    let (server, database) = url.rsplit_once('@').unwrap().1.split_once('/').unwrap();
+    let server = server.to_owned();
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let address = listener.local_addr().unwrap();
     tokio::spawn(async move {
@@ -236,73 +283,21 @@ async fn with_tls(postgres: &Postgres, authority: &Authority) -> String {
     format!("postgresql://postgres@{address}/{database}")
 }
 
-/// As Supabase's, whose servers show certificates of its own authority.
+/// Supabase's own servers show certificates of Supabase's authority.
 #[tokio::test]
-async fn an_authority_of_ones_own_is_trusted_once_its_certificate_is_named() {
-    let (postgres, sql) = project().await;
+async fn a_certificate_counts_if_its_authority_is_named() {
+    let (postgres, sql) = project(Privileges::Nothing, "").await;
     let authority = Authority::new().unwrap();
-    let files = directory(&[
-        ("authority.crt", &authority.pem()),
-        ("nothing.crt", "no PEM"),
-        ("1_first.sql", "create table first ()"),
-    ]);
-    let file = |name: &str| files.path().join(name);
     let address = with_tls(&postgres, &authority).await;
+    let (succeeded, said) = migrate(&address).await;
+    assert!(!succeeded && said.contains("certificate"), "{said}");
 
-    let silent = |line: &str| panic!("{line}");
-    for (address, named, word) in [
-        (address.clone(), None, "DATABASE_CA_FILE"),
-        (format!("{address}?sslmode=verify-full"), None, "DATABASE_CA_FILE"),
-        (address.clone(), Some(file("nothing.crt")), "no certificate in PEM"),
-        (address.clone(), Some(file("missing.crt")), "missing.crt: "),
-    ] {
-        let error = apply(&address, named.as_deref(), files.path(), silent).await.unwrap_err().to_string();
-        assert!(error.contains(word), "{error}");
-    }
-    let count_first = "select count(*) from pg_tables where tablename = 'first'";
-    assert_eq!(count(&sql, count_first).await, 0);
-
-    apply(&address, Some(&file("authority.crt")), files.path(), |_| {}).await.unwrap();
-    assert_eq!(count(&sql, count_first).await, 1);
-    let named = file("authority.crt").display().to_string().replace('/', "%2F");
-    for options in ["", "sslmode=verify-full&", "application_name=x&sslmode=verify-ca&"] {
-        let address = format!("{address}?{options}sslrootcert={named}");
-        let mut said = Vec::new();
-        apply(&address, None, files.path(), |line| said.push(line.to_owned())).await.unwrap();
-        assert!(said[0].ends_with("nothing to apply, all 1 files are recorded"), "{said:?}");
-    }
-}
-
-#[tokio::test]
-async fn the_transaction_pooler_is_refused_before_it_is_asked() {
-    let address = "postgresql://postgres.ref:canary@pooler.invalid:6543/postgres";
-    let error = apply(address, None, &migrations(), |line| panic!("{line}")).await.unwrap_err().to_string();
-    assert!(error.contains("session pooler") && !error.contains("canary"), "{error}");
-}
-
-#[tokio::test]
-async fn a_server_that_says_nothing_is_given_up() {
-    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
-    let place = format!("{}/postgres", listener.local_addr().unwrap());
-    let address = format!("postgresql://postgres@{place}?connect_timeout=1");
-    let error = apply(&address, None, &migrations(), |line| panic!("{line}")).await.unwrap_err().to_string();
-    assert_eq!(error, format!("{place}: no answer within 1 s"));
-}
-
-#[tokio::test]
-async fn what_was_removed_can_be_applied_again() {
-    let (postgres, sql) = project().await;
-    migrate(&postgres, &migrations()).await.1.unwrap();
-    sql.batch_execute(
-        "insert into supabase_migrations.schema_migrations (version) values ('20250101000000')",
-    )
-    .await
-    .unwrap();
-    sql.batch_execute(&fs::read_to_string(migrations().join("optional/remove.sql")).unwrap()).await.unwrap();
-    let recorded = "select count(*) from supabase_migrations.schema_migrations";
-    assert_eq!(count(&sql, recorded).await, 1);
-    let (said, outcome) = migrate(&postgres, &migrations()).await;
-    assert_eq!(outcome, Ok(()));
-    assert!(said[0].ends_with(&all_to_apply()), "{said:?}");
-    assert_eq!(count(&sql, "select count(*) from wpp_numbers").await, 0);
+    let file = tempfile::NamedTempFile::new().unwrap();
+    fs::write(file.path(), authority.pem()).unwrap();
+    let named = format!("{address}?sslrootcert={}", file.path().display());
+    let (succeeded, said) = migrate(&named).await;
+    assert!(succeeded, "{said}");
+    assert_eq!(recorded(&sql).await, files());
+    let (succeeded, said) = migrate_with(&address, &[("PGSSLROOTCERT", file.path().to_str().unwrap())]).await;
+    assert!(succeeded && said.contains("up to date"), "{said}");
 }

@@ -4,6 +4,7 @@
 
 mod creations;
 mod harness;
+mod hide_settings;
 mod leases;
 mod migrate;
 mod migrations;

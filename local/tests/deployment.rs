@@ -1,4 +1,4 @@
-//! What a deployment is made of, beside what the functions do: `template.yaml`, and the order of SQL and binaries.
+//! What a deployment is made of, beside what the functions do: `template.yaml`, the order of SQL and binaries, and pinned tools.
 
 #![allow(clippy::unwrap_used, reason = "a test fails where it stands")]
 
@@ -12,6 +12,8 @@ use serde_json::{Value, json};
 const TEMPLATE: &str = include_str!("../../template.yaml");
 const RUNBOOK: &str = include_str!("../../docs/operating.md");
 const DEPLOYED: &str = include_str!("database/deployed.sql");
+const WORKFLOW: &str = include_str!("../../.github/workflows/ci.yml");
+const TOOLS: &str = include_str!("../tools.sh");
 
 /// The words of a list of the template, `name: [one, two]`.
 fn list(name: &str) -> Vec<String> {
@@ -176,4 +178,53 @@ async fn a_second_overload_counts_as_not_migrated() {
     let answer = app.post("wpp-status", json!({})).await;
     assert_eq!(answer.json["code"], "database_not_migrated", "{answer:?}");
     assert_eq!(answer.json["retryable"], false);
+}
+
+/// A tag or a branch of an action may be moved to other code.
+#[test]
+fn each_action_is_pinned_by_commit() {
+    let uses: Vec<_> = WORKFLOW.lines().filter_map(|line| line.trim().strip_prefix("- uses: ")).collect();
+    assert!(uses.len() > 5);
+    for action in &uses {
+        let (commit, tag) = action.split_once('@').unwrap().1.split_once(" # v").unwrap();
+        assert!(commit.len() == 40 && commit.chars().all(|digit| digit.is_ascii_hexdigit()), "{action}");
+        assert_eq!(tag.split('.').count(), 3, "{action}");
+    }
+    let checkouts = uses.iter().filter(|action| action.starts_with("actions/checkout@")).count();
+    assert_eq!(WORKFLOW.matches("persist-credentials: false").count(), checkouts);
+}
+
+#[test]
+fn the_job_that_builds_reaches_no_secret() {
+    let (before, deploy) = WORKFLOW.split_once("\n  deploy:\n").unwrap();
+    let build = before.split_once("\n  build:\n").unwrap().1;
+    assert!(build.contains("run: make build\n") && !deploy.contains("make build"));
+    for word in ["secrets.", "environment:", "id-token", "permissions:", "actions/cache@"] {
+        assert!(!build.contains(word), "{word}");
+    }
+    // Without BUILT it would build what it deploys.
+    assert!(deploy.contains("run: make deploy BUILT=1\n"));
+}
+
+#[test]
+fn each_python_package_is_pinned_by_hash() {
+    let install = TOOLS.split_once("/bin/pip\" install").unwrap().1.split_once("\n  cp").unwrap().0;
+    for option in ["--require-hashes", "--no-deps", "--only-binary=:all:"] {
+        assert!(install.contains(option), "{option}");
+    }
+    assert_eq!(TOOLS.matches("pip\" install").count(), 1);
+    let folder = concat!(env!("CARGO_MANIFEST_DIR"), "/requirements");
+    let files = std::fs::read_dir(folder).unwrap().map(|entry| entry.unwrap().path());
+    let files: Vec<_> = files.filter(|file| file.extension().is_some_and(|it| it == "txt")).collect();
+    assert!(files.len() > 5);
+    for file in files {
+        let text = std::fs::read_to_string(&file).unwrap();
+        let mut lines = text.lines().skip_while(|line| line.starts_with('#')).peekable();
+        while let Some(line) = lines.next() {
+            let is_hash = line.starts_with("    --hash=sha256:");
+            assert!(is_hash || line.contains("==") && line.ends_with(" \\"), "{}: {line}", file.display());
+            let is_hashed = lines.peek().is_some_and(|next| next.starts_with("    --hash=sha256:"));
+            assert!(is_hash || is_hashed, "{}: {line}", file.display());
+        }
+    }
 }

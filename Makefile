@@ -60,11 +60,14 @@ measurable: tools
 
 # A migration that was released is never edited: SHA256SUMS knows each. WS1004 knows no log group but one that is named
 # after its function; ours are made before their functions, and kept as long as `make smoke` says.
+# What is deployed has no feature `testing`.
 check: sam
 	@sh local/tools.sh lint
 	cd migrations && sha256sum --check --strict --quiet SHA256SUMS && ls [0-9]*.sql | diff - <(sed -n 's/.*  //p' SHA256SUMS)
+	python3 local/layout.py
 	cargo fmt --all --check
 	cargo clippy --workspace --all-targets -- -D warnings
+	features="$$(cargo tree --edges normal,features)" && ! grep 'shared feature "testing"' <<< "$$features"
 	$(SAM) validate --lint --region eu-central-1
 	.tools/lint/bin/cfn-lint --append-rules cfn_lint_serverless.rules --ignore-checks WS1004 --template template.yaml
 
@@ -89,7 +92,7 @@ simulate:
 	CARGO_PROFILE_DEV_OPT_LEVEL=2 cargo test --package shared --lib --target-dir target/walk simulate -- --ignored --nocapture
 
 # Plants one mistake after the other in a file, or in what a diff touches, and names those that no in-process test of `shared`
-# notices: make mutants FILE=shared/src/token.rs, make mutants DIFF=my.diff
+# notices: make mutants FILE=shared/src/wpp/token.rs, make mutants DIFF=my.diff
 mutants:
 	@sh local/tools.sh cargo-mutants
 	.tools/bin/cargo-mutants mutants --package shared --output target $(if $(FILE),--file $(FILE)) $(if $(DIFF),--in-diff $(DIFF)) -- --lib

@@ -21,6 +21,7 @@ create table if not exists public.wpp_numbers (
   primary key (integration_id, organization_id)
 );
 create index if not exists wpp_numbers_by_organization on public.wpp_numbers (organization_id);
+create index if not exists wpp_numbers_by_session on public.wpp_numbers (session);
 alter table public.wpp_numbers enable row level security;
 
 -- Helpers, in a schema that PostgREST does not serve and only service_role may use. Those that are one expression and read no
@@ -159,7 +160,7 @@ as $$
 begin
   return (
     select jsonb_build_object(
-      'status', coalesce(s.status::text, ''),
+      'status', coalesce(left(s.status::text, 64), ''),
       'qr', case when octet_length(s.last_qr_b64) <= 65536 then s.last_qr_b64 end,
       'qr_at_ms', wpp_internal.unix_ms(s.last_qr_at),
       'at_ms', coalesce(wpp_internal.unix_ms(s.updated_at), 0))
@@ -178,7 +179,7 @@ begin
     select jsonb_build_object(
       'integration_id', i.id,
       'organization_id', i.organization_id,
-      'name', i.name,
+      'name', left(i.name, 200),
       'is_readable', k.settings is not null,
       'settings', jsonb_strip_nulls(jsonb_build_object(
         'wppApiKey', k.api_key, 'wppAccountNumber', k.session, 'wppJwtToken', k.token,
@@ -342,7 +343,9 @@ begin
 
   select s.organization_id into v_owner from public.whatsapp_sessions s where s.session_name = v_seen.session_name;
   if v_owner <> p_organization_id and exists (
-    select from public.wpp_numbers n where n.organization_id = p_organization_id and n.session = p_session)
+    select from public.wpp_numbers n
+    join wpp_internal.numbers(p_organization_id) k on k.id = n.integration_id and k.session = n.session
+    where n.organization_id = p_organization_id and n.session = p_session)
   then
     v_owner := wpp_internal.take_over_snapshot(p_organization_id, p_session);
     v_is_taken_over := true;

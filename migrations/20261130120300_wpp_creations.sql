@@ -119,6 +119,7 @@ begin
   select p.created_at + interval '1 hour' into v_free_at
   from public.wpp_platform_ids p
   where p.organization_id = p_organization_id and p.created_at > clock_timestamp() - interval '1 hour'
+    and p.created_at <= clock_timestamp() + wpp_internal.max_clock_skew()
   order by p.created_at desc
   offset wpp_internal.new_platform_ids_per_hour() - 1 limit 1;
   if found then
@@ -273,6 +274,7 @@ $$;
 --   superseded  another attempt has taken the creation over;
 --   rejected    it is the very API key that the platform rejected for a number that was deleted: only another id brings another;
 --   kept        they are for another session than the number's, which counts as linked: the row stays, the creation is finished;
+--   taken       their session is a number of another organization: nothing is saved;
 --   unreadable  the number's settings cannot be read;
 --   gone        the number was deleted: it stays so.
 create or replace function public.wpp_save_credentials(
@@ -297,6 +299,13 @@ begin
 
   v_number := v_creation.integration_id;
   if v_creation.finished_at is null then
+    if exists (
+      select from public.wpp_numbers k
+      join public.messenger_integrations i on i.id = k.integration_id and i.organization_id = k.organization_id
+      where k.session = p_session and k.organization_id <> p_organization_id)
+    then
+      return wpp_internal.answer('taken');
+    end if;
     -- Another function may have created a row for this session in between, which is then the number's.
     if v_number is null then
       v_number := wpp_internal.choose_number(p_organization_id, p_session, null, false);

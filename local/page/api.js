@@ -4,7 +4,7 @@ import { retryAfterMs } from './poll.js';
 
 /**
  * What stands between a call and its answer: one request at a time, in the order of the calls.
- * An answer is `{ok: true, ...}`, or `{ok: false, code, error, hint, retryable, retryAfterMs}`.
+ * An answer is `{ok: true, ...}`, or `{ok: false, code, error, retryable, retryAfterMs}`.
  */
 export function createApi({ functions, supabase: project, key }, { accessToken, language, onCall }) {
   const { createClient } = window.supabase;
@@ -50,12 +50,12 @@ export function createApi({ functions, supabase: project, key }, { accessToken, 
         .order('created_at')
         .abortSignal(signal);
       if (!error) return { ok: true, numbers: data };
-      return status === 401 ? refused('session_expired', false) : refused('unreachable', true);
+      return status === 401 ? refused('sign_in_expired', false) : refused('unreachable', true);
     }),
   };
 }
 
-const refused = (code, retryable) => ({ ok: false, code, error: null, hint: null, retryable, retryAfterMs: 0 });
+const refused = (code, retryable) => ({ ok: false, code, error: null, retryable, retryAfterMs: 0 });
 
 /** supabase-js leaves the answer to an error unread. */
 async function failure({ context }) {

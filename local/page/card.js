@@ -3,7 +3,7 @@
 /** Stuck, and new credentials are the way on. */
 const CONNECT_AGAIN = new Set(['session_lost', 'start_stuck', 'api_key_rejected']);
 
-const SIGN_IN = new Set(['session_expired', 'unauthorized']);
+const SIGN_IN = new Set(['sign_in_expired', 'unauthorized']);
 
 /** Whether a person has to sign in again. */
 export const isSignedOut = ({ code }) => SIGN_IN.has(code);
@@ -14,18 +14,18 @@ export const starting = { kind: 'starting', title: 'starting', text: 'startingTe
 
 /** The card of a number; `title` and `text` are keys of text.js, `said` is a sentence of the functions. */
 export function cardOf(view) {
-  const { failure, trouble, status, code, message, hint } = view;
+  const { failure, trouble, status, code, message } = view;
   if (failure) return cardOfFailure(failure);
   if (trouble) {
     const known = status ? { status, seenAt: view.seen_at ?? null } : null;
-    return { kind: 'outage', title: 'outage', said: without(trouble.error, trouble.hint), text: 'outageText', known, check: true };
+    return { kind: 'outage', title: 'outage', said: trouble.error, text: 'outageText', known, check: true };
   }
   if (view.paused) return { kind: 'paused', title: 'paused', text: 'pausedText', act: 'go-on' };
   if (status === 'connected') {
     return { kind: 'connected', title: 'connected', text: 'connectedText', note: code ? message : null, check: true };
   }
   if (CONNECT_AGAIN.has(code)) {
-    return { kind: 'stuck', title: 'stuck', said: without(message, hint), act: 'connect-again' };
+    return { kind: 'stuck', title: 'stuck', said: firstSentence(message), act: 'connect-again' };
   }
   if (code === 'passkey_required') return { kind: 'stuck', title: 'stuck', said: message };
   if (status === 'qr_issued') {
@@ -39,18 +39,18 @@ export function cardOf(view) {
 }
 
 function cardOfFailure(failure) {
-  const { code, error, hint, retryable } = failure;
+  const { code, error, retryable } = failure;
   if (isSignedOut(failure)) return { kind: 'expired', title: 'expired', text: 'expiredText', act: 'sign-in' };
   if (CONNECT_AGAIN.has(code)) {
-    return { kind: 'stuck', title: 'stuck', said: without(error, hint), act: 'connect-again' };
+    return { kind: 'stuck', title: 'stuck', said: firstSentence(error), act: 'connect-again' };
   }
   const card = { kind: 'error', title: 'error', said: error, text: error ? null : 'unreachable' };
-  return retryable ? { ...card, said: without(error, hint), act: 'retry' } : { ...card, act: 'reload' };
+  return { ...card, act: retryable ? 'retry' : 'reload' };
 }
 
-/** What is wrong alone, where the page itself offers the way on. */
-function without(sentence, wayOn) {
-  return sentence?.replace(wayOn ?? '', '').trim();
+/** What is wrong, without what to do: the page's own button does that. */
+function firstSentence(text) {
+  return text?.match(/^.*?[.!?](?=\s|$)/)?.[0] ?? text;
 }
 
 /** The word of a number's state in the list. */

@@ -9,7 +9,7 @@ const GROUPS = {
 };
 
 /** What these are about is the number on the card. */
-const OF_A_NUMBER = new Set(['scan', 'unlink', 'passkey', 'expire', 'dead']);
+const OF_A_NUMBER = new Set(['scan', 'unlink', 'passkey', 'expire', 'revoke', 'dead']);
 
 /** Every call of WhatsApp misbehaves in this way. */
 const everything = (fault) => JSON.stringify({ endpoint: '*', fault });
@@ -35,9 +35,9 @@ export function createSimulator({ platform }, { session, expireSignIn, changed }
     slow: () => tell('faults', everything({ delay: { ms: 2000 } })),
     outage: () => tell('faults', everything({ status: { status: 503 } })),
     expire: () => age('expire-token'),
-    revoke: () => tell('forget-tokens'),
-    // A key that is refused in its first minute counts as one that is not active yet.
-    dead: async () => (await age('age-key')) && tell('revoke-key', named()),
+    revoke: async () => (await age('age-token')) && tell('forget-tokens'),
+    // What is refused in its first minute counts as not active yet.
+    dead: async () => (await age('age-key')) && (await age('age-token')) && tell('revoke-key', named()),
     'sign-out': async () => (await expireSignIn(), true),
   };
 

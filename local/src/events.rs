@@ -15,8 +15,7 @@ const USER_AGENT: &str = "Mozilla/5.0";
 const TIME: &str = "12/Mar/2026:19:03:58 +0000";
 const TIME_EPOCH_MS: i64 = 1_773_342_238_390;
 
-/// A request of a browser to `/functions/v1/<name>`, finished by [`v2`](Self::v2), [`v1`](Self::v1) or
-/// [`function_url`](Self::function_url).
+/// A request of a browser to `/functions/v1/<name>`, finished by [`v2`](Self::v2) or [`function_url`](Self::function_url).
 #[derive(Clone, Debug)]
 pub struct Event {
     method: String,
@@ -115,42 +114,6 @@ impl Event {
         self.payload_2("$default", FUNCTION_HOST)
     }
 
-    /// As a REST API sends it: payload format 1.0.
-    pub fn v1(self) -> Value {
-        let event = self.header("Host", API_HOST);
-        let path = event.path();
-        json!({
-            "resource": path,
-            "path": path,
-            "httpMethod": event.method,
-            "headers": last(&event.headers),
-            "multiValueHeaders": all(&event.headers),
-            "queryStringParameters": last(&event.query),
-            "multiValueQueryStringParameters": all(&event.query),
-            "pathParameters": null,
-            "stageVariables": null,
-            "requestContext": {
-                "accountId": ACCOUNT,
-                "apiId": "a1b2c3d4e5",
-                "domainName": API_HOST,
-                "domainPrefix": "a1b2c3d4e5",
-                "extendedRequestId": "JKJaXmPLvHcESHA=",
-                "httpMethod": event.method,
-                "identity": {"sourceIp": SOURCE_IP, "userAgent": USER_AGENT},
-                "path": format!("/prod{path}"),
-                "protocol": "HTTP/1.1",
-                "requestId": "c6af9ac6-7b61-11e6-9a41-93e8deadbeef",
-                "requestTime": TIME,
-                "requestTimeEpoch": TIME_EPOCH_MS,
-                "resourceId": "us4z18",
-                "resourcePath": path,
-                "stage": "prod",
-            },
-            "body": event.body,
-            "isBase64Encoded": event.is_base64,
-        })
-    }
-
     fn path(&self) -> String {
         format!("/functions/v1/{}", self.name)
     }
@@ -186,7 +149,7 @@ impl Event {
             },
             "isBase64Encoded": event.is_base64,
         });
-        // This format leaves out what is empty, where the other has a null.
+        // This format leaves out what is empty.
         if !event.query.is_empty() {
             payload["queryStringParameters"] = joined(&event.query);
         }
@@ -199,26 +162,14 @@ impl Event {
 
 type Pairs = [(String, String)];
 
-/// One value for each name, made of all its values; or the null that API Gateway sends in the place of no pairs at all.
-fn object(pairs: &Pairs, value: impl Fn(Vec<&str>) -> Value) -> Value {
+/// Returns one value for each name: all its values, joined.
+fn joined(pairs: &Pairs) -> Value {
     let mut groups = BTreeMap::<_, Vec<_>>::new();
     for (name, value) in pairs {
         groups.entry(name.clone()).or_default().push(value.as_str());
     }
-    let fields: Map<_, _> = groups.into_iter().map(|(name, values)| (name, value(values))).collect();
-    if fields.is_empty() { Value::Null } else { fields.into() }
-}
-
-fn joined(pairs: &Pairs) -> Value {
-    object(pairs, |values| values.join(",").into())
-}
-
-fn last(pairs: &Pairs) -> Value {
-    object(pairs, |values| values.last().copied().into())
-}
-
-fn all(pairs: &Pairs) -> Value {
-    object(pairs, |values| values.into())
+    let fields = groups.into_iter().map(|(name, values)| (name, values.join(",").into()));
+    Value::Object(fields.collect::<Map<_, _>>())
 }
 
 fn encoded(query: &Pairs) -> String {
@@ -242,7 +193,7 @@ mod tests {
 
     #[test]
     fn every_shape_is_the_same_request_to_lambda_http() {
-        for payload in [event().v2(), event().v1(), event().function_url()] {
+        for payload in [event().v2(), event().function_url()] {
             let request = from_str(&payload.to_string()).unwrap();
             assert_eq!(request.method(), "POST");
             assert_eq!(request.raw_http_path(), "/functions/v1/wpp-status");
@@ -256,7 +207,7 @@ mod tests {
     #[test]
     fn a_request_without_a_body_or_a_query_has_none_in_every_shape() {
         let event = Event::options("wpp-qr");
-        for payload in [event.clone().v2(), event.clone().v1(), event.function_url()] {
+        for payload in [event.clone().v2(), event.function_url()] {
             let request = from_str(&payload.to_string()).unwrap();
             assert_eq!(request.method(), "OPTIONS");
             assert!(request.body().is_empty());
@@ -267,7 +218,7 @@ mod tests {
     #[test]
     fn a_base64_body_arrives_decoded() {
         let event = Event::post("wpp-status").base64_body(&[0xff, 0, b'{']);
-        for payload in [event.clone().v2(), event.clone().v1(), event.function_url()] {
+        for payload in [event.clone().v2(), event.function_url()] {
             assert_eq!(payload["isBase64Encoded"], true);
             let request = from_str(&payload.to_string()).unwrap();
             assert_eq!(request.body().as_ref(), [0xff, 0, b'{']);
@@ -275,12 +226,8 @@ mod tests {
     }
 
     #[test]
-    fn a_repeated_header_is_joined_in_one_format_and_listed_in_the_other() {
+    fn a_repeated_header_is_joined() {
         let event = Event::get("wpp-qr").header("X-Two", "1").header("X-Two", "2");
-        let http_api = from_str(&event.clone().v2().to_string()).unwrap();
-        assert_eq!(http_api.headers()["x-two"], "1,2");
-        let rest_api = event.v1();
-        assert_eq!(rest_api["headers"]["X-Two"], "2");
-        assert_eq!(rest_api["multiValueHeaders"]["X-Two"], json!(["1", "2"]));
+        assert_eq!(from_str(&event.v2().to_string()).unwrap().headers()["x-two"], "1,2");
     }
 }

@@ -41,6 +41,10 @@ const EXPIRE_TOKEN: &str = "update messenger_integrations
 const AGE_KEY: &str = "update wpp_numbers n set credentials_saved_at = now() - interval '1 hour'
     from messenger_integrations i where i.id = n.integration_id and i.settings ->> 'wppAccountNumber' = $1";
 
+/// The token of a session was saved an hour ago: one that is rejected sooner is not replaced at once.
+const AGE_TOKEN: &str = "update wpp_token_leases l set saved_at = now() - interval '1 hour'
+    from messenger_integrations i where i.id = l.integration_id and i.settings ->> 'wppAccountNumber' = $1";
+
 /// Somebody who can sign in at the page without a password.
 #[derive(Clone, Debug, Serialize)]
 pub struct Person {
@@ -94,6 +98,7 @@ impl Page {
             .route("/sign-in", post(sign_in))
             .route("/expire-token", post(async |site, named| age(site, named, EXPIRE_TOKEN).await))
             .route("/age-key", post(async |site, named| age(site, named, AGE_KEY).await))
+            .route("/age-token", post(async |site, named| age(site, named, AGE_TOKEN).await))
             .with_state(Arc::new(site))
             .fallback_service(ServeDir::new(workspace.join("local/page")));
         for (path, file) in LIBRARIES {

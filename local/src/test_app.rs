@@ -136,6 +136,11 @@ impl TestApp {
         self.post("wpp-status", json!({"force": true})).await
     }
 
+    /// Any function's answer about a number of the school, as it is now.
+    pub async fn ask(&self, name: &str, session: &str) -> Answer {
+        self.post(name, question(name, session)).await
+    }
+
     /// A poll for the QR, as the frontend makes it.
     pub async fn poll_qr(&self, session: &str) -> Answer {
         let event = Event::get("wpp-qr").bearer(&self.school.token).query("session", session).v2();
@@ -322,6 +327,15 @@ impl TestApp {
     pub async fn set_token_end(&self, number: &Number, seconds: i64) {
         let end = clock::unix_ms() + seconds * 1000;
         self.merge(number, json!({"wppJwtExpiresAt": end})).await;
+    }
+}
+
+/// The body of a request about a number, as it is now. Only `wpp-status` has a field that asks for that.
+pub fn question(name: &str, session: &str) -> Value {
+    if name == "wpp-status" {
+        json!({"session": session, "force": true})
+    } else {
+        json!({"session": session})
     }
 }
 

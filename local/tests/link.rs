@@ -263,7 +263,7 @@ async fn every_end_has_its_exit_code_and_its_sentence() {
     let closed = format!("http://127.0.0.1:{}", local::service::free_port().unwrap());
     for (env, exit, sentence) in [
         (&[("WPP_TOKEN", "no-token")][..], Exit::Refused, "Please sign in again."),
-        (&[("WPP_TOKEN", "no-token"), ("LANG", "ru_RU.UTF-8")], Exit::Refused, "войдите"),
+        (&[("WPP_TOKEN", "no-token"), ("LANG", "ru_RU.UTF-8")], Exit::Refused, "Войдите снова."),
         (&[("SESSION", "0"), ("ADD", "1")], Exit::Refused, "add_new"),
         (&[("WAIT_S", "2")], Exit::GaveUp, "No phone has scanned the code within 2 s."),
         (&[("WAIT_S", "soon")], Exit::Unusable, "WAIT_S"),

@@ -139,8 +139,8 @@ async fn a_number_is_created_scanned_connected_and_stays_so_when_its_token_expir
 
     dev.scan(&session).await;
     let connected = json!({
-        "success": true, "status": "connected", "platform_status": "connected", "account_number": session,
-        "webhook": "registered", "source": "live", "poll_after_ms": null,
+        "success": true, "status": "connected", "state": "connected", "platform_status": "connected",
+        "session": session, "account_number": session, "name": "WhatsApp (WPP)", "webhook": "registered",
     });
     let but_for_the_time = |mut answer: Value| {
         assert!(answer.as_object_mut().unwrap().remove("seen_at").is_some(), "{answer}");

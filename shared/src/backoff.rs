@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-/// Pauses that double from the first to the longest. Each is drawn from its upper half, so that those who began to wait
+/// Pauses that double from the first to the longest. Each is drawn from its upper half, so that requests that began to wait
 /// together do not ask together.
 #[derive(Clone, Debug)]
 pub struct Backoff {

@@ -87,7 +87,7 @@ impl Config {
 pub enum Origins {
     /// `*`.
     Any,
-    /// These; none, where the variable is not set.
+    /// These. An unset variable means no page.
     Only(Vec<String>),
 }
 
@@ -151,7 +151,7 @@ pub(crate) fn refuse<T>(variable: &'static str, problem: &'static str) -> Result
     Err(ConfigError { variable, problem })
 }
 
-/// An address that paths are put behind. What else it may hold would end up in the middle, or in a log.
+/// Returns an address that paths are appended to. A query or a password would end up in the middle, or in a log.
 pub(crate) fn base_url(variable: &'static str, value: String) -> Result<Url, ConfigError> {
     let url =
         Url::parse(&value).ok().filter(|url| matches!(url.scheme(), "http" | "https") && url.has_host());
@@ -165,7 +165,7 @@ pub(crate) fn base_url(variable: &'static str, value: String) -> Result<Url, Con
     Ok(url)
 }
 
-/// The project's address itself: the paths of its services are ours to add.
+/// Returns the project's address, to which the paths of its services are appended.
 fn project_url(variable: &'static str, value: String) -> Result<Url, ConfigError> {
     let url = base_url(variable, value)?;
     let service = ["/rest/v1", "/auth/v1", "/functions/v1"];
@@ -175,7 +175,7 @@ fn project_url(variable: &'static str, value: String) -> Result<Url, ConfigError
     Ok(url)
 }
 
-/// A value that goes into a header; one that cannot would be left out there, and every call be refused.
+/// Returns a value that goes into a header. One that cannot would be left out there, and every call refused.
 pub(crate) fn header_text(variable: &'static str, value: String) -> Result<Secret, ConfigError> {
     if !value.bytes().all(|byte| byte.is_ascii_graphic()) {
         return refuse(variable, "contains a blank or a character that no key has");
@@ -183,7 +183,7 @@ pub(crate) fn header_text(variable: &'static str, value: String) -> Result<Secre
     Ok(Secret::new(value))
 }
 
-/// The authorities in a PEM file. A bad one refuses the whole file: left out, it would be missed at the first call only.
+/// Returns the authorities in a PEM file. A bad one refuses the whole file: otherwise only the first call would fail.
 fn authorities(variable: &'static str, file: &str) -> Result<Vec<TrustAnchor<'static>>, ConfigError> {
     let Ok(text) = std::fs::read(file) else { return refuse(variable, "names a file that cannot be read") };
     let read = || {

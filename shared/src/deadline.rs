@@ -1,4 +1,4 @@
-//! How long a request still has.
+//! The time that a request still has.
 
 use std::time::Duration;
 
@@ -7,18 +7,18 @@ use tokio::time::error::Elapsed;
 
 use crate::clock::UnixMs;
 
-/// Kept back from the invocation's own deadline, to get an answer of ours out before Lambda's bare 502.
+/// Kept back from the invocation's own deadline, so that the function's answer leaves before Lambda's 502.
 const MARGIN: Duration = Duration::from_millis(500);
 
-/// What a wait leaves of the time, to answer with what it brought.
+/// Kept back from a wait, to answer afterwards.
 const ANSWER_TIME: Duration = Duration::from_millis(500);
 
-/// The moment by which something must have ended. On the monotonic clock: it lives no longer than its request.
+/// The moment by which work must have ended, on the monotonic clock.
 #[derive(Clone, Copy, Debug)]
 pub struct Deadline(Instant);
 
 impl Deadline {
-    /// From now on, this long.
+    /// Returns the moment this long from now.
     #[allow(clippy::disallowed_methods, reason = "the one reading of the monotonic clock")]
     pub fn within(budget: Duration) -> Self {
         Self(Instant::now() + budget)
@@ -31,17 +31,17 @@ impl Deadline {
         Self::within(if left.is_zero() { budget } else { budget.min(left.saturating_sub(MARGIN)) })
     }
 
-    /// This deadline, or `limit` from now where that is sooner.
+    /// Returns this deadline, or `limit` from now if that is sooner.
     pub fn at_most(self, limit: Duration) -> Self {
         Self(self.0.min(Self::within(limit).0))
     }
 
-    /// The deadline of a wait after which there is still an answer to give.
+    /// Returns the deadline for a wait before the answer.
     pub fn for_a_wait(self) -> Self {
         self.at_most(self.remaining().saturating_sub(ANSWER_TIME))
     }
 
-    /// What is left; nothing once it has passed.
+    /// Returns the time that is left; zero after the deadline.
     pub fn remaining(self) -> Duration {
         self.0.saturating_duration_since(Self::within(Duration::ZERO).0)
     }
@@ -51,7 +51,7 @@ impl Deadline {
         tokio::time::timeout_at(self.0, work).await
     }
 
-    /// Sleeps for `pause`, but not past this deadline; tells whether the whole pause fitted.
+    /// Sleeps for `pause`, but not past this deadline. Returns whether the whole pause fitted.
     pub async fn sleep(self, pause: Duration) -> bool {
         let fits = pause < self.remaining();
         tokio::time::sleep(pause.min(self.remaining())).await;

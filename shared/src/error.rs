@@ -1,16 +1,18 @@
-//! What can go wrong, and what each of the three parties is told: the log the whole cause, the person a sentence and the
-//! way on, the frontend a stable code and whether calling again can help.
+//! What can go wrong. The log gets the whole cause. A person gets a sentence that says what is wrong and what to do. A program gets a
+//! stable code, and whether calling again can help.
 
+use std::borrow::Cow;
 use std::time::Duration;
 
-use crate::http::auth_error::{AuthError, KEY_REFETCH_INTERVAL};
-use crate::platform::PlatformError;
 use crate::secrets::{SERVICE_KEY, SecretError, WPP_SECRET};
-use crate::sentence::{self as say, Language, Sentence};
+use crate::wpp::{ClientError, PlatformError};
+use http::Method;
+
+use crate::messages::{self as say, Language, Sentence};
 use crate::store::StoreError;
 use crate::upstream::CallError;
 
-/// For what is under way already.
+/// For work that is under way already.
 const SOON: Option<Duration> = Some(Duration::from_secs(2));
 
 /// Why a request has no good answer. `Display` is for the log and never holds a secret or an upstream's text.
@@ -23,35 +25,35 @@ pub enum Error {
     #[error("bad request: {}", wrong.about(field, Language::English))]
     BadRequest {
         /// The part: mostly a field's name.
-        field: &'static str,
-        /// What is wrong with it. The value is not told: it may be a secret in the wrong place.
+        field: Cow<'static, str>,
+        /// What is wrong with it, without the value: that may be a secret in the wrong place.
         wrong: Sentence,
     },
     /// The body is not JSON.
     #[error("the body is not valid JSON: {0}")]
     InvalidJson(String),
-    /// The body is of another type than JSON.
-    #[error("unsupported content type")]
-    UnsupportedMediaType,
-    /// The body is larger than a request of ours can be.
+    /// The body is larger than any request of the functions.
     #[error("body too large")]
     BodyTooLarge,
-    /// The endpoint does not take this method; the ones it takes.
+    /// The function does not take this method; it takes these.
     #[error("method not allowed")]
-    MethodNotAllowed(&'static str),
-    /// The user belongs to no organisation.
-    #[error("the user has no organisation")]
+    MethodNotAllowed(&'static [Method]),
+    /// The user belongs to no organization.
+    #[error("the user has no organization")]
     NoOrganization,
-    /// The organisation has no such number.
+    /// The organization has no such number.
     #[error("no such number")]
     NumberNotFound,
-    /// A drawing is wanted of a QR that is not there yet.
+    /// The number has no credentials yet.
+    #[error("the number has no credentials yet")]
+    NoCredentials,
+    /// An image is wanted of a QR code that is not there yet.
     #[error("no QR yet")]
     QrNotReady,
-    /// A drawing is wanted of the QR of a number that is linked.
+    /// An image is wanted of the QR code of a number that is connected.
     #[error("no QR: the number is connected")]
     AlreadyConnected,
-    /// Half blocks are wanted of a QR that the platform sent as a picture.
+    /// Text is wanted of a QR code that the platform sent as an image.
     #[error("the QR is a picture")]
     QrIsPicture,
     /// The organization has created too many numbers within an hour; when there is room again.
@@ -66,7 +68,7 @@ pub enum Error {
     /// A call to the database failed.
     #[error("database {0}")]
     Database(#[from] CallError<StoreError>),
-    /// The function's own keys cannot be had.
+    /// The function's own secrets cannot be read.
     #[error("{0}")]
     Secret(#[from] SecretError),
     /// The time for the request ran out.
@@ -77,6 +79,53 @@ pub enum Error {
     Panic,
 }
 
+/// The shortest time between two fetches of the keys that verify access tokens, and so the longest until a new key is taken.
+pub(crate) const KEY_REFETCH_INTERVAL: Duration = Duration::from_secs(30);
+
+/// The check that a caller has not passed. Its text is for the log, and holds no part of the token.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum AuthError {
+    /// There is no `Authorization` header, or it is blank.
+    #[error("the request carries no access token")]
+    Missing,
+    /// The header is not `Bearer` and one JWT, or a claim is not of its type.
+    #[error("the access token cannot be read")]
+    Malformed,
+    /// The header is longer than any token that is read.
+    #[error("the access token is too long")]
+    TooLong,
+    /// The token names an algorithm that its key does not have.
+    #[error("the algorithm of the access token is not accepted")]
+    WrongAlgorithm,
+    /// The project has no such key, or does not show it yet.
+    #[error("the access token is signed with an unknown key")]
+    UnknownKey,
+    /// The signature is not the key's.
+    #[error("the signature of the access token is wrong")]
+    BadSignature,
+    /// `aud` is not that of a signed-in user.
+    #[error("the audience of the access token is not a signed-in user's")]
+    WrongAudience,
+    /// The configuration does not name this `iss`.
+    #[error("the issuer of the access token is not one that SUPABASE_JWT_ISSUER names")]
+    WrongIssuer,
+    /// `role` is not that of a signed-in user: a server's key, or a visitor's.
+    #[error("the role of the access token is not a signed-in user's")]
+    WrongRole,
+    /// `exp` has passed.
+    #[error("the access token has expired")]
+    Expired,
+    /// `nbf` is still to come.
+    #[error("the access token is not valid yet")]
+    NotYetValid,
+    /// `sub` is not a user's id.
+    #[error("the subject of the access token is not a user's id")]
+    WrongSubject,
+    /// The keys cannot be fetched, so that the token was not verified.
+    #[error("the keys that verify access tokens cannot be fetched")]
+    KeysUnavailable,
+}
+
 /// What leaves the function for an [`Error`].
 #[derive(Debug)]
 pub struct ErrorResponse {
@@ -84,56 +133,75 @@ pub struct ErrorResponse {
     pub status: u16,
     /// A stable word for programs.
     pub code: &'static str,
-    /// Whether the same request can succeed later. Not the status says that: the frontend repeats some of these in vain.
+    /// Whether the same request can succeed later. The status alone does not say so.
     pub retryable: bool,
     /// Earliest moment at which a repetition makes sense.
     pub retry_after: Option<Duration>,
-    what: Sentence,
-    field: &'static str,
-    way_on: Sentence,
+    message: Sentence,
+    field: Cow<'static, str>,
+    action: Sentence,
 }
 
 impl ErrorResponse {
-    /// What passes by itself.
-    fn passing(status: u16, code: &'static str, what: Sentence) -> Self {
-        Self { retryable: true, ..Self::lasting(status, code, what, say::TRY_AGAIN) }
+    /// An error that passes without a person's help.
+    fn transient(status: u16, code: &'static str, message: Sentence) -> Self {
+        Self { retryable: true, ..Self::permanent(status, code, message, say::TRY_AGAIN) }
     }
 
-    /// What stays until somebody does something about it.
-    fn lasting(status: u16, code: &'static str, what: Sentence, way_on: Sentence) -> Self {
-        Self { status, code, retryable: false, retry_after: None, what, field: "", way_on }
+    /// An error that stays until a person acts.
+    fn permanent(status: u16, code: &'static str, message: Sentence, action: Sentence) -> Self {
+        Self { status, code, retryable: false, retry_after: None, message, field: "".into(), action }
     }
 
     fn after(self, retry_after: Option<Duration>) -> Self {
         Self { retry_after, ..self }
     }
 
-    /// All that a person needs, since the frontend shows this alone: what is wrong, and the way on.
+    /// Returns what is wrong and what to do: the frontend shows this alone.
     pub fn error(&self, language: Language) -> String {
-        format!("{} {}", self.what.about(self.field, language), self.hint(language))
+        format!("{} {}", self.message.about(&self.field, language), self.action.text(language))
     }
+}
 
-    /// The way on.
-    pub fn hint(&self, language: Language) -> &'static str {
-        self.way_on.text(language)
+impl From<ClientError<CallError<StoreError>>> for Error {
+    fn from(error: ClientError<CallError<StoreError>>) -> Self {
+        match error {
+            ClientError::Platform(error) => Self::Platform(error),
+            ClientError::Store(error) => Self::Database(error),
+            ClientError::NumberGone => Self::NumberNotFound,
+            ClientError::OutOfTime => Self::DeadlineExceeded,
+            ClientError::TooManySteps => {
+                Self::Database(CallError { call: "wpp_claim_refresh", why: StoreError::BadAnswer })
+            }
+        }
     }
 }
 
 impl Error {
-    /// Why a call to the platform failed, if that is what it says.
+    /// A request with something wrong in this part.
+    pub fn bad_request(field: impl Into<Cow<'static, str>>, wrong: Sentence) -> Self {
+        Self::BadRequest { field: field.into(), wrong }
+    }
+
+    /// A request without a field that it needs.
+    pub fn missing_field(field: &'static str) -> Self {
+        Self::bad_request(field, say::FIELD_MISSING)
+    }
+
+    /// Returns why a call to the platform failed, if one has.
     pub fn platform(&self) -> Option<PlatformError> {
         if let Self::Platform(error) = self { Some(error.why) } else { None }
     }
 
-    /// Whether it says nothing of what was asked, only that the platform cannot be asked now.
+    /// Whether the platform cannot be asked now.
     pub fn is_platform_outage(&self) -> bool {
         use PlatformError::{BadAnswer, Busy, TimedOut, Unavailable};
         matches!(self.platform(), Some(Busy(_) | Unavailable | TimedOut | BadAnswer))
             || *self == Self::DeadlineExceeded
     }
 
-    /// Whether it may come of one of our keys having been replaced.
-    pub fn doubts_our_keys(&self) -> bool {
+    /// Whether a secret of the function may have been replaced.
+    pub fn may_need_new_secrets(&self) -> bool {
         use AuthError::{BadSignature, KeysUnavailable, UnknownKey};
         let is_callers = matches!(self, Self::Caller(BadSignature | UnknownKey | KeysUnavailable));
         is_callers || self.refused_secret().is_some()
@@ -151,79 +219,90 @@ impl Error {
     /// The one place where an error becomes an answer.
     pub fn response(&self) -> ErrorResponse {
         use {AuthError as A, PlatformError as P, StoreError as D};
-        let (passing, lasting) = (ErrorResponse::passing, ErrorResponse::lasting);
+        let (transient, permanent) = (ErrorResponse::transient, ErrorResponse::permanent);
         match self {
-            Self::Caller(A::KeysUnavailable) => passing(503, "auth_unavailable", say::SIGN_IN_UNCHECKED),
-            Self::Caller(A::Missing) => lasting(401, "unauthorized", say::NOT_SIGNED_IN, say::SIGN_IN),
+            Self::Caller(A::KeysUnavailable) => transient(503, "auth_unavailable", say::SIGN_IN_UNCHECKED),
+            Self::Caller(A::Missing) => permanent(401, "unauthorized", say::NOT_SIGNED_IN, say::SIGN_IN),
             Self::Caller(A::Expired) => {
-                lasting(401, "session_expired", say::SIGN_IN_EXPIRED, say::SIGN_IN_AGAIN)
+                permanent(401, "sign_in_expired", say::SIGN_IN_EXPIRED, say::SIGN_IN_AGAIN)
             }
-            Self::Caller(A::TooLong) => lasting(431, "token_too_long", say::PROFILE_TOO_LARGE, say::TELL),
+            Self::Caller(A::TooLong) => permanent(431, "token_too_long", say::PROFILE_TOO_LARGE, say::TELL),
             // A new key signs before the project's edge shows it.
             Self::Caller(A::UnknownKey) => {
-                passing(401, "unauthorized", say::SIGN_IN_REFUSED).after(Some(KEY_REFETCH_INTERVAL))
+                transient(401, "unauthorized", say::SIGN_IN_REFUSED).after(Some(KEY_REFETCH_INTERVAL))
             }
-            Self::Caller(_) => lasting(401, "unauthorized", say::SIGN_IN_REFUSED, say::SIGN_IN_AGAIN),
+            Self::Caller(_) => permanent(401, "unauthorized", say::SIGN_IN_REFUSED, say::SIGN_IN_AGAIN),
 
-            Self::BadRequest { field, wrong } => {
-                ErrorResponse { field, ..lasting(400, "invalid_request", *wrong, say::RELOAD) }
+            Self::BadRequest { field, wrong } => ErrorResponse {
+                field: field.clone(),
+                ..permanent(400, "invalid_request", *wrong, say::RELOAD)
+            },
+            Self::InvalidJson(_) => permanent(400, "invalid_json", say::BROKEN_JSON, say::RELOAD),
+            Self::MethodNotAllowed(_) => {
+                permanent(405, "method_not_allowed", say::NOT_AVAILABLE, say::RELOAD)
             }
-            Self::InvalidJson(_) => lasting(400, "invalid_json", say::BROKEN_JSON, say::RELOAD),
-            Self::MethodNotAllowed(_) => lasting(405, "method_not_allowed", say::NOT_AVAILABLE, say::RELOAD),
-            Self::BodyTooLarge => lasting(413, "body_too_large", say::TOO_LARGE, say::RELOAD),
-            Self::UnsupportedMediaType => lasting(415, "unsupported_media_type", say::NOT_JSON, say::RELOAD),
+            Self::BodyTooLarge => permanent(413, "body_too_large", say::TOO_LARGE, say::RELOAD),
 
             Self::TooManyNumbers(wait) => {
-                passing(429, "too_many_numbers", say::TOO_MANY_NUMBERS).after(Some(*wait))
+                transient(429, "too_many_numbers", say::TOO_MANY_NUMBERS).after(Some(*wait))
             }
-            Self::NoOrganization => lasting(404, "organization_not_found", say::NO_ORGANIZATION, say::TELL),
-            Self::NumberNotFound => lasting(404, "number_not_found", say::NO_SUCH_NUMBER, say::CONNECT),
-            Self::QrNotReady => passing(404, "qr_not_ready", say::QR_MISSING).after(SOON),
-            Self::AlreadyConnected => lasting(410, "already_connected", say::CONNECTED, say::NOTHING_TO_SCAN),
-            Self::QrIsPicture => lasting(406, "qr_is_picture", say::QR_NOT_TEXT, say::SCAN_IN_BROWSER),
-            Self::CreationInProgress => passing(503, "creation_in_progress", say::STILL_CREATING).after(SOON),
+            Self::NoOrganization => permanent(404, "organization_not_found", say::NO_ORGANIZATION, say::TELL),
+            Self::NumberNotFound => permanent(404, "number_not_found", say::NO_SUCH_NUMBER, say::CONNECT),
+            Self::NoCredentials => permanent(404, "number_not_found", say::NOT_CONNECTED_YET, say::CONNECT),
+            Self::QrNotReady => transient(404, "qr_not_ready", say::QR_MISSING).after(SOON),
+            Self::AlreadyConnected => {
+                permanent(410, "already_connected", say::CONNECTED, say::NOTHING_TO_SCAN)
+            }
+            Self::QrIsPicture => permanent(406, "qr_is_picture", say::QR_NOT_TEXT, say::SCAN_IN_BROWSER),
+            Self::CreationInProgress => {
+                transient(503, "creation_in_progress", say::STILL_CREATING).after(SOON)
+            }
 
             Self::Platform(error) => match error.why {
-                P::KeyRefused => lasting(409, "api_key_rejected", say::API_KEY_REJECTED, say::RECONNECT),
-                P::UnknownSession => lasting(409, "session_lost", say::SESSION_LOST, say::RECONNECT),
-                P::KeyNotActive => passing(503, "api_key_not_active", say::NOT_ACTIVE_YET).after(SOON),
-                P::TokenRejected => passing(502, "token_rejected", say::TOKEN_REJECTED),
-                P::Busy(after) => passing(503, "platform_busy", say::WHATSAPP_BUSY).after(after),
-                P::Unavailable => passing(502, "platform_unavailable", say::WHATSAPP_UNREACHABLE),
-                P::TimedOut => passing(504, "platform_timeout", say::WHATSAPP_SLOW),
-                P::BadAnswer => passing(502, "platform_bad_answer", say::WHATSAPP_UNREADABLE),
-                P::SecretRefused => lasting(502, "platform_secret_rejected", say::SERVICE_REFUSED, say::TELL),
-                P::NumberRefused(_) => lasting(409, "platform_refused", say::WHATSAPP_REFUSED, say::TELL),
-                P::Refused(_) => lasting(502, "platform_refused", say::WHATSAPP_REFUSED, say::TELL),
+                P::KeyRefused => permanent(409, "api_key_rejected", say::API_KEY_REJECTED, say::RECONNECT),
+                P::UnknownSession => permanent(409, "session_lost", say::SESSION_LOST, say::RECONNECT),
+                P::KeyNotActive => transient(503, "api_key_not_active", say::NOT_ACTIVE_YET).after(SOON),
+                P::TokenRejected => transient(502, "token_rejected", say::TOKEN_REJECTED),
+                P::Busy(after) => transient(503, "platform_busy", say::WHATSAPP_BUSY).after(after),
+                P::Unavailable => transient(502, "platform_unavailable", say::WHATSAPP_UNREACHABLE),
+                P::TimedOut => transient(504, "platform_timeout", say::WHATSAPP_SLOW),
+                P::BadAnswer => transient(502, "platform_bad_answer", say::WHATSAPP_UNREADABLE),
+                P::SecretRefused => {
+                    permanent(502, "platform_secret_rejected", say::SERVICE_REFUSED, say::TELL)
+                }
+                P::NumberRefused(_) => permanent(409, "platform_refused", say::WHATSAPP_REFUSED, say::TELL),
+                P::Refused(_) => permanent(502, "platform_refused", say::WHATSAPP_REFUSED, say::TELL),
             },
             Self::Database(error) => match error.why {
                 D::Unavailable { retry_after } => {
-                    passing(503, "database_unavailable", say::SERVICE_DOWN).after(retry_after)
+                    transient(503, "database_unavailable", say::SERVICE_DOWN).after(retry_after)
                 }
-                D::TimedOut => passing(504, "database_timeout", say::SERVICE_DOWN),
-                D::KeyRefused => lasting(500, "database_key_rejected", say::SERVICE_MISCONFIGURED, say::TELL),
+                D::TimedOut => transient(504, "database_timeout", say::SERVICE_DOWN),
+                D::KeyRefused => {
+                    permanent(500, "database_key_rejected", say::SERVICE_MISCONFIGURED, say::TELL)
+                }
                 D::NotMigrated => {
-                    lasting(500, "database_not_migrated", say::SERVICE_MISCONFIGURED, say::TELL)
+                    permanent(500, "database_not_migrated", say::SERVICE_MISCONFIGURED, say::TELL)
                 }
                 D::SettingsUnreadable => {
-                    lasting(409, "settings_unreadable", say::SETTINGS_UNREADABLE, say::TELL_AND_KEEP)
+                    permanent(409, "settings_unreadable", say::SETTINGS_UNREADABLE, say::TELL_AND_KEEP)
                 }
                 // A conflict is with another's write, and over with it; what is unreadable comes from a proxy.
                 D::Refused { status: 409, .. } | D::BadAnswer => {
-                    passing(500, "database_error", say::WENT_WRONG)
+                    transient(500, "database_error", say::WENT_WRONG)
                 }
-                D::Refused { .. } => lasting(500, "database_error", say::WENT_WRONG, say::TELL),
+                D::Refused { .. } => permanent(500, "database_error", say::WENT_WRONG, say::TELL),
             },
 
             Self::Secret(SecretError::Unavailable { .. }) => {
-                passing(503, "secret_unavailable", say::SERVICE_DOWN)
+                transient(503, "secret_unavailable", say::SERVICE_DOWN)
             }
             Self::Secret(SecretError::Unusable { .. }) => {
-                lasting(500, "secret_unusable", say::SERVICE_MISCONFIGURED, say::TELL)
+                permanent(500, "secret_unusable", say::SERVICE_MISCONFIGURED, say::TELL)
             }
-            Self::DeadlineExceeded => passing(504, "deadline_exceeded", say::TOO_SLOW),
-            // A mistake of ours makes the same request fail again.
-            Self::Panic => lasting(500, "internal_error", say::WENT_WRONG, say::TELL),
+            Self::DeadlineExceeded => transient(504, "deadline_exceeded", say::TOO_SLOW),
+            // A bug makes the same request fail again.
+            Self::Panic => permanent(500, "internal_error", say::WENT_WRONG, say::TELL),
         }
     }
 }

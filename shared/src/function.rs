@@ -8,7 +8,7 @@ use crate::clock::UnixMs;
 use crate::config::Config;
 use crate::deadline::Deadline;
 use crate::error::Error;
-use crate::record;
+use crate::request_log;
 use crate::secrets::{Loaded, SERVICE_KEY, SecretCell, SecretError, SecretSource, Secrets, WPP_SECRET};
 use crate::upstream::Upstream;
 
@@ -27,7 +27,7 @@ impl Function {
     pub fn read(
         source: impl Fn(&str) -> Option<String>,
         secrets: Secrets,
-    ) -> Result<Self, lambda_runtime::Error> {
+    ) -> Result<Self, lambda_http::Error> {
         let config = Arc::new(Config::read(&source)?);
         let secrets = SecretSource::read(&source, secrets, &config.supabase_url)?;
         let upstream = Upstream::new(config.upstream_timeout, &config.extra_roots)?;
@@ -57,7 +57,7 @@ impl Function {
         let is_confirmed = |loaded: &Loaded<App>, outcome: &Result<A, Error>| {
             let refused = outcome.as_ref().err().and_then(Error::refused_secret);
             for (secret, calls) in [(SERVICE_KEY, "wpp_"), (WPP_SECRET, "create")] {
-                if refused != Some(secret) && record::is_answered(calls) {
+                if refused != Some(secret) && request_log::is_answered(calls) {
                     self.secrets.accepted(secret);
                 }
             }
@@ -67,7 +67,7 @@ impl Function {
         let mut outcome = request(loaded.built.clone()).await;
         let mut is_evident = is_confirmed(&loaded, &outcome);
         if let Err(error) = &outcome
-            && error.doubts_our_keys()
+            && error.may_need_new_secrets()
             && let Some(later) = self.secrets.reread(&loaded, error.refused_secret(), now, deadline).await
             // A user's token is refused again by the same secrets. A system may have refused ours in passing.
             && (error.refused_secret().is_some() || !Arc::ptr_eq(&later.built, &loaded.built))
@@ -76,7 +76,7 @@ impl Function {
             is_evident = is_confirmed(&later, &outcome);
         }
         if is_evident {
-            record::own_key_rejected();
+            request_log::own_key_rejected();
         }
         outcome
     }

@@ -1,11 +1,14 @@
-//! From Lambda's event to an answer: what is the same for all functions.
+//! From Lambda's event to a handler and back to an answer, the same for all three functions.
 
 pub mod accept;
 pub mod auth;
-pub mod auth_error;
-pub(crate) mod event;
+mod event;
 pub(crate) mod jwks;
 mod jwt_ring;
-pub mod logs;
+pub(crate) mod logs;
 pub mod request;
-pub mod run;
+pub mod response;
+pub mod service;
+
+pub use http::Method;
+pub use service::run;

@@ -7,29 +7,29 @@ pub mod deadline;
 pub mod error;
 mod function;
 pub mod http;
+pub mod messages;
 pub mod number;
-pub mod platform;
 #[cfg(test)]
 mod properties;
-pub mod record;
+mod request_log;
 pub mod secret;
 pub mod secrets;
-pub mod sentence;
 pub mod store;
-pub mod token;
+#[cfg(any(test, feature = "testing"))]
+pub mod testing;
 pub mod upstream;
+pub mod wpp;
 
 use std::sync::Arc;
 
 pub use function::Function;
 
 use config::Config;
-use number::guess::Guesses;
-use platform::Platform;
+use number::prefetch::PrefetchMemory;
 use secrets::{SecretValues, Secrets};
 use store::Store;
-use token::single_flight::SingleFlight;
 use upstream::Upstream;
+use wpp::{SingleFlight, WppApi};
 
 /// What was built: `git describe` at a build for deployment, otherwise the crate's version.
 pub(crate) const VERSION: &str = match option_env!("WPP_VERSION") {
@@ -46,18 +46,18 @@ pub struct App {
     /// The database.
     pub store: Store,
     /// The platform.
-    pub platform: Platform,
+    pub wpp: WppApi,
     /// The refreshes of tokens that are under way.
     pub single_flight: SingleFlight,
-    /// Numbers to ask the platform about before their row is read.
-    pub guesses: Guesses,
-    /// Tells who is calling.
+    /// The numbers that the platform is asked about while their row is read.
+    pub prefetches: PrefetchMemory,
+    /// Verifies users' access tokens.
     pub verifier: http::auth::Verifier,
 }
 
 impl App {
     /// Reads the environment of a function that needs these secrets.
-    pub fn from_env(secrets: Secrets) -> Result<Function, lambda_runtime::Error> {
+    pub fn from_env(secrets: Secrets) -> Result<Function, lambda_http::Error> {
         Function::read(|name| std::env::var(name).ok(), secrets)
     }
 
@@ -67,8 +67,8 @@ impl App {
             store: Store::new(config.supabase_url.as_str(), &secrets.service_key, upstream.clone()),
             verifier: http::auth::Verifier::new(&config, &secrets, upstream.clone()),
             single_flight: SingleFlight::default(),
-            guesses: Guesses::default(),
-            platform: Platform::new(config.wpp_base_url.clone(), upstream.for_another_host()),
+            prefetches: PrefetchMemory::default(),
+            wpp: WppApi::new(config.wpp_base_url.clone(), upstream.for_another_host()),
             secrets,
             config,
         }

@@ -1,12 +1,11 @@
-//! A WhatsApp number: how it is made, what is seen of it, and what a person can do about it.
+//! A WhatsApp number: its creation, its state, and what a person can do about it.
 
+pub mod advice;
 pub mod creation;
-pub mod freshness;
-pub mod guess;
-pub mod hint;
+pub mod prefetch;
 pub mod qr;
 pub mod session;
-pub mod view;
+pub mod snapshot;
 
 #[cfg(test)]
 mod tests;

@@ -13,7 +13,7 @@ use serde_json::Value;
 use crate::clock::UnixMs;
 use crate::config::{ConfigError, NOT_SET, refuse, trimmed};
 use crate::deadline::Deadline;
-use crate::record;
+use crate::request_log;
 use crate::secret::Secret;
 use crate::upstream::Upstream;
 
@@ -334,7 +334,7 @@ impl<T> SecretCell<T> {
         }
         if !problems.is_empty() {
             let problems: Vec<_> = problems.iter().map(ToString::to_string).collect();
-            record::secret_failed(problems.join("; "));
+            request_log::secret_failed(problems.join("; "));
         }
         let is_unread = problems.iter().any(|problem| matches!(problem, SecretError::Unavailable { .. }));
         let reading = before.map_or(0, |loaded| loaded.reading) + u64::from(!is_unread);

@@ -1,10 +1,10 @@
-//! The database, through PostgREST: one method per SQL function of `migrations/`, but for those of a token, which
-//! [`crate::token::store`] calls. Each is safe to repeat, and each names the organisation (or the verified user) whose rows
-//! it may touch.
+//! The database, through PostgREST: one method for each SQL function of `migrations/`; those of a token are [`TokenRow`]'s. Each is
+//! safe to repeat, and each names the organization (or the verified user) whose rows it may touch.
 
+mod errors;
 mod records;
-mod refusal;
 pub mod settings;
+mod token_row;
 
 use std::time::Duration;
 
@@ -19,13 +19,19 @@ use uuid::Uuid;
 use crate::backoff::Backoff;
 use crate::clock::{UnixMs, millis};
 use crate::deadline::Deadline;
-use crate::platform::Credentials;
 use crate::secrets::ServiceKey;
 use crate::upstream::{CallError, Reply, Upstream};
+use crate::wpp::api::Credentials;
 
+pub use errors::{StoreError, StoreResult};
+use errors::{is_over_in_a_moment, refusal};
 pub use records::*;
-pub use refusal::{StoreError, StoreResult};
-use refusal::{is_over_in_a_moment, refusal};
+pub use token_row::TokenRow;
+#[cfg(test)]
+pub(crate) use token_row::lease_outcome;
+
+/// The longest that one attempt may take: a query by an index takes milliseconds.
+const TIMEOUT: Duration = Duration::from_secs(8);
 
 /// Where the functions of `migrations/` are. A project may expose another schema before it, in which a call without this name ends.
 const SCHEMA: &str = "public";
@@ -59,7 +65,7 @@ impl Store {
         }
     }
 
-    /// The number that the user means, with the database's time. A failure is never to be taken for "there is none".
+    /// Returns the number that the user means, with the database's time. A failure never means that there is no number.
     pub async fn find(
         &self,
         user_id: Uuid,
@@ -77,8 +83,8 @@ impl Store {
         }
     }
 
-    /// Saves what was seen of a session at `at` or later, unless something newer was saved. A session that the platform does not
-    /// know (`is_known`) gets no snapshot if it has none. Returns the snapshot afterwards; `None` if there is none.
+    /// Saves the state of a session at `at`, unless a newer one is saved. A session that the platform does not know (`is_known`) gets no
+    /// first snapshot. Returns the snapshot afterwards, if the session has one.
     #[allow(clippy::too_many_arguments, reason = "each is a column of the snapshot")]
     pub async fn save_snapshot(
         &self,
@@ -97,7 +103,7 @@ impl Store {
         self.rpc("wpp_save_snapshot", params, deadline).await
     }
 
-    /// Asks for the right to register a number's webhook once more: once in `every` for everybody.
+    /// Asks for the right to register a number's webhook again. The database grants it once in `every`.
     pub async fn claim_webhook(
         &self,
         number: &Number,
@@ -186,7 +192,7 @@ impl Store {
     async fn call(&self, function: &'static str, params: Value, deadline: Deadline) -> StoreResult<Reply> {
         let ask = async || {
             let request = self.request(function, &params).ok_or(StoreError::BadAnswer)?;
-            self.upstream.send(function, request, deadline).await.map_err(StoreError::from)
+            self.upstream.send(function, request, TIMEOUT, deadline).await.map_err(StoreError::from)
         };
         let answer = async {
             let mut reply = ask().await?;

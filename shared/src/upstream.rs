@@ -1,4 +1,4 @@
-//! The one way out: every request that the functions send, under one set of limits.
+//! Every request that the functions send to another system, under one set of limits.
 
 use std::error::Error;
 use std::fmt;
@@ -17,7 +17,7 @@ use crate::VERSION;
 use crate::backoff::Backoff;
 use crate::clock;
 use crate::deadline::Deadline;
-use crate::record::{self, CallStatus, Underway};
+use crate::request_log::{self, CallGuard, CallStatus};
 
 /// A name that does not resolve or a host that does not answer is known within this; it is a fraction of any call's timeout.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(3);
@@ -26,7 +26,7 @@ const CONNECT_TIMEOUT: Duration = Duration::from_secs(3);
 /// [`ATTEMPTS`], the last attempt is on a new connection.
 const IDLE_CONNECTIONS: u32 = 2;
 
-/// How long a connection is kept that nobody uses: longer than a poll's rhythm, and shorter than most gateways keep it.
+/// How long an unused connection is kept: longer than the time between two polls, and shorter than most gateways keep it.
 const IDLE_TIMEOUT: Duration = Duration::from_secs(20);
 
 /// A peer that does not even acknowledge what was sent is gone, as after a long freeze: a new connection is tried then.
@@ -98,7 +98,7 @@ pub enum Failure {
     /// No connection, or it broke before the answer was whole.
     #[error("connection failed")]
     Connection,
-    /// It has shown a certificate that nobody vouches for whom we trust.
+    /// It has shown a certificate that no trusted authority has signed.
     #[error("certificate not trusted")]
     Untrusted,
     /// No whole answer in time.
@@ -192,12 +192,12 @@ impl Upstream {
     pub async fn send(
         &self,
         name: &'static str,
-        mut request: Request,
+        request: Request,
+        timeout: Duration,
         deadline: Deadline,
     ) -> Result<Reply, Failure> {
-        request.headers_mut().extend(record::trace_headers());
-        let mut call = record::call(name, deadline);
-        let outcome = self.repeat(request, deadline, &mut call).await;
+        let mut call = request_log::call(name, deadline);
+        let outcome = self.send_with_retries(request, timeout, deadline, &mut call).await;
         call.status = match &outcome {
             Ok(reply) => CallStatus::Http(reply.status.as_u16()),
             Err(failure) => CallStatus::Failed(failure.to_string()),
@@ -205,20 +205,21 @@ impl Upstream {
         outcome
     }
 
-    async fn repeat(
+    async fn send_with_retries(
         &self,
         request: Request,
+        timeout: Duration,
         deadline: Deadline,
-        call: &mut Underway,
+        call: &mut CallGuard,
     ) -> Result<Reply, Failure> {
         let mut backoff = Backoff::new(FIRST_PAUSE, LONGEST_PAUSE);
         for _ in 1..ATTEMPTS {
             let Some(attempt) = request.try_clone() else { break };
             call.attempts += 1;
-            let outcome = self.attempt(attempt, deadline).await;
+            let outcome = self.send_once(attempt, timeout, deadline).await;
             let asked = asked_pause(&outcome);
             let pause = asked.saturating_add(backoff.pause(LONGEST_PAUSE));
-            if !may_pass(&outcome)
+            if !is_retryable(&outcome)
                 || asked > LONGEST_ASKED_PAUSE
                 || pause >= deadline.remaining()
                 || !self.retry_budget.try_withdraw(&outcome)
@@ -228,11 +229,16 @@ impl Upstream {
             deadline.sleep(pause).await;
         }
         call.attempts += 1;
-        self.attempt(request, deadline).await
+        self.send_once(request, timeout, deadline).await
     }
 
-    async fn attempt(&self, request: Request, deadline: Deadline) -> Result<Reply, Failure> {
-        let whole = deadline.at_most(self.timeout).bound(self.exchange(request)).await;
+    async fn send_once(
+        &self,
+        request: Request,
+        timeout: Duration,
+        deadline: Deadline,
+    ) -> Result<Reply, Failure> {
+        let whole = deadline.at_most(timeout.min(self.timeout)).bound(self.exchange(request)).await;
         let reply = whole.unwrap_or(Err(Failure::TimedOut))?;
         self.retry_budget.deposit(&reply);
         Ok(reply)
@@ -279,7 +285,7 @@ fn client(extra_roots: &[TrustAnchor<'static>]) -> Result<Client, Box<dyn Error 
 }
 
 /// Whether the fault may be gone at the next attempt. A timeout is not: it has used the time a repetition would need.
-fn may_pass(outcome: &Result<Reply, Failure>) -> bool {
+fn is_retryable(outcome: &Result<Reply, Failure>) -> bool {
     match outcome {
         Ok(reply) => is_transient(reply.status),
         Err(failure) => *failure == Failure::Connection,
@@ -329,7 +335,5 @@ fn is_untrusted(error: &(dyn Error + 'static)) -> bool {
     is_it || inside.or(error.source()).is_some_and(is_untrusted)
 }
 
-#[cfg(test)]
-pub(crate) mod testing;
 #[cfg(test)]
 mod tests;

@@ -1,121 +1,147 @@
-//! `wpp-create`: a number for the organisation, from its client on the platform to the QR that links it.
+//! A number for the organization, from its client on the platform to the QR code that links it.
 
-use std::sync::Arc;
-
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 use shared::App;
 use shared::clock::UnixMs;
 use shared::error::Error;
-use shared::http::request::ApiRequest;
-use shared::http::run::Answer;
+use shared::http::request::{IntegrationId, RequestContext, SessionId, one_of};
+use shared::http::response::ApiResponse;
+use shared::messages as say;
+use shared::number::advice::{Freshness, NumberStatus};
 use shared::number::creation::{ensure_credentials, repair_credentials};
-use shared::number::hint::Advice;
 use shared::number::qr::Format;
-use shared::number::session::{NumberSession, Webhook};
-use shared::number::view::{State, View};
-use shared::platform::PlatformError;
-use shared::record::{self, Source};
+use shared::number::session::NumberSession;
+use shared::number::snapshot::{NumberState, State};
 use shared::secret::Secret;
-use shared::sentence::{self as say, Language};
 use shared::store::{CreateMode, Number, NumberSelector};
+use shared::wpp::PlatformError;
 
 use crate::linking;
 
-/// The number and how far it is.
+/// The JSON body; none means the organization's number. A name means that number.
+#[derive(Deserialize)]
+pub struct CreateRequest {
+    /// Whether to get new credentials for the number.
+    #[serde(default)]
+    force_recreate: bool,
+    /// Whether to create one more number.
+    #[serde(default)]
+    add_new: bool,
+    session: Option<SessionId>,
+    /// The frontend's other names for `session`.
+    session_name: Option<SessionId>,
+    account_number: Option<SessionId>,
+    integration_id: Option<IntegrationId>,
+}
+
+/// The number and how far its link is.
 #[derive(Serialize)]
-pub struct CreateAnswer {
-    session: String,
+pub struct CreateResponse {
+    /// Masked.
     #[serde(rename = "apiKey")]
     api_key: Option<String>,
-    status: &'static str,
-    webhook: Webhook,
+    status: CreateStatus,
     #[serde(skip_serializing_if = "Option::is_none")]
     qrcode: Option<String>,
     #[serde(skip_serializing_if = "Option::is_none")]
     format: Option<Format>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    platform_status: Option<String>,
     #[serde(flatten)]
-    advice: Advice,
+    number: NumberStatus,
 }
 
-impl Answer for CreateAnswer {}
+/// `state` in the three words that the frontend knows from `wpp-create`.
+#[derive(Serialize)]
+#[serde(rename_all = "snake_case")]
+enum CreateStatus {
+    Connected,
+    QrIssued,
+    Starting,
+}
 
-/// `POST {"force_recreate"?, "add_new"?, "session"? | "session_name"? | "integration_id"?}`: the organisation's number (the
-/// named one, where one is named), new credentials for it, or one more number.
-pub async fn handle(app: Arc<App>, request: ApiRequest) -> Result<CreateAnswer, Error> {
-    let selector = request.selector()?;
-    let mode = mode(&request, &selector)?;
-    let (mut session, mut view) = attempt(&app, &request, mode, &selector).await?;
-    // An unfinished number that turns out to be linked is finished; what was asked for is another one.
-    if view.is_connected() && mode == CreateMode::AddNew {
-        (session, view) = attempt(&app, &request, mode, &selector).await?;
+/// Finds or creates the number, starts its session and waits a little for the QR code. Safe to repeat: after an error the same request
+/// continues with the same number.
+pub async fn create_number(
+    app: &App,
+    context: &RequestContext,
+    request: CreateRequest,
+) -> Result<CreateResponse, Error> {
+    let (mode, selector) = read(request)?;
+    let (mut session, mut known) = create_and_link(app, context, mode, &selector).await?;
+    // An unfinished number that turns out to be connected is finished: the request asks for another one.
+    if known.is_connected() && mode == CreateMode::AddNew {
+        (session, known) = create_and_link(app, context, mode, &selector).await?;
     }
-    Ok(answer(&session, view, request.language))
+    Ok(CreateResponse {
+        api_key: session.number.settings.api_key.as_ref().map(Secret::masked),
+        status: match known.state {
+            State::Connected => CreateStatus::Connected,
+            State::QrIssued => CreateStatus::QrIssued,
+            _ => CreateStatus::Starting,
+        },
+        number: session.describe(&known, Freshness::Live, context.language),
+        format: known.qr.as_deref().map(Format::of),
+        qrcode: known.qr,
+    })
 }
 
-fn mode(request: &ApiRequest, selector: &NumberSelector) -> Result<CreateMode, Error> {
-    match (request.flag("force_recreate")?, request.flag("add_new")?) {
-        // A number that is added is not there yet, to be named or to be made again.
+fn read(request: CreateRequest) -> Result<(CreateMode, NumberSelector), Error> {
+    let session = one_of([
+        ("session", request.session),
+        ("session_name", request.session_name),
+        ("account_number", request.account_number),
+    ])?;
+    let selector = NumberSelector { session, integration_id: request.integration_id };
+    let mode = match (request.force_recreate, request.add_new) {
+        // One more number has no name yet, and no credentials to replace.
         (is_recreated, true) if is_recreated || selector.is_named() => {
-            Err(Error::BadRequest { field: "add_new", wrong: say::FIELD_NOT_ALONE })
+            return Err(Error::bad_request("add_new", say::FIELD_NOT_ALONE));
         }
-        (_, true) => Ok(CreateMode::AddNew),
-        (true, false) => Ok(CreateMode::ForceRecreate),
-        (false, false) => Ok(CreateMode::Ensure),
-    }
+        (_, true) => CreateMode::AddNew,
+        (true, false) => CreateMode::ForceRecreate,
+        (false, false) => CreateMode::Ensure,
+    };
+    Ok((mode, selector))
 }
 
-/// The number and how far it is.
-async fn attempt<'a>(
+/// Gets credentials and links with them. If the platform refuses the API key, it is asked for another one, once.
+async fn create_and_link<'a>(
     app: &'a App,
-    request: &ApiRequest,
+    context: &RequestContext,
     mode: CreateMode,
     selector: &NumberSelector,
-) -> Result<(NumberSession<'a>, View), Error> {
-    let (user_id, deadline) = (request.user_id, request.deadline);
+) -> Result<(NumberSession<'a>, NumberState), Error> {
+    let (user_id, deadline) = (context.user_id, context.deadline);
     let (number, now) = ensure_credentials(app, user_id, deadline, mode, selector.clone()).await?;
-    match connect(app, request, number.clone(), now).await {
+    match link(app, context, number.clone(), now).await {
         Err(error) if error.platform() == Some(PlatformError::KeyRefused) => {
             let (repaired, now) = repair_credentials(app, user_id, deadline, &number).await?;
-            connect(app, request, repaired, now).await
+            link(app, context, repaired, now).await
         }
-        connected => connected,
+        linked => linked,
     }
 }
 
-/// The number's way to its QR, and what was seen on it.
-async fn connect<'a>(
+async fn link<'a>(
     app: &'a App,
-    request: &ApiRequest,
+    context: &RequestContext,
     number: Number,
     now: UnixMs,
-) -> Result<(NumberSession<'a>, View), Error> {
-    let mut session = NumberSession::open(app, number, now, request.deadline.for_a_wait())?;
-    let mut view = linking::link(&mut session, app.config.qr_wait).await?;
-    session.deadline = request.deadline;
-    // What was not seen does not replace in the mirror what was.
-    if view.is_seen() || session.number.snapshot.is_none() {
-        session.save_snapshot(&mut view).await;
+) -> Result<(NumberSession<'a>, NumberState), Error> {
+    let mut session = NumberSession::open(app, number, now, context.deadline.for_a_wait())?;
+    let mut known = linking::link(&mut session, app.config.qr_wait).await?;
+    session.deadline = context.deadline;
+    // A state that the platform has not told does not replace one that it has.
+    if known.is_told() || session.number.snapshot.is_none() {
+        session.save_snapshot(&mut known).await;
     }
-    Ok((session, view))
+    Ok((session, known))
 }
 
-fn answer(session: &NumberSession<'_>, view: View, language: Language) -> CreateAnswer {
-    let advice = Advice::due(&session.number, &view, session.webhook(), session.now, language);
-    record::state(view.state, Source::Live);
-    CreateAnswer {
-        session: session.id().to_owned(),
-        api_key: session.number.settings.api_key.as_ref().map(Secret::masked),
-        status: match view.state {
-            State::Connected => "connected",
-            State::QrIssued => "qr_issued",
-            _ => "starting",
-        },
-        webhook: session.webhook(),
-        platform_status: view.platform_status().map(str::to_owned),
-        format: view.qr.as_deref().map(Format::of),
-        qrcode: view.qr,
-        advice: advice.unwrap_or_default(),
+impl ApiResponse for CreateResponse {
+    fn state(&self) -> State {
+        self.number.state()
     }
 }
+
+#[cfg(test)]
+mod tests;

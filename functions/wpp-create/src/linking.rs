@@ -1,22 +1,23 @@
-//! From credentials to a QR: the token fetched, the webhook registered, the session started, the QR waited for. The wait has
-//! a limit of its own: people who connect at once must not hold every sandbox. Each call has its own timeout.
+//! From credentials to a QR code: fetches a token, registers the webhook, starts the session and waits for the QR code. The wait is
+//! short: people who connect at the same time must not hold every sandbox.
 
 use std::time::Duration;
 
 use shared::error::Error;
 use shared::number::session::NumberSession;
-use shared::number::view::View;
-use shared::platform::{PlatformError, SessionState};
+use shared::number::snapshot::NumberState;
+use shared::wpp::{PlatformError, SessionState};
 
-/// A new key that is not active yet is tried again after these.
-const KEY_PAUSES: [Duration; 3] = [Duration::from_secs(1), Duration::from_secs(2), Duration::from_secs(3)];
+/// The pauses before another try with a new API key that is not active yet.
+const API_KEY_RETRY_INTERVALS: [Duration; 3] =
+    [Duration::from_secs(1), Duration::from_secs(2), Duration::from_secs(3)];
 
-/// Between two looks for the QR.
-const QR_PAUSE: Duration = Duration::from_secs(1);
+/// The time between two polls for the QR code.
+const QR_POLL_INTERVAL: Duration = Duration::from_secs(1);
 
-/// Returns how far the number is `qr_wait` after its session was started: the frontend polls from there. After a failure the
-/// number stands, and the same request goes on with it.
-pub async fn link(session: &mut NumberSession<'_>, qr_wait: Duration) -> Result<View, Error> {
+/// Returns the number's state, at the latest `qr_wait` after its session was started: the frontend polls from then on. After a failure
+/// the next request continues with the same number.
+pub async fn link(session: &mut NumberSession<'_>, qr_wait: Duration) -> Result<NumberState, Error> {
     if session.number.key_is_new(session.now) {
         link_new(session, qr_wait).await
     } else {
@@ -24,12 +25,12 @@ pub async fn link(session: &mut NumberSession<'_>, qr_wait: Duration) -> Result<
     }
 }
 
-/// A key saved just now may not be active yet.
-async fn link_new(session: &mut NumberSession<'_>, qr_wait: Duration) -> Result<View, Error> {
-    let mut pauses = KEY_PAUSES.into_iter();
-    while let Err(error) = session.token().await {
+/// An API key that was just saved may not be active yet.
+async fn link_new(session: &mut NumberSession<'_>, qr_wait: Duration) -> Result<NumberState, Error> {
+    let mut pauses = API_KEY_RETRY_INTERVALS.into_iter();
+    while let Err(error) = session.ensure_token().await {
         let may_pass = error.platform() == Some(PlatformError::KeyNotActive);
-        // A pause that does not fit would hold the sandbox in vain.
+        // A pause that does not fit would hold the sandbox for nothing.
         let pause = pauses.next().filter(|pause| may_pass && *pause < session.deadline.remaining());
         let Some(pause) = pause else { return Err(error) };
         tracing::warn!(%error, "no token for a new key yet");
@@ -38,11 +39,11 @@ async fn link_new(session: &mut NumberSession<'_>, qr_wait: Duration) -> Result<
     bring_up(session, qr_wait).await
 }
 
-async fn link_existing(session: &mut NumberSession<'_>, qr_wait: Duration) -> Result<View, Error> {
-    match session.status().await {
+async fn link_existing(session: &mut NumberSession<'_>, qr_wait: Duration) -> Result<NumberState, Error> {
+    match session.fetch_status().await {
         Ok(status) if status.state == SessionState::Connected => {
-            session.make_up_for_webhook().await;
-            return Ok(View::live(status, None));
+            session.retry_webhook().await;
+            return Ok(NumberState::live(status, None));
         }
         // A session that the platform does not know may still come up when it is started.
         Err(error) if error.platform() != Some(PlatformError::UnknownSession) => return Err(error),
@@ -51,7 +52,7 @@ async fn link_existing(session: &mut NumberSession<'_>, qr_wait: Duration) -> Re
     bring_up(session, qr_wait).await
 }
 
-async fn bring_up(session: &mut NumberSession<'_>, qr_wait: Duration) -> Result<View, Error> {
+async fn bring_up(session: &mut NumberSession<'_>, qr_wait: Duration) -> Result<NumberState, Error> {
     let before = session.register_webhook().await;
     let started = session.start().await?;
     if let Err(error) = before {
@@ -63,28 +64,28 @@ async fn bring_up(session: &mut NumberSession<'_>, qr_wait: Duration) -> Result<
             tracing::warn!(%error, "the webhook could not be registered after the start");
         }
     }
-    let mut view = match started {
-        (Some(status), _) if status.state == SessionState::Connected => View::live(status, None),
-        (_, Some(qr)) => View::scannable(qr),
-        (Some(status), None) => View::live(status, None),
-        (None, None) => View::starting(),
+    let mut known = match started {
+        (Some(status), _) if status.state == SessionState::Connected => NumberState::live(status, None),
+        (_, Some(qr)) => NumberState::qr_issued(qr),
+        (Some(status), None) => NumberState::live(status, None),
+        (None, None) => NumberState::starting(),
     };
     session.deadline = session.deadline.at_most(qr_wait);
-    // A look that fails is not the last one: the session was started, and stays so.
-    while waits_for_qr(&view) {
-        match session.look().await {
-            Ok(snapshot) => view = snapshot,
-            Err(error) => tracing::warn!(%error, "a look for the QR failed"),
+    // After a failed poll the next one may succeed: the session was started.
+    while waits_for_qr(&known) {
+        match session.poll().await {
+            Ok(polled) => known = polled,
+            Err(error) => tracing::warn!(%error, "a poll for the QR code failed"),
         }
-        if waits_for_qr(&view) && !session.deadline.sleep(QR_PAUSE).await {
+        if waits_for_qr(&known) && !session.deadline.sleep(QR_POLL_INTERVAL).await {
             break;
         }
     }
-    Ok(view)
+    Ok(known)
 }
 
-/// Whether the platform may show a QR by itself: not where a passkey comes first.
-fn waits_for_qr(view: &View) -> bool {
-    let passkey = view.status.as_ref().is_some_and(|status| status.state == SessionState::PasskeyRequired);
-    view.qr.is_none() && !view.is_connected() && !passkey
+/// Whether the platform may still show a QR code. It does not before a passkey is confirmed.
+fn waits_for_qr(known: &NumberState) -> bool {
+    let passkey = known.status.as_ref().is_some_and(|status| status.state == SessionState::PasskeyRequired);
+    known.qr.is_none() && !known.is_connected() && !passkey
 }

@@ -1,4 +1,4 @@
-//! Wires `wpp-create` to Lambda.
+//! `wpp-create`: a WhatsApp number, from its client on the platform to the QR code that links it.
 
 mod http_handler;
 mod linking;
@@ -6,11 +6,11 @@ mod linking;
 use std::process::ExitCode;
 
 use shared::App;
-use shared::http::run;
+use shared::http::{self, Method};
 use shared::secrets::Secrets;
 
-// One request at a time is what a sandbox mostly has: one thread starts faster and needs less memory.
+// A sandbox mostly has one request at a time: one thread starts faster and needs less memory.
 #[tokio::main(flavor = "current_thread")]
 async fn main() -> ExitCode {
-    run::main(App::from_env(Secrets::SupabaseAndWpp), "POST", http_handler::handle).await
+    http::run(App::from_env(Secrets::SupabaseAndWpp), &[Method::POST], http_handler::create_number).await
 }

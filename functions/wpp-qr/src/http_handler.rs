@@ -1,78 +1,74 @@
-//! `wpp-qr`: the QR of one of the organisation's numbers.
+//! The QR code of one of the organization's numbers.
 
-use std::sync::Arc;
-
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 use shared::App;
 use shared::error::Error;
-use shared::http::request::ApiRequest;
-use shared::http::run::{Answer, Drawn};
-use shared::number::freshness::Freshness;
-use shared::number::guess::Ask;
+use shared::http::accept::QrImage;
+use shared::http::request::{RequestContext, SessionId, one_of};
+use shared::http::response::{ApiResponse, Image};
+use shared::number::advice::{Freshness, NumberStatus};
+use shared::number::prefetch::Expect;
 use shared::number::qr::Format;
 use shared::number::session::NumberSession;
-use shared::number::view::{State, View};
-use shared::record::{self, Source};
-use shared::sentence as say;
+use shared::number::snapshot::{NumberState, State};
 use shared::store::NumberSelector;
 
-use crate::drawing;
+use crate::qr_image;
 
-/// The QR, and what it means that there is none.
-#[derive(Serialize)]
-pub struct QrAnswer {
-    qr: Option<String>,
-    format: Option<Format>,
-    state: &'static str,
-    #[serde(flatten)]
-    freshness: Freshness,
-    #[serde(skip)]
-    drawn: Option<Drawn>,
+/// The query string of a GET, or the JSON body of a POST.
+#[derive(Deserialize)]
+pub struct QrRequest {
+    session: Option<SessionId>,
+    /// The frontend's other names for `session`.
+    session_name: Option<SessionId>,
+    account_number: Option<SessionId>,
 }
 
-impl Answer for QrAnswer {
-    fn drawn(&self) -> Option<&Drawn> {
-        self.drawn.as_ref()
+/// The QR code, and the number's state. An image in place of the JSON, if `Accept` prefers one.
+#[derive(Serialize)]
+pub struct QrResponse {
+    /// Null if the platform has none.
+    qr: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    format: Option<Format>,
+    #[serde(flatten)]
+    number: NumberStatus,
+}
+
+/// Returns the current QR code. Refreshes the platform's token first if it has expired.
+pub async fn get_qr(app: &App, context: &RequestContext, request: QrRequest) -> Result<QrResponse, Error> {
+    let session = one_of([
+        ("session", request.session),
+        ("session_name", request.session_name),
+        ("account_number", request.account_number),
+    ])?;
+    let session = session.ok_or(Error::missing_field("session"))?;
+    let selector = NumberSelector { session: Some(session), integration_id: None };
+    let mut session =
+        NumberSession::find(app, context.user_id, &selector, Expect::Qr, context.deadline).await?;
+
+    let known = match session.fetch_qr().await? {
+        Some(qr) => session.qr_issued(qr),
+        // Only the status tells why: the session starts, a phone is connected, or the session is gone.
+        None => NumberState::live(session.fetch_status().await?, None),
+    };
+    let number = session.describe(&known, Freshness::Live, context.language);
+    Ok(QrResponse { format: known.qr.as_deref().map(Format::of), qr: known.qr, number })
+}
+
+impl ApiResponse for QrResponse {
+    fn state(&self) -> State {
+        self.number.state()
+    }
+
+    fn image(&self, form: QrImage) -> Option<Result<Image, Error>> {
+        Some(match (&self.qr, self.state()) {
+            (Some(qr), _) => qr_image::draw(qr, form),
+            (None, State::Connected) => Err(Error::AlreadyConnected),
+            (None, _) => Err(Error::QrNotReady),
+        })
     }
 }
 
-/// `GET ?session=` or `POST {"session"}`, or `session_name` in either. Answers `qr`, null while the platform has none; or the
-/// QR itself, in the form that `Accept` names.
-pub async fn handle(app: Arc<App>, request: ApiRequest) -> Result<QrAnswer, Error> {
-    let session =
-        request.session()?.ok_or(Error::BadRequest { field: "session", wrong: say::FIELD_MISSING })?;
-    let selector = NumberSelector { session: Some(session), integration_id: None };
-
-    let (found, ahead) = app.find_and_ask(&request, &selector, Ask::Qr).await?;
-    record::organization(found.organization_id.ok_or(Error::NoOrganization)?);
-    let number = found.number.ok_or(Error::NumberNotFound)?;
-
-    let mut session = NumberSession::open(&app, number, found.now, request.deadline)?.after(ahead);
-    let qr = session.qr().await?;
-    let state = match &qr {
-        Some(_) => State::QrIssued,
-        // Only the status tells why there is no QR: the session starts, a phone is linked, or the session is gone.
-        None => View::live(session.status().await?, None).state,
-    };
-    session.remember();
-    record::state(state, Source::Live);
-    let drawn = match (request.drawing, &qr) {
-        (None, _) => None,
-        (Some(drawing), Some(qr)) => Some(drawing::draw(qr, drawing)?),
-        (Some(_), None) if state == State::Connected => return Err(Error::AlreadyConnected),
-        (Some(_), None) => return Err(Error::QrNotReady),
-    };
-    let snapshot = session.number.snapshot.as_ref().filter(|snapshot| qr.is_some() && snapshot.qr == qr);
-    let qr_at = snapshot.and_then(|snapshot| snapshot.qr_at);
-    Ok(QrAnswer {
-        format: qr.as_deref().map(Format::of),
-        qr,
-        state: match state {
-            State::QrIssued => "ready",
-            State::Connected => "connected",
-            _ => "not_ready",
-        },
-        freshness: Freshness::of(&session.number, state, qr_at, Source::Live, session.now),
-        drawn,
-    })
-}
+#[cfg(test)]
+mod tests;

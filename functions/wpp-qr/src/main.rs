@@ -1,16 +1,16 @@
-//! Wires `wpp-qr` to Lambda.
+//! `wpp-qr`: the QR code that links a WhatsApp number.
 
-mod drawing;
 mod http_handler;
+mod qr_image;
 
 use std::process::ExitCode;
 
 use shared::App;
-use shared::http::run;
+use shared::http::{self, Method};
 use shared::secrets::Secrets;
 
-// One request at a time is what a sandbox mostly has: one thread starts faster and needs less memory.
+// A sandbox mostly has one request at a time: one thread starts faster and needs less memory.
 #[tokio::main(flavor = "current_thread")]
 async fn main() -> ExitCode {
-    run::main(App::from_env(Secrets::Supabase), "GET, POST", http_handler::handle).await
+    http::run(App::from_env(Secrets::Supabase), &[Method::GET, Method::POST], http_handler::get_qr).await
 }

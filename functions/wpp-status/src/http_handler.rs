@@ -1,134 +1,134 @@
-//! `wpp-status`: whether one of the organisation's numbers is linked, and the QR to scan where it is not.
+//! Whether one of the organization's numbers is connected, and the QR code to scan if it is not.
 
-use std::sync::Arc;
 use std::time::Duration;
 
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 use shared::App;
-use shared::deadline::Deadline;
 use shared::error::Error;
-use shared::http::request::ApiRequest;
-use shared::http::run::Answer;
-use shared::number::freshness::Freshness;
-use shared::number::guess::{Ask, HeadStart};
-use shared::number::hint::Advice;
+use shared::http::request::{IntegrationId, RequestContext, SessionId, one_of};
+use shared::http::response::ApiResponse;
+use shared::messages::{self as say, Sentence};
+use shared::number::advice::{Freshness, NumberStatus};
+use shared::number::prefetch::Expect;
 use shared::number::qr::Format;
-use shared::number::session::{NumberSession, Webhook};
-use shared::number::view::{State, View};
-use shared::platform::PlatformError;
-use shared::record::{self, Source};
-use shared::sentence::{self as say, Language, Sentence};
+use shared::number::session::NumberSession;
+use shared::number::snapshot::{NumberState, State};
+use shared::store::NumberSelector;
+use shared::wpp::PlatformError;
 
-/// A platform that is slower is not waited for where the last known state will do.
-const STALE_AFTER: Duration = Duration::from_secs(4);
+/// How long an unforced request waits for the platform before it answers with the last known state.
+const STALE_TIMEOUT: Duration = Duration::from_secs(4);
 
-/// How a number is. Of one that is not there yet, only the status and a message.
-#[derive(Serialize)]
-pub struct StatusAnswer {
-    status: State,
-    #[serde(flatten)]
-    number: Option<NumberAnswer>,
-    #[serde(flatten)]
-    advice: Advice,
+/// The query string of a GET, or the JSON body of a POST. Without a name it means the primary number, otherwise the oldest active
+/// one with credentials.
+#[derive(Deserialize)]
+pub struct StatusRequest {
+    session: Option<SessionId>,
+    /// The frontend's other names for `session`.
+    session_name: Option<SessionId>,
+    account_number: Option<SessionId>,
+    integration_id: Option<IntegrationId>,
+    /// Whether to ask the platform even if the stored state is recent.
+    #[serde(default)]
+    force: bool,
 }
 
-/// What is known of a number.
+/// The state of a number, or of an organization without one.
 #[derive(Serialize)]
-struct NumberAnswer {
-    account_number: String,
-    webhook: Webhook,
+pub struct StatusResponse {
+    /// The same as `state`.
+    status: State,
     #[serde(skip_serializing_if = "Option::is_none")]
     qrcode: Option<String>,
     #[serde(skip_serializing_if = "Option::is_none")]
     format: Option<Format>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    platform_status: Option<String>,
     #[serde(flatten)]
-    freshness: Freshness,
+    number: NumberStatus,
 }
 
-impl Answer for StatusAnswer {}
-
-/// `POST {"session_name"?, "session"?, "integration_id"?, "force"?}`, or `GET` with the same as parameters. A number that is
-/// not named is the organisation's primary, else the oldest active one with credentials.
-pub async fn handle(app: Arc<App>, request: ApiRequest) -> Result<StatusAnswer, Error> {
-    let (force, selector, language) = (request.flag("force")?, request.selector()?, request.language);
-
-    // Where a recent state will do, the platform is not asked.
-    let (found, ahead) = if force {
-        app.find_and_ask(&request, &selector, Ask::Status).await?
-    } else {
-        (app.store.find(request.user_id, &selector, request.deadline).await?, HeadStart::default())
-    };
-    record::organization(found.organization_id.ok_or(Error::NoOrganization)?);
-    let number = match found.number {
-        Some(number) if number.settings.session.is_some() && number.settings.api_key.is_some() => number,
-        None if selector.is_named() => return Err(Error::NumberNotFound),
-        Some(_) => return Ok(disconnected(say::NOT_CONNECTED_YET, language)),
-        None => return Ok(disconnected(say::NO_NUMBER_YET, language)),
-    };
-
-    let mut session = NumberSession::open(&app, number, found.now, request.deadline)?.after(ahead);
-    if force {
-        return Ok(answer(live(&mut session, request.deadline).await?, Source::Live, &session, language));
+/// Returns the number's state: a recent one from the database unless `force` is set, otherwise the platform's. An outage of the
+/// platform disconnects no number: without `force` the last known state is the answer then.
+pub async fn get_status(
+    app: &App,
+    context: &RequestContext,
+    request: StatusRequest,
+) -> Result<StatusResponse, Error> {
+    let session = one_of([
+        ("session", request.session),
+        ("session_name", request.session_name),
+        ("account_number", request.account_number),
+    ])?;
+    let selector = NumberSelector { session, integration_id: request.integration_id };
+    let expect = if request.force { Expect::Status } else { Expect::Nothing };
+    let mut session =
+        match NumberSession::find(app, context.user_id, &selector, expect, context.deadline).await {
+            Err(Error::NumberNotFound) if !selector.is_named() => {
+                return Ok(without_number(context, say::NO_NUMBER_YET));
+            }
+            Err(Error::NoCredentials) => return Ok(without_number(context, say::NOT_CONNECTED_YET)),
+            found => found?,
+        };
+    if !session.has_api_key() {
+        return Ok(without_number(context, say::NOT_CONNECTED_YET));
     }
-    if let Some(recent) = session.recent() {
-        return Ok(answer(recent, Source::Remembered, &session, language));
+
+    if request.force {
+        let known = poll(&mut session, context).await?;
+        return Ok(response(&mut session, known, Freshness::Live, context));
     }
-    let last_seen = session.number.snapshot.clone();
-    if last_seen.is_some() {
-        session.deadline = request.deadline.at_most(STALE_AFTER);
+    if let Some(known) = session.recent() {
+        return Ok(response(&mut session, known, Freshness::Recent, context));
     }
-    match (live(&mut session, request.deadline).await, last_seen) {
-        (Ok(view), _) => Ok(answer(view, Source::Live, &session, language)),
-        // An outage disconnects nobody.
-        (Err(error), Some(last_seen)) if error.is_platform_outage() => {
-            record::stale(&error);
-            let view = View::last_seen(&last_seen, found.now);
-            let mut answer = answer(view, Source::Stale, &session, language);
-            answer.advice.message = Some(say::LAST_KNOWN.text(language).to_owned());
-            Ok(answer)
+    let last_known = session.last_known();
+    if last_known.is_some() {
+        session.deadline = context.deadline.at_most(STALE_TIMEOUT);
+    }
+    match (poll(&mut session, context).await, last_known) {
+        (Ok(known), _) => Ok(response(&mut session, known, Freshness::Live, context)),
+        (Err(error), Some(known)) if error.is_platform_outage() => {
+            session.note_stale(&error);
+            Ok(response(&mut session, known, Freshness::Stale, context))
         }
         (Err(error), _) => Err(error),
     }
 }
 
-/// What the platform says now.
-async fn live(session: &mut NumberSession<'_>, deadline: Deadline) -> Result<View, Error> {
-    let mut view = match session.look().await {
-        // The session is gone, and with it the link: that is a state of the number, for the mirror too.
-        Err(error) if error.platform() == Some(PlatformError::UnknownSession) => View::lost(),
-        looked => looked?,
+/// Asks the platform, and saves what it says.
+async fn poll(session: &mut NumberSession<'_>, context: &RequestContext) -> Result<NumberState, Error> {
+    let mut known = match session.poll().await {
+        // The session is gone, and with it the link: that is a state of the number, to be saved like any other.
+        Err(error) if error.platform() == Some(PlatformError::UnknownSession) => NumberState::lost(),
+        polled => polled?,
     };
-    session.deadline = deadline;
-    session.save_snapshot(&mut view).await;
-    session.remember();
-    if view.is_connected() {
-        session.make_up_for_webhook().await;
+    session.deadline = context.deadline;
+    session.save_snapshot(&mut known).await;
+    if known.is_connected() {
+        session.retry_webhook().await;
     }
-    Ok(view)
+    Ok(known)
 }
 
-fn disconnected(message: Sentence, language: Language) -> StatusAnswer {
-    let advice = Advice::message(message, language);
-    StatusAnswer { status: State::Disconnected, number: None, advice }
+fn response(
+    session: &mut NumberSession<'_>,
+    known: NumberState,
+    freshness: Freshness,
+    context: &RequestContext,
+) -> StatusResponse {
+    let number = session.describe(&known, freshness, context.language);
+    let format = known.qr.as_deref().map(Format::of);
+    StatusResponse { status: known.state, format, qrcode: known.qr, number }
 }
 
-fn answer(view: View, source: Source, session: &NumberSession<'_>, language: Language) -> StatusAnswer {
-    let due = Advice::due(&session.number, &view, session.webhook(), session.now, language);
-    let advice = due.unwrap_or_else(|| match view.state {
-        State::Disconnected => Advice::message(say::DISCONNECTED, language),
-        State::QrPending => Advice::message(say::QR_COMING, language),
-        _ => Advice::default(),
-    });
-    let number = NumberAnswer {
-        account_number: session.id().to_owned(),
-        webhook: session.webhook(),
-        format: view.qr.as_deref().map(Format::of),
-        freshness: Freshness::of(&session.number, view.state, view.qr_at, source, session.now),
-        platform_status: view.platform_status().map(str::to_owned),
-        qrcode: view.qr,
-    };
-    record::state(view.state, source);
-    StatusAnswer { status: view.state, number: Some(number), advice }
+fn without_number(context: &RequestContext, message: Sentence) -> StatusResponse {
+    let number = NumberStatus::without_number(message, context.language);
+    StatusResponse { status: number.state(), qrcode: None, format: None, number }
 }
+
+impl ApiResponse for StatusResponse {
+    fn state(&self) -> State {
+        self.status
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,15 +1,15 @@
-//! Wires `wpp-status` to Lambda.
+//! `wpp-status`: whether a WhatsApp number is connected.
 
 mod http_handler;
 
 use std::process::ExitCode;
 
 use shared::App;
-use shared::http::run;
+use shared::http::{self, Method};
 use shared::secrets::Secrets;
 
-// One request at a time is what a sandbox mostly has: one thread starts faster and needs less memory.
+// A sandbox mostly has one request at a time: one thread starts faster and needs less memory.
 #[tokio::main(flavor = "current_thread")]
 async fn main() -> ExitCode {
-    run::main(App::from_env(Secrets::Supabase), "GET, POST", http_handler::handle).await
+    http::run(App::from_env(Secrets::Supabase), &[Method::GET, Method::POST], http_handler::get_status).await
 }

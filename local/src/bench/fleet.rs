@@ -33,7 +33,7 @@ pub async fn measure() -> Result<Vec<Figure>> {
         };
         let (ended, ()) = tokio::join!(crowd, together);
         for ended in ended {
-            ended.answered()?.expect(200, "ready");
+            ended.answered()?.expect(200, "qr_issued");
         }
         let what = format!("/auth/token over an expiry, sandboxes at once: {count}");
         figures.push(Figure::new(what, Unit::Count, app.count("token") as f64).at_most(1.0));

@@ -88,8 +88,7 @@ impl Warm {
 
     fn word(self) -> &'static str {
         match self {
-            Self::Qr => "ready",
-            Self::StatusWithQr => "qr_issued",
+            Self::Qr | Self::StatusWithQr => "qr_issued",
             Self::StatusConnected | Self::Create => "connected",
         }
     }

@@ -74,7 +74,7 @@ async fn the_log_says_which_check_a_sign_in_has_failed() {
         (&token(json!({"aud": "somebody"})), "unauthorized", "audience"),
         (&token(json!({"iss": "somebody"})), "unauthorized", "issuer"),
         (&token(json!({"role": "anon"})), "unauthorized", "role"),
-        (&token(json!({"exp": now - 60})), "session_expired", "expired"),
+        (&token(json!({"exp": now - 60})), "sign_in_expired", "expired"),
         (&token(json!({"nbf": now + 60})), "unauthorized", "not valid yet"),
         (&token(json!({"sub": "somebody"})), "unauthorized", "subject"),
     ] {
@@ -126,7 +126,7 @@ async fn users_of_a_project_with_signing_keys_need_no_shared_secret() {
     let good = app.keys.token(&claims(3600), Signing::Es256);
     assert_eq!(outcome(&function, &good).await.0, 200);
     for (refused, code) in [
-        (app.keys.token(&claims(-60), Signing::Es256), "session_expired"),
+        (app.keys.token(&claims(-60), Signing::Es256), "sign_in_expired"),
         (app.keys.token(&claims(3600), Signing::None), "unauthorized"),
         (app.school.token.clone(), "unauthorized"),
         (app.keys.service_role_key(), "unauthorized"),

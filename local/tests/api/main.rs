@@ -2,6 +2,7 @@
 
 #![allow(clippy::unwrap_used, reason = "a test fails where it stands")]
 
+mod advice;
 mod configuration;
 mod contract;
 mod cors;
@@ -13,12 +14,11 @@ mod deadlines;
 mod edge;
 mod failures;
 mod faults;
-mod guess;
-mod hints;
 mod keys;
 mod linking;
 mod log;
 mod openapi;
+mod prefetch;
 mod qr;
 mod recreate;
 mod refresh;

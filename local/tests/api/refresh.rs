@@ -94,12 +94,11 @@ async fn a_refresh_costs_three_calls_a_rejected_token_its_own_and_a_second_rejec
                 app.set_token_end(&number, -1).await;
             }
             app.forget_calls();
-            let body = json!({"session": number.session, "force": true});
-            assert_eq!(app.post(function, body).await.status, 200);
+            assert_eq!(app.ask(function, &number.session).await.status, 200);
             let expected = expected(calls, 1 + u64::from(rejected));
             assert_eq!(app.calls(), expected, "{function}, rejected: {rejected}");
             assert_ne!(token(&app, &number).await, old);
-            // The first one may be a guess with the old token.
+            // The first one may be a prefetch with the old token.
             for _ in 0..2 {
                 assert_eq!(served(&app, &number).await, 0);
             }
@@ -132,14 +131,14 @@ async fn a_rejected_token_that_somebody_has_replaced_costs_no_refresh() {
 }
 
 #[tokio::test]
-async fn a_dead_key_is_answered_with_a_hint_and_not_tried_again_until_it_has_cooled_down() {
+async fn a_dead_key_is_not_tried_again_until_it_has_cooled_down() {
     let (app, number) = start().await;
     app.platform.revoke_key(&number.key);
     app.set_token_end(&number, -1).await;
     assert_eq!(refused(&app, &number, 409, "api_key_rejected").await, 1);
     assert_eq!(refused(&app, &number, 409, "api_key_rejected").await, 0);
     let answer = app.poll_qr(&number.session).await;
-    assert!(answer.text("hint").contains("connect it again"), "{answer:?}");
+    assert!(answer.text("error").contains("connect it again"), "{answer:?}");
     assert_eq!(answer.json["retryable"], false);
     app.end_waits().await;
     assert_eq!(refused(&app, &number, 409, "api_key_rejected").await, 1);
@@ -172,7 +171,9 @@ async fn a_token_that_cannot_be_saved_serves_and_the_next_request_saves_another(
     assert_eq!(served(&app, &number).await, 1);
     assert_eq!(app.settings(&number).await, before);
     let logs = app.sandbox("wpp-qr").logs().await;
-    assert_eq!(logs.matches(r#""token":"unsaved""#).count(), 1, "{logs}");
+    let line: Value = serde_json::from_str(logs.lines().last().unwrap()).unwrap();
+    assert_eq!((&line["token"], &line["level"]), (&json!("refreshed"), &json!("WARN")), "{line}");
+    assert_eq!((&line["RefreshFailed"], line.get("TokenRefreshed")), (&json!(1), None), "{line}");
 
     app.clear_faults();
     assert_eq!(served(&app, &number).await, 1);

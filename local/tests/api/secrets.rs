@@ -107,7 +107,7 @@ impl Search {
             }
             for bearer in [CALLER.to_owned(), format!("{token}{CALLER}"), format!("a.{CALLER}.b")] {
                 let event = Event::post(name).bearer(&bearer).header("X-Other", CALLER).query(CALLER, CALLER);
-                let answer = app.invoke(name, event.json(&json!({CALLER: CALLER})).v1()).await;
+                let answer = app.invoke(name, event.json(&json!({CALLER: CALLER})).v2()).await;
                 assert_eq!(answer.status, 401);
                 self.answered(format!("{name} with a wrong bearer"), answer);
             }

@@ -46,12 +46,19 @@ async fn anothers_number_is_answered_like_one_that_does_not_exist() {
         ("wpp-qr", "session", number.session.as_str(), "0000000000004"),
         ("wpp-status", "session", &number.session, "0000000000004"),
         ("wpp-status", "session_name", &number.session, "0000000000004"),
+        ("wpp-status", "account_number", &number.session, "0000000000004"),
         ("wpp-status", "integration_id", &id, &nobody),
     ];
     for (name, field, theirs, nobodys) in cases {
-        for force in [true, false] {
-            let theirs = app.post(name, json!({field: theirs, "force": force})).await;
-            let nobodys = app.post(name, json!({field: nobodys, "force": force})).await;
+        for force in [Value::Null, json!(true)] {
+            let ask = async |id| {
+                let mut body = json!({field: id});
+                if name == "wpp-status" {
+                    body["force"] = force.clone();
+                }
+                app.post(name, body).await
+            };
+            let (theirs, nobodys) = (ask(theirs).await, ask(nobodys).await);
             assert_eq!(theirs.told(), (404, "number_not_found"), "{name} {field}");
             assert_eq!(without_request_id(&theirs), without_request_id(&nobodys), "{name} {field}");
         }

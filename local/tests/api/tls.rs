@@ -17,7 +17,7 @@ async fn a_number_is_created_over_tls_and_polled_on_one_connection_to_each_upstr
     let qr = https.process(&app, "wpp-qr").await;
     for _ in 0..3 {
         let poll = app.school.post("wpp-qr", &json!({"session": session})).v2();
-        qr.invoke(poll).await.answered().unwrap().expect(200, "ready");
+        qr.invoke(poll).await.answered().unwrap().expect(200, "qr_issued");
     }
     assert_eq!(https.handshakes() - before, 2);
 }

@@ -8,11 +8,10 @@ use serde_json::{Value, json};
 use shared::clock::UnixMs;
 use shared::deadline::Deadline;
 use shared::error::Error;
-use shared::platform::Status;
+use shared::number::session::NumberSession;
 use shared::secrets::Secrets;
 use shared::store::{self, NumberSelector};
-use shared::token::Token;
-use shared::token::client::Client;
+use shared::wpp::{Status, Token};
 use shared::{App, Function};
 
 use local::fault_injector::Fault;
@@ -20,6 +19,10 @@ use local::test_app::{Number, TestApp, environment};
 
 fn deadline() -> Deadline {
     Deadline::within(Duration::from_secs(20))
+}
+
+fn token(number: &store::Number) -> Token {
+    number.client_options(UnixMs(0)).unwrap().token().unwrap()
 }
 
 /// A number whose row is read anew for every request, as a function does.
@@ -48,7 +51,7 @@ impl Fixture {
     }
 
     async fn stored(&self) -> Token {
-        self.row().await.settings.token.unwrap()
+        token(&self.row().await)
     }
 
     /// A request when the stored token has `left` seconds to live; with the calls that it made to the platform and for
@@ -56,11 +59,10 @@ impl Fixture {
     async fn request(&self, left: u64) -> (Result<Status, Error>, Value) {
         self.app.settle_tokens().await;
         let number = self.row().await;
-        let now = number.settings.token.as_ref().unwrap().expires_at.minus(Duration::from_secs(left));
+        let now = token(&number).expires_at.minus(Duration::from_secs(left));
         self.app.forget_calls();
-        let mut client = Client::of_number(&self.sandbox, &number, now).unwrap();
-        let status = client.call(deadline(), |auth| self.sandbox.platform.status(auth, deadline()));
-        (status.await, self.app.calls())
+        let mut session = NumberSession::open(&self.sandbox, number, now, deadline()).unwrap();
+        (session.fetch_status().await, self.app.calls())
     }
 
     async fn serves(&self, left: u64, calls: Value) {

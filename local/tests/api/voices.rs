@@ -20,7 +20,7 @@ async fn a_call_finds_the_schema_that_it_means() {
     app.postgrest.expose("api,public").await.unwrap();
     let created = app.create(json!({})).await.expect(200, "qr_issued");
     let session = created.text("session");
-    app.poll_qr(session).await.expect(200, "ready");
+    app.poll_qr(session).await.expect(200, "qr_issued");
     app.platform.scan(session).unwrap();
     app.check().await.expect(200, "connected");
     let unsaved = app.sandbox("wpp-create").logs().await.contains("could not be saved");
@@ -71,7 +71,7 @@ async fn a_clock_that_is_behind_loses_nothing() {
             app.forget_calls();
             app.inject_times("rpc/wpp_find_number", 1, behind());
             app.inject_times("rpc/wpp_save_token", 1, behind());
-            app.poll_qr(&session).await.expect(200, "ready");
+            app.poll_qr(&session).await.expect(200, "qr_issued");
             assert_eq!((app.count("token"), app.count("rpc/wpp_save_token")), (1, 2), "{left_s}");
             app.assert_stored_token_is_good(&number).await;
         }

@@ -315,6 +315,22 @@ async fn platform_id_is_the_saved_one_or_a_well_formed_one() {
 
 /// A tenant's administrator may write anything into a row, also ids of other organizations.
 #[tokio::test]
+async fn session_of_another_organization_is_not_saved() {
+    let mut database = Database::start().await;
+    database.number("ensure", "key", "1").await;
+    let theirs = database.organisation;
+    let before = database.all_of(theirs).await;
+    (database.organisation, database.user) = database.organisation().await;
+    let begun = database.begin(Begin::default()).await;
+    let save = async || database.save(&begun["creation"], ME, "another key", "1").await["outcome"].clone();
+    assert_eq!(save().await, "taken");
+    assert_eq!(database.all_of(theirs).await, before);
+    // A number that was deleted leaves its session free.
+    database.run("delete from messenger_integrations where organization_id = $1", &[&theirs]).await;
+    assert_eq!(save().await, "saved");
+}
+
+#[tokio::test]
 async fn id_in_a_row_never_names_another_organization() {
     let mut database = Database::start().await;
     let victim = Uuid::from_u128(77);

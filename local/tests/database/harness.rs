@@ -57,7 +57,7 @@ impl Database {
         let all = format!(
             "update messenger_integrations set created_at = {past} where organization_id = '{neighbour}';
              insert into wpp_numbers (integration_id, organization_id, session) values
-               ('{gone}', '{neighbour}', 'x'), ('{primary}', '{neighbour}', '1');
+               ('{gone}', '{neighbour}', '1'), ('{primary}', '{neighbour}', 'x');
              insert into wpp_creations (organization_id, kind, integration_id, platform_id, created_at, finished_at) values
                ('{neighbour}', 'first', null, '{neighbour}', {past}, null),
                ('{neighbour}', 'first', null, '{neighbour}', now(), null),

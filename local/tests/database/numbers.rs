@@ -252,6 +252,15 @@ async fn long_qr_of_another_function_reads_as_none() {
 }
 
 #[tokio::test]
+async fn long_name_is_cut() {
+    let mut database = Database::start().await;
+    database.rows(&["fresh"]).await;
+    database.run("update messenger_integrations set name = repeat('x', 1000000)", &[]).await;
+    let name = database.value("wpp_find_number($1, '1') -> 'number' -> 'name'", &[&database.user]).await;
+    assert_eq!(name.as_str().unwrap().len(), 200);
+}
+
+#[tokio::test]
 async fn newer_snapshot_stands_unless_its_clock_is_ahead() {
     let database = Database::start().await;
     database.number("ensure", "key", "1").await;

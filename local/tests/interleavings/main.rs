@@ -3,7 +3,7 @@
 
 #![allow(clippy::unwrap_used, reason = "a test fails where it stands")]
 
-#[path = "../../../shared/src/token/protocol/tests/model.rs"]
+#[path = "../../../shared/src/wpp/protocol/tests/model.rs"]
 mod model;
 mod requests;
 mod sql;

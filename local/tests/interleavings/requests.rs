@@ -16,10 +16,10 @@ use shared::clock::UnixMs;
 use shared::deadline::Deadline;
 use shared::error::Error;
 use shared::number::creation::ensure_credentials;
-use shared::platform::Status;
+use shared::number::session::NumberSession;
 use shared::secrets::Secrets;
 use shared::store::{CreateMode, NumberSelector};
-use shared::token::client::Client;
+use shared::wpp::Status;
 use shared::{App, Function};
 use tokio::runtime::Runtime;
 
@@ -165,8 +165,7 @@ impl Tenant<'_> {
         let app = &self.sandboxes[nth % self.sandboxes.len()];
         let found = app.store.find(self.school.user, &selector, deadline()).await?;
         let number = found.number.ok_or(Error::NumberNotFound)?;
-        let mut client = Client::of_number(app, &number, found.now)?;
-        client.call(deadline(), |auth| app.platform.status(auth, deadline())).await
+        NumberSession::open(app, number, found.now, deadline())?.fetch_status().await
     }
 
     async fn recreate(&self) -> Result<(), Error> {

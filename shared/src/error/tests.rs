@@ -20,8 +20,8 @@ fn unusable_secret() -> SecretError {
 }
 
 #[test]
-fn a_key_is_doubted_where_an_upstream_or_a_signature_does() {
-    let doubting = every().into_iter().filter(Error::doubts_our_keys);
+fn an_error_over_a_secret_asks_for_a_new_one() {
+    let doubting = every().into_iter().filter(Error::may_need_new_secrets);
     let codes: BTreeSet<_> = doubting.map(|error| error.response().code).collect();
     let expected = ["auth_unavailable", "database_key_rejected", "platform_secret_rejected", "unauthorized"];
     assert_eq!(codes, BTreeSet::from(expected));
@@ -33,7 +33,7 @@ fn a_key_is_doubted_where_an_upstream_or_a_signature_does() {
         (AuthError::Expired, false),
         (AuthError::WrongIssuer, false),
     ] {
-        assert_eq!(Error::Caller(caller).doubts_our_keys(), doubted, "{caller}");
+        assert_eq!(Error::Caller(caller).may_need_new_secrets(), doubted, "{caller}");
     }
 }
 
@@ -61,7 +61,7 @@ fn an_outage_is_what_says_nothing_of_the_number() {
 /// Every error; of those that carry something, one for each answer.
 fn every() -> Vec<Error> {
     let fields = [
-        say::NOT_HTTP,
+        say::MALFORMED,
         say::NOT_AN_OBJECT,
         say::FIELD_MISSING,
         say::FIELD_NOT_TEXT,
@@ -69,6 +69,8 @@ fn every() -> Vec<Error> {
         say::FIELD_NOT_AN_ID,
         say::FIELD_NOT_A_NAME,
         say::FIELD_NOT_ALONE,
+        say::FIELD_CONTRADICTS,
+        say::FIELD_UNKNOWN,
     ];
     let after = Some(Duration::from_secs(7));
     let platform = [
@@ -104,11 +106,11 @@ fn every() -> Vec<Error> {
         Error::Caller(AuthError::UnknownKey),
         Error::Caller(AuthError::BadSignature),
         Error::InvalidJson("EOF while parsing an object".to_owned()),
-        Error::UnsupportedMediaType,
         Error::BodyTooLarge,
-        Error::MethodNotAllowed("POST"),
+        Error::MethodNotAllowed(&[Method::POST]),
         Error::NoOrganization,
         Error::NumberNotFound,
+        Error::NoCredentials,
         Error::QrNotReady,
         Error::AlreadyConnected,
         Error::QrIsPicture,
@@ -122,7 +124,7 @@ fn every() -> Vec<Error> {
         Error::DeadlineExceeded,
         Error::Panic,
     ];
-    let fields = fields.map(|wrong| Error::BadRequest { field: "session", wrong });
+    let fields = fields.map(|wrong| Error::bad_request("session", wrong));
     let upstream = platform.map(platform_error).into_iter().chain(database.map(database_error));
     others.into_iter().chain(fields).chain(upstream).collect()
 }
@@ -152,15 +154,15 @@ fn each_error_has_the_status_and_the_code_that_is_documented() {
 }
 
 #[test]
-fn each_error_says_what_is_wrong_and_the_way_on_in_either_language() {
+fn each_error_ends_with_what_to_do_in_either_language() {
     for public in every().iter().map(Error::response) {
         for language in [Language::English, Language::Russian] {
-            let (error, hint) = (public.error(language), public.hint(language));
-            assert!(error.ends_with(&format!(". {hint}")) && hint.ends_with('.'), "{error}");
+            let (error, action) = (public.error(language), public.action.text(language));
+            assert!(error.ends_with(&format!(". {action}")) && action.ends_with('.'), "{error}");
             assert!(!error.contains(['{', '}']), "{error}");
         }
         assert_ne!(public.error(Language::English), public.error(Language::Russian));
-        let is_to_be_repeated = public.hint(Language::English).contains("try again in a moment");
+        let is_to_be_repeated = public.error(Language::English).contains("try again in a moment");
         assert_eq!(public.retryable, is_to_be_repeated, "{}", public.code);
         assert!(public.retryable || public.retry_after.is_none(), "{}", public.code);
     }
@@ -177,7 +179,7 @@ fn of_a_databases_refusals_a_conflict_alone_passes() {
 
 #[test]
 fn what_only_an_operator_can_mend_says_whom_to_tell() {
-    let told = |error: &Error| error.response().hint(Language::English).contains("administrator or support");
+    let told = |error: &Error| error.response().error(Language::English).contains("administrator or support");
     let told: BTreeSet<_> =
         every().iter().filter(|error| told(error)).map(|error| error.response().code).collect();
     let expected = [
@@ -196,7 +198,7 @@ fn what_only_an_operator_can_mend_says_whom_to_tell() {
 
 #[test]
 fn a_field_is_named_and_what_passes_on_its_own_says_when() {
-    let wrong = Error::BadRequest { field: "force", wrong: say::FIELD_NOT_A_FLAG };
+    let wrong = Error::bad_request("force", say::FIELD_NOT_A_FLAG);
     assert_eq!(wrong.to_string(), "bad request: The field \"force\" must be true or false.");
     assert!(wrong.response().error(Language::Russian).starts_with("Поле «force» должно быть"));
     let after = |error: Error| error.response().retry_after.map(|after| after.as_secs());

@@ -5,12 +5,12 @@ use futures_util::future::join_all;
 use serde_json::{Value, json};
 
 use super::*;
-use crate::http::auth::AuthError;
-use crate::platform::PlatformError;
-use crate::record::{CallStatus, Record};
+use crate::error::AuthError;
+use crate::request_log::{CallStatus, noted};
 use crate::store::StoreError;
+use crate::testing::{Server, reply};
 use crate::upstream::CallError;
-use crate::upstream::testing::{Server, reply};
+use crate::wpp::api::PlatformError;
 
 const NOW: UnixMs = UnixMs(1_800_000_000_000);
 const JWT_SECRET: &str = "a legacy secret of at least thirty-two bytes";
@@ -104,10 +104,10 @@ impl Stage {
         error: Option<fn() -> Error>,
     ) -> bool {
         let request = |_| {
-            record::call(call, deadline()).status = CallStatus::Http(status);
+            request_log::call(call, deadline()).status = CallStatus::Http(status);
             std::future::ready(error.map_or(Ok(()), |error| Err(error())))
         };
-        let (_, record) = Record::default().keep(self.function.serve(now, deadline(), request)).await;
+        let (_, record) = noted(self.function.serve(now, deadline(), request)).await;
         record.own_key_rejected
     }
 
@@ -250,7 +250,7 @@ async fn old_secrets_serve_while_secrets_manager_is_down() {
     for (seconds, times, tells) in
         [(300, 2, true), (300, 2, false), (329, 2, false), (330, 3, true), (360, 4, true)]
     {
-        let (served, record) = Record::default().keep(stage.key(at(seconds))).await;
+        let (served, record) = noted(stage.key(at(seconds))).await;
         assert_eq!(served, read("old", times), "{seconds}");
         let told = record.secret_failure.unwrap_or_default();
         assert_eq!(told.contains("SUPABASE_SECRET_ARN"), tells, "{seconds}: {told}");
@@ -290,7 +290,7 @@ async fn each_key_of_a_secret_is_taken_separately() {
         stage.holds(&both("sb_secret_old", json!(JWT_SECRET)));
         stage.key(NOW).await;
         stage.holds(&holds);
-        let (app, record) = Record::default().keep(stage.function.app(at(300), deadline())).await;
+        let (app, record) = noted(stage.function.app(at(300), deadline())).await;
         let app = app.unwrap();
         assert_eq!(key(&app), service_key, "{holds}");
         assert_eq!(app.secrets.jwt_secret.as_ref().map(|secret| secret.expose()), jwt_secret, "{holds}");
@@ -321,7 +321,7 @@ async fn a_removed_jwt_secret_may_then_be_missing() {
     stage.holds(&with(""));
     stage.key(at(300)).await;
     stage.keeps("old");
-    let (app, record) = Record::default().keep(stage.function.app(at(600), deadline())).await;
+    let (app, record) = noted(stage.function.app(at(600), deadline())).await;
     assert_eq!((app.unwrap().secrets.jwt_secret.clone(), record.secret_failure), (None, None));
 }
 
@@ -332,7 +332,7 @@ async fn a_refused_token_reports_what_its_reading_has_found() {
     stage.holds(&json!({"SUPABASE_SERVICE_ROLE_KEY": "sb_secret_old", "SUPABASE_JWT_SECRET": JWT_SECRET}));
     stage.key(NOW).await;
     stage.keeps("old");
-    let (_, record) = Record::default().keep(stage.serve(at(1), "none", token_refused)).await;
+    let (_, record) = noted(stage.serve(at(1), "none", token_refused)).await;
     assert!(record.secret_failure.unwrap().contains("SUPABASE_JWT_SECRET is missing"));
 }
 
@@ -453,7 +453,7 @@ async fn a_refusal_that_passes_within_the_request_is_no_evidence() {
         let is_first = served.fetch_add(1, Ordering::Relaxed) == 0;
         std::future::ready(if is_first { Err(key_refused()) } else { Ok(()) })
     };
-    let (outcome, record) = Record::default().keep(stage.function.serve(NOW, deadline(), request)).await;
+    let (outcome, record) = noted(stage.function.serve(NOW, deadline(), request)).await;
     assert!(outcome.is_ok() && !record.own_key_rejected);
 }
 

@@ -1,34 +1,34 @@
-//! In which form a request wants the QR.
+//! In which form a request wants the QR code.
 
 use http::{HeaderMap, header};
 
-/// What the QR itself can be answered as, in the place of JSON.
+/// The form of a QR code that is answered without JSON around it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Drawing {
+pub enum QrImage {
     /// For a page, at any size.
     Svg,
-    /// For whatever shows pictures.
+    /// For any program that shows pictures.
     Png,
     /// For a terminal.
     HalfBlocks,
 }
 
-/// All forms, ours first: among those that are liked as much, the first one counts.
-const FORMS: [(Option<Drawing>, &str, &str); 4] = [
+/// All forms; of equally preferred ones the first counts.
+const FORMS: [(Option<QrImage>, &str, &str); 4] = [
     (None, "application", "json"),
-    (Some(Drawing::Svg), "image", "svg+xml"),
-    (Some(Drawing::Png), "image", "png"),
-    (Some(Drawing::HalfBlocks), "text", "plain"),
+    (Some(QrImage::Svg), "image", "svg+xml"),
+    (Some(QrImage::Png), "image", "png"),
+    (Some(QrImage::HalfBlocks), "text", "plain"),
 ];
 
-impl Drawing {
-    /// What a request's `Accept` likes best; nothing means JSON, and so does an `Accept` that names no form of ours.
+impl QrImage {
+    /// Returns the form that a request's `Accept` prefers. `None` means JSON, also if `Accept` names no known form.
     pub(crate) fn wanted_by(headers: &HeaderMap) -> Option<Self> {
         let accept = headers.get(header::ACCEPT).and_then(|value| value.to_str().ok());
         accept.and_then(Self::preferred)
     }
 
-    /// Of forms that are liked as much, what is named goes before what a wildcard takes in.
+    /// Of equally preferred forms, a named one goes before one that a wildcard stands for.
     fn preferred(accept: &str) -> Option<Self> {
         let ranges: Vec<_> = accept.split(',').filter_map(Range::read).collect();
         let liked = FORMS.iter().rev().filter_map(|(form, kind, name)| {
@@ -49,7 +49,7 @@ struct Range<'a> {
 }
 
 impl<'a> Range<'a> {
-    /// Nothing where it cannot be read.
+    /// Returns `None` if it cannot be read.
     fn read(range: &'a str) -> Option<Self> {
         let mut parts = range.split(';').map(str::trim);
         let (kind, name) = parts.next()?.split_once('/')?;
@@ -60,7 +60,7 @@ impl<'a> Range<'a> {
         Some(Self { kind, name, quality })
     }
 
-    /// How closely it names a media type: the closest of several ranges is the one that counts.
+    /// Returns how closely it names a media type. Of several ranges the closest counts.
     fn fit(&self, kind: &str, name: &str) -> Option<u8> {
         let fits = |asked: &str, own: &str| asked == "*" || asked.eq_ignore_ascii_case(own);
         let is_wild = |asked: &str| asked == "*";
@@ -76,7 +76,7 @@ impl<'a> Range<'a> {
 
 #[cfg(test)]
 mod tests {
-    use super::Drawing::{HalfBlocks, Png, Svg};
+    use super::QrImage::{HalfBlocks, Png, Svg};
     use super::*;
 
     #[test]
@@ -130,17 +130,17 @@ mod tests {
             ("", None),
             (",;=,/,*", None),
         ] {
-            assert_eq!(Drawing::preferred(accept), expected, "{accept}");
+            assert_eq!(QrImage::preferred(accept), expected, "{accept}");
         }
     }
 
     #[test]
     fn no_header_and_one_that_is_no_text_mean_json() {
         let mut headers = HeaderMap::new();
-        assert_eq!(Drawing::wanted_by(&headers), None);
+        assert_eq!(QrImage::wanted_by(&headers), None);
         headers.insert(header::ACCEPT, "image/png".parse().unwrap());
-        assert_eq!(Drawing::wanted_by(&headers), Some(Png));
+        assert_eq!(QrImage::wanted_by(&headers), Some(Png));
         headers.insert(header::ACCEPT, "image/png, \u{e9}".parse().unwrap());
-        assert_eq!(Drawing::wanted_by(&headers), None);
+        assert_eq!(QrImage::wanted_by(&headers), None);
     }
 }

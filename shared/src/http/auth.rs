@@ -17,14 +17,14 @@ use crate::secret::Secret;
 use crate::secrets::SecretValues;
 use crate::upstream::Upstream;
 
-pub use crate::http::auth_error::AuthError;
+pub use crate::error::AuthError;
 
 #[cfg(test)]
 pub(crate) mod testing;
 #[cfg(test)]
 mod tests;
 
-/// How far the issuer's clock and ours may differ; PostgREST allows the same.
+/// How far the issuer's clock and this one may differ; PostgREST allows the same.
 const LEEWAY: Duration = Duration::from_secs(30);
 
 /// The longest `Authorization` header that is read, in bytes. Tokens grow with the user's metadata: those of 10 KiB occur.
@@ -33,7 +33,7 @@ const HEADER_LIMIT: usize = 16 * 1024;
 /// The audience and the role of a signed-in user; server keys and anonymous keys carry others.
 const AUTHENTICATED: &str = "authenticated";
 
-/// A signed-in user. Comes from [`Verifier::verify`] alone.
+/// A signed-in user. Only [`Verifier::verify`] makes one.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Caller {
     /// The user's id.
@@ -48,7 +48,7 @@ pub struct Verifier {
 }
 
 impl Verifier {
-    /// For the configuration's project and its keys. HS256 tokens are accepted only where its secret is known; for all others
+    /// Makes a verifier for the configuration's project. HS256 tokens are accepted only if its secret is known; for all others
     /// `upstream` fetches the public keys.
     pub fn new(config: &Config, secrets: &SecretValues, upstream: Upstream) -> Self {
         jwt_ring::install();
@@ -63,13 +63,13 @@ impl Verifier {
         }
     }
 
-    /// The user whose token the `Authorization` header carries, at the time `now`.
+    /// Returns the user whose token the `Authorization` header carries, at the time `now`.
     ///
     /// Calls the network only for keys that are not known or have grown old.
     pub async fn verify(&self, authorization: Option<&str>, now: UnixMs) -> Result<Caller, AuthError> {
         let token = bearer(authorization.unwrap_or_default())?;
         let header = decode_header(token).map_err(|_| AuthError::Malformed)?;
-        // Extensions that must be understood; we understand none.
+        // Extensions that must be understood: none is supported.
         if header.crit.is_some() {
             return Err(AuthError::Malformed);
         }
@@ -114,7 +114,7 @@ impl fmt::Debug for Verifier {
     }
 }
 
-/// The claims we judge; `aud` is judged by the library.
+/// The claims that are checked here; the library checks `aud`.
 #[derive(Deserialize)]
 struct Claims {
     exp: f64,

@@ -1,73 +1,59 @@
-//! An HTTP request as either format of API Gateway hands it on, read from its JSON as far as the functions need it. The
-//! usual event types fail or panic over much that a client can put into one, and Lambda would answer for us then.
-
-use std::collections::HashMap;
-use std::str::FromStr;
+//! From an event to the request that it is. `lambda_http` converts events of API Gateway (HTTP API, format 2.0) and of function
+//! URLs, but panics on a malformed query, path, host or base64 body:
+//! those are taken out first.
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
-use http::{HeaderMap, HeaderName, HeaderValue, Method};
-use reqwest::Url;
-use serde_json::Value;
+use http::header::HOST;
+use http::uri::PathAndQuery;
+use lambda_http::aws_lambda_events::apigw::ApiGatewayV2httpRequest;
+use lambda_http::request::LambdaRequest;
+use serde_json::value::RawValue;
+use serde_json::{Value, from_str, json};
 
-/// What the functions read from a query.
-const QUERY_FIELDS: [&str; 4] = ["session", "session_name", "integration_id", "force"];
+/// The name of a part that was malformed and is missing now.
+pub(crate) type Malformed = Option<&'static str>;
 
-/// A request. It is made of any event, whatever that is.
-#[derive(Debug, Default)]
-pub(crate) struct HttpEvent {
-    /// Nothing where the event is no HTTP request.
-    pub(crate) method: Option<Method>,
-    /// The last of several of one name.
-    pub(crate) headers: HeaderMap,
-    /// The first of several of one name.
-    pub(crate) query: HashMap<String, String>,
-    pub(crate) body: Vec<u8>,
-}
-
-impl From<&Value> for HttpEvent {
-    fn from(event: &Value) -> Self {
-        // `cargo lambda watch` puts an `httpMethod` of its own into events of format 2.0, and that is always GET.
-        let method = event["requestContext"]["http"]["method"].as_str().or(event["httpMethod"].as_str());
-        Self {
-            method: method.and_then(|method| Method::from_str(method).ok()),
-            headers: headers(event),
-            query: query(event),
-            body: body(event),
+/// Returns `None` for an event that is not an HTTP request: a warm-up ping, a message of a queue, a test in the console.
+pub(crate) fn read(payload: &RawValue) -> Option<(LambdaRequest, Malformed)> {
+    match from_str(payload.get()) {
+        Ok(LambdaRequest::ApiGatewayV2(mut event)) => {
+            let malformed = take_malformed_parts(&mut event);
+            Some((LambdaRequest::ApiGatewayV2(event), malformed))
         }
+        // Also a field of another type than API Gateway's.
+        _ => Some((stand_in(payload)?, Some("event"))),
     }
 }
 
-/// The body's bytes. What says that it is base64 and is not is no JSON either, and refused as such.
-fn body(event: &Value) -> Vec<u8> {
-    let body = event["body"].as_str().unwrap_or_default();
-    let decoded = (event["isBase64Encoded"] == true).then(|| STANDARD.decode(body).ok());
-    decoded.flatten().unwrap_or_else(|| body.into())
+/// Returns a request with the event's method alone, for an event that cannot be converted.
+pub(crate) fn stand_in(payload: &RawValue) -> Option<LambdaRequest> {
+    let event: Value = from_str(payload.get()).unwrap_or_default();
+    let method = event["requestContext"]["http"]["method"].as_str()?;
+    let event = json!({"requestContext": {"http": {"method": method}}});
+    from_str(&event.to_string()).ok()
 }
 
-fn query(event: &Value) -> HashMap<String, String> {
-    let url = event["rawQueryString"].as_str().map(|raw| Url::parse(&format!("http://localhost/?{raw}")));
-    let (several, one) = (&event["multiValueQueryStringParameters"], &event["queryStringParameters"]);
-    let value = |field: &str| match &url {
-        Some(url) => Some(url.as_ref().ok()?.query_pairs().find(|(name, _)| name == field)?.1.into_owned()),
-        None => several[field][0].as_str().or(one[field].as_str()).map(str::to_owned),
-    };
-    QUERY_FIELDS.iter().filter_map(|field| Some(((*field).to_owned(), value(field)?))).collect()
-}
-
-fn headers(event: &Value) -> HeaderMap {
-    let several = event["multiValueHeaders"].as_object().into_iter().flatten();
-    let last = several.filter_map(|(name, values)| Some((name, values.as_array()?.last()?)));
-    let single = event["headers"].as_object().into_iter().flatten();
-    let readable = |(name, value): (&String, &Value)| {
-        Some((HeaderName::from_str(name).ok()?, HeaderValue::from_str(value.as_str()?).ok()?))
-    };
-    // One by one, since to extend the map would keep the values of both.
-    let mut headers = HeaderMap::new();
-    for (name, value) in last.chain(single).filter_map(readable) {
-        headers.insert(name, value);
+fn take_malformed_parts(event: &mut ApiGatewayV2httpRequest) -> Malformed {
+    let mut malformed = None;
+    let query = event.raw_query_string.as_deref().unwrap_or_default();
+    if PathAndQuery::try_from(format!("/?{query}")).is_err() || !query.is_ascii() {
+        event.raw_query_string = None;
+        malformed = Some("query");
     }
-    headers
+    if event.is_base64_encoded && STANDARD.decode(event.body.as_deref().unwrap_or_default()).is_err() {
+        event.body = None;
+        malformed = Some("body");
+    }
+    let path = event.raw_path.as_deref().unwrap_or("/");
+    if !path.starts_with('/') || PathAndQuery::try_from(path).is_err() {
+        event.raw_path = None;
+        malformed = Some("path");
+    }
+    // The conversion would make an address of the host, and nothing here depends on it.
+    event.headers.remove(HOST);
+    event.request_context.domain_name = None;
+    malformed
 }
 
 #[cfg(test)]

@@ -14,7 +14,7 @@ use serde_json::Value;
 
 use crate::clock::UnixMs;
 use crate::deadline::Deadline;
-use crate::http::auth_error::{AuthError, KEY_REFETCH_INTERVAL};
+use crate::error::{AuthError, KEY_REFETCH_INTERVAL};
 use crate::secret::Secret;
 use crate::upstream::{Content, Upstream};
 
@@ -77,7 +77,7 @@ impl Jwks {
             },
             Need::Keys => self.fetching.lock().await,
         };
-        // Who has waited here for a fetch shares its outcome, good or bad.
+        // A request that has waited for a fetch shares its outcome.
         let due = {
             let mut cache = self.cache();
             cache.fetches == fetches && cache.begin(kid, now)
@@ -97,7 +97,7 @@ impl Jwks {
     async fn fetch(&self) -> Result<Option<Vec<Key>>, String> {
         let request = self.upstream.http().get(&self.url).header("apikey", self.apikey.expose());
         let request = request.build().map_err(|_| "no request can be made")?;
-        let sent = self.upstream.send("jwks", request, Deadline::within(FETCH_TIMEOUT)).await;
+        let sent = self.upstream.send("jwks", request, FETCH_TIMEOUT, Deadline::within(FETCH_TIMEOUT)).await;
         let reply = sent.map_err(|failure| failure.to_string())?;
         if reply.status == StatusCode::NOT_FOUND {
             return Ok(None);
@@ -161,8 +161,8 @@ impl KeyCache {
         due
     }
 
-    /// Takes in the outcome of a fetch. A failure leaves what there is, and so does a 404 if there are keys: a gateway may have
-    /// said it. Without keys, a 404 is a project that has none of this kind.
+    /// Takes in the outcome of a fetch. A failure leaves the keys as they are. If there are keys, so do a 404 and an empty set: a gateway
+    /// may have sent them. Without keys, a 404 means a project without keys of this kind.
     fn finish(&mut self, fetched: Result<Option<Vec<Key>>, String>, now: UnixMs) {
         self.fetches += 1;
         let serving_old_keys = self.fetched_at.is_some();
@@ -170,7 +170,7 @@ impl KeyCache {
             self.refetched_at = fetched.is_err().then_some(now);
         }
         let error = match fetched {
-            Ok(Some(keys)) => {
+            Ok(Some(keys)) if !keys.is_empty() || self.keys.is_empty() => {
                 (self.keys, self.fetched_at) = (keys, Some(now));
                 return;
             }
@@ -178,6 +178,7 @@ impl KeyCache {
                 self.fetched_at = Some(now);
                 return;
             }
+            Ok(Some(_)) => "no key that can be read".to_owned(),
             Ok(None) => "status 404".to_owned(),
             Err(error) => error,
         };

@@ -3,41 +3,43 @@
 pub(crate) mod line;
 
 use std::env;
-use std::fmt;
 use std::io::{self, Write};
 use std::panic::{PanicHookInfo, set_hook};
 use std::process::ExitCode;
 
-use lambda_runtime::tracing::subscriber::filter::LevelFilter;
-use lambda_runtime::tracing::subscriber::fmt::MakeWriter;
-use lambda_runtime::tracing::subscriber::layer::Context;
-use lambda_runtime::tracing::subscriber::prelude::*;
-use lambda_runtime::tracing::subscriber::{Layer, registry};
-use serde::Serialize;
-use serde_json::{Map, Value};
-use tracing::field::{Field, Visit};
-use tracing::{Event, Subscriber};
+use lambda_http::tracing::subscriber::filter::LevelFilter;
+use lambda_http::tracing::subscriber::fmt::{self, MakeWriter};
+use lambda_http::tracing::subscriber::util::SubscriberInitExt;
+use tracing::Subscriber;
 
-use crate::clock;
-use crate::record;
-
-/// Writes what is said to standard output, from the level that `AWS_LAMBDA_LOG_LEVEL` names, else `RUST_LOG`; `info` by
-/// default, and at most: nothing below it is compiled in. The line of a request is always written, since the metrics are in it.
+/// Writes what is logged to standard output, from the level that `AWS_LAMBDA_LOG_LEVEL` or `RUST_LOG` names; `info` by default and
+/// at most, since nothing below it is compiled in. The line of a request is always written: the metrics are in it.
 pub(crate) fn init() {
-    let asked = env::var("AWS_LAMBDA_LOG_LEVEL").or_else(|_| env::var("RUST_LOG"));
-    let level = asked.ok().and_then(|level| level.parse().ok()).unwrap_or(LevelFilter::INFO);
-    registry().with(level).with(Lines(io::stdout)).init();
+    let level = env::var("AWS_LAMBDA_LOG_LEVEL").or_else(|_| env::var("RUST_LOG"));
+    let level = level.ok().and_then(|level| level.parse().ok()).unwrap_or(LevelFilter::INFO);
+    subscriber(level, io::stdout).init();
     set_hook(Box::new(report));
+}
+
+/// Writes each event as one flat JSON object.
+fn subscriber<W>(level: LevelFilter, writer: W) -> impl Subscriber + Send + Sync
+where
+    W: for<'a> MakeWriter<'a> + Send + Sync + 'static,
+{
+    fmt::fmt()
+        .json()
+        .flatten_event(true)
+        .with_span_list(false)
+        .with_target(false)
+        .with_max_level(level)
+        .with_writer(writer)
+        .finish()
 }
 
 /// Writes the line of a request.
 pub(crate) fn write(line: &str) {
-    write_line(&mut io::stdout(), line);
-}
-
-/// In one piece: other requests write here too. Where nobody reads the log, there is nobody to tell.
-fn write_line(to: &mut impl Write, line: &str) {
-    let _ = to.write_all(format!("{line}\n").as_bytes());
+    // In one piece, since other requests write here too. A log that cannot be written has no one to report to.
+    let _ = io::stdout().write_all(format!("{line}\n").as_bytes());
 }
 
 /// How the process ends, and one line of the log that says why if it should not.
@@ -47,64 +49,10 @@ pub(crate) fn exit_code(outcome: Result<(), lambda_runtime::Error>) -> ExitCode 
     ExitCode::FAILURE
 }
 
-/// Where a panic happened, and never its message: that of a slice or an `unwrap` quotes the data at hand.
+/// Logs the place of a panic without its message, which may quote data.
 fn report(panic: &PanicHookInfo<'_>) {
     let place = panic.location().map(ToString::to_string);
     tracing::error!(place, "panicked");
-}
-
-/// Writes each event as a line of JSON, and no span.
-struct Lines<W>(W);
-
-/// What was said besides: a warning, a panic, a start that failed.
-#[derive(Serialize)]
-struct Said {
-    timestamp: Option<String>,
-    level: &'static str,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    request_id: Option<String>,
-    #[serde(flatten)]
-    fields: Fields,
-}
-
-/// An event's fields, the message among them.
-#[derive(Default, Serialize)]
-struct Fields(Map<String, Value>);
-
-impl<S: Subscriber, W: for<'a> MakeWriter<'a> + 'static> Layer<S> for Lines<W> {
-    fn on_event(&self, event: &Event<'_>, _: Context<'_, S>) {
-        let mut fields = Fields::default();
-        event.record(&mut fields);
-        let said = Said {
-            timestamp: clock::now().to_rfc3339(),
-            level: event.metadata().level().as_str(),
-            request_id: record::request_id(),
-            fields,
-        };
-        write_line(&mut self.0.make_writer(), &serde_json::to_string(&said).unwrap_or_default());
-    }
-}
-
-impl Visit for Fields {
-    fn record_debug(&mut self, field: &Field, value: &dyn fmt::Debug) {
-        self.0.insert(field.name().to_owned(), format!("{value:?}").into());
-    }
-
-    fn record_str(&mut self, field: &Field, value: &str) {
-        self.0.insert(field.name().to_owned(), value.into());
-    }
-
-    fn record_bool(&mut self, field: &Field, value: bool) {
-        self.0.insert(field.name().to_owned(), value.into());
-    }
-
-    fn record_i64(&mut self, field: &Field, value: i64) {
-        self.0.insert(field.name().to_owned(), value.into());
-    }
-
-    fn record_u64(&mut self, field: &Field, value: u64) {
-        self.0.insert(field.name().to_owned(), value.into());
-    }
 }
 
 #[cfg(test)]
@@ -114,12 +62,10 @@ pub(crate) mod testing;
 mod tests {
     use std::panic::{catch_unwind, take_hook};
 
-    use serde_json::json;
+    use serde_json::{Value, json};
 
     use super::testing::Page;
     use super::*;
-    use crate::record::Record;
-    use crate::record::trace::Trace;
 
     #[test]
     fn details_are_told_by_nobody_whatever_level_is_asked_for() {
@@ -135,29 +81,23 @@ mod tests {
         assert_eq!(said(LevelFilter::ERROR), [0, 0]);
     }
 
-    #[tokio::test]
-    async fn what_is_said_is_a_line_of_json_with_the_time_and_the_request_and_without_spans() {
+    #[test]
+    fn a_warning_is_a_flat_line_of_json_with_the_request_id() {
         let page = Page::at(LevelFilter::INFO);
-        let said = async {
-            let _span = tracing::info_span!("a span", canary = 1).entered();
-            tracing::warn!(error = %"timed out", tries = 3, late = true, "the webhook\ncould not be registered");
-        };
-        Record::new("r-1".to_owned(), Trace::default()).keep(said).await;
+        let span = tracing::info_span!("Lambda runtime invoke", requestId = "r-1");
+        span.in_scope(|| tracing::warn!(error = %"timed out", tries = 3, late = true, "the webhook\nfailed"));
         tracing::error!("the function ended");
         let lines: Vec<Value> = page.text().lines().map(|line| serde_json::from_str(line).unwrap()).collect();
         let [mut warning, error] = <[Value; 2]>::try_from(lines).unwrap();
         let timestamp = warning.as_object_mut().unwrap().remove("timestamp").unwrap();
         let timestamp = timestamp.as_str().unwrap();
-        assert!(
-            timestamp.len() == 24 && timestamp.ends_with('Z') && timestamp[19..].starts_with('.'),
-            "{timestamp}"
-        );
+        assert!(timestamp.ends_with('Z') && timestamp[19..].starts_with('.'), "{timestamp}");
         let expected = json!({
-            "level": "WARN", "request_id": "r-1", "message": "the webhook\ncould not be registered",
-            "error": "timed out", "tries": 3, "late": true,
+            "level": "WARN", "message": "the webhook\nfailed", "error": "timed out", "tries": 3, "late": true,
+            "span": {"name": "Lambda runtime invoke", "requestId": "r-1"},
         });
         assert_eq!(warning, expected);
-        assert_eq!((&error["level"], error.get("request_id")), (&json!("ERROR"), None));
+        assert_eq!((&error["level"], error.get("span")), (&json!("ERROR"), None));
     }
 
     #[test]

@@ -1,5 +1,5 @@
-//! How a number gets its credentials. A creation is recorded before the platform is asked, so that the request after a crash, a
-//! retry or a double click finishes it instead of beginning another one.
+//! How a number gets its credentials. A creation is recorded before the platform is asked. After a crash, a retry or a double click,
+//! the next request finishes it instead of beginning another one.
 
 use std::time::Duration;
 
@@ -10,14 +10,14 @@ use crate::backoff::Backoff;
 use crate::clock::{UnixMs, millis};
 use crate::deadline::Deadline;
 use crate::error::Error;
-use crate::platform::{Credentials, PlatformError};
-use crate::record;
+use crate::request_log;
 use crate::secret::Secret;
 use crate::store::{
     AssignOutcome, Attempt, BeginOutcome, CreateMode, CreateRequest, CreationLease, Number, NumberSelector,
     SaveOutcome,
 };
 use crate::upstream::CallError;
+use crate::wpp::{Credentials, PlatformError};
 
 /// How long an attempt that has died blocks the next one.
 const LEASE: Duration = Duration::from_secs(10);
@@ -86,12 +86,12 @@ async fn run(
         match begun.outcome {
             BeginOutcome::Existing { number } => return Ok((number, now)),
             BeginOutcome::Begun { creation, organization_id, platform_id, number, works } => {
-                record::organization(organization_id);
+                request_log::organization(organization_id);
                 let lease = CreationLease { organization_id, creation, holder: attempt.holder };
                 let creation_run = Creation { app, deadline, lease, number: number.clone(), now };
                 match (creation_run.run(&platform_id).await, number) {
                     (Err(Error::CreationInProgress), _) => attempt.waited_for = Some(creation),
-                    // Another request asked for new credentials, and those that this number has still work.
+                    // Another request asked for new credentials, and the old ones still work.
                     (Err(error), Some(number)) if works && attempt.request.mode == CreateMode::Ensure => {
                         tracing::warn!(%error, "an unfinished recreation could not be finished");
                         return Ok((number, now));
@@ -148,6 +148,7 @@ impl Creation<'_> {
         match saved {
             SaveOutcome::Saved { number } => Ok(*number),
             SaveOutcome::Kept | SaveOutcome::Rejected => Err(key_refused()),
+            SaveOutcome::Taken => Err(CallError { call: "create", why: PlatformError::BadAnswer }.into()),
             SaveOutcome::Superseded => Err(Error::CreationInProgress),
             SaveOutcome::Gone => Err(Error::NumberNotFound),
         }
@@ -162,7 +163,7 @@ impl Creation<'_> {
     }
 
     async fn is_refused(&self, api_key: &Secret) -> Result<bool, Error> {
-        match self.app.platform.token(api_key, self.now, self.deadline.at_most(CREATE_TIMEOUT)).await {
+        match self.app.wpp.get_initial_token(api_key, self.now, self.deadline.at_most(CREATE_TIMEOUT)).await {
             Ok(_) => Ok(false),
             Err(error) if error.why == PlatformError::KeyRefused => Ok(true),
             Err(error) => Err(error.into()),
@@ -182,7 +183,7 @@ impl Creation<'_> {
     async fn create(&self, platform_id: &str) -> Result<Credentials, Error> {
         let refused = CallError { call: "create", why: PlatformError::SecretRefused };
         let secret = self.app.secrets.wpp_secret.as_ref().ok_or(refused)?;
-        Ok(self.app.platform.create(secret, platform_id, self.deadline.at_most(CREATE_TIMEOUT)).await?)
+        Ok(self.app.wpp.create_client(secret, platform_id, self.deadline.at_most(CREATE_TIMEOUT)).await?)
     }
 
     async fn save(&self, credentials: &Credentials) -> Result<SaveOutcome, Error> {

@@ -1,33 +1,33 @@
-//! A QR as the platform sends it: pairing text that is still to be drawn, or a picture.
+//! A QR code as the platform sends it: text to be drawn, or an image.
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use serde::Serialize;
 
-/// How every PNG begins.
+/// The first bytes of every PNG.
 const PNG: &[u8] = b"\x89PNG\r\n\x1a\n";
 
-/// The same in base64, where older platforms send nothing else.
+/// The same in base64: older platforms send an image without a `data:` prefix.
 const PNG_IN_BASE64: &str = "iVBORw0KGgo";
 
-/// What a QR is to whoever shows it.
+/// The form in which the platform has sent a QR code.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Format {
-    /// What the QR holds: it is to be drawn.
+    /// The text that the QR code holds: it is to be drawn.
     Text,
-    /// The QR itself: a `data:` URL, or a PNG in base64.
+    /// An image: a `data:` URL, or a PNG in base64.
     Image,
 }
 
 impl Format {
-    /// What the platform has sent.
+    /// Returns the form of a QR code.
     pub fn of(qr: &str) -> Self {
         if qr.starts_with("data:") || qr.starts_with(PNG_IN_BASE64) { Self::Image } else { Self::Text }
     }
 }
 
-/// The bytes of a QR that is a picture; nothing where that is no PNG.
+/// Returns the bytes of an image, or `None` if that is not a PNG.
 pub fn png(qr: &str) -> Option<Vec<u8>> {
     let base64 = qr.strip_prefix("data:image/png;base64,").unwrap_or(qr);
     STANDARD.decode(base64.trim_end()).ok().filter(|bytes| bytes.starts_with(PNG))

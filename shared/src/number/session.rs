@@ -1,141 +1,186 @@
-//! Platform calls for one number within one request, and the mirror of what they show.
+//! One number within one request: the calls to the platform for it, and the snapshot of what they show.
 
 use std::time::Duration;
 
 use serde::Serialize;
+use uuid::Uuid;
 
 use crate::App;
 use crate::clock::UnixMs;
 use crate::deadline::Deadline;
 use crate::error::Error;
-use crate::number::guess::HeadStart;
-use crate::number::view::{State, View};
-use crate::platform::{Platform, PlatformError, PlatformResult, SessionAuth, SessionState, Status};
-use crate::record;
-use crate::store::{Number, Snapshot};
-use crate::token::client::Client;
+use crate::messages::Language;
+use crate::number::advice::{Freshness, NumberStatus};
+use crate::number::prefetch::{self, Expect, Prefetch};
+use crate::number::snapshot::{NumberState, State};
+use crate::request_log;
+use crate::store::{Number, NumberSelector, Snapshot, TokenRow};
 use crate::upstream::CallError;
+use crate::wpp::{PlatformError, PlatformResult, SessionAuth, SessionState, Status, WppApi, WppMsgClient};
 
-/// A webhook that takes longer is not worth the wait.
-const WEBHOOK_TIME: Duration = Duration::from_secs(2);
+/// How long the registration of a webhook may delay an answer.
+const WEBHOOK_TIMEOUT: Duration = Duration::from_secs(2);
 
-/// A state that does not change is written again once in this, so that the mirror tells when it was seen last.
-const CONFIRMED_EVERY: Duration = Duration::from_secs(60);
+/// The shortest time between two attempts to register a webhook that is still pending.
+const WEBHOOK_RETRY_INTERVAL: Duration = Duration::from_secs(60);
 
-/// A webhook that is still to be registered is tried again once in this, whoever asks.
-const WEBHOOK_EVERY: Duration = Duration::from_secs(60);
+/// How often a state that does not change is saved again, so that the snapshot tells when it was last seen.
+const SNAPSHOT_INTERVAL: Duration = Duration::from_secs(60);
 
-/// A number with the client that speaks for it, for the length of one request.
+/// A number with its platform client, for one request.
 pub struct NumberSession<'a> {
     /// The row.
     pub number: Number,
-    /// When it was read, by the database's clock.
+    /// When the row was read, by the database's clock.
     pub now: UnixMs,
     /// When the following calls must have ended.
     pub deadline: Deadline,
     app: &'a App,
-    client: Client,
-    head_start: HeadStart<'a>,
+    client: WppMsgClient<TokenRow>,
+    prefetch: Prefetch,
 }
 
 impl<'a> NumberSession<'a> {
-    /// For a number that was read at `now`; [`Error::NumberNotFound`] where it has no session yet.
+    /// Finds the number that a user means. `expect` is what the platform will be asked: it may be asked while the row is read.
+    pub async fn find(
+        app: &'a App,
+        user_id: Uuid,
+        selector: &NumberSelector,
+        expect: Expect,
+        deadline: Deadline,
+    ) -> Result<Self, Error> {
+        let (found, prefetch) = prefetch::find(app, user_id, selector, expect, deadline).await?;
+        request_log::organization(found.organization_id.ok_or(Error::NoOrganization)?);
+        let number = found.number.ok_or(Error::NumberNotFound)?;
+        Ok(Self { prefetch, ..Self::open(app, number, found.now, deadline)? })
+    }
+
+    /// Opens a number that was read at `now`. Returns [`Error::NoCredentials`] if it has no session yet.
     pub fn open(app: &'a App, number: Number, now: UnixMs, deadline: Deadline) -> Result<Self, Error> {
-        let client = Client::of_number(app, &number, now)?;
+        request_log::organization(number.organization_id);
+        let options = number.client_options(now).ok_or(Error::NoCredentials)?;
         if !number.ignored.is_empty() {
             tracing::warn!(settings = ?number.ignored, "settings of a number are out of bounds and were ignored");
         }
-        record::organization(number.organization_id);
-        record::session(client.session());
-        Ok(Self { app, number, client, now, deadline, head_start: HeadStart::default() })
+        request_log::session(&options.session);
+        let row = TokenRow {
+            store: app.store.clone(),
+            organization_id: number.organization_id,
+            integration_id: number.integration_id,
+        };
+        let permit = app.single_flight.of(number.integration_id);
+        let client = WppMsgClient::new(app.wpp.clone(), row, permit, options);
+        Ok(Self { app, number, client, now, deadline, prefetch: Prefetch::default() })
     }
 
-    /// With the calls that were begun while the row was looked up.
-    #[must_use]
-    pub fn after(self, mut head_start: HeadStart<'a>) -> Self {
-        head_start.judge(self.number.snapshot.as_ref(), self.now);
-        Self { head_start, ..self }
-    }
-
-    /// Has the sandbox remember with what the platform has answered just now.
-    pub fn remember(&mut self) {
-        let was_connected = self.was_connected();
-        if let Some(auth) = self.client.auth() {
-            self.app.guesses.remember(&mut self.head_start, auth, was_connected);
-        }
-    }
-
-    /// The platform's session.
+    /// Returns the platform's session.
     pub fn id(&self) -> &str {
         self.client.session()
     }
 
+    /// Whether the number has an API key.
+    pub fn has_api_key(&self) -> bool {
+        self.number.settings.api_key.is_some()
+    }
+
+    /// Returns what an answer says of the number in this state. The sandbox remembers the number for the user's next request.
+    pub fn describe(
+        &mut self,
+        known: &NumberState,
+        freshness: Freshness,
+        language: Language,
+    ) -> NumberStatus {
+        if freshness == Freshness::Live
+            && let Some(auth) = self.client.auth()
+        {
+            let was_connected = self.was_connected();
+            self.app.prefetches.remember(&mut self.prefetch, auth, was_connected);
+        }
+        NumberStatus::of(self, known, freshness, language)
+    }
+
+    /// Notes why the answer will be the last known state.
+    pub fn note_stale(&self, error: &Error) {
+        request_log::stale(error);
+    }
+
     /// Makes sure of a usable token.
-    pub async fn token(&mut self) -> Result<(), Error> {
-        self.client.get_token(self.deadline).await.map(drop)
+    pub async fn ensure_token(&mut self) -> Result<(), Error> {
+        Ok(self.client.get_token(self.deadline).await.map(drop)?)
     }
 
-    /// What is remembered of the session and still holds.
-    pub fn recent(&self) -> Option<View> {
-        self.number.snapshot.as_ref().and_then(|snapshot| View::recent(snapshot, self.now))
+    /// Returns the state in the snapshot, if that is recent enough.
+    pub fn recent(&self) -> Option<NumberState> {
+        self.number.snapshot.as_ref().and_then(|snapshot| NumberState::recent(snapshot, self.now))
     }
 
-    /// Whether a phone was linked when somebody looked last.
+    /// Returns the state in the snapshot, whatever its age.
+    pub fn last_known(&self) -> Option<NumberState> {
+        self.number.snapshot.as_ref().map(|snapshot| NumberState::of_snapshot(snapshot, self.now))
+    }
+
+    /// Returns the state of a session with this QR code. The snapshot may tell since when it is there.
+    pub fn qr_issued(&self, qr: String) -> NumberState {
+        let snapshot = self.number.snapshot.as_ref().filter(|snapshot| snapshot.qr.as_ref() == Some(&qr));
+        NumberState { qr_at: snapshot.and_then(|snapshot| snapshot.qr_at), ..NumberState::qr_issued(qr) }
+    }
+
+    /// Whether a phone was connected when the snapshot was written.
     pub fn was_connected(&self) -> bool {
         self.number.snapshot.as_ref().is_some_and(|snapshot| snapshot.status == State::Connected)
     }
 
-    /// Asks the platform: for the status, and side by side for the QR, which it will need unless it was last seen connected.
-    pub async fn look(&mut self) -> Result<View, Error> {
+    /// Asks the platform for the status and, at the same time, for the QR code, which is needed unless a phone is connected.
+    pub async fn poll(&mut self) -> Result<NumberState, Error> {
         if !self.was_connected() {
             return self
-                .call(|ahead, platform, auth, deadline| {
-                    look_with_qr(
-                        ahead.status(platform, auth.clone(), deadline),
-                        ahead.qr(platform, auth, deadline),
+                .call(|prefetch, wpp, auth, deadline| {
+                    status_and_qr(
+                        prefetch.status(wpp, auth.clone(), deadline),
+                        prefetch.qr(wpp, auth, deadline),
                     )
                 })
                 .await;
         }
-        let status = match self.status().await {
+        let status = match self.fetch_status().await {
             Err(error) if error.platform() == Some(PlatformError::UnknownSession) => {
-                let qr = self.qr().await.unwrap_or_default();
-                return qr.map(View::scannable).ok_or(error);
+                let qr = self.fetch_qr().await.unwrap_or_default();
+                return qr.map(NumberState::qr_issued).ok_or(error);
             }
             status => status?,
         };
-        let qr = if needs_qr(&status) { self.qr().await? } else { None };
-        Ok(View::live(status, qr))
+        let qr = if needs_qr(&status) { self.fetch_qr().await? } else { None };
+        Ok(NumberState::live(status, qr))
     }
 
-    /// Asks the platform for the status alone.
-    pub async fn status(&mut self) -> Result<Status, Error> {
-        self.call(HeadStart::status).await
+    /// Asks the platform for the status.
+    pub async fn fetch_status(&mut self) -> Result<Status, Error> {
+        self.call(Prefetch::status).await
     }
 
-    /// Asks the platform for the QR alone; nothing while it is not ready.
-    pub async fn qr(&mut self) -> Result<Option<String>, Error> {
-        self.call(HeadStart::qr).await
+    /// Asks the platform for the QR code. Returns `None` if there is none yet.
+    pub async fn fetch_qr(&mut self) -> Result<Option<String>, Error> {
+        self.call(Prefetch::qr).await
     }
 
-    /// Has the platform bring the session up; with its status and its QR, as far as they are there at once.
+    /// Starts the session on the platform. Returns its status and its QR code, if the platform has them at once.
     pub async fn start(&mut self) -> Result<(Option<Status>, Option<String>), Error> {
-        self.call(|_, platform, auth, deadline| platform.start(auth, deadline)).await
+        self.call(|_, wpp, auth, deadline| wpp.start(auth, deadline)).await
     }
 
     async fn call<T, W>(
         &mut self,
-        mut work: impl FnMut(&mut HeadStart<'a>, &'a Platform, SessionAuth, Deadline) -> W,
+        mut work: impl FnMut(&mut Prefetch, &'a WppApi, SessionAuth, Deadline) -> W,
     ) -> Result<T, Error>
     where
         W: Future<Output = PlatformResult<T>>,
     {
-        let (platform, deadline) = (&self.app.platform, self.deadline);
-        let head_start = &mut self.head_start;
-        self.client.call(deadline, |auth| work(head_start, platform, auth, deadline)).await
+        let (wpp, deadline) = (&self.app.wpp, self.deadline);
+        let prefetch = &mut self.prefetch;
+        Ok(self.client.call(deadline, |auth| work(prefetch, wpp, auth, deadline)).await?)
     }
 
-    /// Whether the platform reports about the session to where it should.
+    /// Returns whether the platform reports about the session to this project.
     pub fn webhook(&self) -> Webhook {
         match &self.number.webhook_url {
             Some(url) if *url == self.app.config.webhook_url() => Webhook::Registered,
@@ -143,14 +188,14 @@ impl<'a> NumberSession<'a> {
         }
     }
 
-    /// Has the platform report about the session, and notes whether it does.
+    /// Registers the webhook, and saves whether that has worked.
     pub async fn register_webhook(&mut self) -> Result<(), Error> {
-        self.register_webhook_by(self.deadline.at_most(WEBHOOK_TIME)).await
+        self.register_webhook_by(self.deadline.at_most(WEBHOOK_TIMEOUT)).await
     }
 
     async fn register_webhook_by(&mut self, deadline: Deadline) -> Result<(), Error> {
         let url = self.app.config.webhook_url();
-        let register = |auth| self.app.platform.set_webhook(auth, &url, deadline);
+        let register = |auth| self.app.wpp.set_webhook(auth, &url, deadline);
         let registered = self.client.call(deadline, register).await;
         let known = registered.is_ok().then_some(url);
         if self.number.webhook_url != known {
@@ -159,16 +204,17 @@ impl<'a> NumberSession<'a> {
             }
             self.number.webhook_url = known;
         }
-        registered
+        Ok(registered?)
     }
 
-    /// Tries once more to register a webhook that is still pending, if nobody has just tried.
-    pub async fn make_up_for_webhook(&mut self) {
+    /// Registers a webhook that is still pending, unless another request has just tried.
+    pub async fn retry_webhook(&mut self) {
         if self.webhook() == Webhook::Registered {
             return;
         }
-        let deadline = self.deadline.at_most(WEBHOOK_TIME);
-        let registered = match self.app.store.claim_webhook(&self.number, WEBHOOK_EVERY, deadline).await {
+        let deadline = self.deadline.at_most(WEBHOOK_TIMEOUT);
+        let claimed = self.app.store.claim_webhook(&self.number, WEBHOOK_RETRY_INTERVAL, deadline).await;
+        let registered = match claimed {
             Ok(true) => self.register_webhook_by(deadline).await,
             Ok(false) => return,
             Err(error) => Err(error.into()),
@@ -178,60 +224,61 @@ impl<'a> NumberSession<'a> {
         }
     }
 
-    /// Brings the mirror up to date, where it is not, and the view to what the mirror then holds: somebody may have seen
-    /// something newer. A mirror that cannot be written is a warning: the platform was asked, and its word is the answer.
-    pub async fn save_snapshot(&mut self, view: &mut View) {
-        let is_news = view.is_connected() && self.number.connected_is_news;
-        let is_steady = matches!(view.state, State::Connected | State::Disconnected);
-        let is_told = |known: &&Snapshot| {
-            let is_old = is_steady && known.at.until(self.now) >= CONFIRMED_EVERY;
-            view.is_mirrored_in(known) && !is_news && !is_old
+    /// Brings the snapshot up to date. Another request may have saved a newer state: `known` then becomes that. A snapshot that
+    /// cannot be saved is only a warning, since the platform has answered.
+    pub async fn save_snapshot(&mut self, known: &mut NumberState) {
+        let is_news = known.is_connected() && self.number.connected_is_news;
+        let is_steady = matches!(known.state, State::Connected | State::Disconnected);
+        let is_saved = |snapshot: &&Snapshot| {
+            let is_old = is_steady && snapshot.at.until(self.now) >= SNAPSHOT_INTERVAL;
+            known.is_in(snapshot) && !is_news && !is_old
         };
-        if let Some(known) = self.number.snapshot.as_ref().filter(is_told) {
-            view.qr_at = known.qr_at;
+        if let Some(snapshot) = self.number.snapshot.as_ref().filter(is_saved) {
+            known.qr_at = snapshot.qr_at;
             return;
         }
-        let (session, qr) = (self.client.session(), view.qr.as_deref());
+        let (session, qr) = (self.client.session(), known.qr.as_deref());
         let (store, organization) = (&self.app.store, self.number.organization_id);
-        let (state, is_known) = (view.state, !view.is_lost());
+        // A session that only the row names gets no first snapshot unless the platform has told its state.
+        let is_from_platform = self.number.credentials_saved_at.is_some();
+        let (state, is_known) = (known.state, !known.is_lost() && (known.is_told() || is_from_platform));
         match store.save_snapshot(organization, session, state, qr, is_known, self.now, self.deadline).await {
             Ok(Some(snapshot)) => {
-                if view.is_mirrored_in(&snapshot) {
-                    view.qr_at = snapshot.qr_at;
+                if known.is_in(&snapshot) {
+                    known.qr_at = snapshot.qr_at;
                 } else {
-                    *view = View::last_seen(&snapshot, self.now);
+                    *known = NumberState::of_snapshot(&snapshot, self.now);
                 }
                 self.number.snapshot = Some(snapshot);
             }
-            // The mirror has no room for it, or cannot be written: since when it is so, nobody knows.
+            // There is no room for it, or it could not be saved.
             unsaved => {
                 if let Err(error) = unsaved {
                     tracing::warn!(%error, "the state of a session could not be saved");
                 }
-                view.qr_at = view.qr.is_some().then_some(self.now);
+                known.qr_at = known.qr.is_some().then_some(self.now);
             }
         }
     }
 }
 
-/// The status and the QR, asked for side by side.
-async fn look_with_qr(
+async fn status_and_qr(
     status: impl Future<Output = PlatformResult<Status>>,
     qr: impl Future<Output = PlatformResult<Option<String>>>,
-) -> PlatformResult<View> {
+) -> PlatformResult<NumberState> {
     let (status, qr) = match tokio::join!(status, qr) {
-        // A session that shows a QR is there, whatever its status says.
+        // A session with a QR code is there, whatever its status says.
         (Err(CallError { why: PlatformError::UnknownSession, .. }), Ok(Some(qr))) => {
-            return Ok(View::scannable(qr));
+            return Ok(NumberState::qr_issued(qr));
         }
         (status, qr) => (status?, qr),
     };
     let qr = qr.or_else(|error| match error.why {
-        // A QR that is not needed may fail as it likes, except over the token.
+        // A QR code that is not needed may fail, except over the token.
         why if why == PlatformError::TokenRejected || needs_qr(&status) => Err(error),
         _ => Ok(None),
     })?;
-    Ok(View::live(status, qr))
+    Ok(NumberState::live(status, qr))
 }
 
 /// Whether the platform reports about a session.
@@ -240,7 +287,7 @@ async fn look_with_qr(
 pub enum Webhook {
     /// It does.
     Registered,
-    /// Not yet, as far as we know: messages to the number reach nobody.
+    /// Not yet, as far as the database knows: incoming messages are lost.
     Pending,
 }
 

@@ -11,11 +11,11 @@ use crate::deadline::Deadline;
 use crate::error::Error;
 use crate::number::creation::{ensure_credentials, repair_credentials};
 use crate::number::session::{NumberSession, Webhook};
-use crate::number::view::{State, View};
-use crate::platform::PlatformError;
+use crate::number::snapshot::{NumberState, State};
 use crate::secrets::Secrets;
 use crate::store::{CreateMode, Number, NumberSelector};
-use crate::upstream::testing::Server;
+use crate::testing::Server;
+use crate::wpp::api::PlatformError;
 use crate::{App, Function};
 
 const NOW: i64 = 1_800_000_000_000;
@@ -110,7 +110,7 @@ async fn a_creation_asks_the_platform_and_saves() {
 }
 
 #[tokio::test]
-async fn a_creation_that_fails_is_given_back_and_its_error_names_the_call() {
+async fn a_failed_creation_is_released() {
     for (path, status, body, failed) in [
         ("wpp/create", 500, "", "platform create: unavailable"),
         ("wpp/create", 408, "", "platform create: timed out"),
@@ -128,7 +128,7 @@ async fn a_creation_that_fails_is_given_back_and_its_error_names_the_call() {
 }
 
 #[tokio::test]
-async fn a_key_that_is_given_again_is_tried_and_a_dead_one_replaced_under_another_id() {
+async fn a_dead_api_key_is_replaced_with_another_platform_id() {
     let (tried, replaced) =
         (["create", "token"].as_slice(), ["create", "token", "wpp_assign_platform_id", "create"].as_slice());
     for (age, given, token, between) in [
@@ -226,7 +226,7 @@ async fn a_new_id_beyond_the_limit_is_too_many_numbers() {
 }
 
 #[tokio::test]
-async fn a_look_asks_for_the_qr_beside_the_status_unless_the_number_was_connected() {
+async fn a_poll_asks_for_the_qr_unless_connected_before() {
     let both = ["qr", "status"].as_slice();
     for (known, word, qr, calls, state) in [
         (mirror("connected", None), "connected", (400, "{}"), ["status"].as_slice(), State::Connected),
@@ -240,7 +240,7 @@ async fn a_look_asks_for_the_qr_beside_the_status_unless_the_number_was_connecte
         let stage = Stage::new().await;
         stage.says("/status", json!({"status": word}));
         stage.server.says_to("/qr", qr.0, qr.1);
-        let view = stage.session(row(HOUR, known)).look().await.unwrap();
+        let view = stage.session(row(HOUR, known)).poll().await.unwrap();
         let mut called = stage.calls();
         called.sort();
         assert_eq!(
@@ -252,7 +252,7 @@ async fn a_look_asks_for_the_qr_beside_the_status_unless_the_number_was_connecte
 }
 
 #[tokio::test]
-async fn a_qr_that_is_needed_may_not_fail_and_a_rejected_token_is_never_passed_over() {
+async fn a_needed_qr_may_not_fail() {
     for (word, qr, expected) in [
         ("starting", 500, "platform qr: unavailable"),
         ("starting", 401, "no such number"),
@@ -262,7 +262,7 @@ async fn a_qr_that_is_needed_may_not_fail_and_a_rejected_token_is_never_passed_o
         stage.says("/status", json!({"status": word}));
         stage.server.says_to("/qr", qr, "");
         stage.says("wpp_claim_refresh", json!({"now_ms": NOW, "outcome": "gone"}));
-        let failed = stage.session(row(HOUR, Value::Null)).look().await.err().unwrap();
+        let failed = stage.session(row(HOUR, Value::Null)).poll().await.err().unwrap();
         assert_eq!(failed.to_string(), expected, "{word}");
     }
 }
@@ -280,7 +280,7 @@ async fn an_unknown_session_is_lost_unless_it_shows_a_qr() {
             let stage = Stage::new().await;
             stage.server.says_to("/status", 404, r#"{"error":"x"}"#);
             stage.server.says_to("/qr", status, body);
-            let seen = stage.session(row(HOUR, known.clone())).look().await;
+            let seen = stage.session(row(HOUR, known.clone())).poll().await;
             match state {
                 Some(state) => assert_eq!(seen.ok().map(|view| view.state), Some(state), "{known}"),
                 None => {
@@ -293,9 +293,9 @@ async fn an_unknown_session_is_lost_unless_it_shows_a_qr() {
 }
 
 #[tokio::test]
-async fn the_mirror_is_written_where_it_shows_something_else_or_a_link_is_news() {
-    let scannable = || View::scannable("2@".to_owned());
-    let connected = || View { state: State::Connected, qr: None, ..scannable() };
+async fn a_snapshot_is_saved_if_it_changes_or_a_link_is_new() {
+    let qr_issued = || NumberState::qr_issued("2@".to_owned());
+    let connected = || NumberState { state: State::Connected, qr: None, ..qr_issued() };
     let news = |mut number: Value| {
         number["connected_is_news"] = json!(true);
         number
@@ -303,19 +303,19 @@ async fn the_mirror_is_written_where_it_shows_something_else_or_a_link_is_news()
     let same = mirror("qr_issued", Some("2@"));
     let old = json!({"status": "connected", "qr": null, "qr_at_ms": 5, "at_ms": NOW - HOUR});
     for (known, mut view, answer, is_written, state, qr_at) in [
-        (row(HOUR, same.clone()), scannable(), (400, json!({})), false, State::QrIssued, Some(5)),
+        (row(HOUR, same.clone()), qr_issued(), (400, json!({})), false, State::QrIssued, Some(5)),
         (
             row(HOUR, mirror("qr_issued", Some("1@"))),
-            scannable(),
+            qr_issued(),
             (200, same.clone()),
             true,
             State::QrIssued,
             Some(5),
         ),
-        (row(HOUR, mirror("pairing", Some("2@"))), scannable(), (200, same), true, State::QrIssued, Some(5)),
-        (row(HOUR, Value::Null), scannable(), (200, mirror("connected", None)), true, State::Connected, None),
-        (row(HOUR, Value::Null), scannable(), (200, Value::Null), true, State::QrIssued, Some(NOW)),
-        (row(HOUR, Value::Null), scannable(), (400, json!({})), true, State::QrIssued, Some(NOW)),
+        (row(HOUR, mirror("pairing", Some("2@"))), qr_issued(), (200, same), true, State::QrIssued, Some(5)),
+        (row(HOUR, Value::Null), qr_issued(), (200, mirror("connected", None)), true, State::Connected, None),
+        (row(HOUR, Value::Null), qr_issued(), (200, Value::Null), true, State::QrIssued, Some(NOW)),
+        (row(HOUR, Value::Null), qr_issued(), (400, json!({})), true, State::QrIssued, Some(NOW)),
         (
             row(HOUR, mirror("connected", None)),
             connected(),
@@ -335,7 +335,7 @@ async fn the_mirror_is_written_where_it_shows_something_else_or_a_link_is_news()
         ),
         (
             news(row(HOUR, mirror("qr_issued", Some("2@")))),
-            scannable(),
+            qr_issued(),
             (400, json!({})),
             false,
             State::QrIssued,
@@ -362,10 +362,10 @@ async fn a_pending_webhook_is_tried_again_by_one_and_then_saved() {
         stage.says("/webhook", json!({}));
         stage.says("wpp_save_webhook", Value::Null);
         let mut session = stage.session(row(HOUR, Value::Null));
-        session.make_up_for_webhook().await;
+        session.retry_webhook().await;
         assert_eq!(session.webhook(), webhook);
         assert_eq!(stage.calls(), calls);
-        session.make_up_for_webhook().await;
+        session.retry_webhook().await;
         assert_eq!(stage.calls().is_empty(), webhook == Webhook::Registered);
     }
 }

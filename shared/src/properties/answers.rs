@@ -5,14 +5,12 @@ use uuid::Uuid;
 
 use super::*;
 use crate::clock::UnixMs;
-use crate::platform::{Platform, PlatformError, SessionAuth, SessionState, is_session};
 use crate::secret::Secret;
 use crate::secrets::ServiceKey;
-use crate::store::{Attempt, CreateMode, CreateRequest, NumberSelector, State, Store};
-use crate::token::Token;
-use crate::token::store::{StoreCall, TokenRow, TokenStore};
+use crate::store::{Attempt, CreateMode, CreateRequest, NumberSelector, State, Store, TokenRow};
+use crate::testing::Server;
 use crate::upstream::Upstream;
-use crate::upstream::testing::Server;
+use crate::wpp::{PlatformError, SessionAuth, SessionState, Token, TokenStore, WppApi, is_session};
 
 /// An answer with this status and any body: bytes, JSON, or an object with the names that we look for.
 fn answer(names: &'static [&'static str]) -> impl Strategy<Value = (u16, Vec<u8>)> {
@@ -42,7 +40,7 @@ fn fuzz_answers_of_the_platform() {
     let runtime = runtime();
     let server = runtime.block_on(Server::start(""));
     let url = Url::parse(&server.url).unwrap();
-    let platform = Platform::new(url, Upstream::new(Duration::from_secs(20), &[]).unwrap());
+    let platform = WppApi::new(url, Upstream::new(Duration::from_secs(20), &[]).unwrap());
     let names =
         &["apiKey", "session", "token", "expiresIn", "status", "state", "qr", "qrCode", "qrcode", "data"];
     hold(answer(names), |answer| {
@@ -51,10 +49,10 @@ fn fuzz_answers_of_the_platform() {
         let auth = || SessionAuth { session: "1".to_owned(), jwt: secret.clone() };
         let good = (200..300).contains(&answer.0);
         runtime.block_on(async {
-            if let Ok(given) = platform.create(&secret, "id", deadline()).await {
+            if let Ok(given) = platform.create_client(&secret, "id", deadline()).await {
                 prop_assert!(good && is_session(&given.session) && is_kept(given.api_key.expose(), 512));
             }
-            if let Ok(token) = platform.token(&secret, now, deadline()).await {
+            if let Ok(token) = platform.get_initial_token(&secret, now, deadline()).await {
                 prop_assert!(good && is_kept(token.jwt.expose(), 8192) && token.expires_at >= now);
             }
             if let Ok(status) = platform.status(auth(), deadline()).await {
@@ -86,13 +84,8 @@ fn fuzz_answers_of_the_database() {
     let server = runtime.block_on(Server::start(""));
     let key = ServiceKey::New(Secret::new("sb_secret_x"));
     let upstream = Upstream::new(Duration::from_secs(20), &[]).unwrap();
-    let store = Store::new(&server.url, &key, upstream.clone());
-    let row = TokenRow {
-        store: store.clone(),
-        platform: Platform::new(Url::parse(&server.url).unwrap(), upstream),
-        organization_id: Uuid::nil(),
-        integration_id: Uuid::nil(),
-    };
+    let store = Store::new(&server.url, &key, upstream);
+    let row = TokenRow { store: store.clone(), organization_id: Uuid::nil(), integration_id: Uuid::nil() };
     let names = &[
         "now_ms",
         "outcome",
@@ -123,15 +116,12 @@ fn fuzz_answers_of_the_database() {
             lease_ms: 0,
             waited_for: None,
         };
-        let ask = |ask| row.ask(Uuid::nil(), ask, deadline());
         runtime.block_on(async {
             let errors = [
                 store.find(Uuid::nil(), &NumberSelector::default(), deadline()).await.err(),
-                ask(StoreCall::Claim { replaces: None, is_rejected: false, lease: Duration::ZERO })
-                    .await
-                    .err(),
-                ask(StoreCall::Save { token: &token, api_key: Some(&secret), replaces: None }).await.err(),
-                ask(StoreCall::Release { failure: "platform", cool: Duration::ZERO }).await.err(),
+                row.claim(Uuid::nil(), None, false, Duration::ZERO, deadline()).await.err(),
+                row.save(Uuid::nil(), &token, Some(&secret), None, deadline()).await.err(),
+                row.release(Uuid::nil(), "platform", Duration::ZERO, deadline()).await.err(),
                 store
                     .save_snapshot(Uuid::nil(), "1", State::QrPending, None, true, UnixMs(1), deadline())
                     .await

@@ -7,7 +7,7 @@ use crate::http::auth::testing::{
 };
 use crate::secret::Secret;
 use crate::store::settings::Settings;
-use crate::token::Token;
+use crate::wpp::token::Token;
 
 const DAY: Duration = Duration::from_secs(24 * 3600);
 
@@ -31,11 +31,9 @@ fn fuzz_settings() {
         let text = |key: &str| row.get(key).and_then(Value::as_str).filter(|text| !text.is_empty());
         prop_assert_eq!(settings.session.as_deref(), text("wppAccountNumber"));
         prop_assert_eq!(settings.api_key, text("wppApiKey").map(Secret::new));
-        prop_assert_eq!(
-            settings.token.as_ref().map(|token| token.jwt.clone()),
-            text("wppJwtToken").map(Secret::new)
-        );
-        if let Some(token) = settings.token {
+        prop_assert_eq!(settings.jwt_token.clone(), text("wppJwtToken").map(Secret::new));
+        if let Some(jwt) = settings.jwt_token {
+            let token = Token::stored(jwt, settings.jwt_expires_at);
             let _ = token.age(UnixMs(now));
             let _ = token.expires_at.to_rfc3339();
         }

@@ -20,6 +20,9 @@ use crate::upstream::{Failure, Reply, Upstream};
 const HEADERS: [(&str, &str); 2] =
     [("content-type", "application/x-amz-json-1.1"), ("x-amz-target", "secretsmanager.GetSecretValue")];
 
+/// The longest that one attempt may take.
+const CALL_TIMEOUT: Duration = Duration::from_secs(8);
+
 /// Before the one repetition of a call that Secrets Manager refuses for a passing reason.
 const RETRY_PAUSE: Duration = Duration::from_millis(200);
 
@@ -122,7 +125,7 @@ impl SecretRef {
         }
         let ask = async || {
             let request = self.request(now).ok_or(ReadError::BadAnswer)?;
-            let reply = upstream.send("GetSecretValue", request, deadline).await?;
+            let reply = upstream.send("GetSecretValue", request, CALL_TIMEOUT, deadline).await?;
             if reply.status.is_success() { Ok(reply) } else { Err(refusal(&reply)) }
         };
         let reply = match ask().await {

@@ -6,7 +6,7 @@ use serde_json::json;
 use super::values::{DEMO_JWT_SECRETS, DEMO_SERVICE_KEY};
 use super::*;
 use crate::secret::Secret;
-use crate::upstream::testing::{Server, reply};
+use crate::testing::{Server, reply};
 
 const NOW: UnixMs = UnixMs(1_800_000_000_000);
 const ARN: &str = "arn:aws:secretsmanager:eu-central-1:123456789012:secret:wpp/platform-AbCdEf";

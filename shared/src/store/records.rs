@@ -23,7 +23,7 @@ pub struct Number {
     pub organization_id: Uuid,
     /// The row's name, as the settings page shows it.
     pub name: Option<String>,
-    /// Our keys of its `settings`, as far as they are within bounds.
+    /// The keys of its `settings` that the functions use, as far as they are within bounds.
     pub settings: Settings,
     /// Whether `settings` is an object, or text that holds one.
     pub is_readable: bool,
@@ -54,22 +54,22 @@ impl Number {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum State {
-    /// A phone is linked.
+    /// A phone is connected.
     Connected,
-    /// A QR waits to be scanned.
+    /// A QR code is ready to be scanned.
     QrIssued,
-    /// A QR is on its way.
+    /// There is no QR code yet.
     #[serde(rename(deserialize = "pairing"))]
     QrPending,
-    /// No phone, and no QR without a new attempt.
+    /// No phone is connected, and no QR code comes without a new attempt.
     Disconnected,
-    /// A word of somebody else's in `whatsapp_sessions`.
+    /// A word in `whatsapp_sessions` that is not in the list above.
     #[serde(other)]
     Unknown,
 }
 
 impl State {
-    /// The word for it in `whatsapp_sessions`.
+    /// Returns the word for it in `whatsapp_sessions`.
     pub(super) fn mirrored(self) -> Value {
         if self == Self::QrPending { "pairing".into() } else { json!(self) }
     }
@@ -91,23 +91,23 @@ pub struct Snapshot {
 }
 
 impl fmt::Debug for Snapshot {
-    /// Without the QR: whoever scans it is logged in.
+    /// Leaves the QR code out: a person who scans it is logged in.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Snapshot").field("status", &self.status).finish_non_exhaustive()
     }
 }
 
-/// Which of an organisation's numbers is meant; its own choice, where none is named.
+/// The number that a request means; without a name, the organization's default.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Hash, Serialize)]
 pub struct NumberSelector {
     /// The one with this session.
     pub session: Option<String>,
-    /// Else the one with this row.
+    /// Otherwise the one with this row.
     pub integration_id: Option<Uuid>,
 }
 
 impl NumberSelector {
-    /// Whether a number is named.
+    /// Whether it names a number.
     pub fn is_named(&self) -> bool {
         *self != Self::default()
     }
@@ -116,12 +116,12 @@ impl NumberSelector {
 /// What a look-up found.
 #[derive(Debug, Deserialize)]
 pub struct Found {
-    /// The database's clock: the one that every sandbox shares.
+    /// The database's time: all sandboxes share its clock.
     #[serde(rename = "now_ms")]
     pub now: UnixMs,
-    /// The user's organisation.
+    /// The user's organization.
     pub organization_id: Option<Uuid>,
-    /// The number meant, or the organisation's own choice where none was named.
+    /// The number that the request means.
     pub number: Option<Number>,
 }
 
@@ -208,6 +208,8 @@ pub(crate) enum SaveOutcome {
     Kept,
     /// Another attempt has taken over.
     Superseded,
+    /// Their session is a number of another organization.
+    Taken,
     /// It is the API key that the platform rejected for a number that was deleted.
     Rejected,
     /// The organization has no such number.

@@ -1,10 +1,11 @@
-//! The `settings` of a `messenger_integrations` row, as far as they are ours.
+//! The keys in `settings` of a `messenger_integrations` row that the functions use.
 
 use serde::Deserialize;
 use serde_json::{Map, Value};
 
+use crate::clock::UnixMs;
 use crate::secret::Secret;
-use crate::token::Token;
+use crate::wpp::token::expiry;
 
 /// Our keys as they stand in the row. A value of a wrong type counts as absent: others write here too. They are never
 /// written back whole; the database merges (see [`crate::store`]).
@@ -15,18 +16,20 @@ pub struct Settings {
     pub api_key: Option<Secret>,
     /// `wppAccountNumber`: the platform's session.
     pub session: Option<String>,
-    /// `wppJwtToken` with `wppJwtExpiresAt` (milliseconds since 1970; below 10^11, seconds).
-    pub token: Option<Token>,
+    /// `wppJwtToken`.
+    pub jwt_token: Option<Secret>,
+    /// `wppJwtExpiresAt`: milliseconds since 1970. A value below 10^11 is read as seconds.
+    pub jwt_expires_at: Option<UnixMs>,
 }
 
 impl From<Map<String, Value>> for Settings {
     fn from(settings: Map<String, Value>) -> Self {
         let text = |key| settings.get(key).and_then(Value::as_str).filter(|text| !text.is_empty());
-        let token = |jwt| Token::stored(Secret::new(jwt), settings.get("wppJwtExpiresAt"));
         Self {
             api_key: text("wppApiKey").map(Secret::new),
             session: text("wppAccountNumber").map(str::to_owned),
-            token: text("wppJwtToken").map(token),
+            jwt_token: text("wppJwtToken").map(Secret::new),
+            jwt_expires_at: settings.get("wppJwtExpiresAt").and_then(expiry),
         }
     }
 }
@@ -36,7 +39,6 @@ mod tests {
     use serde_json::json;
 
     use super::*;
-    use crate::clock::UnixMs;
 
     fn settings(value: Value) -> Settings {
         serde_json::from_value(value).unwrap()
@@ -50,8 +52,8 @@ mod tests {
         }));
         assert_eq!(settings.api_key, Some(Secret::new("k")));
         assert_eq!(settings.session.as_deref(), Some("0000000000004"));
-        let token = settings.token.unwrap();
-        assert_eq!((token.jwt, token.expires_at), (Secret::new("t"), UnixMs(1_795_000_000_000)));
+        assert_eq!(settings.jwt_token, Some(Secret::new("t")));
+        assert_eq!(settings.jwt_expires_at, Some(UnixMs(1_795_000_000_000)));
     }
 
     #[test]
@@ -59,7 +61,7 @@ mod tests {
         for row in [
             json!({}),
             json!({"wppApiKey": 7, "wppAccountNumber": "", "wppJwtToken": ["t"]}),
-            json!({"wppApiKey": "", "wppAccountNumber": 4, "wppJwtToken": "", "wppJwtExpiresAt": 1}),
+            json!({"wppApiKey": "", "wppAccountNumber": 4, "wppJwtToken": "", "wppJwtExpiresAt": {}}),
         ] {
             assert_eq!(settings(row.clone()), Settings::default(), "{row}");
         }

@@ -1,6 +1,6 @@
 use super::*;
 use crate::secret::Secret;
-use crate::upstream::testing::Server;
+use crate::testing::Server;
 
 fn deadline() -> Deadline {
     Deadline::within(Duration::from_secs(20))
@@ -18,7 +18,7 @@ fn body(request: &str) -> Value {
 }
 
 #[tokio::test]
-async fn a_function_is_called_by_its_name_with_the_key_and_without_what_is_null() {
+async fn a_function_is_called_without_null_parameters() {
     let secret = Secret::new("k");
     for (key, bearer) in [(ServiceKey::New(secret.clone()), false), (ServiceKey::Legacy(secret), true)] {
         let (server, store) = store(key).await;

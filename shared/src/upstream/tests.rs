@@ -1,13 +1,16 @@
 use serde_json::json;
 use tokio::net::{TcpSocket, TcpStream};
 
-use super::testing::Server;
 use super::*;
-use crate::record::Record;
+use crate::request_log::noted;
+use crate::testing::Server;
 
 fn whole(status: u16, headers: &str) -> String {
     format!("HTTP/1.1 {status} X\r\ncontent-length: 2\r\nconnection: close\r\n{headers}\r\n{{}}")
 }
+
+/// The longest that one attempt may take.
+const ATTEMPT: Duration = Duration::from_secs(8);
 
 fn deadline() -> Deadline {
     Deadline::within(Duration::from_secs(20))
@@ -51,7 +54,7 @@ fn the_body_itself_tells_what_it_is() {
 }
 
 #[tokio::test]
-async fn only_a_gateways_refusal_and_a_broken_connection_are_tried_again() {
+async fn a_refusal_by_a_gateway_is_retried() {
     let server = Server::start("").await;
     for status in [200, 204, 301, 307, 400, 401, 403, 404, 408, 409, 429, 500, 501, 505, 519, 525, 599] {
         server.says(whole(status, ""));
@@ -69,7 +72,7 @@ async fn only_a_gateways_refusal_and_a_broken_connection_are_tried_again() {
 }
 
 #[tokio::test]
-async fn a_sandbox_has_a_small_budget_for_repetitions_and_earns_it_back_by_answers() {
+async fn a_sandbox_earns_its_retry_budget_back_by_answers() {
     let server = Server::start(whole(503, "")).await;
     let upstream = upstream();
     let mut requests = Vec::new();
@@ -99,7 +102,7 @@ async fn an_upstream_that_only_times_out_earns_no_repetitions() {
 }
 
 #[tokio::test]
-async fn as_many_connections_as_are_kept_may_be_dead_whatever_the_budget_says_and_no_more() {
+async fn every_kept_connection_may_be_dead() {
     let server = Server::start("connection: close").await;
     let upstream = upstream();
     upstream.retry_budget.retries.store(0, Ordering::Relaxed);
@@ -115,7 +118,7 @@ async fn as_many_connections_as_are_kept_may_be_dead_whatever_the_budget_says_an
 }
 
 #[tokio::test]
-async fn a_host_that_keeps_breaking_off_is_soon_asked_once_per_request() {
+async fn a_host_that_keeps_failing_is_asked_once_per_request() {
     let server = Server::start("connection: close").await;
     let upstream = upstream();
     let mut requests = Vec::new();
@@ -142,7 +145,7 @@ async fn a_short_retry_after_is_waited_for_and_a_longer_one_passed_on() {
     server.says(whole(503, "retry-after: 3\r\n"));
     assert_eq!(server.call(&upstream, deadline).await, (Ok(503), 1));
     let request = upstream.http().get(&server.url).build().unwrap();
-    let reply = upstream.send("test", request, deadline).await.unwrap();
+    let reply = upstream.send("test", request, ATTEMPT, deadline).await.unwrap();
     assert_eq!(reply.retry_after, Some(Duration::from_secs(3)));
 }
 
@@ -182,7 +185,7 @@ fn a_retry_after_is_read_in_either_form_up_to_an_hour() {
 }
 
 #[tokio::test]
-async fn connecting_the_headers_and_the_body_each_time_out_and_are_not_tried_again() {
+async fn a_timeout_is_not_retried() {
     let upstream = hasty();
     let server = Server::start("HTTP/1.1 200 X\r\ncontent-length: 9\r\n").await;
     let deadline = deadline();
@@ -198,7 +201,7 @@ async fn connecting_the_headers_and_the_body_each_time_out_and_are_not_tried_aga
     let address = full.local_addr().unwrap();
     let _first = TcpStream::connect(address).await.unwrap();
     let request = upstream.http().get(format!("http://{address}")).build().unwrap();
-    assert_eq!(upstream.send("test", request, deadline).await.unwrap_err(), Failure::TimedOut);
+    assert_eq!(upstream.send("test", request, ATTEMPT, deadline).await.unwrap_err(), Failure::TimedOut);
 }
 
 #[tokio::test]
@@ -230,7 +233,7 @@ async fn a_call_is_noted_once_with_all_its_attempts_and_how_it_ended() {
         server.says("connection: close");
         server.call(&upstream, deadline()).await.0.unwrap_err();
     };
-    let ((), record) = Record::default().keep(broken).await;
+    let ((), record) = noted(broken).await;
     let noted: Vec<_> = record.calls.iter().map(|call| (call.name, &call.status, call.attempts)).collect();
     let failed = CallStatus::Failed("connection failed".to_owned());
     assert_eq!(noted, [("test", &CallStatus::Http(503), 3), ("test", &failed, 3)]);

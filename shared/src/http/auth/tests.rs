@@ -46,7 +46,7 @@ async fn no_header_and_a_blank_one_are_missing() {
 }
 
 #[tokio::test]
-async fn what_is_not_bearer_and_one_jwt_is_malformed_and_fetches_nothing() {
+async fn a_header_without_one_bearer_jwt_is_malformed() {
     let project = Project::start().await;
     let token = project.es.token(&project.claims(json!({})));
     let (header, rest) = token.split_once('.').unwrap();

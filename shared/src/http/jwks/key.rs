@@ -19,7 +19,7 @@ pub(super) struct Key {
 }
 
 impl Key {
-    /// The key of `jwk` with the one algorithm it may verify, if it is one of ours and strong enough.
+    /// The key of `jwk` with the one algorithm it may verify, if it is supported and strong enough.
     pub(super) fn from_jwk(jwk: serde_json::Value) -> Option<Self> {
         let jwk: Jwk = serde_json::from_value(jwk).ok()?;
         let algorithm = match (&jwk.algorithm, jwk.common.key_algorithm) {
@@ -62,8 +62,8 @@ fn bits(number: &[u8]) -> usize {
 mod tests {
     use serde_json::{Value, json};
 
+    use crate::error::AuthError;
     use crate::http::auth::testing::{NOW, Project, Signer, USER, base64};
-    use crate::http::auth_error::AuthError;
 
     /// The outcome for a user when the served key has these `changes`, beside keys that no one can use.
     async fn with_key(signer: &Signer, changes: Value) -> Result<String, AuthError> {

@@ -5,9 +5,9 @@ use serde_json::json;
 use tokio::task::JoinSet;
 
 use crate::clock::UnixMs;
+use crate::error::AuthError;
 use crate::http::auth::Caller;
 use crate::http::auth::testing::{Answer, NOW, Project, Signer, config, secrets, verifier};
-use crate::http::auth_error::AuthError;
 
 /// The bounds as they are meant to be, in numbers of their own.
 const FRESH_FOR: Duration = Duration::from_secs(600);
@@ -197,7 +197,7 @@ async fn an_old_set_serves_through_an_outage_and_is_renewed_after_it() {
 }
 
 #[tokio::test]
-async fn without_a_set_an_outage_is_not_the_callers_fault_and_ends_within_a_second() {
+async fn an_outage_without_keys_is_a_503_within_a_second() {
     let project = Project::start().await;
     let token = project.token_of(&project.es);
     let mut now = NOW;
@@ -326,7 +326,7 @@ async fn a_clock_set_back_neither_ages_the_set_nor_keeps_it_for_ever() {
 }
 
 #[tokio::test]
-async fn a_token_without_key_id_is_accepted_if_only_one_key_can_be_meant() {
+async fn a_token_without_key_id_needs_a_set_of_one_fitting_key() {
     let project = Project::start().await;
     let nameless = Signer::rs256("rs").named(None);
     assert!(project.verify(&project.token_of(&nameless), NOW).await.is_ok());

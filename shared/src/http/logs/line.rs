@@ -1,21 +1,18 @@
 //! The one line that a request leaves in the log, with the metrics that CloudWatch reads from it (its embedded metric format).
 
 use std::collections::BTreeMap;
+use std::ops::Not;
 
 use serde::Serialize;
 use uuid::Uuid;
 
 use crate::VERSION;
 use crate::clock::UnixMs;
-use crate::error::Error;
-use crate::http::auth::AuthError;
-use crate::platform::PlatformError;
-use crate::record::{Call, Record, Source, TokenUse};
+use crate::error::{AuthError, Error};
+use crate::request_log::{Call, Notes, TokenUse};
 use crate::store::{State, StoreError};
 use crate::upstream::CallError;
-
-/// No line is longer, in bytes: each costs money to keep, and to search.
-const LIMIT: usize = 700;
+use crate::wpp::PlatformError;
 
 /// Where the metrics are found in CloudWatch.
 const NAMESPACE: &str = "WppFunctions";
@@ -48,8 +45,9 @@ pub(crate) struct Line {
     /// The number's state, as it was answered.
     #[serde(skip_serializing_if = "Option::is_none")]
     state: Option<State>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    source: Option<Source>,
+    /// Whether it is only the last known one.
+    #[serde(skip_serializing_if = "Not::not")]
+    stale: bool,
     #[serde(skip_serializing_if = "Option::is_none")]
     token: Option<TokenUse>,
     /// Why the saved token would not do: it was due, expired, missing or rejected.
@@ -58,12 +56,9 @@ pub(crate) struct Line {
     /// What went wrong, also where the request was answered all the same.
     #[serde(skip_serializing_if = "Option::is_none")]
     error: Option<String>,
-    /// The slowest first. Those that would make the line too long are left out.
+    /// In the order in which they ended.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     calls: Vec<Call>,
-    /// How many were left out.
-    #[serde(skip_serializing_if = "is_none")]
-    more_calls: usize,
     #[serde(rename = "_aws")]
     emf: Emf,
     #[serde(flatten)]
@@ -107,7 +102,7 @@ pub(crate) enum Metric {
     PlatformFailed,
     /// The platform refused a call that was made for one number. The others may be fine, so no alarm watches it.
     PlatformRefused,
-    /// Nor did the database, or the project's sign-in.
+    /// The database, or the project's sign-in, did not do what it was asked.
     DatabaseFailed,
     /// A user's token is not signed by a key that we have, or not by the issuer that we take. One such token means nothing;
     /// where most are so, it is our configuration.
@@ -138,39 +133,39 @@ struct Definition {
     unit: Option<&'static str>,
 }
 
-/// What the sandbox knows of a request.
-pub(crate) struct Request {
+/// What the function knows of a request.
+pub(crate) struct RequestFacts {
     pub(crate) function: String,
-    pub(crate) began: UnixMs,
-    pub(crate) ended: UnixMs,
+    pub(crate) request_id: String,
+    pub(crate) trace_id: Option<String>,
+    pub(crate) began_at: UnixMs,
+    pub(crate) ended_at: UnixMs,
     /// Whether it is the sandbox's first.
     pub(crate) is_first: bool,
 }
 
 impl Line {
-    /// The text of the line of a request that was answered with this status, or with this error.
-    pub(crate) fn text(request: Request, record: Record, outcome: Result<u16, &Error>) -> String {
-        let failed = outcome.err();
-        let (status, code) = match failed.map(Error::response) {
-            Some(public) => (public.status, Some(public.code)),
-            None => (outcome.unwrap_or_default(), None),
-        };
-        let trouble = failed.map(ToString::to_string);
-        let trouble = trouble.or(record.stale_because.clone()).or(record.refresh_failure.clone());
-        let troubles: Vec<_> = trouble.into_iter().chain(record.secret_failure.clone()).collect();
-        let (outcome, level) = match status {
+    /// Returns the text of a request's line. `outcome` is the state in the answer, or the error.
+    pub(crate) fn text(facts: RequestFacts, notes: Notes, outcome: Result<State, &Error>) -> String {
+        let error = outcome.err();
+        let response = error.map(Error::response);
+        let status = response.as_ref().map_or(200, |response| response.status);
+        let trouble = error.map(ToString::to_string);
+        let trouble = trouble.or(notes.stale_because.clone()).or(notes.refresh_failure.clone());
+        let troubles: Vec<_> = trouble.into_iter().chain(notes.secret_failure.clone()).collect();
+        let (kind, level) = match status {
             500.. => (Outcome::Failed, Level::Error),
             400.. => (Outcome::Refused, Level::Info),
             _ if !troubles.is_empty() => (Outcome::Answered, Level::Warn),
             _ => (Outcome::Answered, Level::Info),
         };
-        let took = request.ended.0 - request.began.0;
-        let failure = failure(&record, failed);
-        let refreshed = (record.token == Some(TokenUse::Refreshed) && failure.is_none())
-            .then_some(Metric::TokenRefreshed);
-        let is_secret = record.secret_failure.is_some() || matches!(failed, Some(Error::Secret(_)));
+        let failure = failure(&notes, error);
+        let refreshed =
+            (notes.token == Some(TokenUse::Refreshed) && failure.is_none()).then_some(Metric::TokenRefreshed);
+        let is_secret = notes.secret_failure.is_some() || matches!(error, Some(Error::Secret(_)));
         let counted = [failure, refreshed, is_secret.then_some(Metric::SecretFailed)];
         let counted = counted.into_iter().flatten().map(|metric| (metric, 1));
+        let took = facts.ended_at.0 - facts.began_at.0;
         let metrics: BTreeMap<_, _> = counted.chain([(Metric::Took, took)]).collect();
         let definition = |name: &Metric| Definition {
             name: *name,
@@ -181,59 +176,41 @@ impl Line {
             dimensions: [["function"]],
             metrics: metrics.keys().map(definition).collect(),
         };
-        let mut calls = record.calls;
-        calls.sort_by_key(|call| std::cmp::Reverse(call.ms));
-        Self {
-            timestamp: request.ended.to_rfc3339(),
+        let line = Self {
+            timestamp: facts.ended_at.to_rfc3339(),
             level,
-            function: request.function,
+            function: facts.function,
             version: VERSION,
-            cold_start: request.is_first.then_some(1),
-            trace_id: record.trace.id().map(str::to_owned),
-            request_id: record.request_id,
-            organization_id: record.organization_id,
-            session: record.session,
-            outcome,
+            cold_start: facts.is_first.then_some(1),
+            trace_id: facts.trace_id,
+            request_id: facts.request_id,
+            organization_id: notes.organization_id,
+            session: notes.session,
+            outcome: kind,
             status,
-            code,
-            state: record.state,
-            source: record.source,
-            token: record.token,
-            token_why: record.token_why,
+            code: response.map(|response| response.code),
+            state: outcome.ok(),
+            stale: notes.stale_because.is_some() && error.is_none(),
+            token: notes.token,
+            token_why: notes.token_why,
             error: (!troubles.is_empty()).then(|| troubles.join("; ")),
-            calls,
-            more_calls: 0,
-            emf: Emf { timestamp: request.ended, cloud_watch_metrics: [directive] },
+            calls: notes.calls,
+            emf: Emf { timestamp: facts.ended_at, cloud_watch_metrics: [directive] },
             metrics,
-        }
-        .cut()
-    }
-
-    /// As JSON, without what makes it too long: the quickest calls, and then the error's last words.
-    fn cut(mut self) -> String {
-        loop {
-            let text = serde_json::to_string(&self).unwrap_or_default();
-            let Some(excess) = text.len().checked_sub(LIMIT + 1) else { return text };
-            if self.calls.pop().is_some() {
-                self.more_calls += 1;
-                continue;
-            }
-            let Some(error) = self.error.as_mut().filter(|error| !error.is_empty()) else { return text };
-            let kept = error.chars().count().saturating_sub(excess + 1);
-            *error = error.chars().take(kept).collect();
-        }
+        };
+        serde_json::to_string(&line).unwrap_or_default()
     }
 }
 
 /// Under which a failed request counts, or one that was answered in spite of a failure.
-fn failure(record: &Record, error: Option<&Error>) -> Option<Metric> {
+fn failure(notes: &Notes, error: Option<&Error>) -> Option<Metric> {
     use {AuthError as A, PlatformError as P};
     match error {
-        _ if record.own_key_rejected => Some(Metric::OwnKeyRejected),
+        _ if notes.own_key_rejected => Some(Metric::OwnKeyRejected),
         Some(Error::Caller(A::BadSignature | A::UnknownKey | A::WrongAlgorithm | A::WrongIssuer)) => {
             Some(Metric::SignInRefused)
         }
-        _ if record.refresh_failure.is_some() => Some(Metric::RefreshFailed),
+        _ if notes.refresh_failure.is_some() => Some(Metric::RefreshFailed),
         // A matter of the number's organization.
         Some(Error::Database(error)) if error.why == StoreError::SettingsUnreadable => None,
         Some(Error::Platform(CallError {
@@ -242,12 +219,8 @@ fn failure(record: &Record, error: Option<&Error>) -> Option<Metric> {
         Some(Error::Platform(CallError { why: P::NumberRefused(_), .. })) => Some(Metric::PlatformRefused),
         Some(Error::Platform(_)) => Some(Metric::PlatformFailed),
         Some(Error::Database(_) | Error::Caller(A::KeysUnavailable)) => Some(Metric::DatabaseFailed),
-        _ => (record.source == Some(Source::Stale)).then_some(Metric::PlatformFailed),
+        _ => notes.stale_because.is_some().then_some(Metric::PlatformFailed),
     }
-}
-
-fn is_none(count: &usize) -> bool {
-    *count == 0
 }
 
 #[cfg(test)]

@@ -3,9 +3,8 @@
 use std::io::{self, Write};
 use std::sync::{Arc, Mutex};
 
-use lambda_runtime::tracing::subscriber::filter::LevelFilter;
-use lambda_runtime::tracing::subscriber::prelude::*;
-use lambda_runtime::tracing::subscriber::registry;
+use lambda_http::tracing::subscriber::filter::LevelFilter;
+use lambda_http::tracing::subscriber::registry;
 use tracing::Dispatch;
 use tracing::subscriber::DefaultGuard;
 
@@ -25,7 +24,7 @@ impl Page {
     pub(crate) fn at(level: LevelFilter) -> Self {
         let text = Text::default();
         let writer = text.clone();
-        let lines = registry().with(level).with(super::Lines(move || writer.clone()));
+        let lines = super::subscriber(level, move || writer.clone());
         let second = Dispatch::new(registry());
         Self { text, _second: second, _guard: tracing::subscriber::set_default(lines) }
     }

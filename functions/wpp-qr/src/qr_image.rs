@@ -1,0 +1,153 @@
+//! The QR code as an image: drawn from the platform's text, or taken from its picture.
+
+use std::fmt::Write;
+
+use png::{BitDepth, ColorType, Encoder, EncodingError};
+use qrcode::render::unicode::Dense1x2;
+use qrcode::{Color, EcLevel, QrCode};
+use shared::error::Error;
+use shared::http::accept::QrImage;
+use shared::http::response::Image;
+use shared::number::qr::{self, Format};
+use shared::upstream::CallError;
+use shared::wpp::PlatformError;
+
+/// Light modules all around: without them a scanner may not find the code.
+const QUIET_ZONE: usize = 4;
+
+/// A module's side in pixels. In a PNG of one bit for each, a module is a byte wide.
+const MODULE: usize = 8;
+
+/// Returns the QR code that the platform has sent, in this form.
+pub fn draw(qr: &str, form: QrImage) -> Result<Image, Error> {
+    let body = match (Format::of(qr), form) {
+        (Format::Text, _) => code(qr).and_then(|code| match form {
+            QrImage::Svg => Some(svg(&modules(&code)).into()),
+            QrImage::Png => png(&modules(&code)).ok(),
+            QrImage::HalfBlocks => Some(half_blocks(&code).into()),
+        }),
+        (Format::Image, QrImage::Svg) => qr::png(qr).map(|_| wrapped(qr).into()),
+        (Format::Image, QrImage::Png) => qr::png(qr),
+        (Format::Image, QrImage::HalfBlocks) => return Err(Error::QrIsPicture),
+    };
+    let media_type = match form {
+        QrImage::Svg => "image/svg+xml",
+        QrImage::Png => "image/png",
+        QrImage::HalfBlocks => "text/plain; charset=utf-8",
+    };
+    let body = body.ok_or(CallError { call: "qr", why: PlatformError::BadAnswer })?;
+    Ok(Image { media_type, body })
+}
+
+/// Returns `None` if the text is too long for a QR code. A screen damages nothing, so the least error correction is enough: the
+/// modules are larger.
+fn code(text: &str) -> Option<QrCode> {
+    QrCode::with_error_correction_level(text, EcLevel::L).ok()
+}
+
+/// For a terminal: two rows a line, and light modules lit, for the dark ground that terminals have.
+fn half_blocks(code: &QrCode) -> String {
+    code.render::<Dense1x2>().dark_color(Dense1x2::Light).light_color(Dense1x2::Dark).build() + "\n"
+}
+
+/// Returns which modules are dark, row by row and with the quiet zone.
+fn modules(code: &QrCode) -> Vec<Vec<bool>> {
+    let side = code.width() + 2 * QUIET_ZONE;
+    let mut modules = vec![vec![false; side]; side];
+    for (y, row) in code.to_colors().chunks(code.width()).enumerate() {
+        for (x, color) in row.iter().enumerate() {
+            modules[y + QUIET_ZONE][x + QUIET_ZONE] = *color == Color::Dark;
+        }
+    }
+    modules
+}
+
+/// One line for each run of dark modules.
+fn svg(modules: &[Vec<bool>]) -> String {
+    let (side, mut path) = (modules.len(), String::new());
+    for (y, row) in modules.iter().enumerate() {
+        let mut x = 0;
+        for run in row.chunk_by(|a, b| a == b) {
+            if run[0] {
+                // To write to a String cannot fail.
+                let _ = write!(path, "M{x} {y}.5h{}", run.len());
+            }
+            x += run.len();
+        }
+    }
+    let size = side * MODULE;
+    format!(
+        r##"<svg xmlns="http://www.w3.org/2000/svg" width="{size}" height="{size}" viewBox="0 0 {side} {side}" shape-rendering="crispEdges"><path fill="#fff" d="M0 0h{side}v{side}H0z"/><path stroke="#000" d="{path}"/></svg>"##
+    )
+}
+
+/// Returns the PNG within an SVG, for a request that prefers an SVG.
+fn wrapped(qr: &str) -> String {
+    let base64 = qr.rsplit(',').next().unwrap_or_default().trim_end();
+    format!(
+        r#"<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 1 1"><image width="1" height="1" href="data:image/png;base64,{base64}"/></svg>"#
+    )
+}
+
+fn png(modules: &[Vec<bool>]) -> Result<Vec<u8>, EncodingError> {
+    let rows = modules.iter().flat_map(|row| std::iter::repeat_n(row, MODULE)).flatten();
+    let pixels: Vec<_> = rows.map(|is_dark| if *is_dark { 0x00 } else { 0xff }).collect();
+    let mut png = Vec::new();
+    let side = u32::try_from(modules.len() * MODULE).map_err(|_| EncodingError::LimitsExceeded)?;
+    let mut encoder = Encoder::new(&mut png, side, side);
+    encoder.set_color(ColorType::Grayscale);
+    encoder.set_depth(BitDepth::One);
+    let mut writer = encoder.write_header()?;
+    writer.write_image_data(&pixels)?;
+    writer.finish()?;
+    Ok(png)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const PIXEL: &str =
+        "iVBORw0KGgoAAAANSUhEUgAAAAEAAAABAQAAAAA3bvkkAAAACklEQVR4nGNoAAAAggCBd81ytgAAAABJRU5ErkJggg==";
+
+    fn text(qr: &str, drawing: QrImage) -> String {
+        String::from_utf8(draw(qr, drawing).unwrap().body).unwrap()
+    }
+
+    #[test]
+    fn a_qr_code_that_cannot_be_drawn_is_a_bad_answer() {
+        let too_long = "2".repeat(8000);
+        for (qr, drawing, code) in [
+            (&*too_long, QrImage::Svg, "platform_bad_answer"),
+            (&*too_long, QrImage::HalfBlocks, "platform_bad_answer"),
+            ("data:image/jpeg;base64,/9j/4AAQ", QrImage::Png, "platform_bad_answer"),
+            ("data:image/png;base64,\"><script/>", QrImage::Svg, "platform_bad_answer"),
+            (PIXEL, QrImage::HalfBlocks, "qr_is_picture"),
+        ] {
+            assert_eq!(draw(qr, drawing).err().unwrap().response().code, code);
+        }
+    }
+
+    #[test]
+    fn an_image_is_passed_on_unchanged() {
+        for qr in [PIXEL.to_owned(), format!("data:image/png;base64,{PIXEL}"), format!("{PIXEL}\n")] {
+            assert_eq!(draw(&qr, QrImage::Png).unwrap().body, qr::png(PIXEL).unwrap());
+            let svg = text(&qr, QrImage::Svg);
+            assert!(svg.contains(&format!(r#"href="data:image/png;base64,{PIXEL}""#)), "{svg}");
+        }
+    }
+
+    /// The smallest code has 21 modules, 7 of them dark in the first row of a finder.
+    #[test]
+    fn a_code_stands_in_a_quiet_zone_of_four_modules() {
+        assert_eq!(modules(&code("2@").unwrap()).len(), 29);
+        let blocks = text("2@", QrImage::HalfBlocks);
+        let lines: Vec<_> = blocks.lines().collect();
+        assert_eq!(lines.len(), 15);
+        assert!(lines.iter().all(|line| line.chars().count() == 29), "{blocks}");
+        assert_eq!(lines[0], "█".repeat(29));
+        assert_eq!(lines[0], lines[1]);
+        assert!(lines[2].starts_with("████ ▄▄▄▄▄ █"), "{blocks}");
+        assert!(text("2@", QrImage::Svg).contains(r##"stroke="#000" d="M4 4.5h7"##));
+    }
+}

@@ -1,0 +1,98 @@
+use serde_json::json;
+
+use super::*;
+
+/// As `mirror` in `migrations/` shows it.
+fn snapshot(status: &str, qr: Option<&str>, at: UnixMs) -> Snapshot {
+    serde_json::from_value(json!({"status": status, "qr": qr, "qr_at_ms": at, "at_ms": at})).unwrap()
+}
+
+#[test]
+fn an_unknown_word_in_a_snapshot_means_disconnected() {
+    for (word, qr, state) in [
+        ("connected", None, State::Connected),
+        ("connected", Some("2@"), State::Connected),
+        ("qr_issued", Some("2@"), State::QrIssued),
+        ("qr_issued", None, State::QrPending),
+        ("pairing", None, State::QrPending),
+        ("disconnected", None, State::Disconnected),
+        ("disconnected", Some("2@"), State::Disconnected),
+        ("qr_pending", None, State::Disconnected),
+        ("", None, State::Disconnected),
+    ] {
+        let view = NumberState::of_snapshot(&snapshot(word, qr, UnixMs(7)), UnixMs(8));
+        assert_eq!(view.state, state, "{word}");
+        assert_eq!(view.qr.as_deref(), qr.filter(|_| state == State::QrIssued), "{word}");
+        assert_eq!(view.qr_at, view.qr.as_ref().map(|_| UnixMs(7)), "{word}");
+    }
+}
+
+#[test]
+fn a_qr_is_of_snapshot_for_as_long_as_it_can_be_scanned() {
+    for (now, state) in [(25_006, State::QrIssued), (25_007, State::QrPending)] {
+        let view = NumberState::of_snapshot(&snapshot("qr_issued", Some("2@"), UnixMs(7)), UnixMs(now));
+        assert_eq!((view.state, view.qr.is_some()), (state, state == State::QrIssued));
+    }
+}
+
+#[test]
+fn each_platform_status_has_its_state() {
+    for (word, qr, told, kept) in [
+        ("connected", Some("2@"), "connected", "connected"),
+        ("offline", Some("2@"), "disconnected", "disconnected"),
+        ("starting", None, "qr_pending", "pairing"),
+        ("starting", Some("2@"), "qr_issued", "qr_issued"),
+        ("passkey_required", None, "qr_pending", "pairing"),
+    ] {
+        let state = match word {
+            "connected" => SessionState::Connected,
+            "offline" => SessionState::Offline,
+            "starting" => SessionState::Starting,
+            _ => SessionState::PasskeyRequired,
+        };
+        let view = NumberState::live(Status { state, word: word.to_owned() }, qr.map(str::to_owned));
+        assert_eq!(json!(view.state), told, "{word}");
+        let mirror = snapshot(kept, view.qr.as_deref(), UnixMs(7));
+        assert!(view.is_in(&mirror), "{word}");
+        assert_eq!(view.qr.as_deref(), qr.filter(|_| told == "qr_issued"), "{word}");
+    }
+}
+
+#[test]
+fn a_state_or_a_qr_was_seen_and_a_hope_was_not() {
+    assert!(NumberState::qr_issued("2@".to_owned()).is_told() && NumberState::lost().is_told());
+    assert!(!NumberState::starting().is_told());
+    assert_eq!(
+        (NumberState::lost().state, NumberState::lost().platform_status()),
+        (State::Disconnected, None)
+    );
+}
+
+#[test]
+fn a_snapshot_with_another_state_or_qr_differs() {
+    let view = NumberState::qr_issued("2@".to_owned());
+    let mirror = |status, qr| view.is_in(&snapshot(status, qr, UnixMs(7)));
+    assert!(mirror("qr_issued", Some("2@")));
+    assert!(!mirror("pairing", Some("2@")) && !mirror("qr_issued", Some("1@")) && !mirror("qr_issued", None));
+}
+
+fn recent(status: &str, qr: Option<&str>, age_ms: i64) -> Option<State> {
+    let (now, at) = (UnixMs(1_000_000), UnixMs(1_000_000 - age_ms));
+    NumberState::recent(&snapshot(status, qr, at), now).map(|view| view.state)
+}
+
+#[test]
+fn connected_is_believed_for_10_seconds_and_a_qr_for_25() {
+    assert_eq!(recent("connected", None, 9_999), Some(State::Connected));
+    assert_eq!(recent("connected", None, 10_000), None);
+    assert_eq!(recent("qr_issued", Some("2@"), 24_999), Some(State::QrIssued));
+    assert_eq!(recent("qr_issued", Some("2@"), 25_000), None);
+}
+
+#[test]
+fn nothing_else_is_believed_nor_what_was_seen_in_the_future() {
+    assert_eq!(recent("pairing", None, 0), None);
+    assert_eq!(recent("disconnected", None, 0), None);
+    assert_eq!(recent("qr_issued", None, 0), None);
+    assert_eq!(recent("connected", None, -1), None);
+}

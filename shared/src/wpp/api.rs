@@ -1,0 +1,419 @@
+//! The WPP Platform's HTTP API, one method per call. Knows nothing of the database.
+
+use std::time::Duration;
+
+use http::{Method, StatusCode, header};
+use reqwest::{Request, Url};
+use serde::Deserialize;
+use serde::de::DeserializeOwned;
+use serde_json::{Value, json};
+
+use crate::clock::UnixMs;
+use crate::deadline::Deadline;
+use crate::secret::Secret;
+use crate::upstream::{CallError, Content, Failure, Reply, Upstream};
+use crate::wpp::refresh::TokenSource;
+use crate::wpp::token::Token;
+
+/// The longest word for a state that is passed on.
+const WORD_LIMIT: usize = 64;
+
+/// The longest session, in bytes; the platform's have 13 digits.
+const SESSION_LIMIT: usize = 128;
+
+/// The longest API key, token and QR that are kept, in bytes. Real ones have some 50, some 500, and up to 20 KiB as a picture.
+const API_KEY_LIMIT: usize = 512;
+const TOKEN_LIMIT: usize = 8 * 1024;
+const QR_LIMIT: usize = 64 * 1024;
+
+/// Why a call brought nothing of use. Carries no text of the platform's.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, thiserror::Error)]
+pub enum PlatformError {
+    /// 401 for a call with a number's token.
+    #[error("token rejected")]
+    TokenRejected,
+    /// 401 or 403 from `/auth/token`: the API key is dead, for what we know.
+    #[error("API key refused")]
+    KeyRefused,
+    /// The same, for a key so new that it may not be active yet.
+    #[error("new API key not taken yet")]
+    KeyNotActive,
+    /// 401 or 403 for our own secret.
+    #[error("WPP_SECRET refused")]
+    SecretRefused,
+    /// 404, in the platform's own words: no such session.
+    #[error("session unknown")]
+    UnknownSession,
+    /// 429, and when to come back.
+    #[error("rate limited")]
+    Busy(Option<Duration>),
+    /// Any other 4xx for a call with a number's token: it concerns that number.
+    #[error("number refused with status {0}")]
+    NumberRefused(u16),
+    /// Any other 4xx for a call that is the same for all numbers: `create` or `/auth/token`.
+    #[error("refused with status {0}")]
+    Refused(u16),
+    /// 5xx, no connection, or a refusal that is not the platform's own.
+    #[error("unavailable")]
+    Unavailable,
+    /// No whole answer in time.
+    #[error("timed out")]
+    TimedOut,
+    /// An answer that is not what the platform promises: HTML, a redirect, wrong types, too long, control characters.
+    #[error("unreadable answer")]
+    BadAnswer,
+}
+
+/// What a call brought, or which call failed and why.
+pub type PlatformResult<T> = Result<T, CallError<PlatformError>>;
+
+impl From<Failure> for PlatformError {
+    fn from(failure: Failure) -> Self {
+        match failure {
+            Failure::Connection | Failure::Untrusted => Self::Unavailable,
+            Failure::TimedOut => Self::TimedOut,
+            Failure::TooLarge => Self::BadAnswer,
+        }
+    }
+}
+
+/// A client on the platform, as `create` gives it.
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Credentials {
+    /// The key that fetches tokens.
+    pub api_key: Secret,
+    /// The session: the number in every path.
+    pub session: String,
+}
+
+/// What the platform says of a session.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum SessionState {
+    /// A phone is linked.
+    Connected,
+    /// The session is coming up.
+    Starting,
+    /// The linked phone, or the session, is away.
+    Offline,
+    /// A QR is to be scanned; also what a word that we don't know means.
+    QrRequired,
+    /// WhatsApp asks for a passkey, which only the phone's owner can give, in WhatsApp itself.
+    PasskeyRequired,
+    /// The platform knows no such session.
+    Lost,
+}
+
+/// The platform's word for a session's state, beside what we take it for.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Status {
+    /// What we take it for.
+    pub state: SessionState,
+    /// The word itself; empty where there was none.
+    pub word: String,
+}
+
+impl Status {
+    fn of(word: &str) -> Self {
+        let word: String = word.trim().chars().take(WORD_LIMIT).collect();
+        let state = match word.to_lowercase().as_str() {
+            "connected" | "ready" => SessionState::Connected,
+            "starting" | "pending" => SessionState::Starting,
+            "offline" | "disconnected" => SessionState::Offline,
+            "passkey_required" | "passkey_confirmation_required" => SessionState::PasskeyRequired,
+            _ => SessionState::QrRequired,
+        };
+        Self { state, word }
+    }
+}
+
+/// What a call for a session needs.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct SessionAuth {
+    /// The number in the path.
+    pub session: String,
+    /// The bearer.
+    pub jwt: Secret,
+}
+
+/// The platform behind a base URL. Cheap to clone.
+#[derive(Clone, Debug)]
+pub struct WppApi {
+    base: Url,
+    upstream: Upstream,
+}
+
+/// What a call shows the platform, and so whose refusal a 401 is.
+#[derive(Clone, Copy)]
+enum Auth<'a> {
+    /// `WPP_SECRET`, as the bearer.
+    Secret(&'a Secret),
+    /// An API key, in the body.
+    ApiKey,
+    /// A number's token, as the bearer.
+    Token(&'a Secret),
+}
+
+/// The longest that one attempt of each call may take. `UPSTREAM_TIMEOUT_MS` may shorten them.
+const CREATE_TIMEOUT: Duration = Duration::from_secs(8);
+const TOKEN_TIMEOUT: Duration = Duration::from_secs(8);
+const STATUS_TIMEOUT: Duration = Duration::from_secs(8);
+const QR_TIMEOUT: Duration = Duration::from_secs(8);
+const START_TIMEOUT: Duration = Duration::from_secs(8);
+/// A number works without its webhook for a while, and it is registered later.
+const WEBHOOK_TIMEOUT: Duration = Duration::from_secs(2);
+
+impl WppApi {
+    /// A platform at `base`.
+    pub fn new(base: Url, upstream: Upstream) -> Self {
+        Self { base, upstream }
+    }
+
+    /// `POST /api/integrations/wpp/create`: creates a client for an id, or finds it. The same id gets the same session.
+    pub async fn create_client(
+        &self,
+        secret: &Secret,
+        id: &str,
+        deadline: Deadline,
+    ) -> PlatformResult<Credentials> {
+        let (auth, path) = (Auth::Secret(secret), ["api", "integrations", "wpp", "create"]);
+        self.call(
+            ("create", CREATE_TIMEOUT),
+            auth,
+            &path,
+            Some(json!({"organizationId": id})),
+            deadline,
+            |reply| {
+                accepted(auth, reply)?;
+                let given: Credentials = parse(reply)?;
+                if !is_session(&given.session) {
+                    return Err(PlatformError::BadAnswer);
+                }
+                Ok(Credentials {
+                    api_key: Secret::new(bounded(given.api_key.expose(), API_KEY_LIMIT)?),
+                    ..given
+                })
+            },
+        )
+        .await
+    }
+
+    /// `POST /auth/token`: gets a token for an API key. `now` is when it is asked for.
+    pub async fn get_initial_token(
+        &self,
+        api_key: &Secret,
+        now: UnixMs,
+        deadline: Deadline,
+    ) -> PlatformResult<Token> {
+        #[derive(Deserialize)]
+        #[serde(rename_all = "camelCase")]
+        struct Given {
+            token: Secret,
+            expires_in: Option<Value>,
+        }
+        let (auth, body) = (Auth::ApiKey, json!({"apiKey": api_key}));
+        self.call(("auth/token", TOKEN_TIMEOUT), auth, &["auth", "token"], Some(body), deadline, |reply| {
+            accepted(auth, reply)?;
+            let given: Given = parse(reply)?;
+            let token = Secret::new(bounded(given.token.expose(), TOKEN_LIMIT)?);
+            Ok(Token::issued(token, given.expires_in.as_ref(), now))
+        })
+        .await
+    }
+
+    /// `GET /api/accounts/{session}/status`.
+    pub async fn status(
+        &self,
+        SessionAuth { session, jwt }: SessionAuth,
+        deadline: Deadline,
+    ) -> PlatformResult<Status> {
+        let (auth, path) = (Auth::Token(&jwt), ["api", "accounts", &session, "status"]);
+        self.call(("status", STATUS_TIMEOUT), auth, &path, None, deadline, |reply| {
+            accepted(auth, reply)?;
+            parse::<Value>(reply)?["status"].as_str().map(Status::of).ok_or(PlatformError::BadAnswer)
+        })
+        .await
+    }
+
+    /// `GET /api/accounts/{session}/qr`: the QR as the platform gives it (pairing text, data URL or bare base64). `None` if
+    /// there is no QR, which a 404 says, too: it comes for seconds while a session starts, and while a phone is linked.
+    /// Only the status tells whether the platform knows the session.
+    pub async fn qr(
+        &self,
+        SessionAuth { session, jwt }: SessionAuth,
+        deadline: Deadline,
+    ) -> PlatformResult<Option<String>> {
+        let (auth, path) = (Auth::Token(&jwt), ["api", "accounts", &session, "qr"]);
+        self.call(("qr", QR_TIMEOUT), auth, &path, None, deadline, |reply| {
+            if reply.status == StatusCode::NOT_FOUND {
+                return Ok(None);
+            }
+            accepted(auth, reply)?;
+            qr_in(&parse(reply)?)
+        })
+        .await
+    }
+
+    /// `POST /api/accounts/start`: brings a session up; harmless if it is up. Any 2xx means yes. Returns its status and its
+    /// QR, if the answer has them.
+    pub async fn start(
+        &self,
+        SessionAuth { session, jwt }: SessionAuth,
+        deadline: Deadline,
+    ) -> PlatformResult<(Option<Status>, Option<String>)> {
+        let (auth, path) = (Auth::Token(&jwt), ["api", "accounts", "start"]);
+        self.call(
+            ("start", START_TIMEOUT),
+            auth,
+            &path,
+            Some(json!({"number": session})),
+            deadline,
+            |reply| {
+                if is_running_already(reply) {
+                    return Ok((None, None));
+                }
+                said_yes(auth, reply)?;
+                let given: Value = parse(reply).unwrap_or_default();
+                let word = ["status", "state"].into_iter().find_map(|key| given[key].as_str());
+                Ok((word.map(Status::of), qr_in(&given).unwrap_or_default()))
+            },
+        )
+        .await
+    }
+
+    /// `POST /internal/session/{session}/webhook`: where the platform reports to. Any 2xx means yes.
+    pub async fn set_webhook(
+        &self,
+        SessionAuth { session, jwt }: SessionAuth,
+        url: &str,
+        deadline: Deadline,
+    ) -> PlatformResult<()> {
+        let (auth, path) = (Auth::Token(&jwt), ["internal", "session", &session, "webhook"]);
+        self.call(("webhook", WEBHOOK_TIMEOUT), auth, &path, Some(json!({"url": url})), deadline, |reply| {
+            said_yes(auth, reply).map_err(|why| match why {
+                // A 404 of the webhook does not mean that the session is unknown.
+                PlatformError::UnknownSession => PlatformError::NumberRefused(404),
+                why => why,
+            })
+        })
+        .await
+    }
+
+    /// Makes a call, a `POST` if it has a body, and reads its answer.
+    async fn call<T>(
+        &self,
+        (call, timeout): (&'static str, Duration),
+        auth: Auth<'_>,
+        path: &[&str],
+        body: Option<Value>,
+        deadline: Deadline,
+        read: impl FnOnce(&Reply) -> Result<T, PlatformError>,
+    ) -> PlatformResult<T> {
+        let answer = async {
+            let request = self.request(auth, path, body)?;
+            read(&self.upstream.send(call, request, timeout, deadline).await?)
+        };
+        answer.await.map_err(|why| CallError { call, why })
+    }
+
+    /// Every path segment is percent-encoded: a session is foreign text. A dot segment would shorten the path, encoded once,
+    /// too; encoded twice it is a session that there is not.
+    fn request(&self, auth: Auth<'_>, path: &[&str], body: Option<Value>) -> Result<Request, PlatformError> {
+        let mut url = self.base.clone();
+        if let Ok(mut segments) = url.path_segments_mut() {
+            segments.pop_if_empty().extend(path.iter().map(|segment| match *segment {
+                "." => "%2E",
+                ".." => "%2E%2E",
+                segment => segment,
+            }));
+        }
+        let method = if body.is_some() { Method::POST } else { Method::GET };
+        let mut request = self.upstream.http().request(method, url);
+        if let Auth::Secret(bearer) | Auth::Token(bearer) = auth {
+            request = request.bearer_auth(bearer.expose());
+        }
+        if let Some(body) = body {
+            request = request.header(header::CONTENT_TYPE, "application/json").body(body.to_string());
+        }
+        // Only a bearer that cannot be a header value fails here: the platform cannot have issued such a token.
+        request.build().map_err(|_| PlatformError::TokenRejected)
+    }
+}
+
+impl TokenSource for WppApi {
+    async fn fetch_token(&self, api_key: &Secret, now: UnixMs, deadline: Deadline) -> PlatformResult<Token> {
+        self.get_initial_token(api_key, now, deadline).await
+    }
+}
+
+/// Returns what the status of an answer means for a call with this credential. The platform speaks JSON, plain text or
+/// nothing; of an address where nothing is, it speaks a JSON object. What says anything else stands before the platform: a
+/// person must give up neither key nor number for that.
+fn accepted(auth: Auth<'_>, reply: &Reply) -> Result<(), PlatformError> {
+    if reply.status.is_success() {
+        return Ok(());
+    }
+    Err(match (reply.status.as_u16(), reply.content(), auth) {
+        (408, ..) => PlatformError::TimedOut,
+        (429, ..) => PlatformError::Busy(reply.retry_after),
+        (500..=599, ..) | (400..=499, Content::Html, _) => PlatformError::Unavailable,
+        (404, Content::Object(_), Auth::Token(_)) => PlatformError::UnknownSession,
+        (404, Content::OtherJson | Content::Text | Content::Empty, _) => PlatformError::Unavailable,
+        (401, _, Auth::Token(_)) => PlatformError::TokenRejected,
+        (401 | 403, _, Auth::ApiKey) => PlatformError::KeyRefused,
+        (401 | 403, _, Auth::Secret(_)) => PlatformError::SecretRefused,
+        (status @ 400..=499, _, Auth::Token(_)) => PlatformError::NumberRefused(status),
+        (status @ 400..=499, ..) => PlatformError::Refused(status),
+        _ => PlatformError::BadAnswer,
+    })
+}
+
+/// Any 2xx means yes, in any words of the platform's. A page is not the platform's.
+fn said_yes(auth: Auth<'_>, reply: &Reply) -> Result<(), PlatformError> {
+    accepted(auth, reply)?;
+    if reply.content() == Content::Html { Err(PlatformError::BadAnswer) } else { Ok(()) }
+}
+
+/// Whether the platform refuses a start because the session runs.
+fn is_running_already(reply: &Reply) -> bool {
+    let says_already = || String::from_utf8_lossy(&reply.body).to_lowercase().contains("already");
+    let is_running = match reply.status.as_u16() {
+        409 => true,
+        400 | 403 | 422 | 500 => says_already(),
+        _ => false,
+    };
+    is_running && reply.content() != Content::Html
+}
+
+/// Whether a text can be a session: it goes into paths and queries.
+pub fn is_session(text: &str) -> bool {
+    let is_plain = |c: char| c.is_ascii_alphanumeric() || "._-+@:".contains(c);
+    (1..=SESSION_LIMIT).contains(&text.len()) && text.chars().all(is_plain) && !matches!(text, "." | "..")
+}
+
+/// A text of the platform's without the blanks around it, if it is short enough to be kept and has no control characters.
+fn bounded(text: &str, limit: usize) -> Result<String, PlatformError> {
+    let text = text.trim();
+    let is_good = (1..=limit).contains(&text.len()) && !text.chars().any(char::is_control);
+    is_good.then(|| text.to_owned()).ok_or(PlatformError::BadAnswer)
+}
+
+fn parse<T: DeserializeOwned>(reply: &Reply) -> Result<T, PlatformError> {
+    serde_json::from_slice(&reply.body).map_err(|_| PlatformError::BadAnswer)
+}
+
+/// The QR in any of the four places where builds of the platform put it.
+fn qr_in(answer: &Value) -> Result<Option<String>, PlatformError> {
+    if !answer.is_object() {
+        return Err(PlatformError::BadAnswer);
+    }
+    let places = [&answer["qr"], &answer["qrCode"], &answer["qrcode"], &answer["data"]["qr"]];
+    match places.into_iter().find(|value| !value.is_null() && *value != "") {
+        None => Ok(None),
+        Some(Value::String(qr)) => bounded(qr, QR_LIMIT).map(Some),
+        Some(_) => Err(PlatformError::BadAnswer),
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,71 @@
+use std::sync::Mutex;
+use std::time::Duration;
+
+use serde_json::{Value, json};
+use uuid::Uuid;
+
+use super::*;
+use crate::error::Error;
+use crate::store::{Number, StoreResult, lease_outcome};
+use crate::wpp::LeaseOutcome;
+use crate::wpp::token::tests::stored_number::{StoreCall, TestStore};
+
+const NOW: UnixMs = UnixMs(1_800_000_000_000);
+
+/// A database that answers every call alike.
+#[derive(Clone)]
+struct Stubborn {
+    answer: fn(u32) -> Value,
+    calls: Arc<Mutex<u32>>,
+}
+
+impl TokenSource for Stubborn {
+    async fn fetch_token(&self, _: &Secret, now: UnixMs, _: Deadline) -> PlatformResult<Token> {
+        Ok(Token::issued(Secret::new("fetched"), None, now))
+    }
+}
+
+impl TestStore for Stubborn {
+    async fn ask(&self, _: Uuid, _: StoreCall<'_>, _: Deadline) -> StoreResult<LeaseOutcome> {
+        let mut calls = self.calls.lock().unwrap();
+        *calls += 1;
+        Ok(lease_outcome((self.answer)(*calls)))
+    }
+}
+
+/// A row with a token that has ended.
+fn number(nth: u32) -> Value {
+    json!({
+        "integration_id": Uuid::nil(), "organization_id": Uuid::nil(), "connected_is_news": false, "is_readable": true, "ignored": [],
+        "settings": {"wppApiKey": "k", "wppAccountNumber": "4", "wppJwtToken": format!("t{nth}"), "wppJwtExpiresAt": 1},
+    })
+}
+
+fn moved(nth: u32) -> Value {
+    json!({"now_ms": NOW, "outcome": "moved", "number": number(nth)})
+}
+
+fn busy(_: u32) -> Value {
+    json!({"now_ms": NOW, "outcome": "busy", "wait_ms": 0})
+}
+
+fn granted_in_vain(nth: u32) -> Value {
+    if nth % 2 == 1 { json!({"now_ms": NOW, "outcome": "granted"}) } else { moved(nth) }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_refresh_ends_whatever_the_database_answers() {
+    for (answer, most) in [(moved as fn(u32) -> Value, 20), (busy, 20), (granted_in_vain, 14)] {
+        let store = Stubborn { answer, calls: Arc::default() };
+        let row: Number = serde_json::from_value(number(0)).unwrap();
+        let options = row.client_options(NOW).unwrap();
+        let mut client = WppMsgClient::new(store.clone(), store, Arc::default(), options);
+        let deadline = Deadline::within(Duration::from_secs(25));
+        let error = Error::from(client.get_token(deadline).await.unwrap_err());
+        let public = error.response();
+        assert_eq!((public.code, public.retryable), ("database_error", true));
+        let calls = *client.store.calls.lock().unwrap();
+        assert!((10..=most).contains(&calls), "{calls} of {most}");
+        assert!(deadline.remaining() > Duration::from_secs(20), "{:?}", deadline.remaining());
+    }
+}

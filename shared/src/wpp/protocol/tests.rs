@@ -1,0 +1,158 @@
+mod machine;
+pub(crate) mod model;
+mod walk;
+
+use super::*;
+use crate::store::StoreError;
+
+type Failure = CallError<StoreError>;
+type Event = super::Event<Failure>;
+type Step = super::Step<Failure>;
+type Error = ClientError<Failure>;
+
+const NOW: UnixMs = UnixMs(1_800_000_000_000);
+const AWAY: CallError<PlatformError> = CallError { call: "auth/token", why: PlatformError::Unavailable };
+const DEAD: CallError<PlatformError> = CallError { call: "auth/token", why: PlatformError::KeyRefused };
+const REJECTED: CallError<PlatformError> = CallError { call: "status", why: PlatformError::TokenRejected };
+const SLOW: CallError<StoreError> = CallError { call: "claim", why: StoreError::TimedOut };
+
+fn token(jwt: &str, left: u64) -> Token {
+    let life = Duration::from_secs(3600);
+    Token { jwt: Secret::new(jwt), expires_at: NOW.plus(Duration::from_secs(left)), life }
+}
+
+fn row(token: Option<Token>) -> Event {
+    Event::Row { token, now: NOW }
+}
+
+fn rejected(jwt: &str) -> Event {
+    Event::Rejected(Secret::new(jwt), REJECTED)
+}
+
+fn claim(replaces: Option<&str>, why: Why) -> Step {
+    Step::Claim { replaces: replaces.map(Secret::new), why }
+}
+
+fn save(token: Token, replaces: Option<&str>) -> Step {
+    Step::Save { token, replaces: replaces.map(Secret::new) }
+}
+
+/// A call that has been through these events, with the last step.
+fn after(events: impl IntoIterator<Item = Event>) -> (RefreshProtocol, Step) {
+    let mut protocol = RefreshProtocol::new(false);
+    let step = events.into_iter().map(|event| protocol.next(event)).last();
+    (protocol, step.unwrap())
+}
+
+/// All that a refresh can come to but a new token.
+fn failures() -> Vec<Event> {
+    vec![
+        Event::Busy(Duration::from_secs(6)),
+        Event::Cooling(DEAD),
+        Event::Gone,
+        Event::ClaimFailed(SLOW),
+        Event::OutOfTime,
+        Event::FetchFailed(AWAY),
+        Event::FailureNoted(AWAY),
+    ]
+}
+
+#[test]
+fn what_is_done_with_a_token_follows_from_its_age() {
+    for (left, expected) in [
+        (3600, Step::Call(token("t", 3600))),
+        (61, Step::Call(token("t", 61))),
+        (60, claim(Some("t"), Why::Due)),
+        (6, claim(Some("t"), Why::Due)),
+        (5, claim(Some("t"), Why::Expired)),
+        (0, claim(Some("t"), Why::Expired)),
+    ] {
+        assert_eq!(after([row(Some(token("t", left)))]).1, expected, "{left} s left");
+    }
+    assert_eq!(after([row(None)]).1, claim(None, Why::Missing));
+}
+
+#[test]
+fn a_granted_lease_brings_a_token_saves_it_and_uses_it() {
+    for (old, replaces) in
+        [(None, None), (Some(token("old", 30)), Some("old")), (Some(token("old", 0)), Some("old"))]
+    {
+        let new = token("new", 3600);
+        let (mut protocol, step) = after([row(old), Event::Granted]);
+        assert_eq!(step, Step::Fetch);
+        assert_eq!(protocol.next(Event::Fetched(new.clone())), save(new.clone(), replaces));
+        let mut other = protocol.clone();
+        assert_eq!(protocol.next(Event::Saved(new.clone())), Step::Call(new.clone()));
+        assert_eq!(other.next(Event::SaveFailed(new.clone(), SLOW)), Step::Call(new));
+    }
+}
+
+/// What the platform gives is used once at least, so that a clock that is off or a nonsensical life ends in no loop.
+#[test]
+fn a_new_token_is_used_even_where_its_age_says_no() {
+    let (_, step) = after([row(None), Event::Granted, Event::Saved(token("new", 0))]);
+    assert_eq!(step, Step::Call(token("new", 0)));
+}
+
+#[test]
+fn a_due_token_is_used_if_its_refresh_fails() {
+    for event in failures() {
+        let (mut protocol, step) = after([row(Some(token("t", 30))), event.clone()]);
+        assert_eq!(step, Step::Call(token("t", 30)), "{event:?}");
+        assert_eq!(protocol.next(row(Some(token("t", 30)))), Step::Call(token("t", 30)));
+    }
+    // A request of many calls has its one try, too.
+    assert_eq!(RefreshProtocol::new(true).next(row(Some(token("t", 30)))), Step::Call(token("t", 30)));
+    assert_eq!(RefreshProtocol::new(true).next(row(Some(token("t", 5)))), claim(Some("t"), Why::Expired));
+}
+
+#[test]
+fn a_due_token_that_is_rejected_is_replaced() {
+    let (mut protocol, step) = after([row(Some(token("t", 30))), Event::FetchFailed(AWAY), rejected("t")]);
+    assert_eq!(step, claim(Some("t"), Why::Rejected));
+    assert_eq!(protocol.next(Event::FetchFailed(AWAY)), Step::Release(AWAY));
+}
+
+#[test]
+fn without_a_usable_token_a_failure_is_final() {
+    for (event, expected) in [
+        (Event::Cooling(DEAD), Step::Fail(Error::Platform(DEAD))),
+        (Event::Gone, Step::Fail(Error::NumberGone)),
+        (Event::ClaimFailed(SLOW), Step::Fail(Error::Store(SLOW))),
+        (Event::OutOfTime, Step::Fail(Error::OutOfTime)),
+        (Event::FetchFailed(AWAY), Step::Release(AWAY)),
+        (Event::FailureNoted(AWAY), Step::Fail(Error::Platform(AWAY))),
+        (Event::Busy(Duration::from_secs(6)), Step::Wait(Duration::from_secs(6))),
+        (Event::Waited, claim(Some("t"), Why::Expired)),
+    ] {
+        assert_eq!(after([row(Some(token("t", 0))), event.clone()]).1, expected, "{event:?}");
+    }
+}
+
+#[test]
+fn a_token_is_rejected_once_and_then_the_call_fails() {
+    let (mut protocol, step) = after([row(Some(token("t", 3600))), rejected("t")]);
+    assert_eq!(step, claim(Some("t"), Why::Rejected));
+    assert_eq!(protocol.next(Event::Saved(token("new", 3600))), Step::Call(token("new", 3600)));
+    assert_eq!(protocol.next(rejected("new")), Step::Fail(Error::Platform(REJECTED)));
+}
+
+#[test]
+fn another_holders_token_is_used_if_it_is_usable() {
+    for (theirs, expected) in [
+        (token("new", 3600), Step::Call(token("new", 3600))),
+        (token("new", 30), Step::Call(token("new", 30))),
+        (token("new", 5), claim(Some("new"), Why::Expired)),
+        (token("old", 3600), claim(Some("old"), Why::Rejected)),
+    ] {
+        let (_, step) = after([row(Some(token("old", 3600))), rejected("old"), row(Some(theirs))]);
+        assert_eq!(step, expected);
+    }
+}
+
+/// The row has got another key while the old token was due: that one is of no use any more.
+#[test]
+fn a_token_that_the_row_no_longer_holds_is_no_fallback() {
+    let (_, step) = after([row(Some(token("t", 30))), row(None), Event::Gone]);
+    assert_eq!(step, Step::Fail(Error::NumberGone));
+}

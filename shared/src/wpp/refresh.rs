@@ -1,0 +1,347 @@
+//! Carries out what [`super::protocol`] decides: with the permit of the sandbox, under the lease in the row.
+
+use std::collections::HashMap;
+use std::fmt;
+use std::sync::{Arc, Mutex, PoisonError, Weak};
+use std::time::Duration;
+
+use tokio::sync::OwnedMutexGuard;
+use uuid::Uuid;
+
+use super::client::{ClientError, WppMsgClient, WppMsgClientOptions};
+use super::protocol::{Event, Why};
+use super::token::Token;
+use crate::backoff::Backoff;
+use crate::clock::UnixMs;
+use crate::deadline::Deadline;
+use crate::request_log::{self, TokenUse};
+use crate::secret::Secret;
+use crate::upstream::CallError;
+use crate::wpp::api::{PlatformError, PlatformResult};
+
+/// Gives a token for an API key: the platform.
+pub trait TokenSource {
+    /// Asks for a token. `now` is when it is asked for.
+    fn fetch_token(
+        &self,
+        api_key: &Secret,
+        now: UnixMs,
+        deadline: Deadline,
+    ) -> impl Future<Output = PlatformResult<Token>> + Send;
+}
+
+/// Keeps a number's token, and grants one request at a time the lease to refresh it: the database. Every call may be repeated.
+pub trait TokenStore {
+    /// Why it did not answer.
+    type Error: Clone + PartialEq + fmt::Display + Send;
+
+    /// Asks for the lease to replace this token, if there is one, which the platform has rejected or not.
+    fn claim(
+        &self,
+        holder: Uuid,
+        replaces: Option<&Secret>,
+        is_rejected: bool,
+        lease: Duration,
+        deadline: Deadline,
+    ) -> impl Future<Output = Result<LeaseOutcome, Self::Error>> + Send;
+
+    /// Saves a token that was fetched with this API key, in place of another one, and ends the lease.
+    fn save(
+        &self,
+        holder: Uuid,
+        token: &Token,
+        api_key: Option<&Secret>,
+        replaces: Option<&Secret>,
+        deadline: Deadline,
+    ) -> impl Future<Output = Result<LeaseOutcome, Self::Error>> + Send;
+
+    /// Ends the lease after a failure. No request is granted another one before the cooldown is over.
+    fn release(
+        &self,
+        holder: Uuid,
+        failure: &'static str,
+        cooldown: Duration,
+        deadline: Deadline,
+    ) -> impl Future<Output = Result<LeaseOutcome, Self::Error>> + Send;
+}
+
+/// What became of a claim, a save or a release.
+#[derive(Debug)]
+pub enum LeaseOutcome {
+    /// The lease is granted, the token saved or the failure noted; with the row afterwards, if it may be needed.
+    Done(Option<WppMsgClientOptions>),
+    /// The row holds another token or API key, or the lease another holder. This is the row.
+    Moved(WppMsgClientOptions),
+    /// Another holder has the lease, for at most this long.
+    Busy(Duration),
+    /// The last refresh failed moments ago, with this code.
+    Cooling(String),
+    /// The number was deleted.
+    Gone,
+}
+
+/// How long a lease lasts, and its last part, which is kept for the save. Both are counted from before the claim is sent, so
+/// that nothing is done under a lease that has ended.
+struct Limits {
+    lease: Duration,
+    save: Duration,
+    /// Whether the lease is released after a failure, or left to end by itself.
+    is_released: bool,
+}
+
+/// For a token that is needed. A holder that has died blocks the others for this long.
+static NEEDED: Limits =
+    Limits { lease: Duration::from_secs(8), save: Duration::from_secs(3), is_released: true };
+
+/// For a token that is due: it delays a request by no more than this. After a failure the lease ends by itself: until then no
+/// other request tries, and none waits.
+static DUE: Limits =
+    Limits { lease: Duration::from_millis(1500), save: Duration::from_millis(500), is_released: false };
+
+/// How long a release may take, beyond the request's own time.
+const RELEASE_TIMEOUT: Duration = Duration::from_secs(1);
+
+/// After a failed fetch: a poll's interval, so that each poll tries once.
+const FAILURE_COOLDOWN: Duration = Duration::from_secs(1);
+
+/// After the platform has refused the API key: it stays refused until a person connects the number again.
+const REFUSED_KEY_COOLDOWN: Duration = Duration::from_secs(30);
+
+/// The first and the longest pause of a request that waits for another one's token.
+pub(super) const FIRST_PAUSE: Duration = Duration::from_millis(50);
+const LONGEST_PAUSE: Duration = Duration::from_millis(800);
+
+/// Added to the end of another holder's lease, so that the next claim finds it ended.
+const AFTER_LEASE: Duration = Duration::from_millis(10);
+
+/// The permit to refresh a number's token within a sandbox, with the row as its last holder left it.
+pub type RefreshPermit = tokio::sync::Mutex<Option<WppMsgClientOptions>>;
+
+/// The permits of a sandbox, by number: requests of one sandbox take turns, and only the first asks for the lease. A number is
+/// forgotten with the last request about it.
+#[derive(Clone, Debug, Default)]
+pub struct SingleFlight(Arc<Mutex<HashMap<Uuid, Weak<RefreshPermit>>>>);
+
+impl SingleFlight {
+    /// Returns the permit of a number.
+    pub fn of(&self, number: Uuid) -> Arc<RefreshPermit> {
+        let mut permits = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(permit) = permits.get(&number).and_then(Weak::upgrade) {
+            return permit;
+        }
+        permits.retain(|_, permit| permit.strong_count() > 0);
+        let permit = Arc::default();
+        permits.insert(number, Arc::downgrade(&permit));
+        permit
+    }
+}
+
+/// How a failed fetch is noted with the lease, for the requests that come during the cooldown.
+pub(crate) fn failure_code(failure: CallError<PlatformError>) -> &'static str {
+    match failure.why {
+        PlatformError::KeyRefused => "api_key_rejected",
+        PlatformError::KeyNotActive => "api_key_not_active",
+        PlatformError::TokenRejected => "token_rejected",
+        _ => "platform",
+    }
+}
+
+/// The failure behind a code.
+pub(crate) fn failure_of(code: &str) -> CallError<PlatformError> {
+    let why = match code {
+        "api_key_rejected" => PlatformError::KeyRefused,
+        "api_key_not_active" => PlatformError::KeyNotActive,
+        "token_rejected" => PlatformError::TokenRejected,
+        _ => PlatformError::Unavailable,
+    };
+    CallError { call: "auth/token", why }
+}
+
+/// The refresh of one call.
+pub(super) struct Refresh<'a, S, P> {
+    pub(super) client: &'a mut WppMsgClient<S, P>,
+    deadline: Deadline,
+    /// Names this call: a lease that another call was granted gives it no right.
+    holder: Uuid,
+    permit: Option<OwnedMutexGuard<Option<WppMsgClientOptions>>>,
+    limits: &'static Limits,
+    /// When the lease has only the time for a save left.
+    fetch_by: Deadline,
+    backoff: Backoff,
+    /// Why the lease was asked for.
+    why: Option<Why>,
+}
+
+impl<'a, S: TokenStore, P: TokenSource> Refresh<'a, S, P> {
+    pub(super) fn new(client: &'a mut WppMsgClient<S, P>, deadline: Deadline) -> Self {
+        let (holder, backoff) = (Uuid::new_v4(), Backoff::new(FIRST_PAUSE, LONGEST_PAUSE));
+        let limits = &NEEDED;
+        Self { client, deadline, holder, permit: None, limits, fetch_by: deadline, backoff, why: None }
+    }
+
+    /// Asks for the lease, once this call has the permit of its sandbox.
+    pub(super) async fn claim(&mut self, replaces: Option<Secret>, why: Why) -> Event<S::Error> {
+        self.why.get_or_insert(why);
+        self.limits = if why == Why::Due { &DUE } else { &NEEDED };
+        if self.permit.is_none() {
+            let permit = self.client.permit.clone();
+            let permit = match why {
+                Why::Due => permit.try_lock_owned().map_err(|_| Event::Busy(Duration::ZERO)),
+                _ => self.deadline.bound(permit.lock_owned()).await.map_err(|_| Event::OutOfTime),
+            };
+            let permit = match permit {
+                Ok(permit) => self.permit.insert(permit),
+                Err(event) => return event,
+            };
+            // Its last holder may have read the row since this request did.
+            if let Some(last) = permit.as_ref().filter(|last| last.read_at >= self.client.options.read_at) {
+                last.clone_into(&mut self.client.options);
+                return self.client.read();
+            }
+        }
+        self.fetch_by = self.deadline.at_most(self.limits.lease - self.limits.save);
+        let (is_rejected, lease) = (why == Why::Rejected, self.limits.lease);
+        let claim =
+            self.client.store.claim(self.holder, replaces.as_ref(), is_rejected, lease, self.fetch_by);
+        match claim.await {
+            Ok(answer) => self.apply(answer, Event::Granted),
+            Err(error) => Event::ClaimFailed(error),
+        }
+    }
+
+    pub(super) async fn wait(&mut self, left: Duration) -> Event<S::Error> {
+        let pause = self.backoff.pause(left + AFTER_LEASE);
+        if self.deadline.sleep(pause).await { Event::Waited } else { Event::OutOfTime }
+    }
+
+    pub(super) async fn fetch(&self) -> Event<S::Error> {
+        let options = &self.client.options;
+        let Some(api_key) = &options.api_key else {
+            return Event::FetchFailed(CallError { call: "auth/token", why: PlatformError::KeyRefused });
+        };
+        match self.client.platform.fetch_token(api_key, options.read_at, self.fetch_by).await {
+            Ok(token) => Event::Fetched(token),
+            Err(CallError { call, why: PlatformError::KeyRefused }) if options.api_key_is_new => {
+                Event::FetchFailed(CallError { call, why: PlatformError::KeyNotActive })
+            }
+            Err(error) => Event::FetchFailed(error),
+        }
+    }
+
+    pub(super) async fn save(&mut self, token: Token, replaces: Option<Secret>) -> Event<S::Error> {
+        let deadline = self.deadline.at_most(self.limits.save);
+        let api_key = self.client.options.api_key.as_ref();
+        let saved = self.client.store.save(self.holder, &token, api_key, replaces.as_ref(), deadline);
+        match saved.await {
+            Ok(answer) => self.apply(answer, Event::Saved(token)),
+            Err(error) => {
+                // It can be used all the same, also by the other requests of this sandbox.
+                let (jwt_token, jwt_expires_at) = (Some(token.jwt.clone()), Some(token.expires_at));
+                self.set(WppMsgClientOptions { jwt_token, jwt_expires_at, ..self.client.options.clone() });
+                if self.limits.is_released {
+                    let _ = self.end_lease("save", Duration::ZERO).await;
+                }
+                // That save may still arrive. It must not end a lease that this call is granted later.
+                self.holder = Uuid::new_v4();
+                Event::SaveFailed(token, error)
+            }
+        }
+    }
+
+    pub(super) async fn release(&mut self, failure: CallError<PlatformError>) -> Event<S::Error> {
+        let cooldown = match failure.why {
+            PlatformError::KeyRefused => REFUSED_KEY_COOLDOWN,
+            PlatformError::KeyNotActive => FAILURE_COOLDOWN,
+            // A request with more time may succeed.
+            _ if self.deadline.remaining().is_zero() => Duration::ZERO,
+            _ => FAILURE_COOLDOWN,
+        };
+        let noted = Event::FailureNoted(failure);
+        match self.end_lease(failure_code(failure), cooldown).await {
+            Ok(answer) => self.apply(answer, noted),
+            Err(_) => noted,
+        }
+    }
+
+    /// Frees the permit for the next request, and notes in the request's log how this call got its token and why.
+    pub(super) fn end(&mut self, last: &Event<S::Error>, outcome: Result<(), &ClientError<S::Error>>) {
+        self.permit = None;
+        let Some(why) = self.why.take() else {
+            if outcome.is_ok() {
+                request_log::token(TokenUse::Reused, None);
+            }
+            return;
+        };
+        let used = match (last, outcome) {
+            (Event::Saved(_) | Event::SaveFailed(..), _) => TokenUse::Refreshed,
+            (Event::Row { .. }, Ok(())) => TokenUse::Reused,
+            (_, Ok(())) => TokenUse::Kept,
+            (_, Err(_)) => TokenUse::Failed,
+        };
+        request_log::token(used, Some(why.word()));
+        // Another request's failure is in that one's log, and a refused API key is its organization's affair.
+        match last {
+            Event::FetchFailed(error) | Event::FailureNoted(error) if !is_about_key(error) => {
+                request_log::refresh_failed(format!("platform {error}"));
+            }
+            Event::ClaimFailed(error) | Event::SaveFailed(_, error) => {
+                request_log::refresh_failed(format!("database {error}"));
+            }
+            _ if outcome == Err(&ClientError::TooManySteps) => {
+                request_log::refresh_failed(ClientError::<S::Error>::TooManySteps);
+            }
+            _ => {}
+        }
+    }
+
+    /// Takes in an answer of the store; `done` is the event if all went well.
+    fn apply(&mut self, answer: LeaseOutcome, done: Event<S::Error>) -> Event<S::Error> {
+        match answer {
+            LeaseOutcome::Done(None) => done,
+            LeaseOutcome::Done(Some(row)) => {
+                self.set(row);
+                done
+            }
+            LeaseOutcome::Moved(row) => {
+                self.set(row);
+                self.client.read()
+            }
+            LeaseOutcome::Busy(left) => Event::Busy(left),
+            LeaseOutcome::Cooling(code) => Event::Cooling(failure_of(&code)),
+            LeaseOutcome::Gone => Event::Gone,
+        }
+    }
+
+    /// Continues with the row as it was read again, also for the requests that wait for the permit.
+    fn set(&mut self, row: WppMsgClientOptions) {
+        row.clone_into(&mut self.client.options);
+        if let Some(permit) = &mut self.permit {
+            **permit = Some(row);
+        }
+    }
+
+    /// If this fails too, the lease ends by itself.
+    async fn end_lease(&self, failure: &'static str, cooldown: Duration) -> Result<LeaseOutcome, S::Error> {
+        self.client.store.release(self.holder, failure, cooldown, Deadline::within(RELEASE_TIMEOUT)).await
+    }
+}
+
+impl Why {
+    /// As the log has it.
+    fn word(self) -> &'static str {
+        match self {
+            Self::Due => "due",
+            Self::Expired => "expired",
+            Self::Missing => "missing",
+            Self::Rejected => "rejected",
+        }
+    }
+}
+
+/// Whether the platform has refused the number's API key: its organization has to act, not the operator.
+fn is_about_key(error: &CallError<PlatformError>) -> bool {
+    matches!(error.why, PlatformError::KeyRefused | PlatformError::KeyNotActive)
+}
+
+#[cfg(test)]
+mod tests;

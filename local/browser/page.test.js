@@ -1,4 +1,4 @@
-// The connect page in a real browser, against the whole system: one story in each organisation, told in order.
+// The connect page in a real browser, against the whole system: one story in each organization, told in order.
 
 import assert from 'node:assert/strict';
 import { join } from 'node:path';
@@ -70,7 +70,7 @@ test('a number from the first click to the phone, through every kind of trouble'
   const step = story(t);
   const visitor = await visit(browser, stack.page);
 
-  await step('an organisation without a number is asked to connect one', async () => {
+  await step('an organization without a number is asked to connect one', async () => {
     await visitor.sees('nothing');
     await visitor.looksGood('nothing');
     await reload(visitor, 'nothing');
@@ -78,7 +78,7 @@ test('a number from the first click to the phone, through every kind of trouble'
   });
 
   await step('a camera reads from the screen what the platform shows, after a reload too', async () => {
-    // By keyboard alone: from the organisation and the two languages to the one thing to do.
+    // By keyboard alone: from the organization and the two languages to the one thing to do.
     for (let i = 0; i < 4; i += 1) await visitor.page.keyboard.press('Tab');
     await visitor.page.keyboard.press('Enter');
     await showsTheCode(visitor);
@@ -224,11 +224,11 @@ test('a number from the first click to the phone, through every kind of trouble'
     visitor.wasWell();
   });
 
-  await step('another organisation has numbers of its own', async () => {
-    await visitor.page.getByLabel('Organisation').selectOption('Riverside School');
+  await step('another organization has numbers of its own', async () => {
+    await visitor.page.getByLabel('Organization').selectOption('Riverside School');
     await visitor.sees('nothing');
     assert.deepEqual(await visitor.numbers(), []);
-    await visitor.page.getByLabel('Organisation').selectOption('Lyceum 42');
+    await visitor.page.getByLabel('Organization').selectOption('Lyceum 42');
     await until(async () => (await visitor.numbers()).length === 2);
     visitor.wasWell();
   });
@@ -271,7 +271,7 @@ test('what the page asks, and when it stops', async (t) => {
   }, hidden);
 
   await step('a reload in the middle of a creation makes no second number', async () => {
-    await page.getByLabel('Organisation').selectOption('Riverside School');
+    await page.getByLabel('Organization').selectOption('Riverside School');
     await visitor.sees('nothing');
     await platform('faults', { endpoint: 'create', fault: { delay: { ms: 2000 } }, times: 1 });
     await visitor.click('Connect WhatsApp');

@@ -225,7 +225,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_dropped_child_is_gone_with_descendants_in_groups_of_their_own() {
+    async fn a_dropped_child_ends_with_its_descendants() {
         let child =
             sh("setsid sh -c 'trap \"\" TERM; echo $$; while :; do sleep 1; done' & wait", Signal::TERM);
         assert!(until(|| child.logs().ends_with('\n')).await);

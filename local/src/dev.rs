@@ -23,13 +23,13 @@ use crate::postgres::Storage;
 use crate::service;
 use crate::stack::{Settings, Stack};
 
-/// The organisations that are there from the start, each with its user. The printed lines are about the first.
+/// The organizations that are there from the start, each with its user. The printed lines are about the first.
 const ORGANISATION: Uuid = uuid!("00000000-0000-4000-8000-000000000001");
 const PEOPLE: [(Uuid, Person); 2] = [
-    (ORGANISATION, Person { user: uuid!("00000000-0000-4000-8000-000000000002"), organisation: "Lyceum 42" }),
+    (ORGANISATION, Person { user: uuid!("00000000-0000-4000-8000-000000000002"), organization: "Lyceum 42" }),
     (
         uuid!("00000000-0000-4000-8000-000000000003"),
-        Person { user: uuid!("00000000-0000-4000-8000-000000000004"), organisation: "Riverside School" },
+        Person { user: uuid!("00000000-0000-4000-8000-000000000004"), organization: "Riverside School" },
     ),
 ];
 
@@ -69,8 +69,8 @@ async fn serve() -> Result<()> {
     let data = data_directory()?;
     let session = platform::session_for(&ORGANISATION.to_string());
     let stack = Stack::start_with(settings(&data)?).await?;
-    for (organisation, person) in &PEOPLE {
-        stack.seed(*organisation, person.user, person.organisation).await?;
+    for (organization, person) in &PEOPLE {
+        stack.seed(*organization, person.user, person.organization).await?;
     }
     let gateway = format!("http://127.0.0.1:{port}");
     let page = Page::start(page_port, &gateway, &stack, &PEOPLE.map(|(_, person)| person)).await?;

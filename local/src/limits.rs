@@ -128,7 +128,7 @@ mod tests {
     }
 
     #[test]
-    fn a_request_more_is_one_too_many_and_instructions_have_a_tolerance() {
+    fn one_request_more_exceeds_a_limit() {
         let allowed = limits(2, 1000, 2000);
         for (measured, complaints) in [
             (limits(2, 1000, 2000), vec![]),

@@ -50,8 +50,8 @@ const AGE_TOKEN: &str = "update wpp_token_leases l set saved_at = now() - interv
 pub struct Person {
     /// `profiles.id`
     pub user: Uuid,
-    /// What their organisation is called.
-    pub organisation: &'static str,
+    /// What their organization is called.
+    pub organization: &'static str,
 }
 
 /// A page that is served. Dropping it closes its port.
@@ -169,15 +169,15 @@ mod tests {
     const FUNCTIONS: &str = "http://127.0.0.1:9";
 
     async fn page(stack: &Stack) -> (Page, Uuid, Uuid) {
-        let one = stack.organisation("one").await.unwrap();
-        let other = stack.organisation("other").await.unwrap();
-        for (id, organisation) in [("a", &one), ("b", &other)] {
+        let one = stack.organization("one").await.unwrap();
+        let other = stack.organization("other").await.unwrap();
+        for (id, organization) in [("a", &one), ("b", &other)] {
             let insert = "insert into messenger_integrations
                 (organization_id, messenger_type, provider, name, settings)
                 values ($1, 'whatsapp', 'wpp', $2, '{\"wppApiKey\": \"secret\"}')";
-            stack.sql().await.unwrap().execute(insert, &[&organisation.id, &id]).await.unwrap();
+            stack.sql().await.unwrap().execute(insert, &[&organization.id, &id]).await.unwrap();
         }
-        let people = [Person { user: one.user, organisation: "one" }];
+        let people = [Person { user: one.user, organization: "one" }];
         (Page::start(0, FUNCTIONS, stack, &people).await.unwrap(), one.user, other.user)
     }
 
@@ -193,7 +193,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn every_file_comes_under_a_policy_that_names_what_the_page_may_call() {
+    async fn every_file_has_a_content_security_policy() {
         let stack = Stack::start().await.unwrap();
         let (page, ..) = page(&stack).await;
         for path in ["", "app.js", "lib/supabase.js", "lib/lean-qr.mjs", "config.json", "not-there"] {
@@ -206,7 +206,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn only_a_seeded_person_signs_in_and_reads_the_own_numbers_without_their_secrets() {
+    async fn only_a_seeded_person_signs_in() {
         let stack = Stack::start().await.unwrap();
         let (page, user, stranger) = page(&stack).await;
         let sign_in =

@@ -1,4 +1,4 @@
--- What a signed-in user may read through PostgREST, as the product around us has it: the numbers of the own organisation, but
+-- What a signed-in user may read through PostgREST, as the product around us has it: the numbers of the own organization, but
 -- none of the secrets in `settings`. Applying it twice changes nothing.
 grant select (id, organization_id, messenger_type, provider, name, is_active, is_primary, created_at)
   on messenger_integrations to authenticated;

@@ -174,7 +174,7 @@ impl Simulator {
         self.accounts().now_ms()
     }
 
-    /// Organisations that ever created a client.
+    /// Organizations that ever created a client.
     pub fn clients(&self) -> usize {
         self.accounts().sessions_by_organization.len()
     }
@@ -184,12 +184,12 @@ impl Simulator {
         self.accounts().creates
     }
 
-    /// The session of an organisation id.
+    /// The session of an organization id.
     pub fn session_of(&self, organization_id: &str) -> Option<String> {
         self.accounts().sessions_by_organization.get(organization_id).cloned()
     }
 
-    /// The present key of an organisation id.
+    /// The present key of an organization id.
     pub fn key_of(&self, organization_id: &str) -> Option<String> {
         let session = self.session_of(organization_id)?;
         self.accounts().sessions.get(&session).map(|session| session.key.clone())

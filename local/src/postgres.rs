@@ -221,7 +221,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_database_on_the_shared_server_goes_after_its_test_and_the_server_stays() {
+    async fn a_database_is_dropped_after_its_test() {
         let postgres = Postgres::start(0, &Storage::Temporary).await.unwrap();
         assert!(postgres.stop().await.is_err() && postgres.restart().await.is_err());
         let (server, mine) = (postgres.server.clone(), postgres.database.clone());
@@ -233,7 +233,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn new_tables_and_functions_are_open_to_supabases_roles_or_to_nobody() {
+    async fn new_tables_are_open_to_supabases_roles_only() {
         let postgres = Postgres::start(0, &Storage::Temporary).await.unwrap();
         let client = postgres.connect().await.unwrap();
         let new = "create table new (); create function new() returns int language sql as 'select 1'";

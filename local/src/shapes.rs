@@ -48,7 +48,7 @@ pub const ONE_PRIMARY: Shape = shape(
 /// Shapes in which everything works.
 pub const WORKING: [Shape; 22] = [
     shape(
-        "unique by organisation and account",
+        "unique by organization and account",
         "create unique index on messenger_integrations (organization_id, (settings ->> 'wppAccountNumber'))",
     ),
     shape("a shorter session_name", "alter table whatsapp_sessions alter session_name type varchar(100)"),
@@ -171,13 +171,13 @@ macro_rules! without {
 /// Shapes that cannot work, and so must not be begun with.
 pub const REFUSED: [Refused; 27] = [
     refused(
-        "one active row of an organisation",
+        "one active row of an organization",
         NUMBERS,
         "messenger_type",
         "create unique index on messenger_integrations (organization_id, messenger_type) where is_active",
     ),
     refused(
-        "one row of an organisation, by an index with more in it",
+        "one row of an organization, by an index with more in it",
         NUMBERS,
         "organization_id",
         "create unique index on messenger_integrations (organization_id) include (id)",

@@ -46,7 +46,7 @@ pub struct Stack {
 
 /// A tenant with one user.
 #[derive(Clone, Debug)]
-pub struct Organisation {
+pub struct Organization {
     /// `organizations.id`
     pub id: Uuid,
     /// `profiles.id`
@@ -55,7 +55,7 @@ pub struct Organisation {
     pub token: String,
 }
 
-impl Organisation {
+impl Organization {
     /// A POST of its user.
     pub fn post(&self, name: &str, body: &Value) -> Event {
         Event::post(name).bearer(&self.token).json(body)
@@ -113,20 +113,20 @@ impl Stack {
         self.postgrest.restart().await
     }
 
-    /// Makes a new organisation with one user.
-    pub async fn organisation(&self, name: &str) -> Result<Organisation> {
+    /// Makes a new organization with one user.
+    pub async fn organization(&self, name: &str) -> Result<Organization> {
         self.seed(Uuid::new_v4(), Uuid::new_v4(), name).await
     }
 
-    /// Makes this organisation with this user, unless they are there.
-    pub async fn seed(&self, id: Uuid, user: Uuid, name: &str) -> Result<Organisation> {
+    /// Makes this organization with this user, unless they are there.
+    pub async fn seed(&self, id: Uuid, user: Uuid, name: &str) -> Result<Organization> {
         let sql = self.sql().await?;
-        let organisation = "insert into organizations (id, name) values ($1, $2) on conflict do nothing";
-        sql.execute(organisation, &[&id, &name]).await?;
+        let organization = "insert into organizations (id, name) values ($1, $2) on conflict do nothing";
+        sql.execute(organization, &[&id, &name]).await?;
         let profile = "insert into profiles (id, organization_id) values ($1, $2) on conflict do nothing";
         sql.execute(profile, &[&user, &id]).await?;
         let token = self.keys.user_token(user);
-        Ok(Organisation { id, user, token })
+        Ok(Organization { id, user, token })
     }
 
     /// One line on the first process that ended by itself, or nothing while all run.
@@ -147,11 +147,11 @@ mod tests {
     async fn stacks_stand_side_by_side_and_know_nothing_of_each_other() {
         let (one, two) = tokio::join!(Stack::start(), Stack::start());
         let (one, two) = (one.unwrap(), two.unwrap());
-        let organisation = one.organisation("one").await.unwrap();
+        let organization = one.organization("one").await.unwrap();
         let present = "select count(*) from profiles where id = $1 and organization_id = $2";
         for (stack, expected) in [(&one, 1), (&two, 0)] {
             let sql = stack.sql().await.unwrap();
-            let row = sql.query_one(present, &[&organisation.user, &organisation.id]).await.unwrap();
+            let row = sql.query_one(present, &[&organization.user, &organization.id]).await.unwrap();
             assert_eq!(row.get::<_, i64>(0), expected);
         }
         assert_ne!(one.keys.jwt_secret(), two.keys.jwt_secret());

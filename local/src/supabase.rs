@@ -238,7 +238,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn the_key_set_is_shown_to_whoever_has_a_key_and_requests_are_counted_by_what_they_ask_for() {
+    async fn the_key_set_needs_an_apikey() {
         let project = Project::start().await;
         let keys = &project.stack.keys;
         let jwks = || project.get("/auth/v1/.well-known/jwks.json");

@@ -16,7 +16,7 @@ use crate::clock;
 use crate::events::Event;
 use crate::fault_injector::{Fault, FaultInjector, Hold, Point};
 use crate::lambda::{Answer, Options, Sandbox, binary};
-use crate::stack::{Organisation, Stack};
+use crate::stack::{Organization, Stack};
 
 /// A stack with the three functions and a school that has no number yet.
 pub struct TestApp {
@@ -24,8 +24,8 @@ pub struct TestApp {
     pub stack: Stack,
     /// The database, as its superuser.
     pub sql: tokio_postgres::Client,
-    /// An organisation without a number.
-    pub school: Organisation,
+    /// An organization without a number.
+    pub school: Organization,
     create: Sandbox,
     qr: Sandbox,
     status: Sandbox,
@@ -75,7 +75,7 @@ impl TestApp {
         let (create, qr, status) =
             (sandbox("wpp-create").await, sandbox("wpp-qr").await, sandbox("wpp-status").await);
         let sql = stack.sql().await.unwrap();
-        let school = stack.organisation("school").await.unwrap();
+        let school = stack.organization("school").await.unwrap();
         Self { stack, sql, school, create, qr, status }
     }
 
@@ -122,7 +122,7 @@ impl TestApp {
     }
 
     /// A POST of another user.
-    pub async fn post_as(&self, caller: &Organisation, name: &str, body: Value) -> Answer {
+    pub async fn post_as(&self, caller: &Organization, name: &str, body: Value) -> Answer {
         self.invoke(name, caller.post(name, &body).v2()).await
     }
 
@@ -131,7 +131,7 @@ impl TestApp {
         self.post("wpp-create", body).await
     }
 
-    /// `wpp-status` of the organisation's number, as it is now.
+    /// `wpp-status` of the organization's number, as it is now.
     pub async fn check(&self) -> Answer {
         self.post("wpp-status", json!({"force": true})).await
     }
@@ -157,7 +157,7 @@ impl TestApp {
     }
 
     /// Adds a number, also beside one that no phone has linked: that one would be used instead.
-    pub async fn add_number(&self, caller: &Organisation) -> Answer {
+    pub async fn add_number(&self, caller: &Organization) -> Answer {
         let link_all = "update wpp_numbers set first_connected_at = 'epoch'
             where organization_id = $1 and first_connected_at is null";
         self.sql.execute(link_all, &[&caller.id]).await.unwrap();

@@ -63,7 +63,7 @@ async fn the_api_allows_pages_what_the_functions_allow_them() {
 
 /// Also tried on what is deployed, by `make smoke`.
 #[test]
-fn the_platforms_secret_is_for_wpp_create_alone_and_no_secret_is_in_the_template() {
+fn only_wpp_create_gets_the_platforms_secret() {
     assert!(resource("WppCreate").contains("WPP_SECRET_ARN"));
     for other in ["WppQr", "WppStatus"] {
         assert!(resource(other).contains("SupabaseSecretArn"), "{other}");
@@ -76,7 +76,7 @@ fn the_platforms_secret_is_for_wpp_create_alone_and_no_secret_is_in_the_template
 
 /// A group that refers to its function goes first, and the function's last words make it again, in the next deployment's way.
 #[test]
-fn a_function_is_removed_before_its_log_group_and_cannot_make_it_again() {
+fn a_function_is_removed_before_its_log_group() {
     for function in ["WppCreate", "WppQr", "WppStatus"] {
         let group = format!("{function}Logs");
         assert!(resource(function).contains(&format!("LogGroup: !Ref {group}}}")), "{function}");
@@ -90,7 +90,7 @@ fn a_function_is_removed_before_its_log_group_and_cannot_make_it_again() {
 
 /// What SAM refuses is told to whoever deploys; what the functions refuse shows in their log alone.
 #[test]
-fn a_parameter_that_would_end_the_functions_at_start_is_refused_at_the_deployment() {
+fn a_bad_parameter_is_refused_at_the_deployment() {
     let secret = "arn:aws:secretsmanager:eu-central-1:123456789012:secret:wpp-platform";
     let whole = format!("{secret}-AbCdEf");
     let cases: [(&str, &[&str], &[&str]); 5] = [
@@ -159,7 +159,7 @@ fn a_refused_secret_pages_at_two_confirmed_refusals_an_hour() {
 
 /// SQL goes first: this is what users see if it was forgotten.
 #[tokio::test]
-async fn functions_on_a_database_without_the_migrations_say_so_until_they_are_applied() {
+async fn a_database_without_migrations_is_told_as_such() {
     let app = TestApp::start().await;
     app.stack.postgres.replace(Privileges::Granted, DEPLOYED).await.unwrap();
     app.stack.postgrest.restart().await.unwrap();

@@ -110,18 +110,18 @@ async fn four_hundred_requests_of_eight_processes_fetch_one_token() {
 
 /// Whoever replaced a token that is good would break the calls that are under way with it.
 #[tokio::test]
-async fn four_hundred_requests_fetch_one_token_where_only_the_newest_is_good() {
+async fn four_hundred_requests_fetch_one_newest_token() {
     let fleet = Fleet::start().await;
     fleet.app.platform.behave(|behavior| behavior.accepted_tokens = AcceptedTokens::Newest);
     fleet.refreshes_once().await;
 }
 
 #[tokio::test]
-async fn a_fleet_whose_holder_is_killed_before_the_platform_answers_fetches_one_more() {
+async fn a_holder_killed_before_the_fetch_costs_one_more() {
     Fleet::start().await.survives_its_holder(Point::Before).await;
 }
 
 #[tokio::test]
-async fn a_fleet_whose_holder_is_killed_with_the_new_token_in_hand_fetches_one_more() {
+async fn a_holder_killed_before_the_save_costs_one_more() {
     Fleet::start().await.survives_its_holder(Point::After).await;
 }

@@ -168,7 +168,7 @@ async fn a_number_is_linked_by_the_code_that_is_printed() {
 }
 
 #[tokio::test]
-async fn a_terminal_shows_the_code_dark_on_light_with_a_countdown_and_is_itself_again_after_ctrl_c() {
+async fn a_terminal_is_restored_after_ctrl_c() {
     let school = School::start().await;
     let (run, mut terminal) = Run::on_terminal(school.link(&[]), 50);
     run.says("A new code in ").await;
@@ -188,7 +188,7 @@ async fn a_terminal_shows_the_code_dark_on_light_with_a_countdown_and_is_itself_
 }
 
 #[tokio::test]
-async fn a_window_that_is_too_small_is_told_its_size_and_shows_the_code_once_it_has_it() {
+async fn a_small_window_is_told_the_size_that_it_needs() {
     let school = School::start().await;
     let (run, terminal) = Run::on_terminal(school.link(&[("NO_COLOR", "1")]), 20);
     run.says("make the window larger").await;
@@ -241,7 +241,7 @@ async fn a_number_that_is_disconnected_meanwhile_is_not_waited_for() {
 }
 
 #[tokio::test]
-async fn a_number_is_named_by_session_and_one_more_is_asked_for_by_add() {
+async fn a_number_is_named_by_its_session() {
     let school = School::start().await;
     let first = school.app.number().await;
     school.app.link(&first).await;
@@ -283,7 +283,7 @@ async fn every_end_has_its_exit_code_and_its_sentence() {
 
 /// What stands before the functions answers in words of its own.
 #[tokio::test]
-async fn the_words_of_others_are_read_as_they_are_meant_and_move_no_cursor() {
+async fn control_characters_of_others_move_no_cursor() {
     let escape = json!({"error": "\x1b[2Jboo", "retryable": false}).to_string();
     for (status, body, exit, said) in [
         (403, "{\"message\":\"Forbidden\"}", Exit::Refused, "answered 403 Forbidden."),
@@ -299,7 +299,7 @@ async fn the_words_of_others_are_read_as_they_are_meant_and_move_no_cursor() {
 }
 
 #[tokio::test]
-async fn an_address_that_has_answered_is_asked_again_until_the_time_is_over() {
+async fn an_address_that_has_answered_is_asked_again() {
     let created = json!({"session": "1", "status": "starting", "poll_after_ms": 1}).to_string();
     let router = Router::new().route("/wpp-create", post(async || created)).fallback(async || severed());
     let (code, text) = ended_with(router).await;

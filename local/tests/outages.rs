@@ -179,7 +179,7 @@ async fn a_stopped_database_costs_errors_only_until_it_answers_again() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_restarted_postgrest_costs_errors_only_until_it_answers_again() {
+async fn a_restart_of_postgrest_fails_only_while_it_lasts() {
     let load = Load::begin().await;
     load.survives(
         async |app| app.postgrest.stop().await.unwrap(),
@@ -192,7 +192,7 @@ async fn a_restarted_postgrest_costs_errors_only_until_it_answers_again() {
 
 /// PostgREST without its schema cache, though the database is there.
 #[tokio::test(flavor = "multi_thread")]
-async fn a_schema_that_postgrest_has_not_read_yet_costs_errors_only_until_it_has() {
+async fn an_unread_schema_fails_only_until_it_is_read() {
     let body = json!({"code": "PGRST002", "details": null, "hint": null,
         "message": "Could not query the database for the schema cache. Retrying."});
     let not_yet = Fault::Status { status: 503, body: body.to_string(), retry_after_s: Some(0) };
@@ -219,7 +219,7 @@ async fn a_platform_that_is_down_costs_errors_only_while_it_is_down() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_platform_that_answers_with_nonsense_costs_errors_only_while_it_does() {
+async fn nonsense_of_the_platform_fails_only_while_it_lasts() {
     let nonsense = [Fault::Html, Fault::status(503), Fault::Drop, Fault::Truncated];
     let load = Load::begin().await;
     load.survives(

@@ -17,7 +17,7 @@ use local::platform::RepeatedCreate;
 use local::postgres::Privileges;
 use local::shapes::{BASE, ONE_PRIMARY, TRIGGER_AND_ONE_SESSION_EACH};
 use local::siblings::{Event, Outcome, Siblings};
-use local::stack::Organisation;
+use local::stack::Organization;
 use local::test_app::{Number, TestApp};
 use serde_json::{Value, json};
 use uuid::Uuid;
@@ -25,7 +25,7 @@ use uuid::Uuid;
 /// How many do something at once.
 const CROWD: usize = 12;
 
-/// Organisations that they all work on: few, so that they meet.
+/// Organizations that they all work on: few, so that they meet.
 const SCHOOLS: usize = 4;
 
 /// What each of the crowd does where no time is given.
@@ -45,7 +45,7 @@ async fn app(tables: &str) -> (TestApp, Siblings) {
 }
 
 /// A number of the school that waits for its phone.
-async fn number(app: &TestApp, school: &Organisation, request: Value) -> Number {
+async fn number(app: &TestApp, school: &Organization, request: Value) -> Number {
     let made = if request["add_new"] == true {
         app.add_number(school).await
     } else {
@@ -55,7 +55,7 @@ async fn number(app: &TestApp, school: &Organisation, request: Value) -> Number 
 }
 
 /// One that a phone is linked with, as a page knows.
-async fn linked(app: &TestApp, school: &Organisation, request: Value) -> Number {
+async fn linked(app: &TestApp, school: &Organization, request: Value) -> Number {
     let number = number(app, school, request).await;
     app.platform.scan(&number.session).unwrap();
     assert_eq!(live_status(app, school, &number.session).await, "connected");
@@ -63,7 +63,7 @@ async fn linked(app: &TestApp, school: &Organisation, request: Value) -> Number 
 }
 
 /// What the platform says of a session, as a page hears it.
-async fn live_status(app: &TestApp, school: &Organisation, session: &str) -> Value {
+async fn live_status(app: &TestApp, school: &Organization, session: &str) -> Value {
     let answer = app.post_as(school, "wpp-status", json!({"session_name": session, "force": true})).await;
     assert_eq!(answer.status, 200, "{}", answer.body);
     answer.json["status"].clone()
@@ -75,10 +75,10 @@ async fn stored_status(app: &TestApp, session: &str) -> Value {
 }
 
 #[tokio::test]
-async fn a_second_number_that_works_is_primary_once_the_first_is_disconnected() {
+async fn a_second_number_becomes_primary_after_the_first() {
     let (app, siblings) = app(BASE).await;
     for next in ["wpp-status", "wpp-create"] {
-        let school = app.organisation(next).await.unwrap();
+        let school = app.organization(next).await.unwrap();
         let first = linked(&app, &school, json!({})).await;
         let second = linked(&app, &school, json!({"add_new": true})).await;
         assert_eq!(siblings.primaries(school.id).await, [first.id]);
@@ -93,7 +93,7 @@ async fn a_second_number_that_works_is_primary_once_the_first_is_disconnected() 
 }
 
 #[tokio::test]
-async fn connect_another_one_goes_on_with_the_first_that_no_phone_was_linked_with() {
+async fn add_new_continues_with_an_unlinked_number() {
     let (app, siblings) = app(BASE).await;
     let first = app.create(json!({})).await.json;
     let another = app.create(json!({"add_new": true})).await.json;
@@ -107,7 +107,7 @@ async fn connect_another_one_goes_on_with_the_first_that_no_phone_was_linked_wit
 
 /// The list makes the oldest row that is left primary: here one that nobody has scanned.
 #[tokio::test]
-async fn a_linked_number_is_primary_where_the_list_chose_one_that_is_not() {
+async fn a_linked_number_becomes_primary() {
     let (app, siblings) = app(BASE).await;
     let school = &app.school;
     let first = linked(&app, school, json!({})).await;
@@ -121,7 +121,7 @@ async fn a_linked_number_is_primary_where_the_list_chose_one_that_is_not() {
 }
 
 #[tokio::test]
-async fn a_number_is_not_primary_beside_another_providers_that_is_in_use() {
+async fn another_providers_number_in_use_stays_primary() {
     let (app, siblings) = app(BASE).await;
     let school = &app.school;
     let other = siblings.add(school.id, "green_api", json!({})).await.unwrap();
@@ -134,7 +134,7 @@ async fn a_number_is_not_primary_beside_another_providers_that_is_in_use() {
 }
 
 #[tokio::test]
-async fn creations_that_fail_leave_no_row_and_the_siblings_first_one_is_primary() {
+async fn a_failed_creation_leaves_no_row() {
     const ATTEMPTS: usize = 100;
     let (app, siblings) = app(BASE).await;
     app.inject("create", Fault::status(503));
@@ -156,7 +156,7 @@ async fn creations_that_fail_leave_no_row_and_the_siblings_first_one_is_primary(
 }
 
 #[tokio::test]
-async fn a_row_of_the_mirror_that_changes_its_session_takes_the_whole_state_with_it() {
+async fn a_snapshot_that_changes_its_session_changes_whole() {
     let (app, siblings) = app(&TRIGGER_AND_ONE_SESSION_EACH.sql()).await;
     let school = &app.school;
     let first = linked(&app, school, json!({})).await;
@@ -181,7 +181,7 @@ async fn a_row_of_the_mirror_that_changes_its_session_takes_the_whole_state_with
 }
 
 #[tokio::test]
-async fn an_old_key_that_a_sibling_wrote_back_is_a_dead_key_and_is_replaced_at_once() {
+async fn an_old_api_key_that_was_written_back_is_replaced() {
     let (app, siblings) = app(BASE).await;
     let (platform, school) = (&app.platform, &app.school);
     platform.behave(|behavior| behavior.repeated_create = RepeatedCreate::NewKey);
@@ -250,13 +250,13 @@ const ACTS_BETWEEN: [&str; 5] = ["delete", "disconnect", "set primary", "write b
 
 /// A school with a number in use.
 struct Middle {
-    school: Organisation,
+    school: Organization,
     number: Number,
     other: Uuid,
 }
 
 async fn middle(app: &TestApp, siblings: &Siblings) -> Middle {
-    let school = app.organisation("middle").await.unwrap();
+    let school = app.organization("middle").await.unwrap();
     let number = linked(app, &school, json!({})).await;
     let other = siblings.add(school.id, "green_api", json!({})).await.unwrap();
     app.settle_keys().await;
@@ -300,7 +300,7 @@ impl Middle {
 }
 
 #[tokio::test]
-async fn an_act_between_any_two_steps_of_a_request_leaves_a_clear_answer_and_a_number_that_can_be_had() {
+async fn an_act_between_any_two_steps_leaves_a_clear_answer() {
     let (app, siblings) = app(BASE).await;
     app.platform.behave(|behavior| behavior.repeated_create = RepeatedCreate::NewKey);
     let mut cells = 0;
@@ -333,7 +333,7 @@ async fn an_act_between_any_two_steps_of_a_request_leaves_a_clear_answer_and_a_n
 struct Crowd {
     app: TestApp,
     siblings: Siblings,
-    schools: Vec<Organisation>,
+    schools: Vec<Organization>,
     deleted: Mutex<Vec<Uuid>>,
     answers: Mutex<BTreeSet<String>>,
     /// A unique index of the tables' owner, by which siblings refuse each other.
@@ -410,7 +410,7 @@ async fn survive(tables: &str, is_strict: bool) {
     app.platform.behave(|behavior| behavior.repeated_create = RepeatedCreate::NewKey);
     let mut schools = Vec::new();
     for _ in 0..SCHOOLS {
-        schools.push(app.organisation("crowd").await.unwrap());
+        schools.push(app.organization("crowd").await.unwrap());
     }
     let (deleted, answers) = (Mutex::default(), Mutex::default());
     let crowd = Arc::new(Crowd { app, siblings, schools, deleted, answers, is_strict });
@@ -438,11 +438,11 @@ async fn twelve_at_once_get_clear_answers_in_the_usual_shape() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn twelve_at_once_get_clear_answers_where_all_numbers_share_a_row_of_the_mirror() {
+async fn twelve_requests_that_share_a_snapshot_get_answers() {
     survive(&TRIGGER_AND_ONE_SESSION_EACH.sql(), true).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn twelve_at_once_get_clear_answers_where_the_database_allows_one_primary() {
+async fn twelve_requests_with_one_primary_get_answers() {
     survive(&ONE_PRIMARY.sql(), true).await;
 }

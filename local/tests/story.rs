@@ -125,7 +125,7 @@ impl Dev {
 }
 
 #[tokio::test]
-async fn a_number_is_created_scanned_connected_and_stays_so_when_its_token_expires_and_when_all_restarts() {
+async fn a_number_stays_connected_through_expiry_and_restart() {
     // PostgreSQL's user must get through it.
     let open = Permissions::from_mode(0o711);
     let data = tempfile::Builder::new().permissions(open).tempdir().unwrap();

@@ -9,7 +9,7 @@ use super::figure::{Figure, Unit};
 use crate::Result;
 use crate::events::Event;
 use crate::lambda::Answer;
-use crate::stack::Organisation;
+use crate::stack::Organization;
 use crate::test_app::TestApp;
 
 const SCANNED_AFTER_S: u64 = 60;
@@ -56,9 +56,9 @@ pub async fn measure() -> Result<Vec<Figure>> {
     Ok(figures)
 }
 
-/// Links a number of a new organisation, until the panel has seen that it is.
+/// Links a number of a new organization, until the panel has seen that it is.
 pub async fn link(app: &TestApp, panel: Panel) -> Result<Linking> {
-    let school = app.organisation("a new school").await?;
+    let school = app.organization("a new school").await?;
     app.forget_calls();
     let created = app.post_as(&school, "wpp-create", json!({})).await.expect(200, "qr_issued");
     let session = created.text("session").to_owned();
@@ -90,7 +90,7 @@ enum Look {
 /// An open panel.
 struct Open<'a> {
     app: &'a TestApp,
-    school: Organisation,
+    school: Organization,
     session: String,
     panel: Panel,
     /// The code that the status has told of.
@@ -159,7 +159,7 @@ mod tests {
     use super::*;
 
     #[tokio::test]
-    async fn a_linking_takes_half_of_what_it_took_and_less_by_a_client_that_takes_advice() {
+    async fn a_client_that_takes_advice_needs_fewer_calls() {
         let app = TestApp::start().await;
         let old = link(&app, Panel::Old).await.unwrap();
         // A creation, thirty looks at the code and one at the connected number, by two functions each.

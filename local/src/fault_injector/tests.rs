@@ -110,7 +110,7 @@ async fn answers_instead_of_the_work_leave_it_undone() {
 }
 
 #[tokio::test]
-async fn a_closed_connection_gives_no_answer_and_the_work_is_done_only_for_a_lost_one() {
+async fn only_a_lost_answer_leaves_its_work_done() {
     let upstream = Upstream::start().await;
     for (fault, work_done) in [(Fault::Drop, 0), (Fault::LostAnswer, 1)] {
         upstream.faults.inject_times("a", 1, fault);
@@ -148,7 +148,7 @@ async fn slow_answers_stop_before_the_headers_or_after_the_first_byte() {
 }
 
 #[tokio::test]
-async fn counted_faults_come_before_lasting_ones_and_those_of_an_endpoint_before_those_of_all() {
+async fn counted_faults_come_before_lasting_ones() {
     let upstream = Upstream::start().await;
     let status = |status| Fault::Status { status, body: String::new(), retry_after_s: None };
     upstream.faults.inject("*", status(500));
@@ -166,7 +166,7 @@ async fn counted_faults_come_before_lasting_ones_and_those_of_an_endpoint_before
 }
 
 #[tokio::test]
-async fn held_requests_wait_before_or_after_the_work_until_they_are_released() {
+async fn held_requests_wait_until_they_are_released() {
     let upstream = Upstream::start().await;
     for (point, work_done) in [(Point::Before, 0), (Point::After, 4)] {
         let hold = upstream.faults.hold("a", point);

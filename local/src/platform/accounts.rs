@@ -235,7 +235,7 @@ impl Accounts {
     }
 }
 
-/// The session that an organisation id is given: thirteen digits, leading zeros included.
+/// The session that an organization id is given: thirteen digits, leading zeros included.
 pub fn session_for(organization_id: &str) -> String {
     let hash = digest(&SHA256, organization_id.as_bytes());
     let number = hash.as_ref().iter().take(8).fold(0, |number, byte| number << 8 | u64::from(*byte));

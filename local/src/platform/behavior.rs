@@ -7,7 +7,7 @@ use serde_json::Value;
 /// Changed at run time by [`Platform::behave`](super::Platform::behave).
 #[derive(Clone, Debug, PartialEq)]
 pub struct Behavior {
-    /// What an organisation that has a key gets when it asks again.
+    /// What an organization that has a key gets when it asks again.
     pub repeated_create: RepeatedCreate,
     /// What the answer to a create says as `status`.
     pub create_status: FieldValue,
@@ -75,7 +75,7 @@ pub enum FieldValue {
     This(Value),
 }
 
-/// What an organisation that has a key gets when it asks again.
+/// What an organization that has a key gets when it asks again.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum RepeatedCreate {
     /// Its key and its session, unless the key was revoked.

@@ -5,7 +5,7 @@ use super::*;
 use crate::fault_injector::Fault;
 use crate::http::client;
 
-/// The organisation of most tests.
+/// The organization of most tests.
 const ORG: &str = "5f0c8a52-0000-4000-8000-000000000001";
 
 struct Caller {
@@ -108,7 +108,7 @@ async fn a_number_is_linked_from_create_to_scan() {
 }
 
 #[tokio::test]
-async fn one_organization_id_is_one_session_and_one_key_until_that_is_revoked() {
+async fn one_organization_id_has_one_session_and_one_key() {
     let caller = Caller::start().await;
     let (key, session, token) = caller.account().await;
     assert_eq!(caller.create(ORG).await, (key.clone(), session.clone()));
@@ -163,7 +163,7 @@ async fn tokens_expire_are_forgotten_and_belong_to_one_session() {
 }
 
 #[tokio::test]
-async fn a_platform_that_keeps_the_newest_token_refuses_the_one_before() {
+async fn a_platform_of_newest_tokens_refuses_older_ones() {
     let caller = Caller::start().await;
     let (key, session, first) = caller.account().await;
     caller.token(&key).await;
@@ -261,7 +261,7 @@ async fn a_forgotten_session_is_not_found_until_it_is_created_again() {
 }
 
 #[tokio::test]
-async fn a_stopped_session_is_offline_until_it_is_started_and_scanned_again() {
+async fn a_stopped_session_is_offline_until_scanned_again() {
     let caller = Caller::start().await;
     let (_, session, token) = caller.account().await;
     caller.begin(&session, &token).await;
@@ -277,7 +277,7 @@ async fn a_stopped_session_is_offline_until_it_is_started_and_scanned_again() {
 }
 
 #[tokio::test]
-async fn a_webhook_is_remembered_every_request_seen_and_a_start_needed_first_where_the_platform_is_told_so() {
+async fn a_webhook_is_remembered() {
     let caller = Caller::start().await;
     let (_, session, token) = caller.account().await;
     let path = format!("/internal/session/{}/webhook", session.replacen('0', "%30", 1));

@@ -2,20 +2,20 @@ use super::*;
 use crate::platform::RepeatedCreate;
 use crate::postgres::Privileges;
 use crate::shapes::BASE;
-use crate::stack::Organisation;
+use crate::stack::Organization;
 
-/// An organisation of a project as most are, and its siblings.
+/// An organization of a project as most are, and its siblings.
 struct Scene {
     stack: Stack,
     siblings: Siblings,
-    school: Organisation,
+    school: Organization,
 }
 
 impl Scene {
     async fn start() -> Self {
         let stack = Stack::start().await.unwrap();
         stack.deploy(Privileges::Granted, BASE).await.unwrap();
-        let school = stack.organisation("school").await.unwrap();
+        let school = stack.organization("school").await.unwrap();
         Self { siblings: Siblings::of(&stack), school, stack }
     }
 
@@ -45,7 +45,7 @@ fn status<T: std::fmt::Debug>(outcome: Outcome<T>) -> u16 {
 }
 
 #[tokio::test]
-async fn a_disconnected_number_is_stopped_deleted_and_mirrored_also_where_the_deletion_fails() {
+async fn a_disconnected_number_is_stopped_first() {
     let scene = Scene::start().await;
     let (number, session) = scene.linked("one").await;
     scene.siblings.disconnect(scene.school.id, number).await.unwrap();
@@ -63,7 +63,7 @@ async fn a_disconnected_number_is_stopped_deleted_and_mirrored_also_where_the_de
 }
 
 #[tokio::test]
-async fn the_first_row_by_count_is_primary_and_the_oldest_left_is_marked_whatever_it_is() {
+async fn the_first_row_by_count_is_primary() {
     let scene = Scene::start().await;
     let (list, school) = (&scene.siblings, scene.school.id);
     let (first, _) = scene.linked("one").await;
@@ -80,7 +80,7 @@ async fn the_first_row_by_count_is_primary_and_the_oldest_left_is_marked_whateve
 }
 
 #[tokio::test]
-async fn the_mark_is_moved_the_switch_turned_and_a_form_saved_without_its_masks() {
+async fn the_settings_page_saves_a_form_without_masks() {
     let scene = Scene::start().await;
     let (list, school) = (&scene.siblings, scene.school.id);
     let ((first, _), (second, _)) = (scene.linked("one").await, scene.linked("two").await);
@@ -100,7 +100,7 @@ async fn the_mark_is_moved_the_switch_turned_and_a_form_saved_without_its_masks(
 }
 
 #[tokio::test]
-async fn a_message_goes_by_the_saved_token_until_its_last_minute_and_a_new_one_is_saved() {
+async fn a_message_is_sent_with_the_saved_token() {
     let scene = Scene::start().await;
     let (number, _) = scene.linked("one").await;
     let platform = &scene.stack.platform;
@@ -133,7 +133,7 @@ async fn a_message_half_sent_brings_everything_back_as_it_was_read() {
 }
 
 #[tokio::test]
-async fn the_webhook_finds_a_session_wherever_it_is_and_notes_what_it_hears() {
+async fn the_webhook_finds_a_session_in_any_row() {
     let scene = Scene::start().await;
     let (number, session) = scene.linked("one").await;
     let siblings = &scene.siblings;
@@ -153,7 +153,7 @@ async fn the_webhook_finds_a_session_wherever_it_is_and_notes_what_it_hears() {
 }
 
 #[tokio::test]
-async fn the_old_functions_know_one_row_and_give_it_credentials_active_or_not() {
+async fn the_old_functions_know_one_row() {
     let scene = Scene::start().await;
     let (siblings, school) = (&scene.siblings, scene.school.id);
     assert_eq!(status(siblings.start(school).await), 404);

@@ -126,7 +126,7 @@ async fn a_passkey_that_whatsapp_asks_for_is_not_waited_for() {
     }
 }
 
-/// Deployed databases mirror one number of an organisation. The others are stuck as visibly as that one.
+/// Deployed databases mirror one number of an organization. The others are stuck as visibly as that one.
 #[tokio::test]
 async fn a_number_without_a_snapshot_is_stuck_from_its_beginning() {
     let app = TestApp::start().await;

@@ -8,7 +8,7 @@ use uuid::Uuid;
 use local::events::Event;
 use local::fault_injector::Point::{self, After, Before};
 use local::platform::RepeatedCreate;
-use local::stack::Organisation;
+use local::stack::Organization;
 use local::test_app::TestApp;
 
 /// What a call comes past, in its order: the upstream's endpoint that is held, and at which side of its work.
@@ -52,16 +52,16 @@ impl Request {
         }
     }
 
-    fn event(self, caller: &Organisation) -> Event {
+    fn event(self, caller: &Organization) -> Event {
         caller.post("wpp-create", &self.body())
     }
 
-    fn next_event(self, caller: &Organisation) -> Event {
+    fn next_event(self, caller: &Organization) -> Event {
         let is_ensure = self == Self::FinishedByEnsure;
         if is_ensure { caller.post("wpp-create", &json!({})) } else { self.event(caller) }
     }
 
-    /// Numbers of the organisation before the call, and after it.
+    /// Numbers of the organization before the call, and after it.
     fn numbers(self) -> (i64, i64) {
         match self {
             Self::Ensure => (0, 1),
@@ -79,7 +79,7 @@ impl Request {
 }
 
 #[tokio::test]
-async fn a_call_killed_at_any_point_is_finished_by_the_next_one_with_the_same_session() {
+async fn a_call_killed_at_any_point_is_finished_by_the_next() {
     let app = TestApp::start().await;
     let mut table = String::from("\nkilled                     create   ");
     REQUESTS.iter().for_each(|request| write!(table, "{:>18}", format!("{request:?}")).unwrap());
@@ -112,7 +112,7 @@ async fn cell(
     passes: bool,
 ) -> Result<String, String> {
     let platform = &app.platform;
-    let caller = app.organisation("crash").await.unwrap();
+    let caller = app.organization("crash").await.unwrap();
     let (before, after) = request.numbers();
     if before == 1 {
         let first = app.post_as(&caller, "wpp-create", json!({})).await.expect(200, "qr_issued");
@@ -166,7 +166,7 @@ async fn cell(
     }
 }
 
-/// The id at the platform that the organisation's latest creation is about.
+/// The id at the platform that the organization's latest creation is about.
 async fn platform_id(app: &TestApp, organization: Uuid) -> Option<String> {
     let latest =
         "select platform_id from wpp_creations where organization_id = $1 order by created_at desc limit 1";

@@ -12,7 +12,7 @@ pub fn masked(key: &str) -> Value {
 }
 
 #[tokio::test]
-async fn a_first_number_is_made_with_one_call_each_shows_its_qr_and_is_a_row_as_the_siblings_expect_it() {
+async fn a_first_number_takes_one_call_of_each_kind() {
     let hooks = [("WEBHOOK_BASE_URL", "https://hooks.example/")];
     let app = TestApp::start_with(&hooks, Options::default()).await;
     let answer = app.create(json!({})).await.expect(200, "qr_issued");
@@ -26,9 +26,9 @@ async fn a_first_number_is_made_with_one_call_each_shows_its_qr_and_is_a_row_as_
         })
     );
 
-    let organisation = app.school.id.to_string();
-    let session = app.platform.session_of(&organisation).unwrap();
-    let key = app.platform.key_of(&organisation).unwrap();
+    let organization = app.school.id.to_string();
+    let session = app.platform.session_of(&organization).unwrap();
+    let key = app.platform.key_of(&organization).unwrap();
     let qr = app.shown_qr(&session);
     assert_eq!(answer.json["success"], true);
     assert_eq!(answer.json["session"], json!(session));
@@ -40,7 +40,7 @@ async fn a_first_number_is_made_with_one_call_each_shows_its_qr_and_is_a_row_as_
 
     let [row] = &app.numbers().await[..] else { panic!("not one row") };
     for (column, value) in [
-        ("organization_id", json!(organisation)),
+        ("organization_id", json!(organization)),
         ("messenger_type", json!("whatsapp")),
         ("provider", json!("wpp")),
         ("name", json!("WhatsApp (WPP)")),
@@ -74,7 +74,7 @@ async fn a_number_that_is_connected_is_answered_and_nothing_else_done() {
 }
 
 #[tokio::test]
-async fn a_number_that_is_not_connected_is_started_again_and_shows_its_qr() {
+async fn a_disconnected_number_is_started_again() {
     let app = TestApp::start().await;
     let number = app.settled_number().await;
     app.platform.set_status(&number.session, "offline").unwrap();
@@ -94,7 +94,7 @@ async fn a_number_that_is_not_connected_is_started_again_and_shows_its_qr() {
 
 /// The original kept the request for 30 s and registered no webhook. The wait leaves time to save what was seen.
 #[tokio::test]
-async fn a_session_that_shows_no_qr_in_time_is_starting_and_has_its_webhook() {
+async fn a_session_without_a_qr_in_time_is_starting() {
     for (qr_wait_ms, deadline_ms) in [("1500", 30_000), ("8000", 4_000)] {
         let app = TestApp::start_with(&[("QR_WAIT_MS", qr_wait_ms)], Options::default()).await;
         app.platform.behave(|behavior| behavior.looks_until_qr = u32::MAX);
@@ -140,7 +140,7 @@ async fn a_key_that_is_not_active_in_time_is_told() {
 }
 
 #[tokio::test]
-async fn a_further_number_has_an_id_of_its_own_and_is_primary_only_where_there_is_none() {
+async fn a_further_number_has_another_platform_id() {
     let app = TestApp::start().await;
     let (first, second) = (app.number().await, app.number().await);
     assert_ne!(first.session, second.session);
@@ -150,8 +150,8 @@ async fn a_further_number_has_an_id_of_its_own_and_is_primary_only_where_there_i
     for (number, row) in [first, second].iter().zip(&rows) {
         assert_eq!(row["id"], json!(number.id.to_string()));
         let sub_org_id = row["settings"]["wppSubOrgId"].as_str().unwrap();
-        let (organisation, suffix) = sub_org_id.split_once("__wpp__").unwrap();
-        assert_eq!(organisation, app.school.id.to_string());
+        let (organization, suffix) = sub_org_id.split_once("__wpp__").unwrap();
+        assert_eq!(organization, app.school.id.to_string());
         assert!(suffix.len() == 8 && suffix.bytes().all(|byte| byte.is_ascii_hexdigit()), "{suffix}");
         assert_eq!(app.platform.session_of(sub_org_id).as_ref(), Some(&number.session));
     }
@@ -159,7 +159,7 @@ async fn a_further_number_has_an_id_of_its_own_and_is_primary_only_where_there_i
 
 /// The original did not see two numbers, and made a third.
 #[tokio::test]
-async fn an_organisation_with_two_numbers_is_answered_for_its_primary() {
+async fn an_organization_with_two_numbers_is_answered_for_its_primary() {
     let app = TestApp::start().await;
     let (_, second) = (app.number().await, app.settled_number().await);
     let primary = "update messenger_integrations set is_primary = false where organization_id = $1";

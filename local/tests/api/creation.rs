@@ -9,7 +9,7 @@ use local::clock::unix_ms;
 use local::fault_injector::Fault;
 use local::fault_injector::Point::{After, Before};
 use local::lambda::{Answer, Ended, Sandbox};
-use local::stack::Organisation;
+use local::stack::Organization;
 use local::test_app::{TestApp, until};
 
 const CROWD: usize = 20;
@@ -28,16 +28,16 @@ fn sessions(answers: &[Answer]) -> BTreeSet<String> {
     answers.iter().map(|answer| answer.text("session").to_owned()).collect()
 }
 
-/// Rows of the organisation: all, active ones, primary ones.
-async fn rows(app: &TestApp, organisation: &Organisation) -> (i64, i64, i64) {
+/// Rows of the organization: all, active ones, primary ones.
+async fn rows(app: &TestApp, organization: &Organization) -> (i64, i64, i64) {
     let rows = "select count(*), count(*) filter (where is_active), count(*) filter (where is_primary)
         from messenger_integrations where organization_id = $1";
-    let row = app.sql.query_one(rows, &[&organisation.id]).await.unwrap();
+    let row = app.sql.query_one(rows, &[&organization.id]).await.unwrap();
     (row.get(0), row.get(1), row.get(2))
 }
 
 #[tokio::test]
-async fn twenty_processes_that_create_at_once_make_one_number_and_answer_alike() {
+async fn twenty_processes_create_one_number() {
     let app = TestApp::start().await;
     let crowd = crowd(&app).await;
     let hold = app.hold("create", Before);
@@ -84,7 +84,7 @@ async fn thirty_first_new_number_in_an_hour_is_refused() {
 }
 
 #[tokio::test]
-async fn two_that_recreate_at_once_where_there_is_no_number_share_one_creation() {
+async fn two_recreations_without_a_number_share_one_creation() {
     let app = TestApp::start().await;
     let hold = app.hold("create", Before);
     let other = app.process("wpp-create").await;
@@ -112,7 +112,7 @@ async fn a_caller_behind_one_that_died_gets_through_by_itself() {
 }
 
 #[tokio::test]
-async fn a_caller_whose_time_ends_behind_another_is_told_to_come_again() {
+async fn a_request_that_waits_too_long_is_a_retryable_503() {
     let app = TestApp::start().await;
     let (first, hold) = (app.process("wpp-create").await, app.hold("create", Before));
     let event = app.school.post("wpp-create", &json!({})).v2();
@@ -157,7 +157,7 @@ async fn another_number_is_begun_only_when_the_last_is_linked() {
 }
 
 #[tokio::test]
-async fn a_number_is_no_row_until_the_platform_has_given_its_credentials() {
+async fn a_row_is_created_with_its_credentials() {
     let app = TestApp::start().await;
     let event = app.school.post("wpp-create", &json!({"add_new": true}));
     assert!(app.killed_at("create", After, event).await);
@@ -170,7 +170,7 @@ async fn a_number_is_no_row_until_the_platform_has_given_its_credentials() {
 }
 
 #[tokio::test]
-async fn the_first_number_is_not_the_unfinished_additional_one_which_waits_for_its_turn() {
+async fn an_unfinished_additional_number_is_not_the_first() {
     let app = TestApp::start().await;
     app.inject("create", Fault::status(500));
     app.create(json!({"add_new": true})).await.expect(502, "platform_unavailable");
@@ -194,7 +194,7 @@ async fn the_first_number_is_not_the_unfinished_additional_one_which_waits_for_i
 async fn a_disconnected_number_is_taken_up_again_and_not_doubled() {
     let app = TestApp::start().await;
     for body in [json!({}), json!({"add_new": true})] {
-        let school = app.organisation("disconnected").await.unwrap();
+        let school = app.organization("disconnected").await.unwrap();
         let number = app.post_as(&school, "wpp-create", body).await;
         let disconnect = "update messenger_integrations set is_active = false where organization_id = $1";
         app.sql.execute(disconnect, &[&school.id]).await.unwrap();
@@ -207,7 +207,7 @@ async fn a_disconnected_number_is_taken_up_again_and_not_doubled() {
 
 /// The original said `not found` or `disconnected`; `wpp-create` made a second client and a second primary row.
 #[tokio::test]
-async fn a_database_that_cannot_say_is_never_taken_for_one_without_a_number() {
+async fn a_database_failure_never_means_that_there_is_no_number() {
     let app = TestApp::start().await;
     for fault in [
         Fault::status_with(503, r#"{"code":"PGRST002"}"#),
@@ -242,7 +242,7 @@ async fn a_database_that_cannot_say_is_never_taken_for_one_without_a_number() {
 async fn an_answer_lost_on_its_way_makes_nothing_twice() {
     let app = TestApp::start().await;
     for endpoint in ["rpc/wpp_begin_creation", "rpc/wpp_save_credentials", "create"] {
-        let school = app.organisation(endpoint).await.unwrap();
+        let school = app.organization(endpoint).await.unwrap();
         let clients = app.platform.clients();
         app.forget_calls();
         app.inject_times(endpoint, 1, Fault::LostAnswer);

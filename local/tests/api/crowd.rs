@@ -58,7 +58,7 @@ async fn fifty_requests_with_a_refused_token_fetch_one() {
 
 /// Where only the newest token is good, replacing one that serves breaks the calls that are under way with it; each heals.
 #[tokio::test]
-async fn fifty_requests_with_a_token_that_is_due_are_all_served_and_fetch_one_at_most() {
+async fn fifty_requests_with_a_due_token_fetch_at_most_one() {
     for accepted_tokens in [AcceptedTokens::Unexpired, AcceptedTokens::Newest] {
         let (app, number) = app_for_a_crowd(accepted_tokens).await;
         // Farther off than any token lives, and so due.
@@ -161,8 +161,7 @@ async fn a_writer_in_the_middle_of_it_and_a_new_token_both_stand() {
 /// A poll has got a token for the old key, or is about to, when `force_recreate` replaces the key, to the end and with a token
 /// of its own. What the platform then says of the old key is no reason for a hint to create the number again.
 #[tokio::test]
-async fn what_a_recreation_saved_stands_against_a_slow_poll_with_the_old_key_which_goes_on_with_the_new_one()
-{
+async fn a_slow_poll_does_not_undo_a_recreation() {
     for (accepted_tokens, point) in [
         (AcceptedTokens::Unexpired, Point::After),
         (AcceptedTokens::Newest, Point::After),
@@ -193,7 +192,7 @@ async fn what_a_recreation_saved_stands_against_a_slow_poll_with_the_old_key_whi
 
 /// The holder was so slow that its lease ended, and another request did its work.
 #[tokio::test]
-async fn a_token_that_arrives_after_its_lease_was_taken_over_replaces_nothing() {
+async fn a_late_token_replaces_nothing() {
     let (app, number) = app_for_a_crowd(AcceptedTokens::Unexpired).await;
     app.set_token_end(&number, -1).await;
     let hold = app.hold_one("rpc/wpp_save_token", Point::Before);

@@ -14,7 +14,7 @@ fn peak_memory(pid: u32) -> u64 {
 }
 
 #[tokio::test]
-async fn the_invocations_deadline_ends_a_call_that_its_own_timeout_would_not() {
+async fn the_invocations_deadline_ends_a_call() {
     let (app, number) = TestApp::start_with_number().await;
     for (endpoint, fault, left_ms) in [
         ("qr", Fault::SlowHeaders, 900),
@@ -50,7 +50,7 @@ async fn many_slow_calls_share_the_budget_of_one_request() {
 async fn a_call_that_timed_out_is_not_made_again() {
     let app = TestApp::start_with(&[("UPSTREAM_TIMEOUT_MS", "1500")], Options::default()).await;
     let number = app.number().await;
-    let school = app.organisation("school").await.unwrap();
+    let school = app.organization("school").await.unwrap();
     app.inject("create", Fault::SlowHeaders);
     let created = app.post_as(&school, "wpp-create", json!({})).await;
     assert_eq!(created.json["code"], "platform_timeout", "{created:?}");

@@ -111,7 +111,7 @@ async fn a_tenants_odd_row_is_no_failure_of_ours() {
     let app = TestApp::start().await;
     let number = app.settled_number().await;
     let good = app.settings(&number).await;
-    let other = app.organisation("other").await.unwrap();
+    let other = app.organization("other").await.unwrap();
     let created = app.post_as(&other, "wpp-create", json!({})).await.expect(200, "qr_issued");
     let foreign = app.number_of(created.text("session")).await;
     let foreign_token = app.settings(&foreign).await["wppJwtToken"].clone();

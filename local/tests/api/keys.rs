@@ -24,7 +24,7 @@ async fn outcome(function: &Sandbox, token: &str) -> (u16, Value) {
 }
 
 #[tokio::test]
-async fn every_user_gets_in_wherever_the_project_runs_unless_it_names_its_issuers() {
+async fn every_issuer_is_accepted_if_none_is_named() {
     let app = TestApp::start().await;
     let (hosted, configured) = (Issuer::Hosted.claim().unwrap(), Issuer::Configured.claim().unwrap());
     let both = format!("{hosted}, {configured}");
@@ -87,7 +87,7 @@ async fn the_log_says_which_check_a_sign_in_has_failed() {
 }
 
 #[tokio::test]
-async fn a_service_key_of_either_generation_opens_the_database_and_the_key_set() {
+async fn a_service_key_of_either_generation_works() {
     let app = TestApp::start().await;
     let by_key_set = app.keys.token(&user_claims(app.school.user, Issuer::Absent), Signing::Es256);
     for key in [app.keys.service_role_key(), app.keys.secret_key().to_owned()] {
@@ -101,7 +101,7 @@ async fn a_service_key_of_either_generation_opens_the_database_and_the_key_set()
 }
 
 #[tokio::test]
-async fn a_key_that_the_project_does_not_know_is_our_trouble_and_not_the_callers() {
+async fn an_unknown_service_key_is_a_500() {
     let app = TestApp::start().await;
     let function = function(&app, &[(SERVICE_KEY, "sb_secret_of_another_project")]).await;
     assert_eq!(outcome(&function, &app.school.token).await, (500, json!("database_key_rejected")));

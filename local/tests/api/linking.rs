@@ -28,7 +28,7 @@ async fn a_qr_that_takes_some_time_is_waited_for() {
 async fn a_webhook_that_fails_or_hangs_keeps_nobody_from_the_qr() {
     let app = TestApp::start().await;
     for fault in [Fault::status(500), Fault::Drop, Fault::SlowHeaders] {
-        let school = app.organisation("webhook").await.unwrap();
+        let school = app.organization("webhook").await.unwrap();
         app.inject("webhook", fault.clone());
         app.post_as(&school, "wpp-create", json!({})).await.expect(200, "qr_issued");
         app.clear_faults();
@@ -96,7 +96,7 @@ async fn a_platform_that_hangs_before_the_start_is_a_timeout() {
 }
 
 #[tokio::test]
-async fn every_answer_to_a_start_is_understood_and_nothing_asked_that_it_says() {
+async fn every_answer_to_a_start_is_understood() {
     let app = TestApp::start().await;
     for (start_answer, status, asked) in [
         (StartAnswer::Qr, "qr_issued", &[][..]),
@@ -105,7 +105,7 @@ async fn every_answer_to_a_start_is_understood_and_nothing_asked_that_it_says() 
         (StartAnswer::Word("pending"), "qr_issued", &["status", "qr"]),
         (StartAnswer::State, "qr_issued", &["status", "qr"]),
     ] {
-        let school = app.organisation("start").await.unwrap();
+        let school = app.organization("start").await.unwrap();
         app.platform.behave(|behavior| behavior.start_answer = start_answer);
         app.forget_calls();
         let answer = app.post_as(&school, "wpp-create", json!({})).await;
@@ -165,7 +165,7 @@ async fn webhook(app: &TestApp, answer: &Answer) -> (bool, Value) {
 }
 
 #[tokio::test]
-async fn a_platform_that_takes_no_webhook_before_the_start_is_asked_again_after_it() {
+async fn a_refused_webhook_is_registered_after_the_start() {
     let app = TestApp::start().await;
     app.platform.behave(|behavior| behavior.webhook_needs_start = true);
     let answer = app.create(json!({})).await;
@@ -174,7 +174,7 @@ async fn a_platform_that_takes_no_webhook_before_the_start_is_asked_again_after_
 }
 
 #[tokio::test]
-async fn a_webhook_that_failed_is_registered_once_the_number_is_seen_connected() {
+async fn a_failed_webhook_is_registered_when_connected() {
     let app = TestApp::start().await;
     app.inject("webhook", Fault::status(503));
     let created = app.create(json!({})).await;

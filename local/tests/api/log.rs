@@ -42,7 +42,7 @@ async fn number(app: &TestApp) -> Number {
 }
 
 #[tokio::test]
-async fn each_function_says_whose_request_it_was_and_what_became_of_it() {
+async fn each_line_has_the_organization_and_the_outcome() {
     let app = TestApp::start().await;
     let number = number(&app).await;
     for function in FUNCTIONS {
@@ -89,7 +89,7 @@ async fn each_function_says_that_it_has_refreshed_the_token_and_why() {
 }
 
 #[tokio::test]
-async fn each_function_says_which_call_timed_out_and_that_the_refresh_failed() {
+async fn each_line_names_the_call_that_timed_out() {
     let app = TestApp::start_with(&[("UPSTREAM_TIMEOUT_MS", "2000")], Options::default()).await;
     let number = number(&app).await;
     for function in FUNCTIONS {
@@ -179,14 +179,14 @@ async fn an_outage_counts_though_it_was_answered() {
     );
 }
 
-/// Eight at once in each sandbox, of two organisations, with one expired token each.
+/// Eight at once in each sandbox, of two organizations, with one expired token each.
 #[tokio::test]
 async fn requests_at_once_have_lines_of_their_own() {
     const AT_ONCE: usize = 8;
     let env = [("REQUEST_BUDGET_MS", "29000"), ("UPSTREAM_TIMEOUT_MS", "29000")];
     let app = TestApp::start_with(&env, Options { concurrency: AT_ONCE, ..Options::default() }).await;
     let ours = number(&app).await;
-    let others = app.stack.organisation("others").await.unwrap();
+    let others = app.stack.organization("others").await.unwrap();
     let created = app.post_as(&others, "wpp-create", json!({})).await;
     let theirs = created.json["session"].as_str().unwrap().to_owned();
     let callers = [(&app.school, &ours.session), (&others, &theirs)];
@@ -200,8 +200,8 @@ async fn requests_at_once_have_lines_of_their_own() {
         let first = if function == "wpp-create" { "rpc/wpp_begin_creation" } else { "rpc/wpp_find_number" };
         let hold = app.stack.supabase.faults.hold(first, Point::After);
         let requests = join_all((0..AT_ONCE).map(|nth| {
-            let (organisation, session) = callers[nth % 2];
-            let event = Event::post(function).bearer(&organisation.token);
+            let (organization, session) = callers[nth % 2];
+            let event = Event::post(function).bearer(&organization.token);
             app.invoke(function, event.json(&question(function, session)).v2())
         }));
         let together = async {
@@ -214,14 +214,14 @@ async fn requests_at_once_have_lines_of_their_own() {
         let lines = lines(&app, function).await.split_off(before);
         assert_eq!(lines.len(), AT_ONCE);
         for (nth, answer) in answers.iter().enumerate() {
-            let (organisation, session) = callers[nth % 2];
+            let (organization, session) = callers[nth % 2];
             let qr = json!(app.stack.platform.qr_of(session));
             let field = if function == "wpp-qr" { "qr" } else { "qrcode" };
             assert_eq!((answer.status, &answer.json[field]), (200, &qr), "{answer:?}");
             let mine: Vec<_> =
                 lines.iter().filter(|line| line["request_id"] == answer.headers["x-request-id"]).collect();
             let [line] = mine[..] else { panic!("{mine:?}") };
-            assert_eq!(line["organization_id"], json!(organisation.id), "{line}");
+            assert_eq!(line["organization_id"], json!(organization.id), "{line}");
             assert_eq!(line["token_why"], "expired", "{line}");
             let token_calls =
                 line["calls"].as_array().unwrap().iter().filter(|call| call["name"] == "auth/token");

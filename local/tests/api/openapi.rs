@@ -290,7 +290,7 @@ impl Stage {
 
     /// What goes wrong between us and others, for a school of its own.
     async fn fail(&mut self) {
-        self.app.school = self.app.stack.organisation("unlucky").await.unwrap();
+        self.app.school = self.app.stack.organization("unlucky").await.unwrap();
         let said = |status, error| Fault::Status {
             status,
             body: json!({"error": error}).to_string(),

@@ -63,10 +63,10 @@ async fn a_recent_snapshot_is_answered_without_the_platform() {
 /// A number that each sandbox has seen, and what becomes of it before the next poll.
 #[tokio::test]
 async fn a_number_that_is_no_longer_the_callers_is_not_found() {
-    for change in ["another organisation", "switched off", "deleted"] {
+    for change in ["another organization", "switched off", "deleted"] {
         let (app, number) = asked_before().await;
         match change {
-            "another organisation" => move_to(&app, app.organisation("another").await.unwrap().id).await,
+            "another organization" => move_to(&app, app.organization("another").await.unwrap().id).await,
             "switched off" => {
                 let off = "update messenger_integrations set is_active = false where id = $1";
                 app.sql.execute(off, &[&number.id]).await.unwrap();
@@ -91,7 +91,7 @@ async fn move_to(app: &TestApp, organization: Uuid) {
 async fn a_user_who_has_changed_the_organization_sees_its_number() {
     let app = TestApp::start().await;
     let here = app.create(json!({})).await.json;
-    let other = app.organisation("other").await.unwrap();
+    let other = app.organization("other").await.unwrap();
     let there = app.post_as(&other, "wpp-create", json!({})).await.json;
     let ask = async || app.post("wpp-status", json!({"force": true})).await.json;
     assert_eq!(ask().await["qrcode"], here["qrcode"]);

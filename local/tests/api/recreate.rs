@@ -18,13 +18,13 @@ async fn recreate(app: &TestApp) -> Value {
 
 /// The original was left with a dead key.
 #[tokio::test]
-async fn a_save_that_fails_after_the_platforms_create_is_a_503_and_the_repetition_brings_the_same_key() {
+async fn a_failed_save_is_a_503_that_can_be_repeated() {
     let app = TestApp::start().await;
     for repeated_create in [RepeatedCreate::SameKey, RepeatedCreate::NewKey] {
         app.platform.behave(|behavior| behavior.repeated_create = repeated_create);
         for fault in [Fault::status(503), Fault::LostAnswer, Fault::Drop] {
             for body in [json!({}), json!({"add_new": true}), json!({"force_recreate": true})] {
-                let school = app.organisation("unsaved").await.unwrap();
+                let school = app.organization("unsaved").await.unwrap();
                 if body["force_recreate"] == true {
                     app.post_as(&school, "wpp-create", json!({})).await.expect(200, "qr_issued");
                 }
@@ -53,7 +53,7 @@ async fn a_save_that_fails_after_the_platforms_create_is_a_503_and_the_repetitio
 }
 
 #[tokio::test]
-async fn recreating_keeps_the_row_and_what_others_wrote_in_it_and_ends_with_the_platforms_key() {
+async fn a_recreation_keeps_what_others_wrote_in_the_row() {
     // A platform that gives a live key again gives another for a dead one.
     for (repeated_create, is_dead, is_same) in [
         (RepeatedCreate::SameKey, false, true),
@@ -88,7 +88,7 @@ async fn recreating_keeps_the_row_and_what_others_wrote_in_it_and_ends_with_the_
 }
 
 #[tokio::test]
-async fn a_number_whose_recreation_fails_at_the_platform_stands_as_it_was_and_works() {
+async fn a_failed_recreation_leaves_the_number_working() {
     let app = TestApp::start().await;
     let number = app.settled_number().await;
     let before = app.settings(&number).await;
@@ -113,7 +113,7 @@ async fn a_number_whose_recreation_fails_at_the_platform_stands_as_it_was_and_wo
 }
 
 #[tokio::test]
-async fn a_key_that_the_platform_hands_back_and_refuses_is_replaced_under_a_new_id() {
+async fn a_dead_api_key_is_replaced_under_a_new_platform_id() {
     let app = TestApp::start().await;
     let number = app.settled_number().await;
     let before = app.settings(&number).await;
@@ -140,7 +140,7 @@ async fn a_key_that_the_platform_hands_back_and_refuses_is_replaced_under_a_new_
 }
 
 #[tokio::test]
-async fn a_key_that_is_not_active_yet_is_not_taken_for_one_that_is_refused() {
+async fn an_api_key_that_is_not_active_yet_is_not_replaced() {
     let app = TestApp::start_with(&[("REQUEST_BUDGET_MS", "1500")], Options::default()).await;
     app.platform.behave(|behavior| behavior.activate_after = u32::MAX);
     for body in [json!({}), json!({"force_recreate": true})] {

@@ -39,7 +39,7 @@ async fn refused(app: &TestApp, number: &Number, status: u16, code: &str) -> u64
 
 /// The token still has half a minute: whatever is wrong, it serves.
 #[tokio::test]
-async fn a_token_that_is_due_is_replaced_before_the_call_and_serves_whatever_becomes_of_its_refresh() {
+async fn a_due_token_is_replaced_before_the_call() {
     let (app, number) = start().await;
     app.set_token_end(&number, 30).await;
     let old = token(&app, &number).await;
@@ -77,7 +77,7 @@ async fn a_token_that_is_due_is_replaced_before_the_call_and_serves_whatever_bec
 
 /// The right, the token and the saving, before the first call to the platform or after one that was rejected.
 #[tokio::test]
-async fn a_refresh_costs_three_calls_a_rejected_token_its_own_and_a_second_rejection_is_an_error() {
+async fn a_refresh_costs_three_calls() {
     let (app, number) = start().await;
     let refresh = ["rpc/wpp_find_number", "rpc/wpp_claim_refresh", "rpc/wpp_save_token", "token"];
     let expected = |calls: &[&str], times: u64| {
@@ -163,7 +163,7 @@ async fn a_key_that_was_just_created_is_not_called_dead() {
 }
 
 #[tokio::test]
-async fn a_token_that_cannot_be_saved_serves_and_the_next_request_saves_another() {
+async fn a_token_that_cannot_be_saved_is_used_once() {
     let (app, number) = start().await;
     app.set_token_end(&number, -1).await;
     let before = app.settings(&number).await;
@@ -208,7 +208,7 @@ async fn a_stored_token_that_makes_no_sense_is_replaced_at_once() {
 
 /// By `expiresIn` and, where it can be read, `exp`.
 #[tokio::test]
-async fn a_new_token_is_stored_with_its_end_and_serves_more_than_one_request_however_short_it_lives() {
+async fn a_new_token_is_stored_with_its_expiry() {
     let (app, number) = start().await;
     for (expires_in, exp, lifetime) in [
         (FieldValue::This(json!(50)), Some(3600), 50),

@@ -225,7 +225,7 @@ async fn number_is_named_in_three_ways() {
         let answer = app.create(name.clone()).await;
         assert_eq!((answer.status, answer.text("session")), (200, &*second.session), "{name}");
     }
-    let neighbour = app.organisation("neighbour").await.unwrap();
+    let neighbour = app.organization("neighbour").await.unwrap();
     for name in [json!({"session": second.session}), json!({"integration_id": second.id})] {
         for force_recreate in [true, false] {
             let mut body = name.clone();

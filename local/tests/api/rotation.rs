@@ -6,7 +6,7 @@ use local::fault_injector::Point;
 use local::lambda::{Answer, Sandbox, binary};
 use local::postgrest::Postgrest;
 use local::secrets_manager::SecretsManager;
-use local::stack::{Organisation, Stack};
+use local::stack::{Organization, Stack};
 use local::test_app::environment;
 use local::users::Keys;
 use serde_json::{Value, json};
@@ -14,14 +14,14 @@ use serde_json::{Value, json};
 /// A stack whose secrets are in Secrets Manager.
 struct Vault {
     stack: Stack,
-    school: Organisation,
+    school: Organization,
     secrets: SecretsManager,
 }
 
 impl Vault {
     async fn start() -> Self {
         let stack = Stack::start().await.unwrap();
-        let school = stack.organisation("school").await.unwrap();
+        let school = stack.organization("school").await.unwrap();
         let vault = Self { stack, school, secrets: SecretsManager::start().await.unwrap() };
         vault.keep(&vault.stack.keys);
         vault.secrets.put("platform", &json!({"WPP_SECRET": vault.stack.platform.secret()}));

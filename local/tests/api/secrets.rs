@@ -6,7 +6,7 @@ use local::FUNCTIONS;
 use local::events::Event;
 use local::fault_injector::Fault;
 use local::lambda::Answer;
-use local::stack::Organisation;
+use local::stack::Organization;
 use local::test_app::TestApp;
 use local::users::Signing;
 use serde_json::{Value, json};
@@ -56,7 +56,7 @@ impl Search {
     }
 
     /// Puts something into the settings that is not ours.
-    pub async fn plant(&mut self, app: &TestApp, school: &Organisation) {
+    pub async fn plant(&mut self, app: &TestApp, school: &Organization) {
         self.add_jwt("user token", &school.token);
         let plant = "update messenger_integrations set settings = settings || $1";
         let theirs = Json(json!({"greeting": NEIGHBOUR, "webhookSecret": {"deep": NEIGHBOUR}}));
@@ -68,7 +68,7 @@ impl Search {
     }
 
     /// The QR that the platform shows for the school, which belongs into two fields of answers and nowhere else.
-    pub fn shown(&mut self, app: &TestApp, school: &Organisation) {
+    pub fn shown(&mut self, app: &TestApp, school: &Organization) {
         let session = app.platform.session_of(&school.id.to_string());
         self.qrs.extend(session.and_then(|session| app.platform.qr_of(&session)));
     }

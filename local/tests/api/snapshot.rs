@@ -68,7 +68,7 @@ async fn a_report_since_a_slow_poll_began_stands_and_is_answered() {
 
 /// The original believed `connected` for ever, and `force` did not correct the row.
 #[tokio::test]
-async fn a_stored_connected_is_answered_for_10_seconds_and_then_corrected() {
+async fn a_stored_connected_answers_for_10_seconds() {
     let app = TestApp::start().await;
     let number = connected(&app).await;
     app.platform.set_status(&number.session, "offline").unwrap();
@@ -83,7 +83,7 @@ async fn a_stored_connected_is_answered_for_10_seconds_and_then_corrected() {
 }
 
 #[tokio::test]
-async fn the_row_follows_every_state_where_force_is_set_and_is_written_only_when_something_changed() {
+async fn the_snapshot_follows_every_forced_poll() {
     let (app, number) = TestApp::start_with_number().await;
     for (platform_status, state) in [
         ("starting", "pairing"),
@@ -109,7 +109,7 @@ async fn the_row_follows_every_state_where_force_is_set_and_is_written_only_when
 
 /// The siblings write here too, and leave the QR where it is.
 #[tokio::test]
-async fn a_qr_keeps_its_time_after_another_status_in_the_row_and_the_next_one_has_its_own() {
+async fn each_qr_keeps_the_time_of_its_first_sight() {
     let (app, number) = TestApp::start_with_number().await;
     app.age_mirror(5).await;
     let first = app.mirror(&number.session).await;
@@ -132,7 +132,7 @@ async fn a_qr_keeps_its_time_after_another_status_in_the_row_and_the_next_one_ha
 
 /// The original ignored it when the row could not be written, too: but said nothing to anybody.
 #[tokio::test]
-async fn a_row_that_cannot_be_written_costs_the_person_nothing_and_is_written_by_the_next_request() {
+async fn a_snapshot_that_cannot_be_saved_fails_no_request() {
     let (app, number) = TestApp::start_with_number().await;
     app.platform.scan(&number.session).unwrap();
     app.inject_times("rpc/wpp_save_snapshot", 1, Fault::status(500));
@@ -145,11 +145,11 @@ async fn a_row_that_cannot_be_written_costs_the_person_nothing_and_is_written_by
     assert_eq!(logs.matches("could not be saved").count(), 1, "{logs}");
 }
 
-/// The original handed out the other organisation's QR, and moved its row.
+/// The original handed out the other organization's QR, and moved its row.
 #[tokio::test]
-async fn the_row_of_another_organisation_under_the_same_session_is_neither_read_nor_written() {
+async fn another_organizations_snapshot_is_not_touched() {
     let (app, number) = TestApp::start_with_number().await;
-    let other = app.organisation("other").await.unwrap();
+    let other = app.organization("other").await.unwrap();
     let copy = "insert into messenger_integrations (organization_id, messenger_type, provider, settings)
         select $2, messenger_type, provider, settings from messenger_integrations where id = $1";
     app.sql.execute(copy, &[&number.id, &other.id]).await.unwrap();
@@ -162,7 +162,7 @@ async fn the_row_of_another_organisation_under_the_same_session_is_neither_read_
 }
 
 #[tokio::test]
-async fn an_outage_disconnects_nobody_unless_the_present_state_is_asked_for() {
+async fn an_outage_disconnects_no_number() {
     let app = TestApp::start_with(&[("UPSTREAM_TIMEOUT_MS", "500")], Options::default()).await;
     let number = connected(&app).await;
     app.age_mirror(3600).await;
@@ -187,7 +187,7 @@ async fn an_outage_disconnects_nobody_unless_the_present_state_is_asked_for() {
 }
 
 #[tokio::test]
-async fn a_number_without_a_snapshot_has_no_last_state_to_answer_in_an_outage() {
+async fn an_outage_without_a_snapshot_is_an_error() {
     let app = TestApp::start().await;
     app.number().await;
     app.sql.execute("delete from whatsapp_sessions", &[]).await.unwrap();
@@ -197,7 +197,7 @@ async fn a_number_without_a_snapshot_has_no_last_state_to_answer_in_an_outage() 
 
 /// A person who opens the panel waits for the last known state for less than for the present one.
 #[tokio::test]
-async fn a_platform_that_hangs_is_not_waited_for_where_the_last_known_state_will_do() {
+async fn a_hanging_platform_is_not_waited_for_with_a_snapshot() {
     let app = TestApp::start_with(&[("UPSTREAM_TIMEOUT_MS", "60000")], Options::default()).await;
     connected(&app).await;
     app.age_mirror(3600).await;
@@ -224,7 +224,7 @@ async fn an_outage_shows_no_qr_that_can_no_longer_be_scanned() {
 }
 
 #[tokio::test]
-async fn a_state_that_lasts_is_written_once_a_minute_so_that_the_row_tells_when_it_was_seen() {
+async fn a_lasting_state_is_saved_once_a_minute() {
     let app = TestApp::start().await;
     connected(&app).await;
     for (age, writes) in [(50, 0), (20, 1), (0, 0)] {

@@ -6,7 +6,7 @@ use local::fault_injector::Point;
 use local::test_app::TestApp;
 
 #[tokio::test]
-async fn a_number_that_needs_a_qr_costs_one_database_request_and_asks_the_platform_side_by_side() {
+async fn a_number_without_a_phone_costs_three_requests() {
     let (app, number) = TestApp::start_with_number().await;
     let (status, qr) = (app.hold("status", Point::Before), app.hold("qr", Point::Before));
     let (answer, ()) = tokio::join!(app.check(), async {
@@ -23,7 +23,7 @@ async fn a_number_that_needs_a_qr_costs_one_database_request_and_asks_the_platfo
 }
 
 #[tokio::test]
-async fn a_connected_number_costs_one_database_and_one_platform_request() {
+async fn a_connected_number_costs_two_requests() {
     let (app, number) = TestApp::start_with_number().await;
     app.link(&number).await;
     app.forget_calls();
@@ -34,7 +34,7 @@ async fn a_connected_number_costs_one_database_and_one_platform_request() {
 
 /// The original took two numbers for none, or answered for the first whichever was named.
 #[tokio::test]
-async fn each_number_of_an_organisation_is_found_by_its_session_its_name_and_its_row() {
+async fn each_number_is_found_by_each_of_its_names() {
     let app = TestApp::start().await;
     let (first, second) = (app.number().await, app.number().await);
     app.platform.scan(&second.session).unwrap();
@@ -58,7 +58,7 @@ async fn each_number_of_an_organisation_is_found_by_its_session_its_name_and_its
 
 /// The original found one that is not primary and then did not use it.
 #[tokio::test]
-async fn without_a_name_the_primary_is_meant_and_any_active_number_where_there_is_none() {
+async fn without_a_name_the_primary_number_is_meant() {
     let app = TestApp::start().await;
     let (first, second) = (app.number().await, app.number().await);
     let switch = "update messenger_integrations set is_primary = $2, is_active = $3 where id = $1";
@@ -87,7 +87,7 @@ async fn without_a_name_the_primary_is_meant_and_any_active_number_where_there_i
 }
 
 #[tokio::test]
-async fn every_word_of_the_platform_is_understood_passed_on_and_never_means_connected_where_it_is_new() {
+async fn an_unknown_word_never_means_connected() {
     let (app, number) = TestApp::start_with_number().await;
     let long = "long".repeat(1000);
     for (word, status) in [
@@ -118,7 +118,7 @@ async fn every_word_of_the_platform_is_understood_passed_on_and_never_means_conn
 }
 
 #[tokio::test]
-async fn the_time_of_a_qr_is_when_it_was_first_shown_and_reads_as_a_browser_writes_it() {
+async fn last_qr_at_is_when_the_qr_was_first_shown() {
     let (app, number) = TestApp::start_with_number().await;
     app.age_mirror(5).await;
     let first_seen = app.mirror(&number.session).await["last_qr_at"].clone();

@@ -1,14 +1,14 @@
 //! Someone else's number is as good as none: whatever name of it is used, by whichever function.
 
 use local::lambda::Answer;
-use local::stack::Organisation;
+use local::stack::Organization;
 use local::test_app::{Number, TestApp};
 use serde_json::{Value, json};
 use tokio_postgres::types::Json;
 use uuid::Uuid;
 
-/// All rows of an organisation, in all tables.
-async fn rows(app: &TestApp, organisation: Uuid) -> Value {
+/// All rows of an organization, in all tables.
+async fn rows(app: &TestApp, organization: Uuid) -> Value {
     let rows = "select jsonb_build_object(
         'numbers', (select jsonb_agg(i order by id) from messenger_integrations i where organization_id = $1),
         'sessions', (select jsonb_agg(s order by session_name) from whatsapp_sessions s where organization_id = $1),
@@ -16,7 +16,7 @@ async fn rows(app: &TestApp, organisation: Uuid) -> Value {
         'ids', (select jsonb_agg(p order by platform_id) from wpp_platform_ids p where organization_id = $1),
         'known', (select jsonb_agg(n order by n.integration_id) from wpp_numbers n where organization_id = $1),
         'leases', (select jsonb_agg(l order by l.integration_id) from wpp_token_leases l where organization_id = $1))";
-    let Json(rows) = app.sql.query_one(rows, &[&organisation]).await.unwrap().get(0);
+    let Json(rows) = app.sql.query_one(rows, &[&organization]).await.unwrap().get(0);
     rows
 }
 
@@ -26,9 +26,9 @@ fn without_request_id(answer: &Answer) -> String {
 }
 
 /// The school with a number of its own, and its neighbour's number.
-async fn neighbours() -> (TestApp, Organisation, Number) {
+async fn neighbours() -> (TestApp, Organization, Number) {
     let mut app = TestApp::start().await;
-    let neighbour = app.organisation("neighbour").await.unwrap();
+    let neighbour = app.organization("neighbour").await.unwrap();
     let school = std::mem::replace(&mut app.school, neighbour);
     app.create(json!({})).await.expect(200, "qr_issued");
     let number = app.number().await;
@@ -74,14 +74,14 @@ async fn anothers_number_is_answered_like_one_that_does_not_exist() {
 }
 
 #[tokio::test]
-async fn a_user_of_no_organisation_gets_nowhere() {
+async fn a_user_of_no_organization_gets_nowhere() {
     let (app, neighbour, number) = neighbours().await;
     let before = rows(&app, neighbour.id).await;
     let (homeless, unknown) = (Uuid::new_v4(), Uuid::new_v4());
     app.sql.execute("insert into profiles (id) values ($1)", &[&homeless]).await.unwrap();
     for user in [homeless, unknown] {
         let token = app.keys.user_token(user);
-        let nobody = Organisation { id: Uuid::nil(), user, token };
+        let nobody = Organization { id: Uuid::nil(), user, token };
         app.forget_calls();
         for (name, body) in [
             ("wpp-create", json!({})),
@@ -100,10 +100,10 @@ async fn a_user_of_no_organisation_gets_nowhere() {
 }
 
 #[tokio::test]
-async fn an_organisation_without_a_number_sees_none_of_anothers() {
+async fn an_organization_without_a_number_sees_none_of_anothers() {
     let (app, neighbour, _) = neighbours().await;
     let before = rows(&app, neighbour.id).await;
-    let newcomer = app.organisation("newcomer").await.unwrap();
+    let newcomer = app.organization("newcomer").await.unwrap();
     app.forget_calls();
     let status = app.post_as(&newcomer, "wpp-status", json!({"force": true})).await;
     assert!(!status.expect(200, "disconnected").text("message").is_empty());
@@ -114,11 +114,11 @@ async fn an_organisation_without_a_number_sees_none_of_anothers() {
     assert_eq!(rows(&app, neighbour.id).await, before);
 }
 
-/// Schools are merged, and an operator gives a number to the other one: what its old organisation began stays behind.
+/// Schools are merged, and an operator gives a number to the other one: what its old organization began stays behind.
 #[tokio::test]
-async fn a_number_that_has_moved_is_out_of_its_old_organisations_reach() {
+async fn a_moved_number_is_unknown_to_its_old_organization() {
     let app = TestApp::start().await;
-    let neighbour = app.organisation("neighbour").await.unwrap();
+    let neighbour = app.organization("neighbour").await.unwrap();
     let moved = app.create(json!({})).await.expect(200, "qr_issued").json["session"].clone();
     let give = "update messenger_integrations set organization_id = $1";
     assert_eq!(app.sql.execute(give, &[&neighbour.id]).await.unwrap(), 1);

@@ -7,7 +7,7 @@ use local::tls::{Authority, Https};
 use serde_json::json;
 
 #[tokio::test]
-async fn a_number_is_created_over_tls_and_polled_on_one_connection_to_each_upstream() {
+async fn polls_over_tls_share_one_connection_to_each_upstream() {
     let app = TestApp::start().await;
     let https = Https::before(&app).await.unwrap();
     let create = https.process(&app, "wpp-create").await;

@@ -143,7 +143,7 @@ async fn a_token_from_its_first_use_to_its_dead_key() {
 }
 
 #[tokio::test]
-async fn a_locked_row_is_a_503_where_a_token_is_needed_and_nothing_where_it_is_due() {
+async fn a_locked_row_is_a_503_if_a_token_is_needed() {
     let (app, number) = TestApp::start_with_number().await;
     app.end_waits().await;
     for (end_s, status, code) in [(3 * 24 * 3600, 200, Value::Null), (-1, 503, json!("database_unavailable"))]

@@ -38,7 +38,7 @@ async fn mode_decides_by_what_the_organization_has() {
                 let creation = "(select to_jsonb(c) from wpp_creations c where id = $1)";
                 let creation = database.value(creation, &[&id(&answer["creation"])]).await;
                 outcome = format!("{outcome} {}", creation["kind"].as_str().unwrap());
-                let own = creation["platform_id"] == json!(database.organisation);
+                let own = creation["platform_id"] == json!(database.organization);
                 assert_eq!(own, mode != "add_new" || state == "begun", "{state} {mode}: {creation}");
             }
             outcomes.push(outcome);
@@ -137,7 +137,7 @@ async fn creation_is_its_holders_until_its_lease_ends() {
     assert_eq!((&busy["outcome"], &busy["creation"]), (&json!("busy"), &begun["creation"]));
     assert!((1..=10_000).contains(&busy["wait_ms"].as_i64().unwrap()), "{busy}");
     let release = "select wpp_release_creation($1, $2, $3)";
-    database.sql.query(release, &[&database.organisation, &id(&begun["creation"]), &ME]).await.unwrap();
+    database.sql.query(release, &[&database.organization, &id(&begun["creation"]), &ME]).await.unwrap();
     assert_eq!(database.begin(ensure(OTHER)).await["outcome"], "begun", "its holder has given up");
     for until in ["now() - interval '1 ms'", "now() + interval '2 minutes'", "'infinity'"] {
         database.run("update wpp_creations set holder = $1", &[&ME]).await;
@@ -266,7 +266,7 @@ async fn another_platform_id_is_for_numbers_never_linked() {
         let begun = database.begin(Begin { mode, rejected_key: Some("key"), ..Begin::default() }).await;
         let creation = id(&begun["creation"]);
         let assign = "wpp_assign_platform_id($1, $2, $3)";
-        let assigned = database.value(assign, &[&database.organisation, &creation, &ME]).await;
+        let assigned = database.value(assign, &[&database.organization, &creation, &ME]).await;
         assert_eq!(assigned["outcome"], outcome, "{words} {mode}");
         let now = "(select jsonb_build_array(platform_id, finished_at is null) from wpp_creations)";
         let expected = if outcome == "assigned" {
@@ -300,7 +300,7 @@ async fn platform_id_is_the_saved_one_or_a_well_formed_one() {
     ] {
         let ids = database.rows(rows).await;
         database.neighbour().await;
-        let (organization, of) = (database.organisation, ids[of]);
+        let (organization, of) = (database.organization, ids[of]);
         let platform_id = "wpp_internal.platform_id($1, $2, $3)";
         let platform_id = database.value(platform_id, &[&organization, &of, &alone]).await;
         let platform_id = platform_id.as_str().unwrap().to_owned();
@@ -318,9 +318,9 @@ async fn platform_id_is_the_saved_one_or_a_well_formed_one() {
 async fn session_of_another_organization_is_not_saved() {
     let mut database = Database::start().await;
     database.number("ensure", "key", "1").await;
-    let theirs = database.organisation;
+    let theirs = database.organization;
     let before = database.all_of(theirs).await;
-    (database.organisation, database.user) = database.organisation().await;
+    (database.organization, database.user) = database.organization().await;
     let begun = database.begin(Begin::default()).await;
     let save = async || database.save(&begun["creation"], ME, "another key", "1").await["outcome"].clone();
     assert_eq!(save().await, "taken");
@@ -334,7 +334,7 @@ async fn session_of_another_organization_is_not_saved() {
 async fn id_in_a_row_never_names_another_organization() {
     let mut database = Database::start().await;
     let victim = Uuid::from_u128(77);
-    let organization = database.organisation;
+    let organization = database.organization;
     for tail in [
         victim.to_string(),
         format!("{victim}__wpp__00000001"),
@@ -356,7 +356,7 @@ async fn id_in_a_row_never_names_another_organization() {
                     let begin = Begin { mode, rejected_key: Some("key"), ..Begin::default() };
                     let begun = database.begin(begin).await;
                     let Some(asked) = begun["platform_id"].as_str() else { continue };
-                    let rest = asked.strip_prefix(&database.organisation.to_string());
+                    let rest = asked.strip_prefix(&database.organization.to_string());
                     assert!(
                         rest.is_some_and(|rest| rest.is_empty() || rest.starts_with("__wpp__")),
                         "{asked}"
@@ -383,27 +383,27 @@ async fn thirty_new_platform_ids_an_hour_are_the_limit() {
         assert_eq!(begun["outcome"], "begun", "{nth}");
         database.save(&begun["creation"], ME, &format!("key {nth}"), &format!("s{nth}")).await;
         // Numbers that are deleted count.
-        database.run(forget, &[&database.organisation]).await;
+        database.run(forget, &[&database.organization]).await;
     }
     let refused = database.begin(add()).await;
     assert_eq!(refused["outcome"], "too_many", "{refused}");
     assert!((3_500_000..=3_600_000).contains(&refused["wait_ms"].as_i64().unwrap()), "{refused}");
     let creations = "(select count(*) from wpp_creations where organization_id = $1 and finished_at is null)";
-    assert_eq!(database.value(creations, &[&database.organisation]).await, 0);
+    assert_eq!(database.value(creations, &[&database.organization]).await, 0);
     // What was begun is finished, and an id that was used is used again.
     let age = "update wpp_platform_ids set created_at = created_at - interval '59 minutes 50 seconds' where organization_id = $1";
-    database.run(age, &[&database.organisation]).await;
+    database.run(age, &[&database.organization]).await;
     let refused = database.begin(add()).await;
     assert!((1..=10_000).contains(&refused["wait_ms"].as_i64().unwrap()), "{refused}");
     let age = "update wpp_platform_ids set created_at = created_at - interval '20 seconds' where organization_id = $1
         and created_at = (select min(created_at) from wpp_platform_ids where organization_id = $1)";
-    database.run(age, &[&database.organisation]).await;
+    database.run(age, &[&database.organization]).await;
     let last = database.begin(add()).await;
     assert_eq!(last["outcome"], "begun", "{last}");
     assert_eq!(database.begin(add()).await["creation"], last["creation"]);
     let creation = id(&last["creation"]);
     let assign = "wpp_assign_platform_id($1, $2, $3)";
-    let refused = database.value(assign, &[&database.organisation, &creation, &ME]).await;
+    let refused = database.value(assign, &[&database.organization, &creation, &ME]).await;
     assert_eq!(refused["outcome"], "too_many", "{refused}");
     database.save(&last["creation"], ME, "key", "1").await;
     let again = database.begin(Begin { mode: "force_recreate", ..Begin::default() }).await;
@@ -420,7 +420,7 @@ async fn number_deleted_during_the_decision_stays_deleted() {
     let deletion = sibling.transaction().await.unwrap();
     // Keeps the decision from its end until the row is gone.
     let hold = "insert into wpp_platform_ids (platform_id, organization_id) values ($1::uuid::text, $1)";
-    deletion.execute(hold, &[&database.organisation]).await.unwrap();
+    deletion.execute(hold, &[&database.organization]).await.unwrap();
     deletion.batch_execute("delete from messenger_integrations").await.unwrap();
     let ensure = Begin { mode: "force_recreate", ..Begin::default() };
     let delete = async {
@@ -450,18 +450,18 @@ async fn number_deleted_during_the_decision_stays_deleted() {
 #[tokio::test]
 async fn only_the_holder_saves_credentials() {
     let database = Database::start().await;
-    let (foreign, _) = database.organisation().await;
+    let (foreign, _) = database.organization().await;
     let begun = database.begin(Begin { mode: "ensure", ..Begin::default() }).await;
     let creation = &begun["creation"];
     let before = database.everything().await;
-    for (organisation, holder) in [(database.organisation, OTHER), (foreign, ME)] {
-        let late = database.save_in(organisation, creation, holder, "stolen", "9").await;
+    for (organization, holder) in [(database.organization, OTHER), (foreign, ME)] {
+        let late = database.save_in(organization, creation, holder, "stolen", "9").await;
         assert_eq!(late["outcome"], "superseded");
     }
     for function in ["wpp_assign_platform_id", "wpp_release_creation"] {
-        for (organisation, holder) in [(database.organisation, OTHER), (foreign, ME)] {
+        for (organization, holder) in [(database.organization, OTHER), (foreign, ME)] {
             let call = format!("select {function}($1, $2, $3)");
-            database.sql.query(&call, &[&organisation, &id(creation), &holder]).await.unwrap();
+            database.sql.query(&call, &[&organization, &id(creation), &holder]).await.unwrap();
         }
     }
     assert_eq!(database.everything().await, before);
@@ -501,7 +501,7 @@ async fn repeated_save_changes_nothing() {
     // It gets no other platform id from then on.
     let assign = "wpp_assign_platform_id($1, $2, $3)";
     let creation = id(&begun["creation"]);
-    let assigned = database.value(assign, &[&database.organisation, &creation, &ME]).await;
+    let assigned = database.value(assign, &[&database.organization, &creation, &ME]).await;
     assert_eq!(assigned["outcome"], "superseded");
     database.run("delete from messenger_integrations", &[]).await;
     assert_eq!(database.save(&begun["creation"], ME, "key", "1").await["outcome"], "gone");
@@ -513,7 +513,7 @@ async fn row_with_the_same_session_becomes_the_number() {
     let begun = database.begin(Begin { mode: "ensure", ..Begin::default() }).await;
     let original = "insert into messenger_integrations (organization_id, messenger_type, provider, is_primary, settings)
         values ($1, 'whatsapp', 'wpp', true, '{\"wppApiKey\": \"key\", \"wppAccountNumber\": \"1\", \"theirs\": 1}')";
-    database.run(original, &[&database.organisation]).await;
+    database.run(original, &[&database.organization]).await;
     database.save(&begun["creation"], ME, "key", "1").await;
     let rows = "(select jsonb_agg(settings -> 'theirs') from messenger_integrations)";
     assert_eq!(database.value(rows, &[]).await, json!([1]));
@@ -547,7 +547,7 @@ async fn saved_credentials_put_their_row_in_order() {
         ("off fresh", true, "key 2", "2", false),
     ] {
         let [number] = database.rows(&[words]).await[..] else { panic!("not one row") };
-        let organization = database.organisation;
+        let organization = database.organization;
         let begun = database.begin(Begin { mode: "force_recreate", ..Begin::default() }).await;
         let platform_id = if is_own { organization.to_string() } else { sub_id(organization) };
         database.run("update wpp_creations set platform_id = $1", &[&platform_id]).await;
@@ -612,14 +612,14 @@ async fn session_left_behind_is_disconnected() {
 async fn squatted_session_is_taken_over_by_its_credentials() {
     let mut database = Database::start().await;
     database.renew().await;
-    let (squatter, _) = database.organisation().await;
+    let (squatter, _) = database.organization().await;
     let squat = "insert into whatsapp_sessions (organization_id, session_name, status, last_qr_b64)
         values ($1, 'wpp_1', 'connected', '2@')";
     database.run(squat, &[&squatter]).await;
     let begun = database.begin(Begin { mode: "ensure", ..Begin::default() }).await;
     database.save(&begun["creation"], ME, "key", "1").await;
     let row = "(select jsonb_build_array(organization_id, status, last_qr_b64) from whatsapp_sessions)";
-    let expected = json!([database.organisation, "disconnected", null]);
+    let expected = json!([database.organization, "disconnected", null]);
     assert_eq!(database.value(row, &[]).await, expected);
 }
 
@@ -648,7 +648,7 @@ async fn saved_credentials_need_their_webhook_again() {
     let url =
         async || database.value("wpp_find_number($1) -> 'number' -> 'webhook_url'", &[&database.user]).await;
     let save = "select wpp_save_webhook($1, $2, '1', 'https://hooks.example')";
-    database.sql.query(save, &[&database.organisation, &number]).await.unwrap();
+    database.sql.query(save, &[&database.organization, &number]).await.unwrap();
     assert_eq!(url().await, "https://hooks.example");
     let begun = database.begin(Begin { mode: "force_recreate", ..Begin::default() }).await;
     database.save(&begun["creation"], ME, "key", "1").await;
@@ -670,19 +670,19 @@ async fn rejected_key_of_a_deleted_number_is_not_saved() {
         let neighbour = database.neighbour().await;
         let begun = database.begin(Begin { mode: "ensure", ..Begin::default() }).await;
         if with_row {
-            database.row(database.organisation, "1", "off").await;
+            database.row(database.organization, "1", "off").await;
         }
         let lease = "insert into wpp_token_leases
             (integration_id, organization_id, holder, held_until, failure, retry_at, key_digest)
             values ($1, $2, $1, now(), $3, now(), md5($4))";
-        let whose = if is_theirs { neighbour } else { database.organisation };
+        let whose = if is_theirs { neighbour } else { database.organization };
         database.run(lease, &[&Uuid::from_u128(7), &whose, &failure, &key]).await;
         let saved = database.save(&begun["creation"], ME, "key", "1").await;
         assert_eq!(saved["outcome"], outcome, "{failure} {key} theirs {is_theirs}");
         let rows = "(select count(*) from messenger_integrations where organization_id = $1)";
         let expected = i32::from(outcome == "saved");
         assert_eq!(
-            database.value(rows, &[&database.organisation]).await,
+            database.value(rows, &[&database.organization]).await,
             expected,
             "{failure} {key} {with_row}"
         );
@@ -696,7 +696,7 @@ async fn rejected_key_is_remembered_for_a_day() {
     let number = database.number("ensure", "dead", "1").await;
     let lease = "insert into wpp_token_leases (integration_id, organization_id, holder, held_until, failure, retry_at, key_digest)
         values ($1, $2, $1, now(), 'api_key_rejected', now(), md5('dead'))";
-    database.run(lease, &[&number, &database.organisation]).await;
+    database.run(lease, &[&number, &database.organization]).await;
     database.run("delete from messenger_integrations", &[]).await;
     for (hours, outcome) in [(23.9, "rejected"), (24.1, "saved")] {
         let age = "update wpp_token_leases set retry_at = now() - $1 * interval '1 hour'";
@@ -715,7 +715,7 @@ async fn rejected_key_is_remembered_for_a_day() {
 async fn old_records_and_those_of_deleted_numbers_are_forgotten() {
     let mut database = Database::start().await;
     let [here] = database.rows(&[""]).await[..] else { panic!("not one row") };
-    let organization = database.organisation;
+    let organization = database.organization;
     let neighbour = database.neighbour().await;
     let given = database.row(neighbour, "7", "").await;
     let theirs = database.all_of(neighbour).await;

@@ -1,5 +1,5 @@
 -- A database as it was deployed before us: columns of its owner's, few of them `not null`, one WhatsApp session per
--- organisation, row-level security here and there, a policy that waits for it.
+-- organization, row-level security here and there, a policy that waits for it.
 
 create table organizations (
   id uuid primary key default gen_random_uuid(),
@@ -39,7 +39,7 @@ create table whatsapp_sessions (
 alter table whatsapp_sessions enable row level security;
 create policy "members look" on whatsapp_sessions for select to authenticated using (true);
 
--- The second organisation has two primary numbers, and two of another messenger; the third has two without a date.
+-- The second organization has two primary numbers, and two of another messenger; the third has two without a date.
 insert into organizations (id, name, plan) values
   ('00000000-0000-0000-0000-000000000001', 'one', 'paid'),
   ('00000000-0000-0000-0000-000000000002', 'two', null),

@@ -1,4 +1,4 @@
-//! A database with an organisation in it, and the SQL functions as a test asks them.
+//! A database with an organization in it, and the SQL functions as a test asks them.
 
 use local::postgres::{Postgres, Storage};
 use serde_json::{Value, json};
@@ -10,11 +10,11 @@ use uuid::Uuid;
 pub const ME: Uuid = Uuid::from_u128(1);
 pub const OTHER: Uuid = Uuid::from_u128(2);
 
-/// A database with an organisation and its user.
+/// A database with an organization and its user.
 pub struct Database {
     pub postgres: Postgres,
     pub sql: Client,
-    pub organisation: Uuid,
+    pub organization: Uuid,
     pub user: Uuid,
 }
 
@@ -33,24 +33,24 @@ impl Database {
     pub async fn start() -> Self {
         let postgres = Postgres::start(0, &Storage::Temporary).await.unwrap();
         let sql = postgres.connect().await.unwrap();
-        let mut database = Self { postgres, sql, organisation: Uuid::nil(), user: Uuid::nil() };
+        let mut database = Self { postgres, sql, organization: Uuid::nil(), user: Uuid::nil() };
         database.renew().await;
         database
     }
 
-    /// Leaves nothing but a new organisation.
+    /// Leaves nothing but a new organization.
     pub async fn renew(&mut self) {
         let empty = "reset role;
             truncate organizations, wpp_numbers, wpp_creations, wpp_platform_ids, wpp_token_leases cascade;
             set role service_role";
         self.sql.batch_execute(empty).await.unwrap();
-        (self.organisation, self.user) = self.organisation().await;
+        (self.organization, self.user) = self.organization().await;
     }
 
-    /// An organisation that a forgotten condition would fall for: all that it has is older, or newer, than what is ours, and looks
+    /// An organization that a forgotten condition would fall for: all that it has is older, or newer, than what is ours, and looks
     /// like it.
     pub async fn neighbour(&self) -> Uuid {
-        let (neighbour, _) = self.organisation().await;
+        let (neighbour, _) = self.organization().await;
         let primary = self.row(neighbour, "1", "primary").await;
         self.row(neighbour, "2", "fresh").await;
         let (past, gone) = ("now() - interval '3 days'", Uuid::from_u128(9));
@@ -72,8 +72,8 @@ impl Database {
         neighbour
     }
 
-    /// All that is kept of an organisation.
-    pub async fn all_of(&self, organisation: Uuid) -> Vec<Value> {
+    /// All that is kept of an organization.
+    pub async fn all_of(&self, organization: Uuid) -> Vec<Value> {
         let mut all = Vec::new();
         for table in [
             "messenger_integrations",
@@ -85,21 +85,21 @@ impl Database {
         ] {
             let rows =
                 format!("(select jsonb_agg(t order by t::text) from {table} t where organization_id = $1)");
-            all.push(self.value(&rows, &[&organisation]).await);
+            all.push(self.value(&rows, &[&organization]).await);
         }
         all
     }
 
-    /// A row of an organisation: an active number, not primary, with credentials that others have saved, unless words say
+    /// A row of an organization: an active number, not primary, with credentials that others have saved, unless words say
     /// otherwise. Each is younger than the one before.
-    pub async fn row(&self, organisation: Uuid, session: &str, words: &str) -> Uuid {
+    pub async fn row(&self, organization: Uuid, session: &str, words: &str) -> Uuid {
         let is = |word| words.split(' ').any(|said| said == word);
         let mut settings = json!({"wppAccountNumber": session});
         if !is("empty") {
             settings["wppApiKey"] = json!("key");
         }
         if is("sub") {
-            settings["wppSubOrgId"] = json!(sub_id(organisation));
+            settings["wppSubOrgId"] = json!(sub_id(organization));
         }
         let insert = "insert into messenger_integrations
             (organization_id, messenger_type, provider, is_active, is_enabled, is_primary, settings, created_at)
@@ -108,7 +108,7 @@ impl Database {
         let provider = if is("green_api") { "green_api" } else { "wpp" };
         let primary = if is("unmarked") { None } else { Some(is("primary")) };
         let values: [&(dyn ToSql + Sync); 7] =
-            [&organisation, &messenger, &provider, &!is("off"), &!is("disabled"), &primary, &Json(settings)];
+            [&organization, &messenger, &provider, &!is("off"), &!is("disabled"), &primary, &Json(settings)];
         let row: Uuid = self.sql.query_one(insert, &values).await.unwrap().get(0);
         if is("fresh") {
             let hours = if is("aged") { 24.1 } else { 23.9 };
@@ -121,12 +121,12 @@ impl Database {
         if is("seen") {
             let mirror = "insert into whatsapp_sessions (organization_id, session_name, status)
                 values ($1, 'wpp_' || $2, 'connected')";
-            self.run(mirror, &[&organisation, &session]).await;
+            self.run(mirror, &[&organization, &session]).await;
         }
         row
     }
 
-    /// Rows of our organisation, with the sessions 1, 2, 3...
+    /// Rows of our organization, with the sessions 1, 2, 3...
     pub async fn rows(&mut self, rows: &[&str]) -> Vec<Uuid> {
         self.renew().await;
         self.sql
@@ -135,16 +135,16 @@ impl Database {
             .unwrap();
         let mut ids = Vec::new();
         for (index, words) in rows.iter().enumerate() {
-            ids.push(self.row(self.organisation, &(index + 1).to_string(), words).await);
+            ids.push(self.row(self.organization, &(index + 1).to_string(), words).await);
         }
         ids
     }
 
-    pub async fn organisation(&self) -> (Uuid, Uuid) {
-        let (organisation, user) = (Uuid::new_v4(), Uuid::new_v4());
-        self.run("insert into organizations (id) values ($1)", &[&organisation]).await;
-        self.run("insert into profiles (id, organization_id) values ($1, $2)", &[&user, &organisation]).await;
-        (organisation, user)
+    pub async fn organization(&self) -> (Uuid, Uuid) {
+        let (organization, user) = (Uuid::new_v4(), Uuid::new_v4());
+        self.run("insert into organizations (id) values ($1)", &[&organization]).await;
+        self.run("insert into profiles (id, organization_id) values ($1, $2)", &[&user, &organization]).await;
+        (organization, user)
     }
 
     pub async fn run(&self, statement: &str, values: &[&(dyn ToSql + Sync)]) -> u64 {
@@ -166,19 +166,19 @@ impl Database {
     }
 
     pub async fn save(&self, creation: &Value, holder: Uuid, key: &str, session: &str) -> Value {
-        self.save_in(self.organisation, creation, holder, key, session).await
+        self.save_in(self.organization, creation, holder, key, session).await
     }
 
     pub async fn save_in(
         &self,
-        organisation: Uuid,
+        organization: Uuid,
         creation: &Value,
         holder: Uuid,
         key: &str,
         session: &str,
     ) -> Value {
         let save = "wpp_save_credentials($1, $2, $3, $4, $5)";
-        self.value(save, &[&organisation, &id(creation), &holder, &key, &session]).await
+        self.value(save, &[&organization, &id(creation), &holder, &key, &session]).await
     }
 
     /// A number that was made just now, also beside one that no phone has linked: its row.
@@ -195,19 +195,19 @@ impl Database {
 
     pub async fn save_snapshot(
         &self,
-        organisation: Uuid,
+        organization: Uuid,
         session: &str,
         status: &str,
         at_ms: i64,
         qr: Option<&str>,
     ) -> Value {
         let save_snapshot = "wpp_save_snapshot($1, $2, $3, $4, $5)";
-        self.value(save_snapshot, &[&organisation, &session, &status, &at_ms, &qr]).await
+        self.value(save_snapshot, &[&organization, &session, &status, &at_ms, &qr]).await
     }
 
     pub async fn link(&self, session: &str) {
         let now = self.now().await;
-        let mirror = self.save_snapshot(self.organisation, session, "connected", now, None).await;
+        let mirror = self.save_snapshot(self.organization, session, "connected", now, None).await;
         assert_eq!(mirror["status"], "connected");
     }
 
@@ -235,7 +235,7 @@ impl Database {
     /// The row that is primary, of those that are.
     pub async fn primaries(&self) -> Vec<Uuid> {
         let rows = "select id from messenger_integrations where organization_id = $1 and is_primary";
-        self.sql.query(rows, &[&self.organisation]).await.unwrap().iter().map(|row| row.get(0)).collect()
+        self.sql.query(rows, &[&self.organization]).await.unwrap().iter().map(|row| row.get(0)).collect()
     }
 }
 

@@ -16,7 +16,7 @@ struct Row {
 const HOLDER: Uuid = Uuid::from_u128(1);
 const STRANGER: Uuid = Uuid::from_u128(2);
 
-async fn organisation(sql: &tokio_postgres::Client) -> Uuid {
+async fn organization(sql: &tokio_postgres::Client) -> Uuid {
     let make = "insert into organizations (name) values ('one') returning id";
     sql.query_one(make, &[]).await.unwrap().get(0)
 }
@@ -25,7 +25,7 @@ impl Row {
     async fn new() -> Self {
         let postgres = Postgres::start(0, &Storage::Temporary).await.unwrap();
         let sql = postgres.connect().await.unwrap();
-        let organization = organisation(&sql).await;
+        let organization = organization(&sql).await;
         let make = r#"insert into messenger_integrations (organization_id, messenger_type, provider, settings)
             values ($1, 'whatsapp', 'wpp', '{"wppApiKey": "key", "wppJwtToken": "old"}') returning id"#;
         let id = sql.query_one(make, &[&organization]).await.unwrap().get(0);
@@ -74,9 +74,9 @@ impl Row {
 }
 
 #[tokio::test]
-async fn another_organisation_has_no_such_number_and_another_holder_changes_nothing() {
+async fn another_holder_changes_nothing() {
     let row = Row::new().await;
-    let (ours, theirs) = (row.organization, organisation(&row.sql).await);
+    let (ours, theirs) = (row.organization, organization(&row.sql).await);
     let before = row.all().await;
     assert_eq!(row.claim(theirs, HOLDER).await, "gone");
     assert_eq!(row.all().await, before);
@@ -125,7 +125,7 @@ async fn a_token_that_is_no_text_or_empty_is_none() {
 }
 
 #[tokio::test]
-async fn a_refresh_with_another_key_hinders_nobody_and_a_new_lease_forgets_the_last_failure() {
+async fn a_new_lease_forgets_the_last_failure() {
     let row = Row::new().await;
     let ours = row.organization;
     row.claim(ours, HOLDER).await;
@@ -150,7 +150,7 @@ async fn a_refresh_with_another_key_hinders_nobody_and_a_new_lease_forgets_the_l
 
 /// The row at the time of the save, and what becomes of the token `new` that replaces `old`.
 #[tokio::test]
-async fn a_token_is_saved_over_the_one_that_it_replaces_and_with_the_key_that_fetched_it() {
+async fn a_token_is_saved_over_the_one_that_it_replaces() {
     let row = Row::new().await;
     for (meanwhile, holder, outcome, stored, end) in [
         ("{}", HOLDER, "saved", "new", 1000),
@@ -201,7 +201,7 @@ async fn a_pause_after_a_failure_lasts_for_as_long_as_it_is_asked_for() {
 }
 
 #[tokio::test]
-async fn a_lease_or_a_pause_that_lies_more_than_a_minute_ahead_has_ended() {
+async fn a_lease_more_than_a_minute_ahead_has_ended() {
     let row = Row::new().await;
     let ours = row.organization;
     for (ahead, held, cooling) in [

@@ -110,7 +110,7 @@ async fn a_deployed_database_keeps_all_it_has() {
 }
 
 #[tokio::test]
-async fn applying_the_migrations_again_to_a_database_in_use_changes_nothing() {
+async fn applying_the_migrations_again_changes_nothing() {
     let app = TestApp::start().await;
     app.number().await;
     let sql = &app.sql;
@@ -203,7 +203,7 @@ async fn settings_that_cannot_be_read_stay_as_they_are() {
 }
 
 #[tokio::test]
-async fn two_numbers_work_where_the_mirror_has_one_row_for_an_organisation() {
+async fn two_numbers_share_the_one_snapshot_of_an_organization() {
     let app = deployed_app().await;
     let numbers = [app.number().await, app.number().await];
     for _ in 0..2 {
@@ -217,7 +217,7 @@ async fn two_numbers_work_where_the_mirror_has_one_row_for_an_organisation() {
 }
 
 #[tokio::test]
-async fn a_session_that_takes_anothers_place_takes_its_only_row_of_the_mirror_over() {
+async fn a_new_session_takes_over_the_only_snapshot() {
     let app = deployed_app().await;
     let number = app.number().await;
     let row = app.mirror(&number.session).await;
@@ -266,7 +266,7 @@ async fn what_is_ours_is_for_the_service_role_alone() {
 /// A function or a table that is forgotten among the grants would be open to everybody in a project of before October 2026, and
 /// closed to us in one of after it. A migration may also be the last one that was applied.
 #[tokio::test]
-async fn after_each_file_all_that_is_there_is_open_to_the_service_role_and_to_nobody_else() {
+async fn each_file_leaves_all_to_the_service_role_alone() {
     let may = "select object, role, may from (
           select p.oid::regprocedure::text, r.role, has_function_privilege(r.role, p.oid, 'execute')
           from pg_proc p, unnest(array['anon', 'authenticated', 'service_role']) r (role)
@@ -302,7 +302,7 @@ async fn after_each_file_all_that_is_there_is_open_to_the_service_role_and_to_no
 
 /// Whatever release a database has, with what was written since: the present files bring it to where a new one is.
 #[tokio::test]
-async fn each_earlier_release_is_upgraded_to_what_a_fresh_database_has() {
+async fn each_release_upgrades_to_what_a_fresh_database_has() {
     let (postgres, sql) = deployed().await;
     postgres.migrate(&migrations()).await.unwrap();
     let fresh = value(&sql, DUMP).await;

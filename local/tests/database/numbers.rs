@@ -32,11 +32,11 @@ async fn active_number_with_credentials_works() {
     ] {
         let allow = "reset role; alter table messenger_integrations alter is_active drop not null; set role service_role";
         database.sql.batch_execute(allow).await.unwrap();
-        let row = database.row(database.organisation, "1", "").await;
+        let row = database.row(database.organization, "1", "").await;
         let change = "update messenger_integrations set is_active = $2, settings = $3 where id = $1";
         database.run(change, &[&row, &is_active, &Json(&settings)]).await;
         let works = "(select works from wpp_internal.numbers($1) where id = $2)";
-        let works = database.value(works, &[&database.organisation, &row]).await;
+        let works = database.value(works, &[&database.organization, &row]).await;
         assert_eq!(works, expected, "{is_active:?} {settings}");
     }
 }
@@ -59,7 +59,7 @@ async fn choice_is_working_then_primary_then_oldest() {
         let ids = database.rows(rows).await;
         database.neighbour().await;
         let choose = "wpp_internal.choose_number($1, null, null, false)";
-        let chosen = database.value(choose, &[&database.organisation]).await;
+        let chosen = database.value(choose, &[&database.organization]).await;
         let found =
             database.value("wpp_find_number($1) -> 'number' -> 'integration_id'", &[&database.user]).await;
         assert_eq!((place(&ids, &chosen), place(&ids, &found)), (any, active), "{rows:?}");
@@ -71,7 +71,7 @@ async fn another_organizations_number_is_not_found() {
     let database = Database::start().await;
     let number = database.number("ensure", "key", "1").await;
     database.link("1").await;
-    let (foreign, stranger) = database.organisation().await;
+    let (foreign, stranger) = database.organization().await;
     let before = database.everything().await;
     let now = database.now().await;
     assert_eq!(database.save_snapshot(foreign, "1", "disconnected", now, None).await, Value::Null);
@@ -155,7 +155,7 @@ async fn snapshot_needs_a_number_of_the_organization() {
     for session in ["2", "3", "7", "9"] {
         let now = database.now().await;
         let mirror =
-            database.save_snapshot(database.organisation, session, "qr_issued", now, Some("2@")).await;
+            database.save_snapshot(database.organization, session, "qr_issued", now, Some("2@")).await;
         assert_eq!(mirror, Value::Null, "{session}");
     }
     assert_eq!(database.value("(select count(*) from whatsapp_sessions)", &[]).await, 0);
@@ -183,18 +183,18 @@ async fn squatted_snapshot_is_taken_over_for_a_session_we_gave() {
     let mut database = Database::start().await;
     for (words, is_taken) in [("fresh", true), ("", false)] {
         database.rows(&[words]).await;
-        let (squatter, _) = database.organisation().await;
+        let (squatter, _) = database.organization().await;
         let squat =
             "insert into whatsapp_sessions (organization_id, session_name, status, last_qr_b64, last_qr_at)
             values ($1, 'wpp_1', 'qr_issued', '2@theirs', now())";
         database.run(squat, &[&squatter]).await;
         let now = database.now().await + 1;
         let snapshot =
-            database.save_snapshot(database.organisation, "1", "qr_issued", now, Some("2@ours")).await;
+            database.save_snapshot(database.organization, "1", "qr_issued", now, Some("2@ours")).await;
         assert_eq!(snapshot["qr"], if is_taken { json!("2@ours") } else { Value::Null }, "{words}");
         let qr = "(select jsonb_build_array(organization_id, last_qr_b64) from whatsapp_sessions)";
         let expected =
-            if is_taken { json!([database.organisation, "2@ours"]) } else { json!([squatter, "2@theirs"]) };
+            if is_taken { json!([database.organization, "2@ours"]) } else { json!([squatter, "2@theirs"]) };
         assert_eq!(database.value(qr, &[]).await, expected, "{words}");
     }
 }
@@ -214,13 +214,13 @@ async fn squatted_snapshot_without_room_is_deleted_or_left() {
         ),
     ] {
         let [number] = database.rows(&["fresh"]).await[..] else { panic!("not one row") };
-        let (squatter, _) = database.organisation().await;
+        let (squatter, _) = database.organization().await;
         let squat = "insert into whatsapp_sessions (organization_id, session_name, status) values ($1, $2, 'connected')";
         database.run(squat, &[&squatter, &"wpp_1"]).await;
         database.sql.batch_execute(&format!("reset role; {constraint}; set role service_role")).await.unwrap();
         let now = database.now().await + 1;
         let snapshot =
-            database.save_snapshot(database.organisation, "1", "qr_issued", now, Some("2@")).await;
+            database.save_snapshot(database.organization, "1", "qr_issued", now, Some("2@")).await;
         assert_eq!(snapshot["status"], status, "{constraint} {number}");
         database.sql.batch_execute("reset role; drop table if exists messages cascade; set role service_role").await.unwrap();
     }
@@ -232,10 +232,10 @@ async fn unknown_session_gets_no_snapshot() {
     database.rows(&["fresh"]).await;
     let lost = "wpp_save_snapshot($1, '1', 'disconnected', $2, null, false)";
     let now = database.now().await + 1;
-    assert_eq!(database.value(lost, &[&database.organisation, &now]).await, Value::Null);
-    database.save_snapshot(database.organisation, "1", "connected", now, None).await;
+    assert_eq!(database.value(lost, &[&database.organization, &now]).await, Value::Null);
+    database.save_snapshot(database.organization, "1", "connected", now, None).await;
     let later = database.now().await + 1;
-    let snapshot = database.value(lost, &[&database.organisation, &later]).await;
+    let snapshot = database.value(lost, &[&database.organization, &later]).await;
     assert_eq!(snapshot["status"], "disconnected");
 }
 
@@ -264,7 +264,7 @@ async fn long_name_is_cut() {
 async fn newer_snapshot_stands_unless_its_clock_is_ahead() {
     let database = Database::start().await;
     database.number("ensure", "key", "1").await;
-    let organisation = database.organisation;
+    let organization = database.organization;
     let now = database.now().await;
     for (stamp, stands) in [
         ("now() - interval '1 hour'", false),
@@ -278,8 +278,8 @@ async fn newer_snapshot_stands_unless_its_clock_is_ahead() {
             "insert into whatsapp_sessions (organization_id, session_name, status, updated_at)
              values ($1, 'wpp_1', 'disconnected', {stamp})"
         );
-        database.run(&theirs, &[&organisation]).await;
-        let mirror = database.save_snapshot(organisation, "1", "qr_issued", now, Some("2@")).await;
+        database.run(&theirs, &[&organization]).await;
+        let mirror = database.save_snapshot(organization, "1", "qr_issued", now, Some("2@")).await;
         let expected = if stands { ("disconnected", None) } else { ("qr_issued", Some("2@")) };
         assert_eq!((mirror["status"].as_str().unwrap(), mirror["qr"].as_str()), expected, "{stamp}");
     }
@@ -291,7 +291,7 @@ async fn equal_qr_keeps_its_time() {
     database.number("ensure", "key", "1").await;
     let save_snapshot = async |qr| {
         let now = database.now().await + 1;
-        database.save_snapshot(database.organisation, "1", "qr_issued", now, Some(qr)).await["qr_at_ms"]
+        database.save_snapshot(database.organization, "1", "qr_issued", now, Some(qr)).await["qr_at_ms"]
             .clone()
     };
     let first = save_snapshot("2@one").await;
@@ -301,7 +301,7 @@ async fn equal_qr_keeps_its_time() {
     assert!(save_snapshot("2@two").await.as_i64() >= first.as_i64());
 }
 
-/// Where the mirror has one row for an organisation, it is that of a session that is one of its active numbers.
+/// Where the mirror has one row for an organization, it is that of a session that is one of its active numbers.
 #[tokio::test]
 async fn only_snapshot_moves_on_from_an_inactive_number() {
     let mut database = Database::start().await;
@@ -312,13 +312,13 @@ async fn only_snapshot_moves_on_from_an_inactive_number() {
     database.sql.batch_execute(unique).await.unwrap();
     let mirror = "insert into whatsapp_sessions (organization_id, session_name, status, updated_at)
         values ($1, $2, 'connected', '2026-01-01')";
-    database.run(mirror, &[&database.organisation, &"wpp_gone"]).await;
+    database.run(mirror, &[&database.organization, &"wpp_gone"]).await;
     database.run(mirror, &[&neighbour, &"wpp_theirs"]).await;
     let theirs = database.all_of(neighbour).await;
     let save = async |session: &str| {
         let now = database.now().await + 1;
         let mirror =
-            database.save_snapshot(database.organisation, session, "qr_issued", now, Some("2@")).await;
+            database.save_snapshot(database.organization, session, "qr_issued", now, Some("2@")).await;
         (mirror["status"] == "qr_issued", mirror["qr"] == "2@", !mirror["qr_at_ms"].is_null())
     };
     assert_eq!(save("1").await, (true, true, true), "it moves from a session that is none");
@@ -340,15 +340,15 @@ async fn link_is_noted_once_for_the_number_seen() {
     database
         .run(
             "insert into wpp_numbers (integration_id, organization_id, session) values ($1, $2, 'x')",
-            &[&ids[2], &database.organisation],
+            &[&ids[2], &database.organization],
         )
         .await;
     let noted = async || {
         let noted = "(select jsonb_agg(integration_id) from wpp_numbers where first_connected_at is not null and organization_id = $1)";
-        let noted = database.value(noted, &[&database.organisation]).await;
+        let noted = database.value(noted, &[&database.organization]).await;
         noted.as_array().map(|rows| rows.iter().map(|row| place(&ids, row).unwrap()).collect::<Vec<_>>())
     };
-    database.save_snapshot(database.organisation, "1", "disconnected", database.now().await, None).await;
+    database.save_snapshot(database.organization, "1", "disconnected", database.now().await, None).await;
     assert_eq!((noted().await, database.primaries().await), (None, vec![]));
     for session in ["3", "1"] {
         database.link(session).await;
@@ -360,11 +360,11 @@ async fn link_is_noted_once_for_the_number_seen() {
     database
         .run(
             "update messenger_integrations set is_primary = false where organization_id = $1",
-            &[&database.organisation],
+            &[&database.organization],
         )
         .await;
     let later = database.now().await + 1;
-    database.save_snapshot(database.organisation, "1", "disconnected", later, None).await;
+    database.save_snapshot(database.organization, "1", "disconnected", later, None).await;
     let old = "(select count(*) from wpp_numbers where first_connected_at = '2026-01-01')";
     assert_eq!((database.value(old, &[]).await, database.primaries().await), (json!(1), vec![]));
     assert_eq!(database.all_of(neighbour).await, theirs);
@@ -375,10 +375,10 @@ async fn link_that_another_function_saw_counts() {
     let database = Database::start().await;
     let number = database.number("ensure", "key", "1").await;
     let now = database.now().await;
-    database.save_snapshot(database.organisation, "1", "qr_issued", now, Some("2@")).await;
+    database.save_snapshot(database.organization, "1", "qr_issued", now, Some("2@")).await;
     database.run("update whatsapp_sessions set status = 'connected'", &[]).await;
     let later = database.now().await + 1;
-    database.save_snapshot(database.organisation, "1", "disconnected", later, None).await;
+    database.save_snapshot(database.organization, "1", "disconnected", later, None).await;
     assert!(database.counts_as_linked(number).await);
 }
 
@@ -411,7 +411,7 @@ async fn best_number_becomes_primary_if_none_works() {
         let neighbour = database.neighbour().await;
         let theirs = database.all_of(neighbour).await;
         let settle = "select wpp_internal.settle_primary($1, $2)";
-        database.sql.query(settle, &[&database.organisation, &session]).await.unwrap();
+        database.sql.query(settle, &[&database.organization, &session]).await.unwrap();
         let mut primaries: Vec<_> = database
             .primaries()
             .await
@@ -424,7 +424,7 @@ async fn best_number_becomes_primary_if_none_works() {
     }
 }
 
-/// Other rows of the organisation: what they are, and who is primary once a new number is connected.
+/// Other rows of the organization: what they are, and who is primary once a new number is connected.
 #[tokio::test]
 async fn number_replaces_a_primary_that_does_not_work() {
     let rows = [
@@ -447,7 +447,7 @@ async fn number_replaces_a_primary_that_does_not_work() {
         let settings =
             if credentials { json!({"wppApiKey": "k", "wppAccountNumber": "9"}) } else { json!({}) };
         let values: [&(dyn ToSql + Sync); 5] =
-            [&database.organisation, &provider, &active, &enabled, &Json(settings)];
+            [&database.organization, &provider, &active, &enabled, &Json(settings)];
         let other: Uuid = database.sql.query_one(other, &values).await.unwrap().get(0);
         let number = database.number("add_new", "key", "1").await;
         assert_eq!(database.primaries().await, [if keeps { other } else { number }], "{case}, created");
@@ -479,7 +479,7 @@ async fn number_just_seen_becomes_primary() {
         values ($1, 'whatsapp', 'wpp', '2026-01-01', '{\"wppApiKey\": \"k\", \"wppAccountNumber\": \"9\"}')";
     let number = database.number("ensure", "key", "1").await;
     database.run("update messenger_integrations set is_primary = false", &[]).await;
-    database.run(original, &[&database.organisation]).await;
+    database.run(original, &[&database.organization]).await;
     database.link("1").await;
     assert_eq!(database.primaries().await, [number]);
 }
@@ -491,7 +491,7 @@ async fn missing_is_enabled_counts_as_enabled() {
     let ids = database.rows(&["", "green_api primary"]).await;
     let theirs = "reset role; alter table messenger_integrations drop is_enabled; set role service_role";
     database.sql.batch_execute(theirs).await.unwrap();
-    database.sql.query("select wpp_internal.settle_primary($1)", &[&database.organisation]).await.unwrap();
+    database.sql.query("select wpp_internal.settle_primary($1)", &[&database.organization]).await.unwrap();
     assert_eq!(database.primaries().await, [ids[1]]);
 }
 
@@ -516,7 +516,7 @@ async fn webhook_is_tried_once_a_minute() {
     let database = Database::start().await;
     let number = database.number("ensure", "key", "1").await;
     let claim =
-        async || database.value("wpp_claim_webhook($1, $2, 60000)", &[&database.organisation, &number]).await;
+        async || database.value("wpp_claim_webhook($1, $2, 60000)", &[&database.organization, &number]).await;
     assert_eq!((claim().await, claim().await), (json!(true), json!(false)));
     for (tried, may) in [("59 seconds", false), ("61 seconds", true), ("-2 minutes", true)] {
         let age = format!("update wpp_numbers set webhook_tried_at = clock_timestamp() - interval '{tried}'");
@@ -537,7 +537,7 @@ async fn webhook_is_known_for_the_session_it_was_registered_for() {
     assert_eq!(url().await, Value::Null);
     let save = async |url: Option<&str>| {
         let save = "select wpp_save_webhook($1, $2, '1', $3)";
-        database.sql.query(save, &[&database.organisation, &number, &url]).await.unwrap();
+        database.sql.query(save, &[&database.organization, &number, &url]).await.unwrap();
     };
     save(Some("https://hooks.example")).await;
     assert_eq!(url().await, "https://hooks.example");
@@ -559,12 +559,12 @@ async fn locked_row_is_waited_for_two_seconds_at_most() {
     let lock = blocker.transaction().await.unwrap();
     let all = "select from messenger_integrations for update; select from whatsapp_sessions for update";
     lock.batch_execute(all).await.unwrap();
-    let (organisation, creation) = (database.organisation, id(&begun["creation"]));
+    let (organization, creation) = (database.organization, id(&begun["creation"]));
     let attempts = [
-        format!("wpp_save_credentials('{organisation}', '{creation}', '{ME}', 'key', '1')"),
-        format!("wpp_claim_refresh('{organisation}', '{number}', '{ME}', 8000, 'old')"),
-        format!("wpp_save_token('{organisation}', '{number}', '{ME}', 'key', 'new', 1000, 'old')"),
-        format!("wpp_release_refresh('{organisation}', '{number}', '{ME}', 'platform', 1000)"),
+        format!("wpp_save_credentials('{organization}', '{creation}', '{ME}', 'key', '1')"),
+        format!("wpp_claim_refresh('{organization}', '{number}', '{ME}', 8000, 'old')"),
+        format!("wpp_save_token('{organization}', '{number}', '{ME}', 'key', 'new', 1000, 'old')"),
+        format!("wpp_release_refresh('{organization}', '{number}', '{ME}', 'platform', 1000)"),
     ];
     let refused = join_all(attempts.iter().map(async |attempt| {
         let sql = database.postgres.connect().await.unwrap();
@@ -583,12 +583,12 @@ async fn locked_row_is_waited_for_two_seconds_at_most() {
         .run("update wpp_numbers set first_connected_at = null where integration_id = $1", &[&number])
         .await;
     let mirror =
-        database.save_snapshot(database.organisation, "1", "connected", database.now().await, None).await;
+        database.save_snapshot(database.organization, "1", "connected", database.now().await, None).await;
     assert_eq!(mirror["status"], "connected");
 
     lock.commit().await.unwrap();
     let claim = "wpp_claim_refresh($1, $2, $3, 8000, null)";
-    let claim = database.value(claim, &[&organisation, &number, &ME]).await;
+    let claim = database.value(claim, &[&organization, &number, &ME]).await;
     assert_eq!(claim["outcome"], "granted");
 }
 
@@ -597,8 +597,8 @@ async fn locked_row_is_waited_for_two_seconds_at_most() {
 async fn number_given_away_starts_anew() {
     let mut database = Database::start().await;
     let [number] = database.rows(&["fresh sub"]).await[..] else { panic!("not one row") };
-    let (ours, user) = database.organisation().await;
-    (database.organisation, database.user) = (ours, user);
+    let (ours, user) = database.organization().await;
+    (database.organization, database.user) = (ours, user);
     database.run("update messenger_integrations set organization_id = $1", &[&ours]).await;
     let find = "wpp_find_number($1) -> 'number' -> 'credentials_saved_at_ms'";
     assert_eq!(database.value(find, &[&user]).await, Value::Null);

@@ -7,7 +7,7 @@ use local::lambda::Answer;
 use local::postgres::{Postgres, Privileges, Storage, migrations};
 use local::shapes::{REFUSED, Refused, WORKING};
 use local::siblings::Siblings;
-use local::stack::Organisation;
+use local::stack::Organization;
 use local::test_app::TestApp;
 use serde_json::{Value, json};
 use tokio_postgres::types::Json;
@@ -20,7 +20,7 @@ struct School<'a> {
     app: &'a TestApp,
     siblings: Siblings,
     /// A new one for each shape: the platform remembers the others.
-    own: Organisation,
+    own: Organization,
 }
 
 impl School<'_> {
@@ -71,9 +71,9 @@ impl School<'_> {
     }
 }
 
-/// All that happens to an organisation's numbers.
+/// All that happens to an organization's numbers.
 async fn whole_story(app: &TestApp) {
-    let own = app.stack.organisation("school").await.unwrap();
+    let own = app.stack.organization("school").await.unwrap();
     let school = School { app, siblings: Siblings::of(&app.stack), own };
     let first = school.connect(json!({})).await;
     let second = school.connect(json!({"add_new": true})).await;
@@ -103,7 +103,7 @@ async fn whole_story(app: &TestApp) {
 }
 
 #[tokio::test]
-async fn the_whole_story_of_a_number_is_the_same_in_every_shape_that_works() {
+async fn the_story_of_a_number_is_the_same_in_every_shape() {
     let new = Privileges::Nothing;
     let mut projects = vec![
         ("a new project", new, String::new()),
@@ -154,7 +154,7 @@ async fn refusal(postgres: &Postgres, refused: &Refused) -> Result<(), String> {
 }
 
 #[tokio::test]
-async fn a_shape_that_cannot_work_is_refused_by_table_and_column_and_left_as_it_was() {
+async fn a_table_that_cannot_work_is_refused_by_column() {
     let postgres = Postgres::start(0, &Storage::Temporary).await.unwrap();
     let mut failed = Vec::new();
     for refused in &REFUSED {

@@ -8,7 +8,7 @@ use std::time::Duration;
 use futures_util::future::join_all;
 use local::fault_injector::Fault;
 use local::platform::{AcceptedTokens, RepeatedCreate};
-use local::stack::Organisation;
+use local::stack::Organization;
 use local::test_app::{Number, TestApp, environment};
 use proptest::prelude::*;
 use serde_json::json;
@@ -87,11 +87,11 @@ fn deadline() -> Deadline {
     Deadline::within(Duration::from_secs(25))
 }
 
-/// An organisation with a number of its own.
+/// An organization with a number of its own.
 struct Tenant<'a> {
     app: &'a TestApp,
     sandboxes: &'a [Arc<App>],
-    school: Organisation,
+    school: Organization,
     number: Number,
     newest_token_only: bool,
     written: usize,
@@ -230,7 +230,7 @@ async fn tenant<'a>(app: &'a TestApp, sandboxes: &'a [Arc<App>], newest_token_on
         behavior.accepted_tokens =
             if newest_token_only { AcceptedTokens::Newest } else { AcceptedTokens::Unexpired };
     });
-    let school = app.organisation("case").await.unwrap();
+    let school = app.organization("case").await.unwrap();
     let made = app.post_as(&school, "wpp-create", json!({})).await.expect(200, "qr_issued");
     let number = app.number_of(made.text("session")).await;
     Tenant { app, sandboxes, school, number, newest_token_only, written: 0 }

@@ -59,7 +59,7 @@ fn moves() -> impl Strategy<Value = Vec<Move>> {
 /// One number in the database, its model, and what others have written into its settings.
 struct Game<'a> {
     sql: &'a tokio_postgres::Client,
-    organisation: Uuid,
+    organization: Uuid,
     id: Uuid,
     row: Row,
     written: u32,
@@ -88,7 +88,7 @@ impl Game<'_> {
             Move::Claim { holder: who, replaced, rejected } => {
                 let replaced = self.known(replaced);
                 let claim = "select wpp_claim_refresh($1, $2, $3, $4, $5, $6)";
-                let ids = (&self.organisation, &self.id, &holder(who));
+                let ids = (&self.organization, &self.id, &holder(who));
                 let answer =
                     self.call(claim, &[ids.0, ids.1, ids.2, &LONG_MS, &text(replaced), &rejected]).await;
                 let expected = match self.row.claim(who, replaced, rejected) {
@@ -108,7 +108,7 @@ impl Game<'_> {
                 let save = "select wpp_save_token($1, $2, $3, $4, $5, 1000, $6)";
                 let (who_id, key_text, new) = (holder(who), format!("key{key}"), text(Some(token)));
                 let answer = self
-                    .call(save, &[&self.organisation, &self.id, &who_id, &key_text, &new, &text(replaced)])
+                    .call(save, &[&self.organization, &self.id, &who_id, &key_text, &new, &text(replaced)])
                     .await;
                 let saved = self.row.save(who, key, replaced, token);
                 assert_eq!(answer["outcome"], if saved { "saved" } else { "moved" });
@@ -119,7 +119,7 @@ impl Game<'_> {
                 let moved = self.row.fail(who, cools.then_some(failure));
                 let fail = "select wpp_release_refresh($1, $2, $3, $4, $5)";
                 let (ids, cool_ms) =
-                    ((&self.organisation, &self.id, &holder(who)), if cools { LONG_MS } else { 0 });
+                    ((&self.organization, &self.id, &holder(who)), if cools { LONG_MS } else { 0 });
                 let answer = self.call(fail, &[ids.0, ids.1, ids.2, &failure, &cool_ms]).await;
                 assert_eq!(answer["outcome"], if moved { "moved" } else { "noted" });
                 let expected = if moved { self.ours() } else { Value::Null };
@@ -220,13 +220,13 @@ fn the_model_of_the_walk_is_the_sql() {
     });
     replayable(64, moves(), |moves| {
         runtime.block_on(async {
-            let organisation = stack.organisation("game").await.unwrap().id;
+            let organization = stack.organization("game").await.unwrap().id;
             let make =
                 "insert into messenger_integrations (organization_id, messenger_type, provider, settings)
                 values ($1, 'whatsapp', 'wpp', '{\"wppApiKey\": \"key0\", \"written\": 0}') returning id";
-            let id = sql.query_one(make, &[&organisation]).await.unwrap().get(0);
+            let id = sql.query_one(make, &[&organization]).await.unwrap().get(0);
             let row = Row { key: 0, token: None, lease: None };
-            let mut game = Game { sql: &sql, organisation, id, row, written: 0 };
+            let mut game = Game { sql: &sql, organization, id, row, written: 0 };
             for one in &moves {
                 game.play(one).await;
             }

@@ -3,7 +3,7 @@
 use crate::openapi::assert_as_written;
 use local::fault_injector::{Fault, Point};
 use local::lambda::Answer;
-use local::stack::Organisation;
+use local::stack::Organization;
 use local::test_app::TestApp;
 use serde_json::{Value, json};
 use tokio_postgres::types::Json;
@@ -110,13 +110,13 @@ pub struct FaultCase<'a> {
     app: &'a TestApp,
     endpoint: &'static str,
     /// Whose request it is.
-    pub school: Organisation,
+    pub school: Organization,
     session: Value,
 }
 
 impl<'a> FaultCase<'a> {
     pub async fn prepare(app: &'a TestApp, endpoint: &'static str) -> Self {
-        let school = app.organisation(endpoint).await.unwrap();
+        let school = app.organization(endpoint).await.unwrap();
         let mut case = Self { app, endpoint, school, session: Value::Null };
         if !matches!(endpoint, "create" | "rpc/wpp_begin_creation" | "rpc/wpp_save_credentials") {
             let made = app.post_as(&case.school, "wpp-create", json!({})).await.expect(200, "qr_issued");

@@ -1,12 +1,12 @@
 #!/bin/sh
-# Checks the dependencies by deny.toml. With a folder that holds a copy of the advisory database, nothing is fetched.
+# Checks the dependencies against deny.toml. With a folder that holds a copy of the advisory database, it fetches nothing.
 set -eu
 cd "$(dirname "$0")/.."
 
 if [ $# = 0 ]; then
   exec .tools/bin/cargo-deny --all-features check
 fi
-# cargo-deny looks for a clone of its own naming, of https://github.com/RustSec/advisory-db.
+# cargo-deny expects a clone of https://github.com/RustSec/advisory-db in a folder with its own kind of name.
 clone=.tools/advisories/advisory-db-3157b0e258782691
 rm -rf "$clone"
 mkdir -p "$clone"

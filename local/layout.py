@@ -6,7 +6,7 @@ from pathlib import Path
 
 SOURCE = Path("shared/src")
 
-# From the top. All others are the floor; `lib.rs` and `function.rs`, the crate's root, stand apart.
+# From the top. All other modules are the lowest level; `lib.rs` and `function.rs`, the crate's root, are not checked.
 LEVELS = ["http", "number", "error", "store", "wpp"]
 ROOT = {"lib", "function", "properties", "testing"}
 

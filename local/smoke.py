@@ -1,9 +1,9 @@
-"""`make smoke`: deploys what `sam build` has built to an emulator of AWS, and calls it there.
+"""`make smoke`: deploys the output of `sam build` to an emulator of AWS, and calls it there.
 
-The binaries are the real ones; the emulator (ministack) plays CloudFormation, Lambda, IAM and Secrets Manager; the database and
-the platform are a few lines here. Not shown by this: an HTTP API's own CORS and errors, since the emulator makes no routes out of
-the API's definition; TLS to the upstreams, which local/tests/api/tls.rs shows; and an alarm about the sum of three functions, since
-the emulator does not add.
+The binaries are the real ones. The emulator (ministack) replaces CloudFormation, Lambda, IAM and Secrets Manager; a few lines here
+replace the database and the platform. Three things are not tested. The emulator makes no routes from the API's definition, so the
+HTTP API's own CORS and errors are missing. TLS to the upstreams is tested in local/tests/api/tls.rs. The emulator does not add
+metrics, so no alarm watches the sum of the three functions.
 """
 
 import base64
@@ -28,7 +28,7 @@ import boto3
 from samcli.yamlhelper import yaml_dump, yaml_parse
 
 FUNCTIONS = {"WppCreate": "wpp-create", "WppQr": "wpp-qr", "WppStatus": "wpp-status"}
-# What the functions answer a user once both upstreams have taken their keys.
+# The functions' answers to a user once both upstreams have accepted their keys.
 REACHED = {"wpp-create": "platform_unavailable", "wpp-qr": "organization_not_found", "wpp-status": "organization_not_found"}
 STACK, REGION = "smoke", "eu-central-1"
 TOOLS = Path(__file__).parent.parent / ".tools"
@@ -46,7 +46,7 @@ def check(holds, otherwise):
 
 
 class Upstreams(BaseHTTPRequestHandler):
-    """The database and the platform. Each takes the one key that `accepted` names, and knows nobody."""
+    """The database and the platform. Each accepts only the key that `accepted` names, and has no users."""
 
     accepted = {}
 
@@ -92,7 +92,7 @@ def free_port():
 
 
 def emulator(scratch, port):
-    """Starts it on the loopback address alone, with nothing of this process's environment that a function could take for its own."""
+    """Starts it on the loopback address only, without any variable of this process that a function could use as its own."""
     env = {
         "PATH": os.environ["PATH"], "HOME": scratch, "TMPDIR": scratch, "STATE_DIR": f"{scratch}/state",
         "BIND_HOST": "127.0.0.1", "MINISTACK_HOST": "127.0.0.1", "GATEWAY_PORT": str(port),
@@ -111,7 +111,7 @@ def emulator(scratch, port):
 
 
 def end(process):
-    """With all that it has started: the functions."""
+    """Stops it with everything that it has started: the functions."""
     for number in (signal.SIGTERM, signal.SIGKILL):
         try:
             os.killpg(process.pid, number)
@@ -130,7 +130,7 @@ def user_token(secret):
 
 
 def call(base, function, token=None):
-    """Status, headers and body of a POST."""
+    """Returns the status, headers and body of a POST."""
     body = b'{"session": "smoke"}' if function == "wpp-qr" else b"{}"
     request = urllib.request.Request(f"{base}/functions/v1/{function}", body, {"content-type": "application/json"})
     if token:
@@ -147,7 +147,7 @@ def call(base, function, token=None):
 
 
 def template():
-    """What `sam build` has made, but that an alarm about all functions is here about the first one: the emulator cannot add."""
+    """Returns the template of `sam build`. An alarm about all functions is here about the first one: the emulator cannot add."""
     built = TOOLS.parent / ".aws-sam/build/template.yaml"
     template = yaml_parse(built.read_text())
     for resource in template["Resources"].values():
@@ -163,7 +163,7 @@ def template():
 
 def deploy(parameters):
     overrides = [f"{name}={value}" for name, value in parameters.items()]
-    # In the place of a samconfig.toml that is there.
+    # Used instead of an existing samconfig.toml.
     config = Path(os.environ["HOME"]) / "samconfig.toml"
     config.write_text("version = 0.1")
     sam = subprocess.run(
@@ -178,7 +178,7 @@ def main():
     scratch = tempfile.mkdtemp(prefix="wpp-smoke-")
     port = free_port()
     endpoint = f"http://127.0.0.1:{port}"
-    # Never the account of whoever runs this.
+    # Never the AWS account of the person who runs this.
     account = {
         "AWS_ENDPOINT_URL": endpoint, "AWS_ACCESS_KEY_ID": "smoke", "AWS_SECRET_ACCESS_KEY": "smoke", "AWS_DEFAULT_REGION": REGION,
         "AWS_CONFIG_FILE": "/dev/null", "AWS_SHARED_CREDENTIALS_FILE": "/dev/null", "AWS_EC2_METADATA_DISABLED": "true",
@@ -243,7 +243,7 @@ def smoke(endpoint, upstreams):
         variables = aws["lambda"].get_function_configuration(FunctionName=names[logical])["Environment"]["Variables"]
         for secret in [*Upstreams.accepted, *Upstreams.accepted.values()]:
             check(secret not in [*variables, *variables.values()], f"{function} has {secret} in its environment")
-        # What the emulator cannot be: an upstream with TLS, and the maker of an API's routes.
+        # The emulator has no upstream with TLS, and makes no routes of an API.
         variables |= {"WPP_BASE_URL": upstreams, "SUPABASE_URL": upstreams}
         aws["lambda"].update_function_configuration(FunctionName=names[logical], Environment={"Variables": variables})
         integration = aws["apigatewayv2"].create_integration(

@@ -1,6 +1,6 @@
 #!/bin/sh
-# Installs what a verb of the Makefile needs beside Rust, make and Python: PostgreSQL from the system's packages, the rest below
-# .tools and local. What a lock file names is installed as it says, and only again when that file changes.
+# Installs what a verb of the Makefile needs in addition to Rust, make and Python. PostgreSQL comes from the system's packages, the
+# rest goes below .tools and local. Installs what a lock file names, and again only when that file changes.
 set -eu
 cd "$(dirname "$0")/.."
 
@@ -8,7 +8,7 @@ say() { echo "tools: $*" >&2; }
 fail() { say "$*"; exit 1; }
 has() { command -v "$1" >/dev/null 2>&1; }
 
-# The packages $*, through the system's package manager; as a user, with sudo.
+# Installs the packages $*, with the system's package manager; for a user, with sudo.
 system_packages() {
   has apt-get || fail "please install these with your package manager, then try again: $*"
   as_root=
@@ -26,7 +26,7 @@ need_python() {
   python3 -c 'import ensurepip, venv' 2>/dev/null || system_packages python3-venv
 }
 
-# The virtual environment .tools/$1 with what local/requirements/$1.txt names, by hash. No package's own code runs to build it.
+# Makes the virtual environment .tools/$1 with the packages of local/requirements/$1.txt, by hash. No package runs code to build.
 python_tools() {
   requirements="local/requirements/$1.txt"
   cmp -s "$requirements" ".tools/$1/installed.txt" && return
@@ -45,7 +45,7 @@ need_postgresql() {
   system_packages postgresql
 }
 
-# The extension with which `supabase db lint` reads the bodies of functions.
+# The extension that lets `supabase db lint` read the bodies of functions.
 need_plpgsql_check() {
   need_postgresql
   postgres="${POSTGRES_BIN:+$POSTGRES_BIN/postgres}"
@@ -61,7 +61,7 @@ need_cargo_lambda() {
   python_tools cargo-lambda
 }
 
-# A program from crates.io: `cargo install $2...` into .tools/bin, by the lock file of the crate.
+# Installs a program from crates.io: `cargo install $2...` into .tools/bin, with the crate's lock file.
 cargo_tool() {
   program=$1
   shift
@@ -70,7 +70,7 @@ cargo_tool() {
   rm -rf .tools/build
 }
 
-# The real PostgREST where there is one, else a crate that speaks its protocol.
+# The real PostgREST if there is one, otherwise a crate that speaks its protocol.
 need_postgrest() {
   [ -n "${POSTGREST_BIN:-}${POSTRUST_BIN:-}" ] && return
   has postgrest || has postrust && return
@@ -80,13 +80,13 @@ need_postgrest() {
   cat $sources >.tools/postrust.txt
 }
 
-# Node.js with npm: the system's, else one from PyPI.
+# Node.js with npm: the system's, otherwise one from PyPI.
 need_node() {
   has npm && node -e 'process.exit(parseInt(process.versions.node) < 24 ? 1 : 0)' && return
   python_tools node
 }
 
-# The packages of the folder $1, as its lock file says.
+# Installs the packages of the folder $1, as its lock file says.
 npm_packages() {
   need_node
   cmp -s "$1/package-lock.json" "$1/node_modules/installed.json" && return
@@ -121,7 +121,7 @@ for tool in "${@:-all}"; do
     all)
       need_postgresql
       need_python
-      # What is only downloaded comes while the stand-in for PostgREST is built.
+      # The downloads run while the replacement for PostgREST is built.
       need_cargo_lambda &
       cargo_lambda=$!
       npm_packages local/browser &

@@ -3,7 +3,7 @@
 
 set lock_timeout = '5s';
 
--- Stops before anything is created, with one sentence, if an existing table is not what the functions need. The probe inserts and
+-- Stops with one sentence before it creates anything if an existing table is not what the functions need. The probe inserts and
 -- updates rows in the real tables as the functions do, and is always rolled back.
 do $preflight$
 declare
@@ -53,7 +53,7 @@ begin
     then
       raise exception 'Column messenger_integrations.organization_id has no index, and only the owner of the table can create one.';
     end if;
-    -- PostgreSQL would write these values into columns of type text too, but compare them with none.
+    -- PostgreSQL would also write these values into columns of type text, but cannot compare text with them.
     select a.attname, t.type into v_step
     from (values ('settings', 'jsonb'), ('organization_id', 'uuid')) t (name, type)
     join pg_attribute a on a.attrelid = v_need.oid and a.attname = t.name and format_type(a.atttypid, null) <> t.type;
@@ -95,7 +95,7 @@ begin
       end loop;
     end if;
 
-    -- A session in each state, in a row of its own or in the organization's only one.
+    -- A session in each state, in a separate row or in the organization's only one.
     v_table := 'whatsapp_sessions';
     if to_regclass('public.whatsapp_sessions') is not null then
       for v_step in select s as status from unnest('{connected,disconnected,qr_issued,pairing}'::text[]) s loop
@@ -126,7 +126,7 @@ begin
           (select c.conkey from pg_constraint c where c.conrelid = a.attrelid and c.conname = v_constraint),
           (select x.indkey::int2[] from pg_index x where x.indexrelid = to_regclass('public.' || quote_ident(v_constraint)))));
       elsif v_column = '' and sqlstate in ('22001', '22P02') then
-        -- PostgreSQL does not say which value has no room in its column: each is tried alone.
+        -- PostgreSQL does not say which value its column cannot hold, so each value is tried alone.
         for v_step in select key, jsonb_build_object(key, value) as value from jsonb_each(v_values) loop
           begin
             execute format('select to_jsonb(jsonb_populate_record(null::public.%I, $1))', v_table) using v_step.value;
@@ -196,7 +196,7 @@ begin
     v_table := concat_ws(',', v_table, 'whatsapp_sessions');
   end if;
 
-  -- Tables that were created here are for service_role alone.
+  -- Tables that were created here are for service_role only.
   foreach v_table in array coalesce(string_to_array(v_table, ','), '{}') loop
     execute format('alter table public.%I enable row level security', v_table);
     execute format('revoke all on table public.%I from public, anon, authenticated', v_table);

@@ -1,12 +1,12 @@
--- Which number a request is about, what is known of it, and the snapshot of its session.
--- Each function that PostgREST serves takes the organization (or the verified user it follows from) and touches that
--- organization's rows only. A row of messenger_integrations is its tenant's word: each value is checked when it is read.
+-- Finds the number that a request is about, what is known of it, and the snapshot of its session.
+-- Each function that PostgREST serves takes the organization (or the verified user who belongs to it) and reads or writes only that
+-- organization's rows. The tenant can write its rows of messenger_integrations, so each value is checked when it is read.
 
 set lock_timeout = '5s';
 
--- What the shared row has no room for. `session` and `platform_id` are the last that the platform gave under WPP_SECRET;
--- credentials_saved_at and first_connected_at are about that session. The webhook is also registered for sessions that
--- other functions have saved.
+-- What the shared row has no column for. `session` and `platform_id` are the last ones that the platform gave under WPP_SECRET;
+-- credentials_saved_at and first_connected_at are about that session. The webhook may also be registered for sessions that the other
+-- functions have saved.
 create table if not exists public.wpp_numbers (
   integration_id uuid,
   organization_id uuid,
@@ -24,17 +24,17 @@ create index if not exists wpp_numbers_by_organization on public.wpp_numbers (or
 create index if not exists wpp_numbers_by_session on public.wpp_numbers (session);
 alter table public.wpp_numbers enable row level security;
 
--- Helpers, in a schema that PostgREST does not serve and only service_role may use. Those that are one expression and read no
--- table are SQL-standard bodies without `set search_path`, so that they are inlined. Those that read a shared table are text, so
--- that its owner may change it.
+-- Helpers, in a schema that PostgREST does not serve and only service_role may use. Helpers of one expression that read no table are
+-- SQL-standard bodies without `set search_path`, so that PostgreSQL inlines them. Helpers that read a shared table are text, so that
+-- the table's owner may change it.
 create schema if not exists wpp_internal;
 grant usage on schema wpp_internal to service_role;
 
--- How far a time may lie ahead before it counts as another clock's mistake.
+-- How far a time may be in the future before it counts as another clock's mistake.
 create or replace function wpp_internal.max_clock_skew() returns interval
 language sql immutable return interval '1 minute';
 
--- How long a creation, a rejected API key and an added number that no phone has linked are remembered.
+-- How long a creation, a rejected API key and an added number that was never linked are remembered.
 create or replace function wpp_internal.memory_ttl() returns interval
 language sql immutable return interval '24 hours';
 
@@ -52,12 +52,12 @@ create or replace function wpp_internal.unix_ms(at timestamptz) returns bigint
 language sql stable
 return case when isfinite(at) then floor(extract(epoch from at) * 1000)::bigint end;
 
--- What a function that decides something answers: its outcome, the time, and what belongs to the outcome.
+-- The answer of a function that decides something: its outcome, the time, and what belongs to the outcome.
 create or replace function wpp_internal.answer(outcome text, more jsonb default '{}') returns jsonb
 language sql volatile
 return jsonb_build_object('now_ms', wpp_internal.now_ms(), 'outcome', outcome) || more;
 
--- The object in a JSON text; null if there is none.
+-- Returns the object in a JSON text; null if the text holds no object.
 create or replace function wpp_internal.object_in(p_text text) returns jsonb
 language plpgsql immutable set search_path = ''
 as $$
@@ -68,7 +68,8 @@ exception
 end
 $$;
 
--- A row's settings as an object: also from a JSON string that holds one, which some writers make; null if they cannot be read.
+-- Returns a row's settings as an object, also from a JSON string that holds one, which some writers make. Null if they cannot be
+-- read.
 create or replace function wpp_internal.settings(settings jsonb) returns jsonb
 language sql immutable
 return case coalesce(jsonb_typeof(settings), 'null')
@@ -77,7 +78,7 @@ return case coalesce(jsonb_typeof(settings), 'null')
   when 'string' then wpp_internal.object_in(settings #>> '{}')
 end;
 
--- A text in the settings, trimmed; null if it is no text, empty, longer than `longest` bytes, or has control characters.
+-- Returns a text in the settings, trimmed. Null if it is not a text, is empty, exceeds `longest` bytes, or has control characters.
 create or replace function wpp_internal.plain_text(value jsonb, longest integer) returns text
 language sql immutable
 return case
@@ -85,17 +86,17 @@ return case
     and btrim(value #>> '{}', E' \t\n\r') !~ '[[:cntrl:]]'
   then btrim(value #>> '{}', E' \t\n\r') end;
 
--- The API key in a number's settings. Reading, comparing and digests all use it.
+-- Returns the API key in a number's settings. Reading, comparing and digests all use it.
 create or replace function wpp_internal.api_key(settings jsonb) returns text
 language sql immutable
 return wpp_internal.plain_text(settings -> 'wppApiKey', 512);
 
--- The token in a number's settings.
+-- Returns the token in a number's settings.
 create or replace function wpp_internal.token(settings jsonb) returns text
 language sql immutable
 return wpp_internal.plain_text(settings -> 'wppJwtToken', 8192);
 
--- The session in a number's settings: it goes into paths and names.
+-- Returns the session in a number's settings. It is used in paths and names.
 create or replace function wpp_internal.session(settings jsonb) returns text
 language sql immutable
 return case
@@ -103,12 +104,12 @@ return case
     and settings ->> 'wppAccountNumber' not in ('.', '..')
   then settings ->> 'wppAccountNumber' end;
 
--- Whether an organization may ask the platform for this id: its own, or its own with a suffix.
+-- Whether an organization may ask the platform for this id: its own id, or its own id with a suffix.
 create or replace function wpp_internal.is_own_platform_id(organization_id uuid, platform_id text) returns boolean
 language sql immutable
 return platform_id = organization_id::text or platform_id ~ ('^' || organization_id::text || '__wpp__[0-9a-f]{8}$');
 
--- Whether a session was connected when it was seen last.
+-- Whether a session was connected when it was last seen.
 create or replace function wpp_internal.is_connected(p_organization_id uuid, p_session text) returns boolean
 language plpgsql stable set search_path = ''
 as $$
@@ -119,8 +120,9 @@ begin
 end
 $$;
 
--- The numbers of an organization, their settings checked. `never_linked`: the platform gave the row's session, we saved its
--- credentials, and it was never seen connected. Every other number counts as linked. Has no `set search_path`, so that it is inlined.
+-- Returns an organization's numbers, with checked settings. `never_linked`: the platform gave the row's session, the functions saved
+-- its credentials, and it was never seen connected. Every other number counts as linked. Has no `set search_path`, so that it is
+-- inlined.
 create or replace function wpp_internal.numbers(p_organization_id uuid)
 returns table (id uuid, is_active boolean, is_primary boolean, created_at timestamptz, settings jsonb, api_key text, session text,
   works boolean, never_linked boolean, platform_id text, saved_at timestamptz)
@@ -137,8 +139,8 @@ as $$
   where i.organization_id = p_organization_id and i.messenger_type = 'whatsapp' and i.provider = 'wpp'
 $$;
 
--- Whether one of the organization's WhatsApp rows that work is primary; with `p_linked`, one that a phone was linked with. Of another
--- provider's row only is_active and is_enabled are known.
+-- Whether one of the organization's WhatsApp rows that work is primary; with `p_linked`, a row that was ever linked. Of another
+-- provider's row, only is_active and is_enabled are known.
 create or replace function wpp_internal.primary_works(p_organization_id uuid, p_linked boolean) returns boolean
 language plpgsql stable set search_path = ''
 as $$
@@ -153,7 +155,7 @@ begin
 end
 $$;
 
--- What whatsapp_sessions holds of a session; null if it holds nothing. A QR that is too long to be one reads as none.
+-- Returns what whatsapp_sessions holds of a session; null if it holds nothing. A QR that is too long to be real is read as null.
 create or replace function wpp_internal.snapshot(p_organization_id uuid, p_session text) returns jsonb
 language plpgsql stable set search_path = ''
 as $$
@@ -169,8 +171,8 @@ begin
 end
 $$;
 
--- A number as the functions see it: the row's identity, its checked settings, what is known of it, and its snapshot.
--- `ignored` names the settings that are out of bounds. `connected_is_news`: seeing it connected would change what is kept.
+-- Returns a number as the functions use it: the row's identity, its checked settings, what is known of it, and its snapshot.
+-- `ignored` names the settings that are out of bounds. `connected_is_news`: seeing it connected would change what is stored.
 create or replace function wpp_internal.number(p_integration_id uuid) returns jsonb
 language plpgsql stable set search_path = ''
 as $$
@@ -198,7 +200,7 @@ begin
       'snapshot', k.snapshot)
     from public.messenger_integrations i
     cross join lateral (select wpp_internal.settings(i.settings) as settings offset 0) o
-    -- The offset has each value worked out once.
+    -- The offset makes PostgreSQL compute each value only once.
     cross join lateral (
       select o.settings, wpp_internal.api_key(o.settings) as api_key, wpp_internal.session(o.settings) as session,
         wpp_internal.token(o.settings) as token,
@@ -209,9 +211,9 @@ begin
 end
 $$;
 
--- The number that a request means: the named session, otherwise the named row, otherwise the organization's choice. That is one
--- that works, the primary first, and of several primary ones the oldest. A session may be named as the platform names it or as
--- whatsapp_sessions does.
+-- Returns the number that a request names: by its session, otherwise by its row, otherwise the organization's choice. The choice is
+-- a number that works: the primary one, and of several primary ones the oldest. A session may be named as the platform names it or
+-- as whatsapp_sessions does.
 create or replace function wpp_internal.choose_number(
   p_organization_id uuid, p_session text, p_integration_id uuid, p_active_only boolean)
 returns uuid
@@ -229,7 +231,7 @@ begin
 end
 $$;
 
--- The active number that a user means, see choose_number. Called by Store::find.
+-- Returns the active number that a user's request names, see choose_number. Called by Store::find.
 -- Answers {now_ms, organization_id | null, number | null}.
 create or replace function public.wpp_find_number(
   p_user_id uuid, p_session text default null, p_integration_id uuid default null)
@@ -247,9 +249,9 @@ begin
 end
 $$;
 
--- Makes the organization's best number primary if none of its WhatsApp rows that work is: the one that was just seen connected
--- (`p_session`), otherwise one that was seen so last, otherwise one that was linked once, otherwise the oldest. Does not wait for
--- rows that others have locked: the next creation or the next connected number tries again.
+-- Makes the organization's best number primary if none of its working WhatsApp rows is primary. The best number is the one just seen
+-- connected (`p_session`), otherwise one that is connected in its snapshot. Otherwise it is one that was ever linked, or the oldest
+-- one. The function does not wait for locked rows: the next creation or the next connected number tries again.
 create or replace function wpp_internal.settle_primary(p_organization_id uuid, p_session text default null) returns void
 language plpgsql set search_path = ''
 as $$
@@ -285,9 +287,9 @@ exception
 end
 $$;
 
--- Takes over the row of whatsapp_sessions that another organization has under a session that the platform gave to this one, and
--- empties it. Deletes it if the table has no room for a second row of this organization. Leaves it, with a warning, if a foreign key
--- forbids that. Answers the organization that has the row afterwards; null if there is none.
+-- Takes over another organization's row of whatsapp_sessions for a session that the platform gave to this organization, and empties
+-- it. Deletes the row if the table has no room for a second row of this organization. Leaves it, with a warning, if a foreign key
+-- forbids that. Answers the organization that has the row afterwards; null if the row does not exist.
 create or replace function wpp_internal.take_over_snapshot(p_organization_id uuid, p_session text) returns uuid
 language plpgsql set search_path = ''
 as $$
@@ -316,10 +318,10 @@ exception
 end
 $$;
 
--- Saves what was seen of a session, at `p_at_ms` or later, as its snapshot, the whole state at once. A newer row stands: a slow poll
--- does not undo what the webhook reported; a row from a clock that is too far ahead does not count. A session that the platform
--- does not know (`p_is_known`) never gets a row. If the table carries UNIQUE (organization_id), its only row stays with an
--- active number and moves on from any other session. Called by Store::save_snapshot.
+-- Saves a session's state, seen at `p_at_ms` or later, as its snapshot, all fields at once. A newer row stays, so a slow poll does
+-- not undo what the webhook reported. A row whose time is too far in the future does not count. A session that the platform does
+-- not know (`p_is_known`) never gets a row. If the table has UNIQUE (organization_id), its only row stays with an active number's
+-- session and leaves any other session. Called by Store::save_snapshot.
 -- Answers the snapshot afterwards, see snapshot; null if the organization has no such number or the table no room.
 -- Its lock timeout is shorter than PostgreSQL's deadlock_timeout, so that it is never part of a deadlock with an upsert.
 create or replace function public.wpp_save_snapshot(
@@ -328,13 +330,13 @@ returns jsonb
 language plpgsql set search_path = '' set lock_timeout = '800ms'
 as $$
 declare
-  -- With each word in the type that the table has for it.
+  -- Each word in the type that the table has for it.
   v_seen public.whatsapp_sessions := jsonb_populate_record(null::public.whatsapp_sessions, jsonb_build_object(
     'organization_id', p_organization_id, 'session_name', 'wpp_' || p_session, 'status', p_status, 'last_qr_b64', p_qr,
     'updated_at', clock_timestamp(), 'last_qr_at', case when p_qr is not null then clock_timestamp() end));
   v_owner uuid;
   v_is_taken_over boolean := false;
-  -- What other functions have seen counts too, and is about to be overwritten.
+  -- A state that the other functions saved counts too, and is about to be overwritten.
   v_was_connected boolean := p_status = 'connected' or wpp_internal.is_connected(p_organization_id, p_session);
 begin
   if not exists (select from wpp_internal.numbers(p_organization_id) n where n.session = p_session) then
@@ -384,14 +386,14 @@ begin
   end if;
   return wpp_internal.snapshot(p_organization_id, p_session);
 exception
-  -- Whoever has the row writes what it has seen; this request's answer does not depend on it.
+  -- The transaction that holds the row writes its own state; this request's answer does not depend on it.
   when lock_not_available or unique_violation then
     return wpp_internal.snapshot(p_organization_id, p_session);
 end
 $$;
 
--- Asks for the right to register a number's webhook once more: one request in `p_every_ms` gets it. False if the organization has
--- no such number. Called by Store::claim_webhook.
+-- Claims the right to register a number's webhook once more: one request in `p_every_ms` gets it. False if the organization has no
+-- such number. Called by Store::claim_webhook.
 create or replace function public.wpp_claim_webhook(
   p_organization_id uuid, p_integration_id uuid, p_every_ms integer)
 returns boolean
@@ -410,7 +412,7 @@ begin
 end
 $$;
 
--- Notes that the webhook of a number's session is registered at `p_url` (null: that it is not). Called by Store::save_webhook.
+-- Saves that the webhook of a number's session is registered at `p_url` (null: it is not registered). Called by Store::save_webhook.
 create or replace function public.wpp_save_webhook(
   p_organization_id uuid, p_integration_id uuid, p_session text, p_url text)
 returns void

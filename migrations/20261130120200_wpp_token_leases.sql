@@ -1,13 +1,13 @@
--- The right to refresh a number's token, and the saving of what the refresh brought. Called by TokenRow.
--- Every function answers {now_ms, outcome, ...} and may be repeated by the same holder. For a number that the organization does not
--- have it answers `gone`, for settings that cannot be read `unreadable`, and changes nothing.
+-- Grants the lease to refresh a number's token, and saves the result of the refresh. Called by TokenRow.
+-- Every function answers {now_ms, outcome, ...} and may be repeated by the same holder. If the organization does not have the
+-- number, it answers `gone`; if the settings cannot be read, `unreadable`. In both cases it changes nothing.
 
 set lock_timeout = '5s';
 
 -- One row for each number whose token was ever refreshed. `held_until` ends a lease whose holder died. `retry_at` is the end of the
--- cooldown after a refresh that failed, or after a new token that was rejected. `key_digest` tells which API key all of that is
--- about; `token_digest` and `saved_at` tell which token the last refresh saved, and when. There is no foreign key, so that a
--- number is deleted without waiting.
+-- cooldown after a refresh that failed, or after a new token that was rejected. `key_digest` identifies the API key that the row is
+-- about. `token_digest` and `saved_at` tell which token the last refresh saved, and when. There is no foreign key, so that deleting
+-- a number never waits.
 create table if not exists public.wpp_token_leases (
   integration_id uuid,
   organization_id uuid,
@@ -23,8 +23,8 @@ create table if not exists public.wpp_token_leases (
 create index if not exists wpp_token_leases_by_organization on public.wpp_token_leases (organization_id);
 alter table public.wpp_token_leases enable row level security;
 
--- A number's settings, with its row locked until the transaction ends. SQL null if the organization has no such number, JSON null if
--- they cannot be read. The lock orders claims, saves and releases.
+-- Returns a number's settings, and locks its row until the transaction ends. SQL null if the organization has no such number, JSON
+-- null if they cannot be read. The lock orders claims, saves and releases.
 create or replace function wpp_internal.lock_settings(p_organization_id uuid, p_integration_id uuid) returns jsonb
 language sql volatile set search_path = ''
 as $$
@@ -34,24 +34,24 @@ as $$
   for no key update
 $$;
 
--- The outcome if lock_settings found nothing to work on; otherwise null.
+-- Returns the outcome if lock_settings found no usable settings; otherwise null.
 create or replace function wpp_internal.refusal(settings jsonb) returns text
 language sql immutable
 return case when settings is null then 'gone' when settings = 'null' then 'unreadable' end;
 
--- The milliseconds until a lease or a cooldown ends; null if it has ended. One that lies too far ahead has ended too.
+-- Returns the milliseconds until a lease or a cooldown ends; null if it has ended. An end too far in the future counts as ended.
 create or replace function wpp_internal.ms_left(p_until timestamptz, p_now timestamptz) returns bigint
 language sql stable
 return case when p_until > p_now and p_until <= p_now + wpp_internal.max_clock_skew()
   then ceil(extract(epoch from p_until - p_now) * 1000)::bigint end;
 
--- Asks for the lease, to replace the token `p_replaces` (null: none is stored), which the platform rejected if `p_is_rejected`.
--- The outcome is
---   granted  the caller refreshes, with the API key in `number`;
---   moved    the row holds another token by now: it is in `number`;
---   busy     another holder refreshes with this API key, for at most `wait_ms` more;
---   cooling  the last refresh with this API key failed moments ago, with `failure`; `token_rejected` if the token that is rejected
---            was itself saved less than a minute ago: another one would be rejected too.
+-- Asks for the lease, to replace the token `p_replaces` (null: none is stored). `p_is_rejected`: the platform rejected that token.
+-- The outcome is one of these:
+--   granted  The caller refreshes, with the API key in `number`.
+--   moved    The row now holds another token, which is in `number`.
+--   busy     Another holder refreshes with this API key, for at most `wait_ms` more.
+--   cooling  The last refresh with this API key has just failed, with `failure`. The failure is `token_rejected` if the rejected
+--            token was saved less than a minute ago: the platform would reject another one too.
 create or replace function public.wpp_claim_refresh(
   p_organization_id uuid, p_integration_id uuid, p_holder uuid, p_lease_ms integer, p_replaces text default null,
   p_is_rejected boolean default false)
@@ -72,7 +72,7 @@ begin
 
   select * into v_lease from public.wpp_token_leases l
   where l.integration_id = p_integration_id and l.organization_id = p_organization_id;
-  -- A refresh with another API key neither hinders this one nor says anything about it.
+  -- A refresh with another API key does not block this one, and its result does not count for it.
   if v_lease.holder <> p_holder and v_lease.key_digest is not distinct from v_digest then
     if wpp_internal.ms_left(v_lease.held_until, v_now) is not null then
       return wpp_internal.answer('busy', jsonb_build_object('wait_ms', wpp_internal.ms_left(v_lease.held_until, v_now)));
@@ -97,11 +97,11 @@ begin
 end
 $$;
 
--- Saves a refreshed token and ends the lease. It is saved only if the lease was not taken over, the row still holds the
--- token that was to be replaced, and the API key that fetched it is still the number's. Our two settings are merged; others stay.
--- The outcome is
---   saved  the row holds the token;
---   moved  the row holds another one, or waits for one: it is in `number`.
+-- Saves a refreshed token and ends the lease. It saves only if the lease was not taken over, and the row still holds the token to be
+-- replaced. The API key that fetched it must still be the number's. Only the two token settings are merged; the others stay.
+-- The outcome is one of these:
+--   saved  The row holds the token.
+--   moved  The row holds another token, or waits for one. It is in `number`.
 create or replace function public.wpp_save_token(
   p_organization_id uuid, p_integration_id uuid, p_holder uuid, p_api_key text,
   p_token text, p_expires_at_ms bigint, p_replaces text default null)
@@ -116,7 +116,7 @@ begin
     return wpp_internal.answer(wpp_internal.refusal(v_settings));
   end if;
 
-  -- The platform may give the same token again: then only its end is new.
+  -- The platform may give the same token again. Then only its end is new.
   if wpp_internal.api_key(v_settings) = p_api_key
     and (wpp_internal.token(v_settings) is not distinct from p_replaces or wpp_internal.token(v_settings) = p_token)
     and exists (
@@ -141,9 +141,9 @@ begin
 end
 $$;
 
--- Ends the lease after a refresh that failed; no request is granted another one for `p_cooldown_ms`. The outcome is
---   noted  the failure stands;
---   moved  the failure says nothing: the row has got another API key since the claim, or the lease another holder. The row is in
+-- Ends the lease after a refresh that failed. No request is granted another lease for `p_cooldown_ms`. The outcome is one of these:
+--   noted  The failure is saved.
+--   moved  The failure no longer matters: since the claim, the row got another API key or the lease another holder. The row is in
 --          `number`.
 create or replace function public.wpp_release_refresh(
   p_organization_id uuid, p_integration_id uuid, p_holder uuid, p_failure text, p_cooldown_ms integer)

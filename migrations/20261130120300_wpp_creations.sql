@@ -1,14 +1,14 @@
--- How a number gets its credentials. A creation is recorded here before the platform is asked: the request after a crash, a retry or
--- a double click finds it and finishes it, with the same platform id and so the same session. The shared table gets its row once
--- the platform has given the credentials.
+-- How a number gets its credentials. A creation is recorded here before the platform is asked. After a crash, a retry or a double
+-- click, the next request finishes it with the same platform id and so the same session. The shared table gets its row
+-- once the platform has given the credentials.
 
 set lock_timeout = '5s';
 
--- An attempt to get credentials. `kind` is
---   first       a number for an organization that has none;
---   additional  one more, with a platform id of its own;
---   replace     new credentials for `integration_id`, because a person asked for them or it has none;
---   repair      new credentials for `integration_id`, because the platform refuses its API key: saved only if no link can be lost.
+-- An attempt to get credentials. `kind` is one of these:
+--   first       A number for an organization that has none.
+--   additional  One more number, with its own platform id.
+--   replace     New credentials for `integration_id`, because a person asked for them or it has none.
+--   repair      New credentials for `integration_id`, because the platform refuses its API key. Saved only if no link can be lost.
 -- `holder` works on it until `held_until`. Once it is finished, `integration_id` is the number that it was about.
 create table if not exists public.wpp_creations (
   id uuid primary key default gen_random_uuid(),
@@ -34,14 +34,14 @@ create table if not exists public.wpp_platform_ids (
 create index if not exists wpp_platform_ids_by_organization on public.wpp_platform_ids (organization_id, created_at);
 alter table public.wpp_platform_ids enable row level security;
 
--- Lets one decision at a time be made about an organization's numbers; the platform is never called under this lock.
+-- Lets only one decision at a time be made about an organization's numbers. The platform is never called under this lock.
 create or replace function wpp_internal.lock_organization(p_organization_id uuid) returns void
 language sql volatile
 return pg_advisory_xact_lock(hashtextextended('wpp_creation ' || p_organization_id, 0));
 
--- Deletes creations that are too old, and what is kept of numbers that were deleted or given to another organization. A rejected API
--- key of such a number is remembered for as long: the platform may give it again. Platform ids that were in use stay for the hour
--- of the limit.
+-- Deletes creations that are too old, and the data about numbers that were deleted or given to another organization. A rejected API
+-- key of such a number is remembered as long as a creation: the platform may give it again. Used platform ids stay for the hour of
+-- the limit.
 create or replace function wpp_internal.forget_old(p_organization_id uuid) returns void
 language sql volatile set search_path = ''
 as $$
@@ -70,8 +70,8 @@ create or replace function wpp_internal.new_platform_id(p_organization_id uuid) 
 language sql volatile
 return p_organization_id || '__wpp__' || substr(md5(gen_random_uuid()::text), 1, 8);
 
--- The number that add_new uses instead of adding one more: one that works and was never linked, with the organization's own platform
--- id or added recently.
+-- Returns the number that add_new uses instead of adding one more. It works, was never linked, and either has the organization's own
+-- platform id or was added recently.
 create or replace function wpp_internal.number_to_link(p_organization_id uuid) returns uuid
 language sql stable set search_path = ''
 as $$
@@ -83,9 +83,9 @@ as $$
   limit 1
 $$;
 
--- The id that the platform is asked with for a number (null: a new number): the last one that it gave credentials for, otherwise a
--- well-formed one in the row, otherwise the organization's own. With `p_alone`, that one only if no other number has it,
--- otherwise a new one.
+-- Returns the id to ask the platform with for a number (null: a new number). It is the last id that the platform gave credentials
+-- for, otherwise a well-formed id in the row, otherwise the organization's own. With `p_alone`, the organization's own id is used
+-- only if no other number has it; otherwise a new one.
 create or replace function wpp_internal.platform_id(p_organization_id uuid, p_integration_id uuid, p_alone boolean) returns text
 language sql volatile set search_path = ''
 as $$
@@ -103,8 +103,8 @@ as $$
       then wpp_internal.new_platform_id(p_organization_id) else p_organization_id::text end)
 $$;
 
--- Records that the platform is asked with this id. Answers null if that is within the limit, and otherwise the milliseconds until it
--- is. An id that was used before is always within it.
+-- Records that the platform is asked with this id. Returns null if that is within the limit, otherwise the milliseconds until it
+-- is. An id that was used before is always within the limit.
 create or replace function wpp_internal.use_platform_id(p_organization_id uuid, p_platform_id text) returns bigint
 language plpgsql set search_path = ''
 as $$
@@ -132,8 +132,8 @@ begin
 end
 $$;
 
--- The unfinished creation that a request joins. For a number: any, but a repair only if the number does not work or the request
--- asks for more than ensure. For no number: the first one, or if the request adds a number, also an additional one.
+-- Returns the unfinished creation that a request joins. For a number it is any creation. A repair is joined only if the number does
+-- not work or the mode is not ensure. Without a number it is the first one or, if the request adds a number, also an additional one.
 create or replace function wpp_internal.creation_to_join(
   p_organization_id uuid, p_integration_id uuid, p_works boolean, p_mode text)
 returns public.wpp_creations
@@ -148,21 +148,21 @@ as $$
   limit 1
 $$;
 
--- Begins, resumes or joins the creation that a request means. Called by Store::begin_creation.
--- Answers {now_ms, outcome, ...}; the outcome is
---   existing         `number` has its credentials: nothing to create;
---   begun            the caller asks the platform for `platform_id` and saves the credentials as `creation`; `number`
---                    is the one that gets them, null if its row is still to come; `works` tells whether it works as it is;
---   busy             another caller works on `creation`, for at most `wait_ms` more;
---   unreadable       the number's settings cannot be read;
---   too_many         the organization brought too many new ids to the platform; there is room again in `wait_ms`;
---   unknown          the organization has no such number, or no longer;
---   no_organization  the user has none.
--- `p_request` is what is meant: {mode, session, integration_id, rejected_key}. The mode is ensure (the organization's number,
--- otherwise a first one), add_new, force_recreate, or repair (new credentials for a number whose `rejected_key` the platform refuses).
--- `session` or `integration_id` names a number; without, it is the organization's choice.
--- `p_holder` names the attempt: repeating a call with it repeats the answer. `p_waited_for` is the creation that it has waited
--- for: once that is finished, its number is the answer.
+-- Begins, resumes or joins the creation that a request needs. Called by Store::begin_creation.
+-- Answers {now_ms, outcome, ...}. The outcome is one of these:
+--   existing         `number` has its credentials: there is nothing to create.
+--   begun            The caller asks the platform for `platform_id` and saves the credentials as `creation`. `number` gets them; it
+--                    is null if its row does not exist yet. `works` tells whether the number works already.
+--   busy             Another caller works on `creation`, for at most `wait_ms` more.
+--   unreadable       The number's settings cannot be read.
+--   too_many         The organization brought too many new ids to the platform. There is room again in `wait_ms`.
+--   unknown          The organization does not have this number, or no longer has it.
+--   no_organization  The user has no organization.
+-- `p_request` is {mode, session, integration_id, rejected_key}. The mode is ensure (the organization's number, otherwise a first
+-- one), add_new, force_recreate or repair. A repair gets new credentials for a number whose `rejected_key` the platform refuses.
+-- `session` or `integration_id` names a number; without them, it is the organization's choice.
+-- `p_holder` names the attempt: repeating a call with it repeats the answer. `p_waited_for` is the creation that the attempt has
+-- waited for. Once that is finished, its number is the answer.
 create or replace function public.wpp_begin_creation(
   p_user_id uuid, p_request jsonb, p_holder uuid, p_lease_ms integer, p_waited_for uuid default null)
 returns jsonb
@@ -234,7 +234,7 @@ begin
   end if;
   update public.wpp_creations c
   set holder = p_holder, held_until = clock_timestamp() + p_lease_ms * interval '1 millisecond',
-      -- What a person asks for is saved, whatever the platform gives.
+      -- Credentials that a person asked for are saved, even if they are for another session.
       kind = case when c.kind = 'repair' and v_mode <> 'repair' then 'replace' else c.kind end
   where c.id = v_creation.id;
   return wpp_internal.answer('begun', jsonb_build_object('creation', v_creation.id, 'organization_id', v_organization,
@@ -256,7 +256,7 @@ as $$
   returning id
 $$;
 
--- Puts the session that a number had before on record as disconnected, unless another number of the organization has it too.
+-- Saves a number's previous session as disconnected, unless another number of the organization has it too.
 create or replace function wpp_internal.leave_session(p_organization_id uuid, p_integration_id uuid, p_session text) returns void
 language sql volatile set search_path = ''
 as $$
@@ -267,16 +267,16 @@ as $$
     select from wpp_internal.numbers(p_organization_id) n where n.id <> p_integration_id and n.session = p_session)
 $$;
 
--- Puts the credentials that the platform gave into the number's row, which is created here for a new number, in one transaction
--- with everything that depends on it. Called by Store::save_credentials. Safe to repeat.
--- Answers {now_ms, outcome, number?}; the outcome is
---   saved       the row holds them;
---   superseded  another attempt has taken the creation over;
---   rejected    it is the very API key that the platform rejected for a number that was deleted: only another id brings another;
---   kept        they are for another session than the number's, which counts as linked: the row stays, the creation is finished;
---   taken       their session is a number of another organization: nothing is saved;
---   unreadable  the number's settings cannot be read;
---   gone        the number was deleted: it stays so.
+-- Saves the credentials that the platform gave in the number's row. For a new number, it creates the row, in one transaction with
+-- everything that depends on it. Called by Store::save_credentials. Safe to repeat.
+-- Answers {now_ms, outcome, number?}. The outcome is one of these:
+--   saved       The row holds them.
+--   superseded  Another attempt has taken the creation over.
+--   rejected    It is the same API key that the platform rejected for a deleted number. Only another id brings another key.
+--   kept        They are for another session than the number's, which counts as linked. The row stays; the creation is finished.
+--   taken       Their session is a number of another organization. Nothing is saved.
+--   unreadable  The number's settings cannot be read.
+--   gone        The number was deleted and stays deleted.
 create or replace function public.wpp_save_credentials(
   p_organization_id uuid, p_creation uuid, p_holder uuid, p_api_key text, p_session text)
 returns jsonb
@@ -306,7 +306,7 @@ begin
     then
       return wpp_internal.answer('taken');
     end if;
-    -- Another function may have created a row for this session in between, which is then the number's.
+    -- Another function may have created a row for this session in between. That row is then the number's.
     if v_number is null then
       v_number := wpp_internal.choose_number(p_organization_id, p_session, null, false);
     end if;
@@ -337,7 +337,7 @@ begin
       if not v_is_same_session then
         perform wpp_internal.leave_session(p_organization_id, v_number, v_before.session);
       end if;
-      -- A token of another API key would be rejected beside the new one, so it goes with its key.
+      -- The platform would reject a token of another API key, so the token is removed with its key.
       update public.messenger_integrations i
       set settings = v_settings - 'wppSubOrgId' - (case when v_before.api_key = p_api_key then '{}'
               else '{wppJwtToken,wppJwtExpiresAt}' end)::text[]
@@ -355,9 +355,9 @@ begin
       set session = excluded.session, platform_id = excluded.platform_id, credentials_saved_at = excluded.credentials_saved_at,
           first_connected_at = case when n.session = excluded.session
             then coalesce(n.first_connected_at, excluded.first_connected_at) end,
-          -- The platform has to be told again where to report to.
+          -- The platform must be told again where to report.
           webhook_session = null, webhook_url = null, webhook_tried_at = null;
-      -- What was said of the API key before no longer holds, even if it is the same key.
+      -- An earlier failure no longer counts, even if the API key is the same.
       update public.wpp_token_leases l
       set failure = null, retry_at = null
       where l.integration_id = v_number and l.organization_id = p_organization_id;
@@ -373,12 +373,12 @@ end
 $$;
 
 -- Gives a creation another platform id, for an API key that the platform gives but refuses. Called by Store::assign_platform_id.
--- After a lost answer it may be repeated: the id then changes again, and only the last one is asked for.
--- Answers {now_ms, outcome, ...}; the outcome is
---   assigned    the platform is asked with `platform_id` from now on;
---   kept        the number counts as linked, and nobody asked for new credentials: the creation is finished;
---   too_many    see wpp_begin_creation;
---   superseded  the attempt no longer holds the creation.
+-- It may be repeated after a lost answer. The id then changes again, and the platform is asked only with the last one.
+-- Answers {now_ms, outcome, ...}. The outcome is one of these:
+--   assigned    The platform is asked with `platform_id` from now on.
+--   kept        The number counts as linked, and no person asked for new credentials. The creation is finished.
+--   too_many    See wpp_begin_creation.
+--   superseded  The attempt no longer holds the creation.
 create or replace function public.wpp_assign_platform_id(p_organization_id uuid, p_creation uuid, p_holder uuid)
 returns jsonb
 language plpgsql set search_path = '' set lock_timeout = '2s'
@@ -408,7 +408,7 @@ begin
 end
 $$;
 
--- Lets the next caller work on a creation at once after an attempt that failed. Called by Store::release_creation.
+-- After an attempt that failed, lets the next caller work on a creation at once. Called by Store::release_creation.
 create or replace function public.wpp_release_creation(p_organization_id uuid, p_creation uuid, p_holder uuid)
 returns void
 language sql volatile set search_path = '' set lock_timeout = '2s'

@@ -1,6 +1,5 @@
-//! `local bench`: what the functions cost, against the targets that they were given, with a function that does nothing as the
-//! yardstick. What is compared takes turns within one run. No figure decides a test: those that may are the business of
-//! [`crate::limits`].
+//! `local bench`: measures what the functions cost, against the targets that they were given. A function that does nothing is the
+//! yardstick. Figures that are compared take turns within one run. No figure here decides a test: [`crate::limits`] does that.
 
 mod cold_start;
 mod figure;
@@ -31,10 +30,10 @@ use crate::child::workspace;
 use crate::clock::{now, unix_ms};
 use crate::lambda::binary;
 
-/// Somebody who takes more of the machine than this disturbs what is measured in time.
+/// If other work takes more of the machine than this, it disturbs the times that are measured.
 const BUSY: f64 = 0.1;
 
-/// The function that does nothing: `local/empty`.
+/// Returns the function that does nothing: `local/empty`.
 pub(crate) fn yardstick() -> Result<PathBuf> {
     binary("empty")
 }
@@ -46,7 +45,7 @@ pub async fn run() -> Result<()> {
     let scene = Scene::start().await;
     let mut others = sample::Sample::default();
     let mut figures = Vec::new();
-    // Nothing of ours is at work between two parts.
+    // The stack and the functions are idle between two parts.
     for part in PARTS {
         others.push(machine::busy().await?);
         eprintln!("bench: {} ...", part.name());
@@ -78,7 +77,7 @@ pub async fn run() -> Result<()> {
     Ok(())
 }
 
-/// When and where it was measured, and whether to believe it.
+/// Returns when and on which machine it was measured, and whether to believe it.
 fn heading(report: &Value, others: f64) -> String {
     let text = |field: &str| report[field].as_str().unwrap_or_default();
     let day = text("date").split('T').next().unwrap_or_default();

@@ -1,5 +1,4 @@
-//! Programs of this machine: where they are, and how they run supervised. They end with their owner, even one that was
-//! killed or panicked.
+//! Programs of this machine: their places, and how they run supervised. They end with their owner, even if it was killed or panicked.
 
 use std::env;
 use std::ffi::OsStr;
@@ -19,13 +18,13 @@ use crate::Result;
 /// What runs the command; it explains itself.
 const SUPERVISE: &str = include_str!("supervise.sh");
 
-/// How often a dropped child is looked at until it has ended.
+/// How often a dropped child is checked until it has ended.
 const DROP_POLL: Duration = Duration::from_millis(2);
 
 /// How long a drop waits: a little more than the script waits before it kills.
 const DROP_PATIENCE: Duration = Duration::from_secs(7);
 
-/// Where a child's output goes.
+/// The destination of a child's output.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Output {
     /// Kept for [`Child::logs`] alone.
@@ -36,7 +35,7 @@ pub enum Output {
     Terminal,
 }
 
-/// A command that will run `program` supervised: add arguments and environment, then [`Child::spawn`] it.
+/// Makes a command that will run `program` supervised: add arguments and environment, then [`Child::spawn`] it.
 ///
 /// When its owner is gone or drops it, the program gets `ending`, and is killed if that does not end it within five seconds.
 pub fn supervised(program: impl AsRef<OsStr>, ending: Signal) -> Command {
@@ -73,12 +72,12 @@ impl Child {
         Ok(Self { name: name.to_owned(), pid, process, pipe, log })
     }
 
-    /// The program's process id.
+    /// Returns the program's process id.
     pub fn pid(&self) -> u32 {
         self.pid
     }
 
-    /// What it has written so far, standard output and error in one; empty for [`Output::Terminal`].
+    /// Returns what it has written so far, standard output and error in one; empty for [`Output::Terminal`].
     pub fn logs(&self) -> String {
         let Some(log) = &self.log else { return String::new() };
         let length = log.metadata().map_or(0, |metadata| metadata.len());
@@ -87,12 +86,12 @@ impl Child {
         String::from_utf8_lossy(&bytes[..read]).into_owned()
     }
 
-    /// How it ended, if it has.
+    /// Returns how it ended, or `None` if it runs.
     pub fn ended(&mut self) -> Option<ExitStatus> {
         self.process.try_wait().ok().flatten()
     }
 
-    /// Waits until it ends by itself. May be given up and asked again.
+    /// Waits until the process ends without being asked to. The wait may be given up and started again.
     pub async fn wait(&mut self) -> Result<ExitStatus> {
         Ok(self.process.wait().await?)
     }
@@ -117,7 +116,7 @@ impl Child {
         kill_process(pid, signal).map_err(|_| format!("{} is not running", self.name).into())
     }
 
-    /// Why it ended, in one line: its name, its exit status and the last line that it wrote, of an error if there is one.
+    /// Returns in one line why it ended: its name, its exit status and its last line. A line with an error is preferred.
     pub fn exit_report(&mut self) -> String {
         let how = self.ended().map_or("is running".to_owned(), |status| format!("ended with {status}"));
         let logs = self.logs();
@@ -154,13 +153,13 @@ fn open_log(output: &Output) -> io::Result<Option<File>> {
     }
 }
 
-/// The first directory on the `PATH` that holds `program`, with that name.
+/// Returns the first directory on the `PATH` that holds `program`, with that name.
 pub(crate) fn on_path(program: &str) -> Option<PathBuf> {
     let path = env::var_os("PATH")?;
     env::split_paths(&path).map(|directory| directory.join(program)).find(|file| file.is_file())
 }
 
-/// The file that an environment variable names, if it is set; an error when it is not there.
+/// Returns the file that an environment variable names, if it is set. Fails if the file does not exist.
 pub(crate) fn named_by(variable: &str) -> Result<Option<PathBuf>> {
     let Some(value) = env::var_os(variable).filter(|value| !value.is_empty()) else { return Ok(None) };
     let path = PathBuf::from(value);
@@ -170,7 +169,7 @@ pub(crate) fn named_by(variable: &str) -> Result<Option<PathBuf>> {
     Err(format!("{variable} names {}, which is not there", path.display()).into())
 }
 
-/// The root of the workspace that this crate is a part of.
+/// Returns the root of the workspace that this crate is a part of.
 pub(crate) fn workspace() -> PathBuf {
     let manifest = Path::new(env!("CARGO_MANIFEST_DIR"));
     manifest.parent().unwrap_or(manifest).to_owned()
@@ -201,7 +200,7 @@ mod tests {
     }
 
     fn alive(pid: &str) -> bool {
-        // A zombie has ended; that nobody has asked how is not its fault.
+        // A zombie has ended, even if its parent has not read its exit status.
         std::fs::read_to_string(format!("/proc/{}/stat", pid.trim())).is_ok_and(|stat| !stat.contains(") Z "))
     }
 

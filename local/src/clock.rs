@@ -9,7 +9,7 @@ pub fn unix_ms() -> i64 {
     i64::try_from(since_1970.as_millis()).unwrap_or(i64::MAX)
 }
 
-/// A moment, to measure how long something takes.
+/// Returns the present moment, to measure how long something takes.
 #[allow(clippy::disallowed_methods, reason = "the one reading of the stopwatch")]
 pub fn now() -> Instant {
     Instant::now()

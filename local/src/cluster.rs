@@ -14,17 +14,17 @@ use crate::Result;
 use crate::child::{Child, Output, Signal, named_by, on_path, supervised};
 use crate::service::{Program, Service};
 
-/// Where Debian's packages put the servers, a directory for each major version.
+/// The directory of Debian's PostgreSQL packages, with a subdirectory for each major version.
 const DEBIAN_SERVERS: &str = "/usr/lib/postgresql";
 
-/// Whom PostgreSQL runs as where we are root, which it refuses to be; the first that exists.
+/// The users that PostgreSQL runs as if this process is root, since it refuses to run as root. The first that exists is taken.
 const STAND_INS: [&str; 2] = ["postgres", "nobody"];
 
 /// Options of `initdb`: no passwords, since only the loopback address is served.
 const INITDB: [&str; 6] =
     ["--username=postgres", "--auth=trust", "--encoding=UTF8", "--locale=C", "--wal-segsize=1", "--no-sync"];
 
-/// Settings of every server. No sockets beside the loopback address; connections for all tests of a process at once.
+/// Settings of every server. It has no sockets except on the loopback address, and connections for all tests of a process at once.
 const SETTINGS: [&str; 6] = [
     "listen_addresses=127.0.0.1",
     "unix_socket_directories=",
@@ -34,13 +34,13 @@ const SETTINGS: [&str; 6] = [
     "max_wal_senders=0",
 ];
 
-/// Settings of a server whose data nobody will miss.
+/// Settings of a server whose data may be lost.
 const CARELESS: [&str; 3] = ["fsync=off", "synchronous_commit=off", "full_page_writes=off"];
 
 /// Begins the names of temporary directories; their owner's process id follows.
 const SCRATCH: &str = "wpp-local-run-";
 
-/// A running PostgreSQL server. Dropping it ends it, and removes its data where that is temporary.
+/// A running PostgreSQL server. Dropping it ends it, and removes its data if that is temporary.
 pub(crate) type Cluster = Service<Server>;
 
 /// How a server is run.
@@ -95,7 +95,7 @@ impl Program for Server {
         command
     }
 
-    /// Another's server has another directory.
+    /// Returns whether this server answers there: another one has another directory.
     async fn answers(&self, port: u16) -> bool {
         let Ok(client) = connect(&url("postgres", port, "template1")).await else { return false };
         let directory = client.query_one("show data_directory", &[]).await;
@@ -103,7 +103,7 @@ impl Program for Server {
     }
 }
 
-/// A database's address for a client that is `role`; no password is needed.
+/// Returns a database's address for a client that is `role`; no password is needed.
 pub(crate) fn url(role: &str, port: u16, database: &str) -> String {
     format!("postgresql://{role}@127.0.0.1:{port}/{database}")
 }
@@ -138,14 +138,14 @@ impl Installation {
         Ok(Self { programs, stand_in })
     }
 
-    /// Whether the user that runs PostgreSQL can get to `path`, or to where it would be made.
+    /// Returns whether the user that runs PostgreSQL can reach `path`, or the place in which it would be made.
     pub fn reaches(&self, path: &Path) -> bool {
         let open =
             |directory: &Path| fs::metadata(directory).is_ok_and(|it| it.permissions().mode() & 0o001 != 0);
         self.stand_in.is_none() || path.ancestors().skip(1).filter(|above| above.exists()).all(open)
     }
 
-    /// A command that runs one of its programs supervised, as the user it must be.
+    /// Returns a command that runs one of its programs supervised, as the user it must be.
     fn command(&self, program: &str) -> Command {
         let mut command = supervised(self.programs.join(program), Signal::INT);
         command.env("LC_ALL", "C");
@@ -190,7 +190,7 @@ fn installed() -> Option<PathBuf> {
     on_path.into_iter().chain(versions.iter().map(|version| version.join("bin"))).find(|it| holds_server(it))
 }
 
-/// User and group id of the first of [`STAND_INS`] that the machine knows.
+/// Returns the user and group id of the first of [`STAND_INS`] that the machine knows.
 fn stand_in() -> Result<(u32, u32)> {
     let users = fs::read_to_string("/etc/passwd")?;
     let ids = |name: &str| {
@@ -204,13 +204,13 @@ fn stand_in() -> Result<(u32, u32)> {
     })
 }
 
-/// A process that was killed has not removed its own; nor is the server removed that a process's tests share.
+/// Removes what killed processes have left behind. The server that the tests of a live process share is kept.
 fn sweep(place: &Path) {
     for entry in fs::read_dir(place).into_iter().flatten().flatten() {
         let name = entry.file_name().to_string_lossy().into_owned();
         let owner = name.strip_prefix(SCRATCH).and_then(|rest| rest.split('-').next());
         if owner.is_some_and(|pid| !Path::new("/proc").join(pid).exists()) {
-            // Somebody else may be sweeping, or it may not be ours to remove.
+            // Another process may be sweeping too, or this one may lack the right to remove the directory.
             let _ = fs::remove_dir_all(entry.path());
         }
     }

@@ -39,7 +39,7 @@ const TOKEN_LIFETIME_S: i64 = 12 * 3600;
 /// The same at every start, so that a token outlasts one. It guards nothing but the loopback address.
 const JWT_SECRET: &str = "local-jwt-secret-with-at-least-32-characters";
 
-/// Where the functions are served, unless `WPP_LOCAL_PORT` names another port.
+/// The port of the functions, unless `WPP_LOCAL_PORT` names another one.
 const PORT: u16 = 9000;
 
 /// How long a function that is built may take to start and answer.
@@ -111,7 +111,7 @@ fn settings(data: &Path) -> Result<Settings> {
     })
 }
 
-/// The port that a variable names, which must be free now: before anything has been started.
+/// Returns the port that a variable names. It must be free now, before anything has been started.
 fn port(variable: &str, default: u16) -> Result<u16> {
     let port = match env::var(variable) {
         Ok(text) => {
@@ -125,14 +125,14 @@ fn port(variable: &str, default: u16) -> Result<u16> {
     Err(format!("port {port} is in use: end what listens there, or name another in {variable}").into())
 }
 
-/// `CARGO_LAMBDA`, the workspace's own, or the one on the `PATH`.
+/// Finds `CARGO_LAMBDA`, the workspace's own, or the one on the `PATH`.
 fn cargo_lambda() -> Result<PathBuf> {
     let own = Some(workspace().join(".tools/cargo-lambda/bin/cargo-lambda")).filter(|file| file.exists());
     let found = named_by("CARGO_LAMBDA")?.or(own).or_else(|| on_path("cargo-lambda"));
     found.ok_or_else(|| "cargo-lambda is not installed: run `make tools`, or name it in CARGO_LAMBDA".into())
 }
 
-/// `.local` in the workspace; where PostgreSQL's user cannot reach that, a directory that stands for the workspace.
+/// Returns `.local` in the workspace. If PostgreSQL's user cannot reach that, returns a directory that is named after the workspace.
 fn data_directory() -> Result<PathBuf> {
     if let Some(directory) = env::var_os("WPP_LOCAL_DATA") {
         return Ok(directory.into());
@@ -147,7 +147,7 @@ fn data_directory() -> Result<PathBuf> {
     Ok(PathBuf::from(format!("/var/tmp/wpp-local-{name}")))
 }
 
-/// Where the functions of a running system answer, and a user's token for them, if one has been started here.
+/// Returns the address of the running functions and a user's token for them, if they have been started here.
 pub(crate) fn running() -> Option<(String, String)> {
     let event = std::fs::read(workspace().join(events_place()).join("status.json")).ok()?;
     let event: Value = serde_json::from_slice(&event).ok()?;
@@ -156,12 +156,12 @@ pub(crate) fn running() -> Option<(String, String)> {
     Some((format!("http://127.0.0.1:{port}/functions/v1"), token.to_owned()))
 }
 
-/// Where the events lie, as seen from the workspace.
+/// Returns the path of the events, relative to the workspace.
 fn events_place() -> PathBuf {
     env::var_os("WPP_LOCAL_DATA").map_or(PathBuf::from(".local"), PathBuf::from).join("events")
 }
 
-/// Writes the events that `cargo lambda invoke` takes, with a token that is good now; where, as seen from the workspace.
+/// Writes the events that `cargo lambda invoke` takes, with a token that is valid now. Returns their path, relative to the workspace.
 fn write_events(token: &str, session: &str) -> Result<PathBuf> {
     let place = events_place();
     let directory = workspace().join(&place);
@@ -178,8 +178,8 @@ fn write_events(token: &str, session: &str) -> Result<PathBuf> {
     Ok(place)
 }
 
-/// Builds the functions first: `cargo lambda watch` has each built by itself, and they would wait for each other.
-/// By `--bin`, as it does: a choice of packages would choose other features, and all would be built twice.
+/// Builds the functions first: `cargo lambda watch` builds each one separately, and the builds would wait for each other. Uses `--bin`,
+/// as it does: a choice of packages would choose other features, and all would be built twice.
 async fn build() -> Result<()> {
     let mut cargo = supervised(env::var_os("CARGO").unwrap_or("cargo".into()), Signal::TERM);
     cargo.arg("build").current_dir(workspace());
@@ -201,13 +201,13 @@ fn watch(cargo_lambda: &Path, port: u16, stack: &Stack) -> Result<Child> {
     watch.args(["--invoke-port", &port.to_string()]).current_dir(workspace()).envs(stack.env());
     // All that the functions call is here, whatever proxy this machine has.
     watch.env("NO_PROXY", "127.0.0.1");
-    // Whoever tries out a list of origins gives one.
+    // Set in the environment to try out a list of origins.
     watch.envs(env::var("CORS_ALLOWED_ORIGINS").map(|origins| ("CORS_ALLOWED_ORIGINS", origins)));
     forget_cargo_run(&mut watch);
     Child::spawn("cargo lambda watch", watch, &Output::Terminal)
 }
 
-/// What `cargo run` tells of this package would make a nested cargo build the others anew.
+/// Removes what `cargo run` tells of this package: it would make a nested cargo build the others anew.
 fn forget_cargo_run(command: &mut Command) {
     let about_us = |name: &str| name.starts_with("CARGO_PKG_") || name.starts_with("CARGO_MANIFEST_");
     for (name, _) in env::vars_os() {
@@ -234,7 +234,7 @@ async fn first_answer(client: &Client, url: String) -> Result<()> {
     answered.map_err(|_| format!("{url} does not answer; what it says against that is above").into())
 }
 
-/// Waits until something ends by itself, and says what.
+/// Waits until a process ends without being asked to, and returns which one.
 async fn failure(stack: &Stack, watch: &mut Child) -> String {
     loop {
         if let Some(failure) = stack.failure().await {

@@ -27,7 +27,7 @@ pub struct Event {
 }
 
 impl Event {
-    /// A request with any method to the function `name`.
+    /// Returns a request with any method to the function `name`.
     pub fn new(method: &str, name: &str) -> Self {
         let headers = [
             ("Accept", "*/*"),
@@ -46,29 +46,29 @@ impl Event {
         }
     }
 
-    /// `GET`
+    /// Makes a `GET`.
     pub fn get(name: &str) -> Self {
         Self::new("GET", name)
     }
 
-    /// `POST`, without a body as yet.
+    /// Makes a `POST`, without a body so far.
     pub fn post(name: &str) -> Self {
         Self::new("POST", name)
     }
 
-    /// `OPTIONS`, as a browser asks before a call from another origin.
+    /// Makes an `OPTIONS`, as a browser sends it before a call from another origin.
     pub fn options(name: &str) -> Self {
         Self::new("OPTIONS", name)
     }
 
-    /// Adds a header; one of the same name stays beside it.
+    /// Adds a header. A header of the same name is kept as well.
     #[must_use]
     pub fn header(mut self, name: &str, value: &str) -> Self {
         self.headers.push((name.to_owned(), value.to_owned()));
         self
     }
 
-    /// `Authorization: Bearer <token>`
+    /// Adds `Authorization: Bearer <token>`.
     #[must_use]
     pub fn bearer(self, token: &str) -> Self {
         self.header("Authorization", &format!("Bearer {token}"))
@@ -81,13 +81,13 @@ impl Event {
         self
     }
 
-    /// This body, called JSON.
+    /// Sets this body, with the content type of JSON.
     #[must_use]
     pub fn json(self, body: &Value) -> Self {
         self.header("Content-Type", "application/json").body(&body.to_string())
     }
 
-    /// This body, of a type that only [`header`](Self::header) says.
+    /// Sets this body. Only [`header`](Self::header) sets its type.
     #[must_use]
     pub fn body(mut self, body: &str) -> Self {
         self.body = Some(body.to_owned());
@@ -95,7 +95,7 @@ impl Event {
         self
     }
 
-    /// This body in base64, as a gateway sends what it takes for binary.
+    /// Sets this body in base64, as a gateway sends binary data.
     #[must_use]
     pub fn base64_body(mut self, body: &[u8]) -> Self {
         self.body = Some(STANDARD.encode(body));
@@ -103,13 +103,13 @@ impl Event {
         self
     }
 
-    /// As an HTTP API sends it: payload format 2.0.
+    /// Returns the event as an HTTP API sends it: payload format 2.0.
     pub fn v2(self) -> Value {
         let route = format!("{} {}", self.method, self.path());
         self.payload_2(&route, API_HOST)
     }
 
-    /// As a function URL sends it: payload format 2.0, no routes.
+    /// Returns the event as a function URL sends it: payload format 2.0, no routes.
     pub fn function_url(self) -> Value {
         self.payload_2("$default", FUNCTION_HOST)
     }
@@ -149,7 +149,7 @@ impl Event {
             },
             "isBase64Encoded": event.is_base64,
         });
-        // This format leaves out what is empty.
+        // This format leaves out empty fields.
         if !event.query.is_empty() {
             payload["queryStringParameters"] = joined(&event.query);
         }

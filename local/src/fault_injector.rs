@@ -49,7 +49,7 @@ pub enum Fault {
     Html,
     /// Does the work, promises the whole answer, sends half of it and closes the connection.
     Truncated,
-    /// Answers 200 with a JSON string that goes on for so many bytes, without doing the work.
+    /// Answers 200 with a JSON string of this many bytes, without doing the work.
     Huge {
         /// The length of the body.
         bytes: u64,
@@ -71,7 +71,7 @@ pub enum Fault {
     Redirect(String),
 }
 
-/// Where a [`Hold`] stops a request.
+/// The point at which a [`Hold`] stops a request.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Point {
     /// On arrival, the work not begun.
@@ -82,7 +82,7 @@ pub enum Point {
 
 /// Stands before an upstream's endpoints: counts requests and misbehaves on demand.
 ///
-/// Clones share one state. Where an endpoint's name is asked for, `"*"` means every endpoint.
+/// Clones share one state. If an endpoint's name is asked for, `"*"` means every endpoint.
 #[derive(Clone, Debug, Default)]
 pub struct FaultInjector {
     state: Arc<Mutex<State>>,
@@ -120,7 +120,7 @@ pub struct Hold {
 }
 
 impl FaultInjector {
-    /// Requests that arrived at `endpoint` since the last reset.
+    /// Counts the requests that arrived at `endpoint` since the last reset.
     pub fn count(&self, endpoint: &str) -> u64 {
         let state = self.state();
         if endpoint == EVERY {
@@ -129,7 +129,7 @@ impl FaultInjector {
         state.counts.get(endpoint).copied().unwrap_or_default()
     }
 
-    /// Requests since the last reset, by endpoint; one that had none is absent.
+    /// Counts the requests since the last reset, by endpoint. Endpoints without a request are absent.
     pub fn counts(&self) -> BTreeMap<String, u64> {
         self.state().counts.clone()
     }
@@ -207,7 +207,7 @@ impl FaultInjector {
             if !barrier.arrived.send_if_modified(has_room) {
                 continue;
             }
-            // The barrier is ours, so its sender cannot be gone.
+            // This function owns the barrier, so its sender cannot be gone.
             let _ = open.wait_for(|open| *open).await;
         }
     }
@@ -222,8 +222,8 @@ impl State {
         self.faults.push(Planned { endpoint: endpoint.to_owned(), left, fault });
     }
 
-    /// Counts a request and says what happens to it: what was planned for its endpoint by name before what was
-    /// planned for all, what happens a number of times before what lasts.
+    /// Counts a request and returns what happens to it. A fault that was planned for its endpoint by name comes before one for all. A
+    /// fault for a number of times comes before one that lasts.
     fn arrive(&mut self, endpoint: &str) -> Option<Fault> {
         *self.counts.entry(endpoint.to_owned()).or_default() += 1;
         self.faults.retain(|planned| planned.left != Some(0));
@@ -250,13 +250,13 @@ impl State {
 }
 
 impl Hold {
-    /// Waits until `n` requests have come to a stop here, those that gave up meanwhile included.
+    /// Waits until `n` requests have come to a stop here, including the requests that gave up in between.
     pub async fn reached(&self, n: usize) {
-        // The barrier is ours, so its sender cannot be gone.
+        // This hold owns the barrier, so its sender cannot be gone.
         let _ = self.barrier.arrived.subscribe().wait_for(|arrived| *arrived >= n).await;
     }
 
-    /// Lets the held requests go, and those that come after them.
+    /// Releases the held requests, and lets all later ones through.
     pub fn release(self) {}
 }
 
@@ -267,12 +267,12 @@ impl Drop for Hold {
 }
 
 impl Fault {
-    /// An empty answer with this status.
+    /// Returns an empty answer with this status.
     pub fn status(status: u16) -> Self {
         Self::status_with(status, "")
     }
 
-    /// An answer with this status and body.
+    /// Returns an answer with this status and body.
     pub fn status_with(status: u16, body: &str) -> Self {
         Self::Status { status, body: body.to_owned(), retry_after_s: None }
     }

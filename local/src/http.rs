@@ -8,7 +8,7 @@ use rustls::{ClientConfig, RootCertStore};
 
 use crate::Result;
 
-/// A client that speaks plain HTTP only: it follows no redirect, uses no proxy and trusts no certificate.
+/// Makes a client that speaks plain HTTP only: it follows no redirect, uses no proxy and trusts no certificate.
 pub fn client() -> Result<Client> {
     let tls = ClientConfig::builder_with_provider(Arc::new(default_provider()))
         .with_safe_default_protocol_versions()?

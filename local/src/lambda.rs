@@ -25,10 +25,10 @@ use runtime_api::RuntimeApi;
 /// How long an invocation is given when nothing else is said, in milliseconds.
 const DEADLINE_MS: i64 = 30_000;
 
-/// How often the process is looked at, to see whether it has ended.
+/// How often the process is checked, to see whether it has ended.
 const LOOK: Duration = Duration::from_millis(5);
 
-/// How often, a millisecond apart, a process is looked at that should stop.
+/// How often a process that should stop is checked, a millisecond apart.
 const LOOKS_UNTIL_STOPPED: u32 = 1000;
 
 const REGION: &str = "eu-central-1";
@@ -62,7 +62,7 @@ pub enum Ended {
 }
 
 impl Ended {
-    /// The answer.
+    /// Returns the answer. Fails if the function gave no answer.
     pub fn answered(self) -> Result<Answer> {
         match self {
             Self::Answered(answer) => Ok(answer),
@@ -81,7 +81,7 @@ pub struct Answer {
     pub headers: BTreeMap<String, String>,
     /// The body, decoded if it came in base64.
     pub body: String,
-    /// The body as JSON; null if it is none.
+    /// The body as JSON; `Null` if it is not JSON.
     pub json: Value,
     /// What the function answered, as it was.
     pub raw: Value,
@@ -104,7 +104,7 @@ impl Answer {
     }
 }
 
-/// The headers of either kind; those with all their values are the better witness.
+/// Reads the headers of either kind, and prefers the form with all their values.
 fn headers(raw: &Value) -> BTreeMap<String, String> {
     let fields = |field: &str| raw[field].as_object().cloned().unwrap_or_default();
     let single = fields("headers").into_iter().map(|(name, value)| (name, vec![value]));
@@ -141,18 +141,18 @@ pub struct Sandbox {
 }
 
 impl Sandbox {
-    /// Starts the function with this environment, `PATH` and the variables that Lambda sets, and no other. One that gives
-    /// up at once is told by [`Sandbox::ready`].
+    /// Starts the function with this environment, `PATH` and the variables that Lambda sets, and no other. If it gives up at once,
+    /// [`Sandbox::ready`] tells.
     pub async fn start(binary: &Path, env: &[(String, String)]) -> Result<Self> {
         Self::start_with(binary, env, Options::default()).await
     }
 
-    /// [`Sandbox::start`] with options.
+    /// Does the same as [`Sandbox::start`], with options.
     pub async fn start_with(binary: &Path, env: &[(String, String)], options: Options) -> Result<Self> {
         Self::run(supervised(binary, Signal::KILL), binary, env, options).await
     }
 
-    /// [`Sandbox::start`] below a program that watches it, such as valgrind, with this program's arguments.
+    /// Does the same as [`Sandbox::start`], below a program that watches the function, such as valgrind, with this program's arguments.
     pub async fn start_below(
         watcher: &str,
         arguments: &[String],
@@ -234,11 +234,11 @@ impl Sandbox {
     }
 
     async fn signal(&self, signal: Signal) {
-        // It fails when the process has ended, which whoever waits for an answer hears anyway.
+        // It fails if the process has ended. Callers that wait for an answer learn that anyway.
         let _ = self.child.lock().await.signal(signal);
     }
 
-    /// Kills the process at once, as Lambda does with one that exceeds its memory, and waits until it is gone.
+    /// Kills the process at once, as Lambda does if a process exceeds its memory, and waits until it has ended.
     pub async fn kill(&self) -> Result<()> {
         self.child.lock().await.kill().await?;
         self.exit().await;
@@ -258,23 +258,23 @@ impl Sandbox {
         exit.and_then(|exit| exit.clone()).unwrap_or(Exit { code: None, logs: String::new() })
     }
 
-    /// What the function reported to `/runtime/init/error`, if anything.
+    /// Returns what the function reported to `/runtime/init/error`, if anything.
     pub fn init_error(&self) -> Option<Value> {
         self.api.init_error()
     }
 
-    /// What the process has written so far, standard output and error in one.
+    /// Returns what the process has written so far, standard output and error in one.
     pub async fn logs(&self) -> String {
         self.child.lock().await.logs()
     }
 
-    /// The process id.
+    /// Returns the process id.
     pub fn pid(&self) -> u32 {
         self.pid
     }
 }
 
-/// Looks after the process until it has ended, and then tells everybody who waits for it.
+/// Watches the process until it has ended, and then tells all callers that wait for it.
 async fn watch_over(child: Weak<Mutex<Child>>, api: Arc<RuntimeApi>, died: watch::Sender<Option<Exit>>) {
     while let Some(child) = child.upgrade() {
         // Nothing is waited for with the process in hand: a sandbox that is dropped must be the last to hold it.
@@ -300,7 +300,7 @@ async fn stopped(pid: u32) {
     }
 }
 
-/// What Lambda sets in the environment of every function.
+/// Returns what Lambda sets in the environment of every function.
 pub(crate) fn lambda_variables(
     name: &str,
     runtime_api: SocketAddr,
@@ -323,7 +323,7 @@ pub(crate) fn lambda_variables(
     variables
 }
 
-/// The built function `name`, in the target directory of the running program.
+/// Returns the built function `name`, in the target directory of the running program.
 pub fn binary(name: &str) -> Result<PathBuf> {
     let program = current_exe()?;
     let found = program.ancestors().skip(1).map(|directory| directory.join(name)).find(|path| path.is_file());

@@ -30,7 +30,7 @@ pub mod users;
 /// The product's functions.
 pub const FUNCTIONS: [&str; 3] = ["wpp-create", "wpp-qr", "wpp-status"];
 
-/// What anything here can fail with: a sentence for the person at the terminal, on what is missing, in use or broken.
+/// The error of everything here: a sentence for the person at the terminal, on what is missing, in use or broken.
 pub type Error = Box<dyn std::error::Error + Send + Sync>;
 
 /// What comes of anything here.

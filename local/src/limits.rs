@@ -13,8 +13,8 @@ use crate::bench::warm::{Scene, Warm};
 use crate::child::workspace;
 use crate::{FUNCTIONS, Result};
 
-/// How far above its limit a count of instructions may be, in percent: what hash seeds, the sizes in which answers arrive and another
-/// machine's C library change.
+/// How far above its limit a count of instructions may be, in percent. Hash seeds, the sizes in which answers arrive and another
+/// machine's C library change the count.
 const TOLERANCE: u64 = 10;
 
 /// What is measured, and what is allowed, by the name of the request or of the function.
@@ -81,13 +81,13 @@ async fn measure() -> Result<Limits> {
     Ok(measured)
 }
 
-/// To thousands, which are the same at each measurement but for the last one.
+/// Rounds to thousands. Except for the last one, they are the same at each measurement.
 fn rounded(instructions: f64) -> u64 {
     (instructions / 1000.0).round() as u64 * 1000
 }
 
 impl Limits {
-    /// A sentence for each figure that is above its limit, or has none.
+    /// Returns a sentence for each figure that is above its limit, or has no limit.
     fn complaints(&self, allowed: &Self) -> Vec<String> {
         [
             (&self.upstream_requests, &allowed.upstream_requests, "upstream requests of a warm request", 0),

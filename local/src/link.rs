@@ -1,6 +1,6 @@
-//! `local link`: links a number in the terminal, by the three functions alone. `WPP_URL` and `WPP_TOKEN` say where, else it is
-//! what `local dev` runs; `SESSION` names a number, `ADD=1` asks for one more, `WAIT_S` says how long the phone is waited for.
-//! How it ended is its exit code: see [`Exit`].
+//! `local link`: links a number in the terminal, using only the three functions. `WPP_URL` and `WPP_TOKEN` say which functions to use; by
+//! default the functions of `local dev`. `SESSION` names a number, `ADD=1` asks for one more, `WAIT_S` says how long to wait for the
+//! phone. The exit code says how it ended: see [`Exit`].
 
 mod screen;
 
@@ -22,7 +22,7 @@ use tokio::signal::unix::{SignalKind, signal};
 use self::screen::{Screen, Words};
 use crate::{clock, dev, http};
 
-/// Between two questions, where the answer does not say it; after a failure, twice as long after each further one.
+/// The pause between two questions, if the answer does not name one. After failures it doubles each time.
 const PAUSE: Duration = Duration::from_secs(2);
 const LONGEST_PAUSE: Duration = Duration::from_secs(15);
 
@@ -32,7 +32,7 @@ const LONGEST_RETRY_AFTER: Duration = Duration::from_secs(3600);
 /// A little more than an API gateway waits for a function.
 const PATIENCE: Duration = Duration::from_secs(35);
 
-/// Nobody stands before a terminal with the phone in hand for longer.
+/// No person holds a phone in front of a terminal for longer.
 const WAIT_S: u64 = 300;
 
 /// How it ended.
@@ -79,7 +79,7 @@ pub async fn run() -> Exit {
         ended = link(words) => ended,
         _ = interruption() => Err(End(Exit::Interrupted, words.interrupted.to_owned())),
     };
-    // Whoever cannot be told has the exit code.
+    // If the output cannot be written, the exit code still tells.
     match ended {
         Ok(said) => {
             let _ = writeln!(io::stdout(), "{}", printable(&said));
@@ -118,21 +118,21 @@ async fn link(words: &'static Words) -> Result<String, End> {
     })
 }
 
-/// The functions, asked one question at a time, and the screen that goes on meanwhile.
+/// Asks the functions one question at a time, while the screen continues to count down.
 struct Link {
     http: Client,
     url: String,
     token: String,
     words: &'static Words,
     screen: Screen,
-    /// What to say where there is no answer.
+    /// The sentence for the case that there is no answer.
     unreachable: &'static str,
     has_answered: bool,
     /// Why the last question has no answer.
     trouble: Option<End>,
 }
 
-/// What is read of an answer, whichever function's, and of an error.
+/// The fields that are read of an answer of any of the functions, and of an error.
 #[derive(Default, Deserialize)]
 #[serde(default)]
 struct Answer {
@@ -149,7 +149,7 @@ struct Answer {
 }
 
 impl Answer {
-    /// The QR, and for how long it is good by the functions' clock.
+    /// Returns the QR, and for how long it is valid by the functions' clock.
     fn code(&self) -> Option<(&str, Option<Duration>)> {
         let time = |text: &Option<String>| OffsetDateTime::parse(text.as_deref()?, &Rfc3339).ok();
         let good_for = time(&self.qr_good_until).zip(time(&self.seen_at)).map(|(end, now)| end - now);
@@ -178,7 +178,7 @@ impl Link {
         Ok(Self { http, url, token, words, screen, unreachable, has_answered: false, trouble: None })
     }
 
-    /// From the number to the phone that is linked with it.
+    /// Connects a number, from its creation to the linked phone.
     async fn run(&mut self) -> Result<String, End> {
         let mut wanted = json!({});
         if let Some(session) = variable("SESSION") {
@@ -190,7 +190,7 @@ impl Link {
         let mut seen = self.insist("wpp-create", &wanted).await?;
         let session = std::mem::take(&mut seen.session);
         while seen.status != "connected" {
-            // Nothing more comes of it by itself.
+            // The platform does nothing more until it is asked to.
             if seen.status == "disconnected" {
                 return Err(End(Exit::Refused, seen.message.unwrap_or(seen.status)));
             }
@@ -198,7 +198,7 @@ impl Link {
             self.screen.show(seen.code(), seen.message.as_deref().unwrap_or(usual))?;
             self.pause(seen.poll_after_ms.map_or(PAUSE, Duration::from_millis)).await;
             seen = self.insist("wpp-qr", &json!({"session": session})).await?;
-            // Why there is none, the status says.
+            // The status says why there is no QR.
             if seen.qrcode.is_none() {
                 seen = self.insist("wpp-status", &json!({"session": session, "force": true})).await?;
             }
@@ -265,7 +265,7 @@ async fn read(response: Response) -> reqwest::Result<Result<Answer, Failure>> {
     Ok(Err(Failure(End(Exit::Refused, said), is_passing.then_some(retry_after))))
 }
 
-/// The pause that `Retry-After` asks for, in seconds or by a date, for an hour at most.
+/// Returns the pause that `Retry-After` asks for, in seconds or by a date. It is an hour at most.
 fn asked_pause(said: &str) -> Option<Duration> {
     let asked = match said.trim().parse() {
         Ok(seconds) => Duration::from_secs(seconds),
@@ -277,22 +277,22 @@ fn asked_pause(said: &str) -> Option<Duration> {
     Some(asked.min(LONGEST_RETRY_AFTER))
 }
 
-/// What is behind an error, and says most.
+/// Returns the innermost cause of an error, which says most.
 fn root(error: &dyn Error) -> String {
     error.source().map_or_else(|| error.to_string(), root)
 }
 
-/// The words of others move no cursor.
+/// Removes control characters, so that text from a server cannot move the cursor.
 fn printable(said: &str) -> String {
     said.replace(char::is_control, " ")
 }
 
-/// A variable that says something.
+/// Returns a variable that is set and not empty.
 fn variable(name: &str) -> Option<String> {
     env::var(name).ok().filter(|value| !value.is_empty())
 }
 
-/// The address without the slash at its end. A token goes over no network unencrypted.
+/// Returns the address without the slash at its end. Refuses to send a token unencrypted over a network.
 fn deployed(url: &str) -> Result<String, End> {
     let is_safe = url.parse().is_ok_and(|url: Url| {
         url.scheme() == "https" || matches!(url.host_str(), Some("127.0.0.1" | "localhost" | "[::1]"))
@@ -303,9 +303,9 @@ fn deployed(url: &str) -> Result<String, End> {
     Err(unusable(format!("WPP_URL={url} is not an address such as https://example.com/functions/v1")))
 }
 
-/// One for the internet, with this machine's root certificates and its proxy.
+/// Makes a client for the internet, with this machine's root certificates and its proxy.
 fn client() -> reqwest::Result<Client> {
-    // Whoever has set one meant it.
+    // If one is set already, it was set on purpose.
     let _ = default_provider().install_default();
     Client::builder().redirect(reqwest::redirect::Policy::none()).build()
 }

@@ -26,7 +26,7 @@ use crate::users::Keys;
 /// What a product lets its signed-in users read; our migrations give them nothing.
 const MEMBERS_MAY_READ: &str = include_str!("page.sql");
 
-/// Where the page finds its two libraries, and where npm has put them.
+/// The paths at which the page finds its two libraries, and the places in which npm has put them.
 const LIBRARIES: [(&str, &str); 2] = [
     ("/lib/supabase.js", "@supabase/supabase-js/dist/umd/supabase.js"),
     ("/lib/lean-qr.mjs", "lean-qr/index.mjs"),
@@ -45,7 +45,7 @@ const AGE_KEY: &str = "update wpp_numbers n set credentials_saved_at = now() - i
 const AGE_TOKEN: &str = "update wpp_token_leases l set saved_at = now() - interval '1 hour'
     from messenger_integrations i where i.id = l.integration_id and i.settings ->> 'wppAccountNumber' = $1";
 
-/// Somebody who can sign in at the page without a password.
+/// A user who can sign in at the page without a password.
 #[derive(Clone, Debug, Serialize)]
 pub struct Person {
     /// `profiles.id`
@@ -70,7 +70,7 @@ struct Site {
 #[derive(Deserialize)]
 struct SignIn {
     user: Uuid,
-    /// How long the sign-in lasts; one that has ended already is what a person has who left the page open over night.
+    /// How long the sign-in lasts. An expired one is what a person has after leaving the page open over night.
     lifetime_s: i64,
 }
 
@@ -125,7 +125,7 @@ impl Page {
         Ok(Self { server: Server::start(port, router).await? })
     }
 
-    /// Its address.
+    /// Returns its address.
     pub fn url(&self) -> String {
         format!("{}/", self.server.url())
     }
@@ -151,7 +151,7 @@ struct Named {
     session: String,
 }
 
-/// What time alone would do to a session.
+/// Does to a session what the passing of time would do.
 async fn age(State(site): State<Arc<Site>>, Json(Named { session }): Json<Named>, sql: &str) -> StatusCode {
     match site.database.execute(sql, &[&session]).await {
         Ok(1) => StatusCode::NO_CONTENT,

@@ -60,8 +60,8 @@ pub struct Seen {
     pub body: String,
 }
 
-/// A running platform. Its endpoints are called `create`, `token`, `status`, `qr`, `start`, `webhook` and `stop` at
-/// the fault injector, and a request to no endpoint at all is `unknown` there.
+/// A running platform. The fault injector knows its endpoints as `create`, `token`, `status`, `qr`, `start`, `webhook` and `stop`. A
+/// request to any other address is `unknown` there.
 pub struct Platform {
     /// What listens: it can close connections, and refuse them.
     pub server: Server,
@@ -69,7 +69,7 @@ pub struct Platform {
 }
 
 impl Platform {
-    /// Starts a platform that knows nobody yet, or whom its file knows.
+    /// Starts a platform without clients, or with the clients in its file.
     pub async fn start(settings: Settings) -> crate::Result<Self> {
         let Settings { port, secret, file, behavior } = settings;
         let accounts = match file.as_ref().filter(|file| file.exists()) {
@@ -93,7 +93,7 @@ impl Platform {
         Ok(Self { server: Server::start(port, router).await?, simulator })
     }
 
-    /// Its base URL, without a slash at the end.
+    /// Returns its base URL, without a slash at the end.
     pub fn url(&self) -> String {
         self.server.url()
     }
@@ -107,7 +107,7 @@ impl Deref for Platform {
     }
 }
 
-/// What a platform is but for the port: what a test sees of it and does to it.
+/// A platform without its port: what a test sees of it and does to it.
 ///
 /// Its clock is the machine's until [`Simulator::advance`] moves it ahead.
 pub struct Simulator {
@@ -120,12 +120,12 @@ pub struct Simulator {
 }
 
 impl Simulator {
-    /// What a create must bear.
+    /// Returns the secret that a create must have.
     pub fn secret(&self) -> String {
         self.secret.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
-    /// From now on a create must bear this one.
+    /// Replaces the secret that a create must have.
     pub fn replace_secret(&self, secret: &str) {
         secret.clone_into(&mut self.secret.lock().unwrap_or_else(PoisonError::into_inner));
     }
@@ -155,13 +155,13 @@ impl Simulator {
         self.accounts().sessions.entry(session.to_owned()).and_modify(session::Session::forget);
     }
 
-    /// A phone scans the session's QR.
+    /// Has a phone scan the session's QR.
     pub fn scan(&self, session: &str) -> Result<(), Refused> {
         if self.accounts().session(session)?.scan() { Ok(()) } else { Err(NO_QR) }
     }
 
-    /// Puts the session where `status` says and has it say exactly that word; one that the platform does not know
-    /// itself stands for a QR that is needed.
+    /// Puts the session into the state that `status` names, and has the platform answer with exactly that word. A word that the platform
+    /// does not know itself stands for a QR that is needed.
     pub fn set_status(&self, session: &str, status: &str) -> Result<(), Refused> {
         let mut accounts = self.accounts();
         let now_ms = accounts.now_ms();
@@ -184,18 +184,18 @@ impl Simulator {
         self.accounts().creates
     }
 
-    /// The session of an organization id.
+    /// Returns the session of an organization id.
     pub fn session_of(&self, organization_id: &str) -> Option<String> {
         self.accounts().sessions_by_organization.get(organization_id).cloned()
     }
 
-    /// The present key of an organization id.
+    /// Returns the present key of an organization id.
     pub fn key_of(&self, organization_id: &str) -> Option<String> {
         let session = self.session_of(organization_id)?;
         self.accounts().sessions.get(&session).map(|session| session.key.clone())
     }
 
-    /// The present key of a session.
+    /// Returns the present key of a session.
     pub fn key_of_session(&self, session: &str) -> String {
         self.accounts().sessions.get(session).map_or_else(String::new, |session| session.key.clone())
     }
@@ -205,7 +205,7 @@ impl Simulator {
         self.accounts().keys.get(api_key).map_or(0, |key| key.tokens_issued)
     }
 
-    /// The tokens accepted for a session now, the oldest first.
+    /// Returns the tokens accepted for a session now, the oldest first.
     pub fn tokens_of(&self, session: &str) -> Vec<String> {
         let accounts = self.accounts();
         let (tokens, now_ms) = (accounts.tokens.iter(), accounts.now_ms());
@@ -213,22 +213,22 @@ impl Simulator {
         accepted.map(|token| token.text.clone()).collect()
     }
 
-    /// The word for a session's state, as it would be said; `None` for a session that is not there.
+    /// Returns the word for a session's state, as the platform would answer it, or `None` if there is no such session.
     pub fn status_of(&self, session: &str) -> Option<String> {
         self.accounts().session(session).ok().map(|session| session.status().to_owned())
     }
 
-    /// The QR that a session shows now.
+    /// Returns the QR that a session shows now.
     pub fn qr_of(&self, session: &str) -> Option<String> {
         self.accounts().qr_of(session)
     }
 
-    /// The webhook that a session was given last.
+    /// Returns the webhook that a session was given last.
     pub fn webhook_of(&self, session: &str) -> Option<String> {
         self.accounts().sessions.get(session)?.webhook.clone()
     }
 
-    /// The last requests, the oldest first, those that met a fault included.
+    /// Returns the last requests, the oldest first, including the requests that met a fault.
     pub fn requests(&self) -> Vec<Seen> {
         self.seen().iter().cloned().collect()
     }

@@ -22,8 +22,8 @@ const GRANTED: &str = "
     alter default privileges in schema public grant all on sequences to anon, authenticated, service_role;
     alter default privileges grant execute on functions to public";
 
-/// What Supabase takes back of that. Its own last statement names the schema, and so takes nothing from PUBLIC; here it
-/// is taken as it is meant, so that whoever forgets a grant hears of it.
+/// What Supabase takes back of that. Its own last statement names the schema, and so takes nothing from PUBLIC. Here it is taken as it is
+/// meant, so that a forgotten grant shows in a test.
 const TAKEN_BACK: &str = "
     alter default privileges in schema public
       revoke select, insert, update, delete on tables from anon, authenticated, service_role;
@@ -42,7 +42,7 @@ static SHARED: OnceCell<Arc<Cluster>> = OnceCell::const_new();
 /// Databases on the shared server whose tests are over. They go when the next one is made.
 static FINISHED: Mutex<Vec<String>> = Mutex::new(Vec::new());
 
-/// What a project grants by itself on new tables and functions.
+/// What a project grants on new tables and functions without being asked.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Privileges {
     /// Everything, to `anon`, `authenticated` and `service_role`: projects of before October 2026.
@@ -52,13 +52,13 @@ pub enum Privileges {
     Nothing,
 }
 
-/// Where the data is.
+/// The place of the data.
 #[derive(Clone, Debug, Default)]
 pub enum Storage {
-    /// In a database of its own on the server that all tests of this process share.
+    /// In its own database, on the server that all tests of this process share.
     #[default]
     Temporary,
-    /// On a server of its own, which a test may stop; its data goes with it.
+    /// On its own server, which a test may stop. Its data is removed with it.
     OwnServer,
     /// In `<directory>/postgres`, to be found there next time; its output in `<directory>/postgres.log`.
     Lasting(PathBuf),
@@ -72,8 +72,8 @@ pub struct Postgres {
 }
 
 impl Postgres {
-    /// A project's database with our migrations applied. A server of its own listens on `127.0.0.1:port`; 0 takes a
-    /// free one.
+    /// Starts a project's database with our migrations applied. If it has its own server, that listens on `127.0.0.1:port`; 0 takes a
+    /// free port.
     pub async fn start(port: u16, storage: &Storage) -> Result<Self> {
         match storage {
             Storage::Temporary => Self::on_shared_server().await,
@@ -91,7 +91,7 @@ impl Postgres {
         Ok(postgres)
     }
 
-    /// A copy of a migrated database takes a tenth of the time of a server.
+    /// Copies a migrated database, which takes a tenth of the time that a server takes.
     async fn on_shared_server() -> Result<Self> {
         static MADE: AtomicU32 = AtomicU32::new(1);
         let server = SHARED
@@ -100,7 +100,7 @@ impl Postgres {
             })
             .await?
             .clone();
-        // A database can be copied while nobody is connected to it.
+        // A database can be copied only while it has no connections.
         let sql = connect(&url("postgres", server.port(), "template1")).await?;
         let finished = std::mem::take(&mut *FINISHED.lock().unwrap_or_else(PoisonError::into_inner));
         for database in finished {
@@ -130,7 +130,7 @@ impl Postgres {
         }
     }
 
-    /// Its address for a client that is `role`; no password is needed.
+    /// Returns its address for a client that is `role`; no password is needed.
     pub fn url(&self, role: &str) -> String {
         url(role, self.server.port(), &self.database)
     }
@@ -176,12 +176,12 @@ impl Postgres {
         self.server.restart().await
     }
 
-    /// One line on why the server ended, or nothing if it runs or was stopped.
+    /// Returns one line on why the server ended, or `None` if it runs or was stopped.
     pub async fn failure(&self) -> Option<String> {
         self.server.failure().await
     }
 
-    /// What the server has written since it was started last; a shared one, about all its databases.
+    /// Returns what the server has written since it was started last. A shared server writes about all its databases.
     pub async fn logs(&self) -> String {
         self.server.logs().await
     }
@@ -200,7 +200,7 @@ impl Drop for Postgres {
     }
 }
 
-/// Where our migrations are.
+/// Returns the directory of our migrations.
 pub fn migrations() -> PathBuf {
     workspace().join("migrations")
 }

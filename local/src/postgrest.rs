@@ -1,4 +1,4 @@
-//! A PostgREST-compatible server: PostgREST itself where there is one, else `postrust` in its compatibility mode.
+//! A PostgREST-compatible server: PostgREST itself if it is installed, otherwise `postrust` in its compatibility mode.
 
 use std::path::PathBuf;
 use std::sync::{Mutex, PoisonError};
@@ -27,8 +27,8 @@ pub struct Server {
 }
 
 impl Postgrest {
-    /// Starts one on `127.0.0.1:port` (0 takes a free one) for the database at `database_url`, whose role is the
-    /// authenticator. It reads the schema now; afterwards `notify pgrst, 'reload schema'` makes it look again.
+    /// Starts one on `127.0.0.1:port` (0 takes a free one) for the database at `database_url`, whose role is the authenticator. It reads
+    /// the schema now; afterwards `notify pgrst, 'reload schema'` makes it read it again.
     pub async fn start(port: u16, database_url: &str, keys: &Keys, output: Output) -> Result<Self> {
         let server = Server {
             program: find()?,
@@ -46,7 +46,7 @@ impl Postgrest {
         self.restart().await
     }
 
-    /// `http://127.0.0.1:<port>`: the tables are below it, without `/rest/v1`.
+    /// Returns `http://127.0.0.1:<port>`: the tables are below it, without `/rest/v1`.
     pub fn url(&self) -> String {
         url(self.port())
     }
@@ -73,7 +73,7 @@ impl Program for Server {
         command
     }
 
-    /// Another's server would refuse our key.
+    /// Returns whether this server answers: another one would refuse our key.
     async fn answers(&self, port: u16) -> bool {
         let request = self.client.get(url(port)).bearer_auth(self.keys.service_role_key());
         request.send().await.is_ok_and(|response| response.status().is_success())
@@ -84,7 +84,8 @@ fn url(port: u16) -> String {
     format!("http://127.0.0.1:{port}")
 }
 
-/// `POSTGREST_BIN` or `postgrest` on the `PATH`; else `POSTRUST_BIN`, the workspace's own tools or the `PATH`.
+/// Finds `POSTGREST_BIN` or `postgrest` on the `PATH`. Otherwise finds `POSTRUST_BIN`, or `postrust` in the workspace's own tools or on
+/// the `PATH`.
 fn find() -> Result<PathBuf> {
     let choices = [
         named_by("POSTGREST_BIN")?,

@@ -42,7 +42,7 @@ pub struct SecretsManager {
 type Secrets = Arc<Mutex<BTreeMap<String, String>>>;
 
 impl SecretsManager {
-    /// Starts one that has no secrets yet, on a free port of 127.0.0.1.
+    /// Starts a server without secrets, on a free port of 127.0.0.1.
     pub async fn start() -> Result<Self> {
         let (faults, secrets) = (FaultInjector::default(), Secrets::default());
         let router =
@@ -58,7 +58,7 @@ impl SecretsManager {
         arn
     }
 
-    /// What Lambda gives a function that may read the secrets, and where they are.
+    /// Returns the variables that Lambda gives a function with the right to read the secrets, and the address of this server.
     pub fn env(&self) -> [(&'static str, String); 4] {
         [
             ("AWS_ENDPOINT_URL_SECRETS_MANAGER", self.server.url()),
@@ -95,7 +95,7 @@ fn refused(word: &str) -> Response<Body> {
     (StatusCode::BAD_REQUEST, axum::Json(body)).into_response()
 }
 
-/// Checks a call as AWS does; the name of what is wrong with it.
+/// Checks a call as AWS does. An error is the name of what is wrong with it.
 fn admit(headers: &HeaderMap, body: &[u8]) -> std::result::Result<(), &'static str> {
     let header = |name: &str| headers.get(name).and_then(|value| value.to_str().ok()).unwrap_or_default();
     if header("x-amz-target") != "secretsmanager.GetSecretValue"

@@ -32,14 +32,14 @@ const BACKLOG: u32 = 1024;
 #[derive(Clone)]
 struct Severed;
 
-/// A response that [`Server`] never sends; it closes the connection in its place.
+/// Returns a response that [`Server`] never sends: it closes the connection instead.
 pub fn severed() -> Response<Body> {
     let mut response = ().into_response();
     response.extensions_mut().insert(Severed);
     response
 }
 
-/// Puts before a router what stands before many: it refuses, with a page of its own, who does not say who it is.
+/// Puts in front of a router what many servers have in front: a firewall. It refuses clients without a `User-Agent`, with its own page.
 pub fn behind_firewall(router: Router) -> Router {
     router.layer(from_fn(async |request: axum::extract::Request, next: Next| {
         if request.headers().contains_key(USER_AGENT) {
@@ -62,7 +62,7 @@ pub struct Server {
 #[derive(Debug)]
 enum State {
     Accepting(JoinHandle<()>),
-    /// The port is kept, so that nobody else gets it, and every connection to it refused.
+    /// The port is kept, so that no other process gets it. Every connection to it is refused.
     Refusing(Option<TcpSocket>),
 }
 
@@ -93,12 +93,12 @@ impl Server {
         Ok(Self { address, router, state: Mutex::new(State::Accepting(accepting)), connections })
     }
 
-    /// Where it listens.
+    /// Returns the address that it listens at.
     pub fn address(&self) -> SocketAddr {
         self.address
     }
 
-    /// `http://127.0.0.1:<port>`, without a slash at the end.
+    /// Returns `http://127.0.0.1:<port>`, without a slash at the end.
     pub fn url(&self) -> String {
         format!("http://{}", self.address)
     }
@@ -112,7 +112,7 @@ impl Server {
     pub async fn refuse(&self) -> Result<()> {
         let mut state = self.state.lock().await;
         if let State::Accepting(accepting) = &mut *state {
-            // Before the listener goes, so that nobody else gets the port in between.
+            // Before the listener is dropped, so that no other process gets the port in between.
             let socket = bound(self.address)?;
             accepting.abort();
             // The listener is gone once the task has ended; that it was told to is no error.
@@ -143,7 +143,7 @@ impl Drop for Server {
     }
 }
 
-/// A socket on this port, beside another one of this process that has it.
+/// Binds a socket to this port, even if another socket of this process has it.
 fn bound(address: SocketAddr) -> io::Result<TcpSocket> {
     let socket = TcpSocket::new_v4()?;
     socket.set_reuseaddr(true)?;
@@ -179,7 +179,7 @@ async fn serve(stream: TcpStream, router: Router, mut connections: watch::Receiv
             Ok(response)
         }
     });
-    // An error here is a connection that broke, by the client's doing or by ours: nobody is left to tell.
+    // An error here is a connection that broke, on the client's side or on this one: no client is left to answer.
     let mut connection = pin!(http1::Builder::new().serve_connection(TokioIo::new(stream), answer));
     loop {
         tokio::select! {

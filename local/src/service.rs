@@ -15,14 +15,13 @@ const START_PATIENCE: Duration = Duration::from_secs(60);
 /// How often a program that is starting is asked.
 const START_POLL: Duration = Duration::from_millis(10);
 
-/// How often to try another port when somebody else gets to one first.
+/// How often to try another port if another process takes one first.
 const START_TRIES: usize = 5;
 
-/// How many ports to look at: far more than it takes while some are free.
+/// How many ports to try: far more than needed while some are free.
 const PORT_TRIES: usize = 1000;
 
-/// Below the range that systems take for outgoing connections, so that none of these can sit on the port of a server
-/// that is being restarted.
+/// Below the range that systems use for outgoing connections. So none of these can occupy the port of a server that is being restarted.
 const PORTS: std::ops::Range<u16> = 12_000..32_000;
 
 /// How to run a program that listens.
@@ -30,10 +29,10 @@ pub trait Program {
     /// What messages call it.
     const NAME: &str;
 
-    /// The command, made with [`supervised`](crate::child::supervised), that has it listen on `127.0.0.1:port`.
+    /// Returns the command, made with [`supervised`](crate::child::supervised), that has it listen on `127.0.0.1:port`.
     fn command(&self, port: u16) -> Command;
 
-    /// Whether it answers there; not whether somebody else does.
+    /// Returns whether this service answers at the port, and not another process.
     fn answers(&self, port: u16) -> impl Future<Output = bool> + Send;
 }
 
@@ -64,12 +63,12 @@ impl<P: Program> Service<P> {
         Ok(service)
     }
 
-    /// How it is run.
+    /// Returns the program that runs it.
     pub fn program(&self) -> &P {
         &self.program
     }
 
-    /// The port it listens on.
+    /// Returns the port it listens on.
     pub fn port(&self) -> u16 {
         self.port
     }
@@ -90,14 +89,14 @@ impl<P: Program> Service<P> {
         Ok(())
     }
 
-    /// One line on why it ended, or nothing if it runs or was stopped.
+    /// Returns one line on why it ended, or `None` if it runs or was stopped.
     pub async fn failure(&self) -> Option<String> {
         let mut child = self.child.lock().await;
         let child = child.as_mut()?;
         child.ended().map(|_| child.exit_report())
     }
 
-    /// What it has written since it was started last.
+    /// Returns what it has written since it was started last.
     pub async fn logs(&self) -> String {
         self.child.lock().await.as_ref().map(Child::logs).unwrap_or_default()
     }
@@ -119,7 +118,7 @@ impl<P: Program> Service<P> {
     }
 }
 
-/// A port of the loopback address that nobody listens on.
+/// Returns a port of the loopback address that is not in use.
 pub fn free_port() -> Result<u16> {
     let mut ports = std::iter::repeat_with(|| fastrand::u16(PORTS)).take(PORT_TRIES);
     ports.find(|port| is_free(*port)).ok_or_else(|| "every port of 127.0.0.1 is in use".into())

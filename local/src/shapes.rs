@@ -12,24 +12,24 @@ pub struct Shape {
 }
 
 impl Shape {
-    /// The SQL that makes its tables in an empty schema.
+    /// Returns the SQL that makes its tables in an empty schema.
     pub fn sql(&self) -> String {
         format!("{BASE}{}", self.changes)
     }
 }
 
-/// A shape that our migrations must not touch, and where the sentence that says so has to point.
+/// A shape that our migrations must not touch, and the table and column that the refusal has to name.
 #[derive(Clone, Copy, Debug)]
 pub struct Refused {
     /// The shape.
     pub shape: Shape,
     /// The table at fault.
     pub table: &'static str,
-    /// The column at fault, or the one that tells what is.
+    /// The column at fault, or the column that shows the fault.
     pub column: Option<&'static str>,
 }
 
-/// The mirror lies most easily here: the trigger has the last word on `updated_at`, and one row stands for all numbers.
+/// The shape that can falsify a snapshot most easily: the trigger sets `updated_at`, and one row is for all numbers.
 pub const TRIGGER_AND_ONE_SESSION_EACH: Shape = shape(
     "a trigger on updated_at, one session each",
     concat!(
@@ -38,7 +38,7 @@ pub const TRIGGER_AND_ONE_SESSION_EACH: Shape = shape(
     ),
 );
 
-/// The owner sees to it that one row is primary: whoever would mark another is refused.
+/// The owner makes sure that only one row is primary: an attempt to make another one primary is refused.
 pub const ONE_PRIMARY: Shape = shape(
     "one primary by the database",
     "create unique index one_primary on messenger_integrations (organization_id, messenger_type)

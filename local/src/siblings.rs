@@ -1,7 +1,8 @@
-//! The product's other functions, as far as they touch the rows that we share: each request a transaction of its own, by
-//! the service key, through the project's front, in their order, with their gaps between reading and writing.
+//! The product's other functions, reduced to the rows that they share with ours. Each request is a transaction of its own, with
+//! the service key, through the project's front. Requests keep the order of the real functions, with their gaps between reading and
+//! writing.
 //!
-//! For tests alone: what is unreachable here panics. A refusal is an answer like another.
+//! For tests alone: what cannot be reached here panics. A refusal is an ordinary answer.
 
 #![allow(clippy::unwrap_used, clippy::missing_panics_doc, reason = "a test fails where it stands")]
 
@@ -22,7 +23,7 @@ const MARGIN_MS: i64 = 60_000;
 /// What stands in a secret's place on a page.
 const MASK: &str = "••••";
 
-/// How a sibling's request failed: its own status, or the one that it was given.
+/// How a request of another function failed: its own status, or the status that it was answered with.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Refusal {
     /// The HTTP status.
@@ -31,7 +32,7 @@ pub struct Refusal {
     pub body: Value,
 }
 
-/// What a sibling answers.
+/// The answer of another function.
 pub type Outcome<T = ()> = Result<T, Refusal>;
 
 /// What the platform tells of a session.
@@ -45,7 +46,7 @@ pub enum Event<'a> {
     Disconnected,
 }
 
-/// A message half sent: the number was read, and its token renewed where that was due.
+/// A message half sent: the number was read, and its token renewed if that was due.
 #[derive(Clone, Debug)]
 pub struct Sending {
     number: Uuid,
@@ -53,7 +54,7 @@ pub struct Sending {
     renewed: bool,
 }
 
-/// The siblings in one stack.
+/// The other functions in one stack.
 #[derive(Clone, Debug)]
 pub struct Siblings {
     client: Client,
@@ -64,7 +65,7 @@ pub struct Siblings {
 }
 
 impl Siblings {
-    /// Those of this stack.
+    /// Returns the other functions of this stack.
     pub fn of(stack: &Stack) -> Self {
         Self {
             client: http::client().unwrap(),
@@ -75,8 +76,8 @@ impl Siblings {
         }
     }
 
-    /// `wpp-disconnect`: stops the session, deletes the row, notes the session as disconnected. An error of the platform
-    /// or of the deletion is not told.
+    /// Does what `wpp-disconnect` does: stops the session, deletes the row, notes the session as disconnected. Hides errors of the
+    /// platform and of the deletion.
     pub async fn disconnect(&self, organization: Uuid, number: Uuid) -> Outcome {
         let row = self.number(organization, number).await?;
         let account = text(&row["settings"]["wppAccountNumber"]).to_owned();
@@ -87,7 +88,7 @@ impl Siblings {
         self.upsert_session(organization, &account, json!({"status": "disconnected"})).await
     }
 
-    /// `messenger-integrations`, a new row: primary if it is the first of its messenger, by a count of rows.
+    /// Does what `messenger-integrations` does to add a row: primary if it is the first of its messenger, by a count of rows.
     pub async fn add(&self, organization: Uuid, provider: &str, settings: Value) -> Outcome<Uuid> {
         let others = self.whatsapp_of(organization, "").await?;
         let row = json!({
@@ -99,7 +100,8 @@ impl Siblings {
         Ok(id(&made[0]))
     }
 
-    /// `messenger-integrations`, a row deleted: if it was primary, the oldest of the messenger that is left becomes it.
+    /// Does what `messenger-integrations` does to delete a row: if it was primary, the oldest remaining row of the messenger becomes
+    /// primary.
     pub async fn delete(&self, organization: Uuid, number: Uuid) -> Outcome {
         let row = self.number(organization, number).await?;
         self.delete_row(number).await?;
@@ -111,14 +113,15 @@ impl Siblings {
         Ok(())
     }
 
-    /// `messenger-integrations`, the mark: taken from all rows of the messenger, then given to one.
+    /// Does what `messenger-integrations` does to make a number primary: clears `is_primary` in all rows of the messenger, then sets it
+    /// in one.
     pub async fn set_primary(&self, organization: Uuid, number: Uuid) -> Outcome {
         let all = format!("{NUMBERS}?organization_id=eq.{organization}&messenger_type=eq.whatsapp");
         self.rest(Method::PATCH, &all, json!({"is_primary": false})).await?;
         self.patch(number, json!({"is_primary": true})).await
     }
 
-    /// `messenger-integrations`, a form saved: what is masked stays as it was read, the rest is written over all.
+    /// Does what `messenger-integrations` does to save a form: masked values stay as they were read, and all others are overwritten.
     pub async fn save_settings(&self, organization: Uuid, number: Uuid, form: Value) -> Outcome {
         let row = self.number(organization, number).await?;
         let mut settings = row["settings"].as_object().cloned().unwrap_or_default();
@@ -129,18 +132,18 @@ impl Siblings {
         self.patch(number, json!({"settings": settings})).await
     }
 
-    /// `messenger-integrations`, the switch: whether messages are sent through a number.
+    /// Does what the switch of `messenger-integrations` does: sets whether messages are sent through a number.
     pub async fn switch(&self, number: Uuid, is_enabled: bool) -> Outcome {
         self.patch(number, json!({"is_enabled": is_enabled})).await
     }
 
-    /// `wpp-send`, `wpp-delete` and `wpp-download`: they find the primary number, make sure of its token, use it.
+    /// Does what `wpp-send`, `wpp-delete` and `wpp-download` do: they find the primary number, make sure of its token, and use it.
     pub async fn send(&self, organization: Uuid) -> Outcome {
         let sending = self.begin_sending(organization).await?;
         self.finish_sending(sending).await
     }
 
-    /// The half of [`Siblings::send`] that reads: 400 where no enabled number is primary, or it has no credentials.
+    /// Does the reading half of [`Siblings::send`]. Fails with 400 if no enabled number is primary, or if that number has no credentials.
     pub async fn begin_sending(&self, organization: Uuid) -> Outcome<Sending> {
         let rows = self.whatsapp_of(organization, "&is_primary=eq.true&is_enabled=eq.true&limit=1").await?;
         let row = rows.first().ok_or_else(|| refusal(400, "no primary number"))?;
@@ -157,8 +160,8 @@ impl Siblings {
         Ok(Sending { number: id(row), settings, renewed })
     }
 
-    /// The half that writes: all of the settings, as they were read, with a new token in them. Then the message goes out,
-    /// for which a look at the session stands here.
+    /// Does the writing half: writes all of the settings, as they were read, with a new token in them. Then the message is sent: a look
+    /// at the session stands for that here.
     pub async fn finish_sending(&self, sending: Sending) -> Outcome {
         let Sending { number, settings, renewed } = sending;
         if renewed {
@@ -169,7 +172,7 @@ impl Siblings {
         if answer["status"] == "connected" { Ok(()) } else { Err(refusal(502, "not connected")) }
     }
 
-    /// `wpp-webhook`: finds the row by its session alone, whosever it is, and notes what the platform tells of it.
+    /// Does what `wpp-webhook` does: finds the row by its session alone, of whatever organization, and notes what the platform reports.
     pub async fn report(&self, session: &str, event: Event<'_>) -> Outcome {
         let found = format!("{NUMBERS}?settings->>wppAccountNumber=eq.{session}&is_active=eq.true&limit=1");
         let rows = self.rest(Method::GET, &found, Value::Null).await?;
@@ -191,8 +194,8 @@ impl Siblings {
         }
     }
 
-    /// `wpp-provision`, of the days of one number: 500 where there are several; a row without credentials is given some,
-    /// active or not.
+    /// Does what `wpp-provision` does, which dates from the time of single numbers. It fails with 500 if there are several. It gives
+    /// credentials to a row without them, active or not.
     pub async fn provision(&self, organization: Uuid) -> Outcome {
         let row = self.only_number(organization).await?;
         let has_key = row.as_ref().is_some_and(|row| !text(&row["settings"]["wppApiKey"]).is_empty());
@@ -208,7 +211,7 @@ impl Siblings {
         }
     }
 
-    /// `wpp-start`, as old: starts the session of the only number.
+    /// Does what `wpp-start` does, which is as old: starts the session of the only number.
     pub async fn start(&self, organization: Uuid) -> Outcome {
         let row = self.only_number(organization).await?.ok_or_else(|| refusal(404, "no number"))?;
         let settings = &row["settings"];
@@ -218,12 +221,12 @@ impl Siblings {
             .map(drop)
     }
 
-    /// The settings page: all rows of the messenger, active or not, the oldest first.
+    /// Returns what the settings page lists: all rows of the messenger, active or not, the oldest first.
     pub async fn listed(&self, organization: Uuid) -> Outcome<Vec<Value>> {
         self.whatsapp_of(organization, "").await
     }
 
-    /// Those of them that bear the mark.
+    /// Returns the primary ones of them.
     pub async fn primaries(&self, organization: Uuid) -> Vec<Uuid> {
         let rows = self.listed(organization).await.unwrap();
         rows.iter().filter(|row| row["is_primary"] == true).map(id).collect()
@@ -262,7 +265,7 @@ impl Siblings {
         self.rest(Method::POST, &format!("{SESSIONS}?on_conflict=session_name"), row).await.map(drop)
     }
 
-    /// The saved token where it is good for more than [`MARGIN_MS`], else a new one; with its end.
+    /// Returns the saved token if it is valid for more than [`MARGIN_MS`], otherwise a new one; with its end.
     async fn token(&self, settings: &Value) -> Option<(String, i64)> {
         let (saved, end) =
             (text(&settings["wppJwtToken"]), settings["wppJwtExpiresAt"].as_i64().unwrap_or(0));

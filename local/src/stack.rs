@@ -22,7 +22,7 @@ pub struct Settings {
     pub postgrest_port: u16,
     /// The port of the Supabase project's front.
     pub supabase_port: u16,
-    /// Where the data stays, and what the servers write.
+    /// The place of the data, and the output of the servers.
     pub storage: Storage,
     /// The project's JWT secret, 32 bytes at least; none for a new one.
     pub jwt_secret: Option<String>,
@@ -30,7 +30,7 @@ pub struct Settings {
     pub platform: platform::Settings,
 }
 
-/// A whole system but for the functions. Dropping it ends every process and removes temporary data.
+/// A whole system except for the functions. Dropping it ends every process and removes temporary data.
 pub struct Stack {
     /// The platform's simulator.
     pub platform: Platform,
@@ -56,7 +56,7 @@ pub struct Organization {
 }
 
 impl Organization {
-    /// A POST of its user.
+    /// Makes a POST of its user.
     pub fn post(&self, name: &str, body: &Value) -> Event {
         Event::post(name).bearer(&self.token).json(body)
     }
@@ -86,7 +86,7 @@ impl Stack {
         Ok(Self { platform, supabase, postgrest, postgres, keys })
     }
 
-    /// The environment of the functions.
+    /// Returns the environment of the functions.
     pub fn env(&self) -> Vec<(String, String)> {
         [
             ("WPP_BASE_URL", self.platform.url()),
@@ -129,7 +129,7 @@ impl Stack {
         Ok(Organization { id, user, token })
     }
 
-    /// One line on the first process that ended by itself, or nothing while all run.
+    /// Returns one line on the first process that ended without being asked to, or `None` while all run.
     pub async fn failure(&self) -> Option<String> {
         match self.postgres.failure().await {
             Some(failure) => Some(failure),
@@ -163,7 +163,7 @@ mod tests {
         let stack = Stack::start_with(settings).await.unwrap();
         assert_eq!(stack.failure().await, None);
         let kill = "copy (select 1) to program 'kill -9 $(head -1 postmaster.pid)'";
-        // Whoever asks for it does not live to hear of it.
+        // The connection that asks for it ends before an answer comes.
         let _ = stack.sql().await.unwrap().batch_execute(kill).await;
         until(async || stack.failure().await.is_some()).await;
         let failure = stack.failure().await.unwrap();

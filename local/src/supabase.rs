@@ -22,7 +22,7 @@ use crate::postgrest::Postgrest;
 use crate::server::{Server, behind_firewall};
 use crate::users::Keys;
 
-/// Where the REST API is, below the project's address.
+/// The path of the REST API, below the project's address.
 const REST: &str = "/rest/v1";
 
 /// Headers that belong to one connection, and so are not passed on.
@@ -73,19 +73,19 @@ impl Supabase {
         Ok(Self { faults, server, front })
     }
 
-    /// The project's keys are replaced: these are known from now on and no others, and `postgrest` is behind them.
+    /// Replaces the project's keys: from now on only these are accepted, and requests go to `postgrest`.
     pub fn replace_keys(&self, keys: &Keys, postgrest: &Postgrest) {
         let project = Project { keys: keys.clone(), rest: postgrest.url() };
         *self.front.project.write().unwrap_or_else(PoisonError::into_inner) = project;
     }
 
-    /// The project's address, `SUPABASE_URL`.
+    /// Returns the project's address, `SUPABASE_URL`.
     pub fn url(&self) -> String {
         self.server.url()
     }
 }
 
-/// A self-hosted gateway may want an `apikey` before it gives even these out.
+/// Serves the public keys. A self-hosted gateway may require an `apikey` even for these.
 async fn jwks(State(front): State<Arc<Front>>, mut headers: HeaderMap) -> Response<Body> {
     let answer = async {
         match front.admit(&mut headers) {
@@ -101,7 +101,7 @@ async fn rest(State(front): State<Arc<Front>>, request: Request) -> Response<Bod
     front.faults.pass(&endpoint, front.forward(request)).await
 }
 
-/// The [`FaultInjector`]'s name for a request: `rpc/<function>` for a call, else `rest/<table>`.
+/// Returns the [`FaultInjector`]'s name for a request: `rpc/<function>` for a call, otherwise `rest/<table>`.
 fn endpoint(method: &Method, path: &str) -> String {
     let below = path.trim_start_matches(REST).trim_matches('/');
     match below.strip_prefix("rpc/") {
@@ -141,7 +141,7 @@ impl Front {
         let key = key.to_str().unwrap_or_default();
         let project = self.project.read().unwrap_or_else(PoisonError::into_inner).clone();
         let keys = &project.keys;
-        // A legacy key stands for nobody by itself: PostgREST reads `Authorization`, or takes the caller for a stranger.
+        // A legacy key gives no role in this header: PostgREST reads `Authorization`, or else takes the caller for `anon`.
         let role_token = match key {
             _ if key == keys.secret_key() => Some(keys.service_role_key()),
             _ if key == keys.publishable_key() => Some(keys.anon_key()),

@@ -1,6 +1,5 @@
-//! Where the tests of the functions play: a stack of their own, with a sandbox of each function in it.
-//!
-//! For tests alone: what does not work here panics, and so names the line of the test.
+//! What the tests of the functions run on: a separate stack, with a sandbox of each function in it. For tests alone: a failure here
+//! panics, and so names the line of the test.
 
 #![allow(clippy::unwrap_used, clippy::missing_panics_doc, reason = "a test fails where it stands")]
 
@@ -51,24 +50,24 @@ pub struct Number {
 }
 
 impl TestApp {
-    /// With functions as a deployment has them.
+    /// Starts an app with functions as a deployment has them.
     pub async fn start() -> Self {
         Self::start_with(&[], Options::default()).await
     }
 
-    /// And a number: see [`TestApp::number`].
+    /// Starts an app and adds a number: see [`TestApp::number`].
     pub async fn start_with_number() -> (Self, Number) {
         let app = Self::start().await;
         let number = app.number().await;
         (app, number)
     }
 
-    /// With more variables for the functions, and another kind of sandbox.
+    /// Starts an app with more variables for the functions, and another kind of sandbox.
     pub async fn start_with(more: &[(&str, &str)], options: Options) -> Self {
         Self::on(Stack::start().await.unwrap(), more, options).await
     }
 
-    /// As [`TestApp::start_with`], on this stack.
+    /// Does the same as [`TestApp::start_with`], on this stack.
     pub async fn on(stack: Stack, more: &[(&str, &str)], options: Options) -> Self {
         let env = environment(&stack, more);
         let sandbox = async |name| Sandbox::start_with(&binary(name).unwrap(), &env, options).await.unwrap();
@@ -79,7 +78,7 @@ impl TestApp {
         Self { stack, sql, school, create, qr, status }
     }
 
-    /// The function's process.
+    /// Returns the function's process.
     pub fn sandbox(&self, name: &str) -> &Sandbox {
         match name {
             "wpp-create" => &self.create,
@@ -89,12 +88,12 @@ impl TestApp {
         }
     }
 
-    /// One more process of a function, as Lambda starts them when there is more to do.
+    /// Starts one more process of a function, as Lambda does under load.
     pub async fn process(&self, name: &str) -> Sandbox {
         self.process_with(name, &[]).await
     }
 
-    /// A process of a function with more or other variables; an empty one is left out.
+    /// Starts a process of a function with more or other variables. An empty one is left out.
     pub async fn process_with(&self, name: &str, more: &[(&str, &str)]) -> Sandbox {
         Sandbox::start(&binary(name).unwrap(), &environment(&self.stack, more)).await.unwrap()
     }
@@ -111,43 +110,43 @@ impl TestApp {
         stands_there
     }
 
-    /// What a function answers to an event of API Gateway.
+    /// Invokes a function with an event of API Gateway and returns its answer.
     pub async fn invoke(&self, name: &str, event: Value) -> Answer {
         self.sandbox(name).invoke(event).await.answered().unwrap()
     }
 
-    /// A POST of the school's user.
+    /// Sends a POST of the school's user.
     pub async fn post(&self, name: &str, body: Value) -> Answer {
         self.post_as(&self.school, name, body).await
     }
 
-    /// A POST of another user.
+    /// Sends a POST of another user.
     pub async fn post_as(&self, caller: &Organization, name: &str, body: Value) -> Answer {
         self.invoke(name, caller.post(name, &body).v2()).await
     }
 
-    /// `wpp-create`.
+    /// Calls `wpp-create`.
     pub async fn create(&self, body: Value) -> Answer {
         self.post("wpp-create", body).await
     }
 
-    /// `wpp-status` of the organization's number, as it is now.
+    /// Calls `wpp-status` for the organization's number, as it is now.
     pub async fn check(&self) -> Answer {
         self.post("wpp-status", json!({"force": true})).await
     }
 
-    /// Any function's answer about a number of the school, as it is now.
+    /// Asks any function about a number of the school, as it is now.
     pub async fn ask(&self, name: &str, session: &str) -> Answer {
         self.post(name, question(name, session)).await
     }
 
-    /// A poll for the QR, as the frontend makes it.
+    /// Polls for the QR, as the frontend does.
     pub async fn poll_qr(&self, session: &str) -> Answer {
         let event = Event::get("wpp-qr").bearer(&self.school.token).query("session", session).v2();
         self.invoke("wpp-qr", event).await
     }
 
-    /// Another number of the school with a good token: started on the platform and waiting to be scanned.
+    /// Adds another number to the school, with a valid token: started on the platform and waiting to be scanned.
     pub async fn number(&self) -> Number {
         let made = self.add_number(&self.school).await;
         let number = self.number_of(made.expect(200, "qr_issued").text("session")).await;
@@ -156,7 +155,7 @@ impl TestApp {
         number
     }
 
-    /// Adds a number, also beside one that no phone has linked: that one would be used instead.
+    /// Adds a number. Unlinked numbers count as linked during the call: otherwise such a number would be used instead.
     pub async fn add_number(&self, caller: &Organization) -> Answer {
         let link_all = "update wpp_numbers set first_connected_at = 'epoch'
             where organization_id = $1 and first_connected_at is null";
@@ -168,14 +167,14 @@ impl TestApp {
         made
     }
 
-    /// One of some age: a refusal of its key means that the key is dead.
+    /// Adds a number of some age: a refusal of its key means that the key is dead.
     pub async fn settled_number(&self) -> Number {
         let number = self.number().await;
         self.settle_keys().await;
         number
     }
 
-    /// The number whose row has this session.
+    /// Returns the number whose row has this session.
     pub async fn number_of(&self, session: &str) -> Number {
         let row = "select id, settings->>'wppApiKey' from messenger_integrations
             where settings->>'wppAccountNumber' = $1";
@@ -184,14 +183,14 @@ impl TestApp {
         Number { id: row.get(0), session: session.to_owned(), key: key.unwrap_or_default() }
     }
 
-    /// A phone scans the number's QR, and somebody asks whether it has.
+    /// Has a phone scan the number's QR, and then asks for the number's status.
     pub async fn link(&self, number: &Number) {
         self.platform.scan(&number.session).unwrap();
         let check = json!({"session": number.session, "force": true});
         self.post("wpp-status", check).await.expect(200, "connected");
     }
 
-    /// The QR that the platform shows for a session now.
+    /// Returns the QR that the platform shows for a session now.
     pub fn shown_qr(&self, session: &str) -> Value {
         json!(self.platform.qr_of(session).unwrap())
     }
@@ -211,33 +210,33 @@ impl TestApp {
         assert_eq!(self.platform.tokens_of(&number.session).last().map(|token| json!(token)), Some(stored));
     }
 
-    /// What stands before an upstream's endpoint.
+    /// Returns the fault injector in front of an upstream's endpoint.
     pub fn faults(&self, endpoint: &str) -> &FaultInjector {
         let is_supabase = endpoint == "jwks" || endpoint.starts_with('r');
         if is_supabase { &self.supabase.faults } else { &self.platform.faults }
     }
 
-    /// [`FaultInjector::inject`] at the endpoint's upstream.
+    /// Calls [`FaultInjector::inject`] at the endpoint's upstream.
     pub fn inject(&self, endpoint: &str, fault: Fault) {
         self.faults(endpoint).inject(endpoint, fault);
     }
 
-    /// [`FaultInjector::inject_times`] at the endpoint's upstream.
+    /// Calls [`FaultInjector::inject_times`] at the endpoint's upstream.
     pub fn inject_times(&self, endpoint: &str, times: u32, fault: Fault) {
         self.faults(endpoint).inject_times(endpoint, times, fault);
     }
 
-    /// [`FaultInjector::hold`] at the endpoint's upstream.
+    /// Calls [`FaultInjector::hold`] at the endpoint's upstream.
     pub fn hold(&self, endpoint: &str, point: Point) -> Hold {
         self.faults(endpoint).hold(endpoint, point)
     }
 
-    /// [`FaultInjector::hold_one`] at the endpoint's upstream.
+    /// Calls [`FaultInjector::hold_one`] at the endpoint's upstream.
     pub fn hold_one(&self, endpoint: &str, point: Point) -> Hold {
         self.faults(endpoint).hold_one(endpoint, point)
     }
 
-    /// [`FaultInjector::count`] at the endpoint's upstream.
+    /// Calls [`FaultInjector::count`] at the endpoint's upstream.
     pub fn count(&self, endpoint: &str) -> u64 {
         self.faults(endpoint).count(endpoint)
     }
@@ -254,7 +253,7 @@ impl TestApp {
         self.supabase.faults.reset_counts();
     }
 
-    /// All upstream calls since, as `{"endpoint": times}`.
+    /// Returns all upstream calls since, as `{"endpoint": times}`.
     pub fn calls(&self) -> Value {
         let (platform, supabase) = (self.platform.faults.counts(), self.supabase.faults.counts());
         let calls: BTreeMap<_, _> =
@@ -262,25 +261,25 @@ impl TestApp {
         json!(calls)
     }
 
-    /// How many these are.
+    /// Counts all of these.
     pub fn all_calls(&self) -> u64 {
         self.platform.faults.count("*") + self.supabase.faults.count("*")
     }
 
-    /// A number's settings as they stand in its row.
+    /// Returns a number's settings as they stand in its row.
     pub async fn settings(&self, number: &Number) -> Value {
         let settings = "select settings from messenger_integrations where id = $1";
         let Json(settings) = self.sql.query_one(settings, &[&number.id]).await.unwrap().get(0);
         settings
     }
 
-    /// Merges keys into a number's settings, as a sibling function may.
+    /// Merges keys into a number's settings, as another function may.
     pub async fn merge(&self, number: &Number, keys: Value) {
         let merge = "update messenger_integrations set settings = settings || $2 where id = $1";
         assert_eq!(self.sql.execute(merge, &[&number.id, &Json(keys)]).await.unwrap(), 1);
     }
 
-    /// Makes every key an hour old: one so old is not refused for being new.
+    /// Makes every API key an hour old: a key of that age is not refused for being new.
     pub async fn settle_keys(&self) {
         let age = "update wpp_numbers set credentials_saved_at = credentials_saved_at - interval '1 hour';
             update wpp_creations set finished_at = finished_at - interval '1 hour'";
@@ -294,7 +293,7 @@ impl TestApp {
         self.sql.execute(age, &[&self.school.id]).await.unwrap();
     }
 
-    /// All rows of the school's numbers, the oldest first.
+    /// Returns all rows of the school's numbers, the oldest first.
     pub async fn numbers(&self) -> Vec<Value> {
         let rows = "select to_jsonb(i) from messenger_integrations i where organization_id = $1
             order by created_at, id";
@@ -302,14 +301,14 @@ impl TestApp {
         rows.iter().map(|row| row.get::<_, Json<Value>>(0).0).collect()
     }
 
-    /// What `whatsapp_sessions` holds of a session; null where it holds nothing.
+    /// Returns what `whatsapp_sessions` holds of a session, or null if it has no row.
     pub async fn mirror(&self, session: &str) -> Value {
         let row = "select to_jsonb(s) from whatsapp_sessions s where session_name = 'wpp_' || $1";
         let row = self.sql.query_opt(row, &[&session]).await.unwrap();
         row.map_or(Value::Null, |row| row.get::<_, Json<Value>>(0).0)
     }
 
-    /// Moves everything in `whatsapp_sessions` so many seconds into the past.
+    /// Moves everything in `whatsapp_sessions` this many seconds into the past.
     pub async fn age_mirror(&self, seconds: i32) {
         let age = "update whatsapp_sessions set
             updated_at = updated_at - $1 * interval '1 second', last_qr_at = last_qr_at - $1 * interval '1 second'";
@@ -323,14 +322,14 @@ impl TestApp {
         self.sql.batch_execute(end).await.unwrap();
     }
 
-    /// Moves the stored token's end to so many seconds from now.
+    /// Moves the stored token's end to this many seconds from now.
     pub async fn set_token_end(&self, number: &Number, seconds: i64) {
         let end = clock::unix_ms() + seconds * 1000;
         self.merge(number, json!({"wppJwtExpiresAt": end})).await;
     }
 }
 
-/// The body of a request about a number, as it is now. Only `wpp-status` has a field that asks for that.
+/// Returns the body of a request about a number, as it is now. Only `wpp-status` has a field that asks for that.
 pub fn question(name: &str, session: &str) -> Value {
     if name == "wpp-status" {
         json!({"session": session, "force": true})
@@ -340,7 +339,7 @@ pub fn question(name: &str, session: &str) -> Value {
 }
 
 impl Answer {
-    /// The status, and the word that says most: an error's `code`, else the `status` or the `state`.
+    /// Returns the status, and the most telling word: an error's `code`, otherwise the `status` or the `state`.
     pub fn told(&self) -> (u16, &str) {
         let word = if self.status == 200 { &self.json["status"] } else { &self.json["code"] };
         (self.status, word.as_str().or(self.json["state"].as_str()).unwrap_or_default())
@@ -353,7 +352,7 @@ impl Answer {
         self
     }
 
-    /// A text in the body.
+    /// Returns a text in the body.
     #[track_caller]
     pub fn text(&self, field: &str) -> &str {
         self.json[field].as_str().unwrap_or_else(|| panic!("no {field}: {self:?}"))
@@ -365,7 +364,7 @@ pub async fn until(condition: impl AsyncFn() -> bool) {
     until_within(Duration::from_secs(10), condition).await;
 }
 
-/// Waits until `condition` holds, for so long at most.
+/// Waits until `condition` holds, at most for `patience`.
 pub async fn until_within(patience: Duration, condition: impl AsyncFn() -> bool) {
     let holds = async {
         while !condition().await {
@@ -375,7 +374,7 @@ pub async fn until_within(patience: Duration, condition: impl AsyncFn() -> bool)
     tokio::time::timeout(patience, holds).await.unwrap();
 }
 
-/// The functions' environment in a stack, with more or other variables; an empty one is left out.
+/// Returns the functions' environment in a stack, with more or other variables. An empty one is left out.
 pub fn environment(stack: &Stack, more: &[(&str, &str)]) -> Vec<(String, String)> {
     let mut env = stack.env();
     env.retain(|(name, _)| more.iter().all(|(other, _)| other != name));

@@ -17,27 +17,27 @@ use crate::Result;
 use crate::lambda::Sandbox;
 use crate::test_app::TestApp;
 
-/// An authority of one's own.
+/// A private certificate authority.
 pub struct Authority(CertifiedIssuer<'static, KeyPair>);
 
 impl Authority {
-    /// A new one, unlike any other.
+    /// Makes a new one, unlike any other.
     pub fn new() -> Result<Self> {
         let mut params = CertificateParams::default();
         params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
         Ok(Self(CertifiedIssuer::self_signed(params, KeyPair::generate()?)?))
     }
 
-    /// Its certificate in PEM, for those who are to trust it.
+    /// Returns its certificate in PEM, for clients that have to trust it.
     pub fn pem(&self) -> String {
         self.0.pem()
     }
 
-    /// TLS as `127.0.0.1`.
+    /// Makes an acceptor of TLS as `127.0.0.1`.
     pub fn acceptor(&self) -> Result<TlsAcceptor> {
         let key = KeyPair::generate()?;
         let mut params = CertificateParams::new(["127.0.0.1".to_owned()])?;
-        // With the authority's name it would count as signed by itself.
+        // With the authority's name it would count as self-signed.
         params.distinguished_name.push(DnType::CommonName, "127.0.0.1");
         let certificate = params.signed_by(&key, &self.0)?;
         let config = ServerConfig::builder()
@@ -68,12 +68,12 @@ impl Https {
         })
     }
 
-    /// A process of a function that finds its upstreams here, and trusts them.
+    /// Starts a process of a function that finds its upstreams here, and trusts them.
     pub async fn process(&self, app: &TestApp, name: &str) -> Sandbox {
         self.process_that_trusts(&self.authority.path().to_string_lossy(), app, name).await
     }
 
-    /// A process that finds them here, and trusts the authorities in this file; with no file, the public ones alone.
+    /// Starts a process that finds them here, and trusts the authorities in this file. Without a file, it trusts only the public ones.
     pub async fn process_that_trusts(&self, file: &str, app: &TestApp, name: &str) -> Sandbox {
         let variables = [
             ("WPP_BASE_URL", &*self.platform.url()),
@@ -85,7 +85,7 @@ impl Https {
         app.process_with(name, &variables).await
     }
 
-    /// The connections so far whose client has trusted the certificate.
+    /// Returns the connections so far whose client has trusted the certificate.
     pub fn handshakes(&self) -> u64 {
         self.platform.handshakes() + self.supabase.handshakes()
     }

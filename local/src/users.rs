@@ -32,7 +32,7 @@ pub enum Signing {
     Hs256,
     /// With the project's key pair, whose public half is in its JWKS.
     Es256,
-    /// Not at all (`"alg": "none"`); nobody should believe it.
+    /// Not at all (`"alg": "none"`): no server should accept it.
     None,
 }
 
@@ -53,7 +53,7 @@ impl Issuer {
     /// Each of them.
     pub const ALL: [Self; 4] = [Self::Absent, Self::Empty, Self::Configured, Self::Hosted];
 
-    /// The claim, where there is one.
+    /// Returns the claim, or `None` if it is left out.
     pub fn claim(self) -> Option<&'static str> {
         match self {
             Self::Absent => None,
@@ -75,12 +75,12 @@ pub struct Keys {
 }
 
 impl Keys {
-    /// New secrets, unlike any other's.
+    /// Makes new secrets, unlike any others.
     pub fn generate() -> Result<Self> {
         Self::with_jwt_secret(&format!("{}{}", Uuid::new_v4().simple(), Uuid::new_v4().simple()))
     }
 
-    /// Keys that stay the same where a JWT secret stays the same, the key pair aside. The secret has 32 bytes at least.
+    /// Makes keys that depend only on the JWT secret, except for the key pair. The secret has at least 32 bytes.
     pub fn with_jwt_secret(jwt_secret: &str) -> Result<Self> {
         let pair = key_pair().ok_or("the system gives no randomness")?;
         let derived =
@@ -94,32 +94,32 @@ impl Keys {
         })
     }
 
-    /// The HS256 secret that PostgREST verifies with too.
+    /// Returns the HS256 secret that PostgREST verifies with too.
     pub fn jwt_secret(&self) -> &str {
         &self.jwt_secret
     }
 
-    /// The legacy service key: a JWT with all rights.
+    /// Returns the legacy service key: a JWT with all rights.
     pub fn service_role_key(&self) -> String {
         self.project_key("service_role")
     }
 
-    /// The legacy key of browsers: a JWT with the rights of a stranger.
+    /// Returns the legacy key of browsers: a JWT with the rights of `anon`.
     pub fn anon_key(&self) -> String {
         self.project_key("anon")
     }
 
-    /// The service key of the new kind, `sb_secret_...`.
+    /// Returns the service key of the new kind, `sb_secret_...`.
     pub fn secret_key(&self) -> &str {
         &self.secret_key
     }
 
-    /// The key of browsers of the new kind, `sb_publishable_...`.
+    /// Returns the key of browsers of the new kind, `sb_publishable_...`.
     pub fn publishable_key(&self) -> &str {
         &self.publishable_key
     }
 
-    /// The public keys, as the project publishes them.
+    /// Returns the public keys, as the project publishes them.
     pub fn jwks(&self) -> Value {
         let (x, y) = self.pair.public_key().as_ref()[POINT_TAG..].split_at(COORDINATE);
         json!({"keys": [{
@@ -135,19 +135,19 @@ impl Keys {
         }]})
     }
 
-    /// The token that Supabase gives this user on signing in, good for an hour.
+    /// Returns the token that Supabase gives this user at sign-in, valid for an hour.
     pub fn user_token(&self, user: Uuid) -> String {
         self.user_token_for(user, USER_TOKEN_LIFETIME_S)
     }
 
-    /// As [`Keys::user_token`], good for so many seconds from now.
+    /// Returns a token like [`Keys::user_token`], valid for this many seconds from now.
     pub fn user_token_for(&self, user: Uuid, lifetime_s: i64) -> String {
         let mut claims = user_claims(user, Issuer::Absent);
         claims["exp"] = json!(unix_ms() / 1000 + lifetime_s);
         self.token(&claims, Signing::Hs256)
     }
 
-    /// A token with exactly these claims.
+    /// Signs a token with exactly these claims.
     pub fn token(&self, claims: &Value, signing: Signing) -> String {
         let header = match signing {
             Signing::Hs256 => return sign_hs256(&self.jwt_secret, claims),
@@ -176,7 +176,7 @@ impl Keys {
     }
 }
 
-/// What a token says of a user who has just signed in with a password, at a project that names such an issuer.
+/// Returns the claims of a user right after a sign-in with a password, in a project that names this issuer.
 pub fn user_claims(user: Uuid, issuer: Issuer) -> Value {
     let now = unix_ms() / 1000;
     let mut claims = json!({
@@ -200,7 +200,7 @@ pub fn user_claims(user: Uuid, issuer: Issuer) -> Value {
     claims
 }
 
-/// What a token says of a visitor who signed in without giving a name.
+/// Returns the claims of a visitor who signed in without giving a name.
 pub fn anonymous_claims(user: Uuid) -> Value {
     let mut claims = user_claims(user, Issuer::Absent);
     claims["email"] = json!("");
@@ -210,7 +210,7 @@ pub fn anonymous_claims(user: Uuid) -> Value {
     claims
 }
 
-/// A JWT with these claims, signed with a secret.
+/// Signs a JWT with these claims and a secret.
 pub(crate) fn sign_hs256(secret: &str, claims: &Value) -> String {
     let header = json!({"alg": "HS256", "typ": "JWT"});
     jwt(&header, claims, |message| hmac_sha256(secret, message).as_ref().to_vec())

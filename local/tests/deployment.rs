@@ -1,4 +1,4 @@
-//! What a deployment is made of, beside what the functions do: `template.yaml`, the order of SQL and binaries, and pinned tools.
+//! What a deployment consists of, apart from what the functions do: `template.yaml`, the order of SQL and binaries, and pinned tools.
 
 #![allow(clippy::unwrap_used, reason = "a test fails where it stands")]
 
@@ -15,7 +15,7 @@ const DEPLOYED: &str = include_str!("database/deployed.sql");
 const WORKFLOW: &str = include_str!("../../.github/workflows/ci.yml");
 const TOOLS: &str = include_str!("../tools.sh");
 
-/// The words of a list of the template, `name: [one, two]`.
+/// Returns the words of a list of the template, `name: [one, two]`.
 fn list(name: &str) -> Vec<String> {
     let (_, rest) = TEMPLATE.split_once(&format!(" {name}: [")).unwrap();
     sorted(rest.split_once(']').unwrap().0)
@@ -27,7 +27,7 @@ fn sorted(list: &str) -> Vec<String> {
     words
 }
 
-/// A resource of the template.
+/// Returns a resource of the template.
 fn resource(name: &str) -> &str {
     let (_, rest) = TEMPLATE.split_once(&format!("\n  {name}:\n")).unwrap();
     rest.split_once("\n\n").unwrap().0
@@ -88,7 +88,7 @@ fn a_function_is_removed_before_its_log_group() {
     assert!(resource("WppCreate").contains("{Effect: Deny, Action: logs:CreateLogGroup, Resource: \"*\"}"));
 }
 
-/// What SAM refuses is told to whoever deploys; what the functions refuse shows in their log alone.
+/// SAM tells what it refuses when it deploys. What the functions refuse is only in their log.
 #[test]
 fn a_bad_parameter_is_refused_at_the_deployment() {
     let secret = "arn:aws:secretsmanager:eu-central-1:123456789012:secret:wpp-platform";

@@ -31,7 +31,7 @@ struct Fleet {
 }
 
 impl Fleet {
-    /// Eight processes, and a number whose token ended an hour ago.
+    /// Starts eight processes, and a number whose token ended an hour ago.
     async fn start() -> Self {
         let machine = MACHINE.lock().await;
         let (app, number) = TestApp::start_with_number().await;
@@ -63,7 +63,7 @@ impl Fleet {
         join_all(requests).await.into_iter().map(|ended| ended.answered().unwrap()).collect()
     }
 
-    /// All have read the row before anybody goes on.
+    /// Has all requests read the row before any of them continues.
     async fn refreshes_once(&self) {
         let hold = self.app.hold("rpc/wpp_find_number", Point::After);
         let together = async {
@@ -83,7 +83,7 @@ impl Fleet {
         self.app.assert_stored_token_is_good(&self.number).await;
     }
 
-    /// The first process has the right to refresh when it is killed: its lease is left to end by itself.
+    /// Kills the first process while it has the lease: the lease is left until it expires.
     async fn survives_its_holder(&self, point: Point) {
         let (holder, survivors) = self.sandboxes.split_first().unwrap();
         let hold = self.app.hold_one("token", point);
@@ -108,7 +108,7 @@ async fn four_hundred_requests_of_eight_processes_fetch_one_token() {
     Fleet::start().await.refreshes_once().await;
 }
 
-/// Whoever replaced a token that is good would break the calls that are under way with it.
+/// A replacement of a valid token would break the calls that are still using it.
 #[tokio::test]
 async fn four_hundred_requests_fetch_one_newest_token() {
     let fleet = Fleet::start().await;

@@ -62,7 +62,7 @@ impl School {
     }
 }
 
-/// The program, with no other variables than these. A terminal that it is given is its own: Ctrl-C goes to it.
+/// Makes a command of the program, with only these variables. If it is given a terminal, that is its own: Ctrl-C goes to it.
 fn link(env: &[(&str, &str)]) -> Command {
     let mut command = Command::new("/bin/sh");
     command.args(["-c", "if [ -t 0 ]; then exec setsid --ctty \"$@\"; else exec \"$@\"; fi", "link"]);
@@ -104,7 +104,7 @@ impl Run {
         let into = written.clone();
         let reader = thread::spawn(move || {
             let mut buffer = [0; 4096];
-            // A terminal that nobody writes to any more fails to be read.
+            // Reading fails after the terminal's other end is closed.
             while let Ok(length @ 1..) = from.read(&mut buffer) {
                 into.lock().unwrap().extend_from_slice(&buffer[..length]);
             }
@@ -120,7 +120,7 @@ impl Run {
         until_within(PATIENCE, async || self.text().contains(text)).await;
     }
 
-    /// How it ended, and all that it has written.
+    /// Returns how it ended, and all that it has written.
     async fn end(mut self) -> (Option<i32>, String) {
         let status = self.child.wait().await.unwrap();
         drop(self.child);
@@ -129,7 +129,7 @@ impl Run {
     }
 }
 
-/// What a phone reads from lines of half blocks that are printed dark, or light.
+/// Reads lines of half blocks that are printed dark, or light, as a phone does.
 fn scanned(lines: &[&str], is_dark: bool) -> String {
     let modules: Vec<Vec<bool>> = lines
         .iter()
@@ -333,7 +333,7 @@ async fn the_countdown_goes_by_the_functions_clock() {
     assert!(run.text().contains("A new code in 7 s."), "{}", run.text());
 }
 
-/// How it ends, within five seconds, with functions that answer so.
+/// Returns how it ends, within five seconds, if the functions answer like this.
 async fn ended_with(functions: Router) -> (Option<i32>, String) {
     let server = Server::start(0, functions).await.unwrap();
     Run::piped(link(&[("WPP_URL", &server.url()), ("WPP_TOKEN", "secret"), ("WAIT_S", "5")])).end().await

@@ -1,7 +1,7 @@
-//! An upstream goes away under a steady load of polls and comes back: until it answers well again, every answer is good or an
-//! error that is worth repeating; from then on all are good; and no row is damaged.
+//! An upstream fails under a steady load of polls and comes back. Until it answers well again, every answer is good or an error that is
+//! worth repeating. From then on all are good. No row is damaged.
 //!
-//! `OUTAGE_SECONDS` says how long it is away: 5 where nothing is said, a minute in `.ci/run`.
+//! `OUTAGE_SECONDS` says how long it is away: 5 by default, a minute in `.ci/run`.
 
 #![allow(clippy::unwrap_used, reason = "a test fails where it stands")]
 
@@ -22,10 +22,10 @@ use tokio_postgres::types::Json;
 /// Answers of each page that are waited for, before the outage and after it.
 const POLLS: usize = 8;
 
-/// Short, so that a call that nobody answers ends soon.
+/// Short, so that a call without an answer ends soon.
 const TIMES: [(&str, &str); 2] = [("UPSTREAM_TIMEOUT_MS", "1500"), ("QR_WAIT_MS", "2000")];
 
-/// A refresh that has just failed is not tried again for a second: who needs the token then hears of that failure.
+/// A refresh that has just failed is not tried again for a second: requests that need the token in that time get that failure.
 const COOL_DOWN_MS: i64 = 1_000;
 
 /// Longer than any request takes that the outage has caught, and than PostgREST's longest pause before it looks for the database
@@ -78,7 +78,7 @@ impl Load {
         });
     }
 
-    /// Until every page has had so many answers to what it sent for since.
+    /// Waits until every page has this many answers to requests that it sent since then.
     async fn answers_since(&self, since_ms: i64) {
         let enough = || {
             let answers = self.answers.lock().unwrap();
@@ -87,8 +87,8 @@ impl Load {
         until_within(PATIENCE, async || enough()).await;
     }
 
-    /// Takes something away while the pages poll, for so long as `OUTAGE_SECONDS` says, and gives it back. Until the database's
-    /// own API answers well again, and for `grace_ms` more, a poll may fail with one of these errors; before and after, none does.
+    /// Stops an upstream while the pages poll, for `OUTAGE_SECONDS`, and starts it again. A poll may fail with one of these errors until
+    /// the database's own API answers well again, and for `grace_ms` more. Before and after that, no poll fails.
     async fn survives(
         mut self,
         leave: impl AsyncFnOnce(&TestApp),
@@ -117,10 +117,10 @@ impl Load {
         }
         let all: usize = answers.iter().map(Vec::len).sum();
         println!("{failed} of {all} polls failed, all of them in the {} ms of the outage", back_at - left_at);
-        assert!(failed > 0, "nobody has noticed the outage");
+        assert!(failed > 0, "no poll has noticed the outage");
 
         assert_eq!(rows(&self.app).await, before);
-        // Whoever was caught holding a lease, the number goes on.
+        // The number continues to work, no matter which process had the lease when the outage began.
         let end = "update wpp_token_leases set held_until = now(), retry_at = now();
             update messenger_integrations set settings = settings || '{\"wppJwtExpiresAt\": 1000}'";
         self.app.sql().await.unwrap().batch_execute(end).await.unwrap();
@@ -129,7 +129,7 @@ impl Load {
     }
 }
 
-/// One of these errors, in the envelope of all errors.
+/// Asserts that the answer is one of these errors, in the envelope of all errors.
 fn assert_repeatable(answer: &Answer, errors: &[(u16, &str)]) {
     let code = answer.json["code"].as_str().unwrap_or_default();
     assert!(errors.contains(&(answer.status, code)), "{answer:?}");
@@ -152,7 +152,7 @@ fn outage() -> Duration {
     Duration::from_secs(seconds.unwrap_or(5))
 }
 
-/// What must be as it was: all but tokens and the times at which a mirror was written.
+/// Returns what must be unchanged: all but tokens and the times at which a snapshot was written.
 async fn rows(app: &TestApp) -> Value {
     let sql = app.sql().await.unwrap();
     let rows = "select jsonb_build_object(

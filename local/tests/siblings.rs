@@ -1,7 +1,7 @@
-//! The sibling functions beside ours, on the same rows: what a person sees of both, one act at a time, between any two
-//! steps of a request, and all at once.
+//! The other functions together with ours, on the same rows: what a person sees of both. They act one at a time, between any two steps of
+//! a request, and all at once.
 //!
-//! `SIBLINGS_SECONDS` says how long they all go at it at once: some hundred acts where nothing is said.
+//! `SIBLINGS_SECONDS` says how long they all act at once: by default for some hundred acts.
 
 #![allow(clippy::unwrap_used, reason = "a test fails where it stands")]
 
@@ -28,14 +28,14 @@ const CROWD: usize = 12;
 /// Organizations that they all work on: few, so that they meet.
 const SCHOOLS: usize = 4;
 
-/// What each of the crowd does where no time is given.
+/// How many acts each of the crowd does if no time is given.
 const ACTS: usize = 40;
 
 /// 503s that a busy moment may bring, and what is a person's to mend.
 const MAY_WAIT: [&str; 3] = ["creation_in_progress", "database_unavailable", "api_key_not_active"];
 const MAY_REFUSE: [&str; 3] = ["number_not_found", "api_key_rejected", "session_lost"];
 
-/// An app whose tables were there before us.
+/// Starts an app whose tables are older than our functions.
 async fn app(tables: &str) -> (TestApp, Siblings) {
     let app = TestApp::start_with(&[], Options { concurrency: CROWD, ..Options::default() }).await;
     app.deploy(Privileges::default(), tables).await.unwrap();
@@ -44,7 +44,7 @@ async fn app(tables: &str) -> (TestApp, Siblings) {
     (app, siblings)
 }
 
-/// A number of the school that waits for its phone.
+/// Creates a number of the school that waits for its phone.
 async fn number(app: &TestApp, school: &Organization, request: Value) -> Number {
     let made = if request["add_new"] == true {
         app.add_number(school).await
@@ -54,7 +54,7 @@ async fn number(app: &TestApp, school: &Organization, request: Value) -> Number 
     app.number_of(made.expect(200, "qr_issued").text("session")).await
 }
 
-/// One that a phone is linked with, as a page knows.
+/// Creates a linked number, as a page knows it.
 async fn linked(app: &TestApp, school: &Organization, request: Value) -> Number {
     let number = number(app, school, request).await;
     app.platform.scan(&number.session).unwrap();
@@ -62,14 +62,14 @@ async fn linked(app: &TestApp, school: &Organization, request: Value) -> Number 
     number
 }
 
-/// What the platform says of a session, as a page hears it.
+/// Returns the platform's state of a session, as a page gets it.
 async fn live_status(app: &TestApp, school: &Organization, session: &str) -> Value {
     let answer = app.post_as(school, "wpp-status", json!({"session_name": session, "force": true})).await;
     assert_eq!(answer.status, 200, "{}", answer.body);
     answer.json["status"].clone()
 }
 
-/// Its snapshot.
+/// Returns the status in its snapshot.
 async fn stored_status(app: &TestApp, session: &str) -> Value {
     app.post("wpp-status", json!({"session_name": session, "force": false})).await.json["status"].clone()
 }
@@ -105,7 +105,7 @@ async fn add_new_continues_with_an_unlinked_number() {
     assert_eq!(siblings.send(app.school.id).await, Ok(()));
 }
 
-/// The list makes the oldest row that is left primary: here one that nobody has scanned.
+/// The list makes the oldest remaining row primary: here a row that was never linked.
 #[tokio::test]
 async fn a_linked_number_becomes_primary() {
     let (app, siblings) = app(BASE).await;
@@ -204,7 +204,7 @@ async fn an_old_api_key_that_was_written_back_is_replaced() {
     assert_eq!(live_status(&app, school, again.text("session")).await, again.json["status"]);
 }
 
-/// What every answer of ours is, whatever the siblings do meanwhile.
+/// Asserts what holds for every answer of our functions, whatever the other functions do in between.
 fn assert_clear(name: &str, answer: &Answer, what: &str) {
     let code = answer.json["code"].as_str().unwrap_or_default();
     let fields: &[&str] = match (answer.status, name) {
@@ -222,8 +222,8 @@ fn assert_clear(name: &str, answer: &Answer, what: &str) {
     }
 }
 
-/// None that one of our functions takes part in: two siblings that take the mark from all rows of a school at once can be one
-/// by themselves.
+/// Asserts that none of our functions takes part in a deadlock. Two of the other functions can deadlock without ours, if both clear
+/// `is_primary` in all rows of a school at once.
 async fn assert_no_deadlock(app: &TestApp) {
     let logs = app.postgres.logs().await;
     for deadlock in logs.split("deadlock detected").skip(1) {
@@ -237,7 +237,7 @@ async fn exist(app: &TestApp, rows: &[Uuid]) -> bool {
     app.sql.query_one(found, &[&rows]).await.unwrap().get(0)
 }
 
-/// Requests, each for a school with a linked number whose token has ended and another provider's row beside it.
+/// Requests, each for a school with a linked number whose token has ended, and with a row of another provider.
 const REQUESTS: [(&str, &str); 5] = [
     ("wpp-create", r#"{}"#),
     ("wpp-create", r#"{"add_new": true}"#),
@@ -271,7 +271,7 @@ impl Middle {
         app.post_as(&self.school, name, body).await
     }
 
-    /// The request, with a sibling's act just before it calls this endpoint.
+    /// Sends the request, with an act of another function just before it calls this endpoint.
     async fn request_amid(
         &self,
         app: &TestApp,
@@ -336,7 +336,7 @@ struct Crowd {
     schools: Vec<Organization>,
     deleted: Mutex<Vec<Uuid>>,
     answers: Mutex<BTreeSet<String>>,
-    /// A unique index of the tables' owner, by which siblings refuse each other.
+    /// Whether the tables' owner has a unique index, by which the other functions refuse each other.
     is_strict: bool,
 }
 
@@ -383,8 +383,8 @@ impl Crowd {
         }
     }
 
-    /// A sibling is refused by itself, by the platform, or by another sibling (with whom it may be in a deadlock, 40P01): never
-    /// by what we hold or have made.
+    /// Asserts that another function is refused only for its own reasons, by the platform, or by another of them. Two of them may be in a
+    /// deadlock (40P01). It must not be refused by our locks or our rows.
     fn check<T: std::fmt::Debug>(&self, outcome: Outcome<T>) {
         let Err(refusal) = outcome else { return };
         let code = refusal.body["code"].as_str();
@@ -394,7 +394,7 @@ impl Crowd {
         );
     }
 
-    /// One of the crowd; answers how often it did something.
+    /// Acts as one of the crowd. Returns the number of its acts.
     async fn person(self: Arc<Self>, mut rng: Rng, until_ms: Option<i64>) -> usize {
         let mut acts = 0;
         while until_ms.map_or(acts < ACTS, |until| unix_ms() < until) {

@@ -104,7 +104,7 @@ impl Dev {
         serde_json::from_str(answer["body"].as_str().unwrap()).unwrap()
     }
 
-    /// `local link` finds what runs by itself.
+    /// Runs `local link`, which finds the running functions without being told.
     async fn link(&self) -> String {
         let mut link = Command::new(env!("CARGO_BIN_EXE_local"));
         link.arg("link").env("WPP_LOCAL_DATA", &self.data).env("WPP_LOCAL_PORT", self.functions.to_string());
@@ -113,12 +113,12 @@ impl Dev {
         String::from_utf8(linked.stdout).unwrap()
     }
 
-    /// Ctrl-C, and what is left afterwards.
+    /// Sends Ctrl-C, and checks what is left afterwards.
     async fn interrupt(mut self) -> Option<i32> {
         self.process.signal(Signal::INT).unwrap();
         let status = self.process.wait().await.unwrap();
         for port in [self.functions, self.platform, self.postgres] {
-            assert!(service::is_free(port), "somebody still listens on port {port}");
+            assert!(service::is_free(port), "port {port} is still in use");
         }
         status.code()
     }

@@ -1,7 +1,7 @@
--- Optional, and applied by hand: takes `settings`, which holds every secret, from the roles that browsers use, to read and to write.
--- A column cannot be taken from a table-wide grant, so each such grant is replaced by one on the other columns. A client
--- that reads `select *` from messenger_integrations as a user stops working. Applying it twice changes nothing else. If a role
--- still reaches the column in the end, the file fails with a sentence and changes nothing.
+-- Optional, and applied by hand. Removes the browsers' roles' right to read and write `settings`, which holds every secret.
+-- A table-wide grant cannot exclude a column, so each such grant is replaced by a grant on the other columns. A client that reads
+-- `select *` from messenger_integrations as a user stops working. Applying the file twice changes nothing more. If a role can still
+-- reach the column afterwards, the file fails with a sentence and changes nothing.
 
 set lock_timeout = '5s';
 

@@ -1,6 +1,6 @@
--- Optional, and applied by hand: takes away everything that the migrations have made of ours. The shared tables, their rows and
--- an index that serves others too stay. The three functions answer `database_not_migrated` from then on, until the migrations are
--- applied again: their record goes too, where one is kept.
+-- Optional, and applied by hand. Removes everything that the migrations have made, except the shared tables, their rows and an index
+-- that other queries use too. The three functions then answer `database_not_migrated` until the migrations are applied again. The
+-- migrations' record is removed too, if there is one.
 
 set lock_timeout = '5s';
 

@@ -16,7 +16,7 @@ impl Backoff {
         Self { next: first, longest }
     }
 
-    /// The next pause; one that would be longer than `at_most` is cut to that.
+    /// Returns the next pause, cut to `at_most` if it would be longer.
     pub fn pause(&mut self, at_most: Duration) -> Duration {
         let pause = self.next.min(at_most);
         self.next = (self.next * 2).min(self.longest);

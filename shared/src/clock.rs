@@ -18,29 +18,29 @@ const TO_THE_MILLISECOND: EncodedConfig =
 pub struct UnixMs(pub i64);
 
 impl UnixMs {
-    /// This point moved later; saturates.
+    /// Moves this point later; saturates.
     pub fn plus(self, by: Duration) -> Self {
         Self(self.0.saturating_add(millis(by)))
     }
 
-    /// This point moved earlier; saturates.
+    /// Moves this point earlier; saturates.
     pub fn minus(self, by: Duration) -> Self {
         Self(self.0.saturating_sub(millis(by)))
     }
 
-    /// How far two points lie apart, whichever is later: a clock set back a little ages nothing, and one set back a lot keeps
-    /// nothing young for ever.
+    /// Returns the distance of two points, whichever is later. So a clock set back a little ages nothing, and one set back a lot keeps
+    /// nothing young forever.
     pub fn apart(self, other: Self) -> Duration {
         Duration::from_millis(self.0.abs_diff(other.0))
     }
 
-    /// As a person and JavaScript's `Date` write it, in UTC; nothing for a point beyond year 9999.
+    /// Writes it as a person and JavaScript's `Date` do, in UTC. Returns `None` for a point beyond year 9999.
     pub fn to_rfc3339(self) -> Option<String> {
         let nanos = i128::from(self.0) * 1_000_000;
         OffsetDateTime::from_unix_timestamp_nanos(nanos).ok()?.format(&Iso8601::<TO_THE_MILLISECOND>).ok()
     }
 
-    /// How long from `self` until `later`; nothing when `later` has passed.
+    /// Returns the time from `self` to `later`, or zero if `later` has passed.
     pub fn until(self, later: Self) -> Duration {
         Duration::from_millis(u64::try_from(later.0.saturating_sub(self.0)).unwrap_or(0))
     }
@@ -53,12 +53,12 @@ impl From<UnixMs> for SystemTime {
     }
 }
 
-/// In whole milliseconds; saturates.
+/// Returns whole milliseconds; saturates.
 pub(crate) fn millis(duration: Duration) -> i64 {
     i64::try_from(duration.as_millis()).unwrap_or(i64::MAX)
 }
 
-/// The machine's clock. Everything below the HTTP edge takes `now` as an argument instead.
+/// Reads the machine's clock. Everything below the HTTP edge takes `now` as an argument instead.
 #[allow(clippy::disallowed_methods, reason = "the one reading of the clock")]
 pub fn now() -> UnixMs {
     let since_1970 = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();

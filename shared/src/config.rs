@@ -27,13 +27,13 @@ pub struct Config {
     pub supabase_url: Url,
     /// `SUPABASE_JWT_ISSUER`: the only issuers whose user tokens are accepted. If empty, any issuer's are: many projects name none.
     pub jwt_issuers: Vec<String>,
-    /// `WEBHOOK_BASE_URL`, else `SUPABASE_URL`: where the platform reports to.
+    /// `WEBHOOK_BASE_URL`, or `SUPABASE_URL` if that is not set: the address that the platform reports to.
     pub webhook_base_url: Url,
     /// `CORS_ALLOWED_ORIGINS`: which pages may call.
     pub origins: Origins,
     /// `UPSTREAM_TIMEOUT_MS`, default 8000.
     pub upstream_timeout: Duration,
-    /// `UPSTREAM_CA_FILE`: the authorities whose certificates are trusted beside those of the public ones.
+    /// `UPSTREAM_CA_FILE`: the authorities whose certificates are trusted in addition to the public ones.
     pub extra_roots: Vec<TrustAnchor<'static>>,
     /// `REQUEST_BUDGET_MS`, default 25000.
     pub request_budget: Duration,
@@ -109,7 +109,7 @@ impl Origins {
         Ok(Self::Only(origins))
     }
 
-    /// What `Access-Control-Allow-Origin` says to a page of `origin`.
+    /// Returns the `Access-Control-Allow-Origin` for a page of `origin`.
     pub fn allow<'a>(&self, origin: Option<&'a str>) -> Option<&'a str> {
         match self {
             Self::Any => Some("*"),
@@ -118,7 +118,7 @@ impl Origins {
     }
 }
 
-/// The texts of a list that commas separate.
+/// Returns the texts of a list that commas separate.
 fn listed(list: &str) -> impl Iterator<Item = &str> {
     list.split(',').map(str::trim).filter(|text| !text.is_empty())
 }

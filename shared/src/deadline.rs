@@ -24,8 +24,8 @@ impl Deadline {
         Self(Instant::now() + budget)
     }
 
-    /// The budget, cut to what the invocation allows. Its deadline (milliseconds since 1970) counts only while it
-    /// lies ahead: `cargo lambda watch` sends 600000, ten minutes after 1970.
+    /// Returns the budget, cut to what the invocation allows. Its deadline (milliseconds since 1970) counts only if it is in the future:
+    /// `cargo lambda watch` sends 600000, ten minutes after 1970.
     pub fn of_invocation(deadline_ms: u64, now: UnixMs, budget: Duration) -> Self {
         let left = now.until(UnixMs(i64::try_from(deadline_ms).unwrap_or(i64::MAX)));
         Self::within(if left.is_zero() { budget } else { budget.min(left.saturating_sub(MARGIN)) })

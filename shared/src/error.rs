@@ -15,7 +15,7 @@ use crate::upstream::CallError;
 /// For work that is under way already.
 const SOON: Option<Duration> = Some(Duration::from_secs(2));
 
-/// Why a request has no good answer. `Display` is for the log and never holds a secret or an upstream's text.
+/// Why a request failed. `Display` is for the log and never holds a secret or an upstream's text.
 #[derive(Clone, Debug, PartialEq, thiserror::Error)]
 pub enum Error {
     /// The user's token was not accepted.
@@ -143,12 +143,12 @@ pub struct ErrorResponse {
 }
 
 impl ErrorResponse {
-    /// An error that passes without a person's help.
+    /// Makes an error that passes without a person's help.
     fn transient(status: u16, code: &'static str, message: Sentence) -> Self {
         Self { retryable: true, ..Self::permanent(status, code, message, say::TRY_AGAIN) }
     }
 
-    /// An error that stays until a person acts.
+    /// Makes an error that stays until a person acts.
     fn permanent(status: u16, code: &'static str, message: Sentence, action: Sentence) -> Self {
         Self { status, code, retryable: false, retry_after: None, message, field: "".into(), action }
     }
@@ -178,12 +178,12 @@ impl From<ClientError<CallError<StoreError>>> for Error {
 }
 
 impl Error {
-    /// A request with something wrong in this part.
+    /// Makes the error for a request with something wrong in this part.
     pub fn bad_request(field: impl Into<Cow<'static, str>>, wrong: Sentence) -> Self {
         Self::BadRequest { field: field.into(), wrong }
     }
 
-    /// A request without a field that it needs.
+    /// Makes the error for a request without a field that it needs.
     pub fn missing_field(field: &'static str) -> Self {
         Self::bad_request(field, say::FIELD_MISSING)
     }
@@ -216,7 +216,7 @@ impl Error {
         }
     }
 
-    /// The one place where an error becomes an answer.
+    /// Turns the error into an answer. No other code does that.
     pub fn response(&self) -> ErrorResponse {
         use {AuthError as A, PlatformError as P, StoreError as D};
         let (transient, permanent) = (ErrorResponse::transient, ErrorResponse::permanent);

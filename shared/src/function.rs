@@ -69,7 +69,7 @@ impl Function {
         if let Err(error) = &outcome
             && error.may_need_new_secrets()
             && let Some(later) = self.secrets.reread(&loaded, error.refused_secret(), now, deadline).await
-            // A user's token is refused again by the same secrets. A system may have refused ours in passing.
+            // A user's token is refused again by the same secrets. A system may have refused the function's secrets only briefly.
             && (error.refused_secret().is_some() || !Arc::ptr_eq(&later.built, &loaded.built))
         {
             outcome = request(later.built.clone()).await;

@@ -62,7 +62,7 @@ pub struct Sentence {
 }
 
 impl Sentence {
-    /// The sentence in a language.
+    /// Returns the sentence in a language.
     pub fn text(self, language: Language) -> &'static str {
         match language {
             Language::English => self.english,
@@ -70,7 +70,7 @@ impl Sentence {
         }
     }
 
-    /// The sentence about a field of a request, which is named where it says `{field}`.
+    /// Returns the sentence about a field of a request. The field's name replaces `{field}`.
     pub fn about(self, field: &str, language: Language) -> String {
         self.text(language).replace("{field}", field)
     }

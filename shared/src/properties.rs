@@ -35,7 +35,7 @@ fn runtime() -> Runtime {
     tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap()
 }
 
-/// Any text: short, of every alphabet, with what parsers stumble over.
+/// Generates any text: short, of every alphabet, with characters that break parsers.
 fn text() -> impl Strategy<Value = String> {
     prop_oneof![
         any::<String>(),
@@ -46,7 +46,7 @@ fn text() -> impl Strategy<Value = String> {
     ]
 }
 
-/// Any number that JSON can write.
+/// Generates any number that JSON can write.
 fn number() -> impl Strategy<Value = Value> {
     prop_oneof![
         any::<i64>().prop_map(Value::from),
@@ -57,7 +57,7 @@ fn number() -> impl Strategy<Value = Value> {
     ]
 }
 
-/// Any JSON.
+/// Generates any JSON.
 fn value() -> impl Strategy<Value = Value> {
     let leaf = prop_oneof![
         Just(Value::Null),
@@ -74,18 +74,18 @@ fn value() -> impl Strategy<Value = Value> {
     })
 }
 
-/// An object with some of these names, and any values.
+/// Generates an object with some of these names, and any values.
 fn object(names: &'static [&'static str]) -> impl Strategy<Value = Map<String, Value>> {
     let name = prop_oneof![4 => prop::sample::select(names).prop_map(str::to_owned), 1 => text()];
     prop::collection::vec((name, value()), 0..names.len() + 2).prop_map(|fields| fields.into_iter().collect())
 }
 
-/// `good` with any part of it replaced by anything, some times over.
+/// Generates `good` with any part of it replaced by anything, several times.
 fn disturbed(good: Value) -> impl Strategy<Value = Value> {
     disturbed_with(good, Just("9"))
 }
 
-/// [`disturbed`], with these words among what may stand anywhere.
+/// Does the same as [`disturbed`], with these words among the replacements.
 fn disturbed_with(good: Value, words: impl Strategy<Value = &'static str>) -> impl Strategy<Value = Value> {
     let pointers = pointers(&good, String::new());
     let new = prop_oneof![value(), text().prop_map(Value::from), words.prop_map(Value::from)];
@@ -101,7 +101,7 @@ fn disturbed_with(good: Value, words: impl Strategy<Value = &'static str>) -> im
     })
 }
 
-/// Where the parts of a JSON value are.
+/// Returns the pointers of all parts of a JSON value.
 fn pointers(value: &Value, at: String) -> Vec<String> {
     let inner: Vec<_> = match value {
         Value::Object(fields) => fields.iter().map(|(name, field)| (name.clone(), field)).collect(),

@@ -89,14 +89,15 @@ fn is_one(attempts: &u32) -> bool {
 pub(crate) struct CallGuard {
     name: &'static str,
     deadline: Deadline,
-    had: Duration,
+    /// The time that was left when it began.
+    left_at_start: Duration,
     pub(crate) attempts: u32,
     pub(crate) status: CallStatus,
 }
 
 impl Drop for CallGuard {
     fn drop(&mut self) {
-        let ms = millis(self.had.saturating_sub(self.deadline.remaining()));
+        let ms = millis(self.left_at_start.saturating_sub(self.deadline.remaining()));
         let status = std::mem::replace(&mut self.status, CallStatus::Http(0));
         note(|notes| notes.calls.push(Call { name: self.name, status, ms, attempts: self.attempts }));
     }
@@ -126,7 +127,7 @@ impl RequestLog {
 /// Begins a call to `name`.
 pub(crate) fn call(name: &'static str, deadline: Deadline) -> CallGuard {
     let status = CallStatus::Failed("given up".to_owned());
-    CallGuard { name, deadline, had: deadline.remaining(), attempts: 0, status }
+    CallGuard { name, deadline, left_at_start: deadline.remaining(), attempts: 0, status }
 }
 
 /// Notes the organization.
@@ -146,7 +147,7 @@ pub(crate) fn stale(because: impl ToString) {
     note(|notes| notes.stale_because = Some(because.to_string()));
 }
 
-/// Notes how the request got its token, and why the stored one could not be used. Of several calls, a refresh counts.
+/// Notes how the request got its token, and why the stored one could not be used. A refresh wins over a reuse.
 pub(crate) fn token(used: TokenUse, why: Option<&'static str>) {
     note(|notes| {
         if why.is_some() || notes.token.is_none() {
@@ -170,7 +171,7 @@ pub(crate) fn own_key_rejected() {
     note(|notes| notes.own_key_rejected = true);
 }
 
-/// Whether an upstream has answered a call whose name begins so with a success.
+/// Whether a call whose name begins with `prefix` has succeeded.
 pub(crate) fn is_answered(prefix: &str) -> bool {
     let answered =
         |call: &Call| call.name.starts_with(prefix) && matches!(call.status, CallStatus::Http(200..=299));

@@ -16,13 +16,13 @@ impl Secret {
         Self(text.into())
     }
 
-    /// The text itself, for the one place that needs it.
+    /// Returns the text itself, for the one place that needs it.
     pub fn expose(&self) -> &str {
         &self.0
     }
 
-    /// What a person may see of an API key: its first 6 and last 4 characters, or `***` where those would be
-    /// most of it (under 12 characters).
+    /// Returns what a person may see of an API key: its first 6 and last 4 characters. A key of under 12 characters gives `***`, since
+    /// those would be most of it.
     pub fn masked(&self) -> String {
         let chars: Vec<char> = self.0.chars().collect();
         if chars.len() < 12 {

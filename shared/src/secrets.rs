@@ -1,5 +1,5 @@
-//! The function's own secrets: from the environment, or from AWS Secrets Manager, where an operator replaces them while the
-//! function runs.
+//! The function's own secrets: from the environment, or from AWS Secrets Manager. An operator can replace them there while the function
+//! runs.
 
 use std::collections::BTreeMap;
 use std::iter::zip;
@@ -85,7 +85,7 @@ pub enum SecretError {
     },
 }
 
-/// Where the secrets are. A variable of the environment wins over Secrets Manager.
+/// The source of the secrets. A variable of the environment wins over Secrets Manager.
 #[derive(Clone, Debug)]
 pub struct SecretSource {
     given: Values,

@@ -33,7 +33,8 @@ pub(crate) use token_row::lease_outcome;
 /// The longest that one attempt may take: a query by an index takes milliseconds.
 const TIMEOUT: Duration = Duration::from_secs(8);
 
-/// Where the functions of `migrations/` are. A project may expose another schema before it, in which a call without this name ends.
+/// The schema of the functions of `migrations/`. A project may expose another schema before it, and a call without this name would go
+/// there.
 const SCHEMA: &str = "public";
 
 /// The pause before the one repetition of a call whose token PostgREST takes for one of the future: its clock goes by seconds.
@@ -50,7 +51,7 @@ pub struct Store {
 }
 
 impl Store {
-    /// The project at `supabase_url`.
+    /// Makes a store for the project at `supabase_url`.
     pub fn new(supabase_url: &str, key: &ServiceKey, upstream: Upstream) -> Self {
         let bearer = key.bearer().map(|bearer| format!("Bearer {}", bearer.expose()));
         let headers = [("apikey", Some(key.secret().expose())), ("authorization", bearer.as_deref())];
@@ -209,8 +210,8 @@ impl Store {
         answer.await.map_err(|why| CallError { call: function, why })
     }
 
-    /// The query, built by `postgrest` and not sent by it: [`Upstream`] does that, under its limits.
-    /// What is null is left out: the SQL functions have a default for it.
+    /// Makes the query with `postgrest`. [`Upstream`] sends it, under its limits. Null parameters are left out: the SQL functions have a
+    /// default for them.
     fn request(&self, function: &str, params: &Value) -> Option<Request> {
         let given = params.as_object()?.iter().filter(|(_, value)| !value.is_null());
         let named: Value = given.map(|(name, value)| (format!("p_{name}"), value.clone())).collect();

@@ -263,7 +263,7 @@ pub struct TestNumber {
 }
 
 impl TestNumber {
-    /// A number with a good token and a registered webhook. It has no snapshot, and its credentials are old.
+    /// Makes a number with a valid token and a registered webhook. It has no snapshot, and its credentials are old.
     pub fn new() -> Self {
         Self {
             row: json!({
@@ -279,7 +279,7 @@ impl TestNumber {
         }
     }
 
-    /// A number whose credentials were saved just now. It has no token and no webhook yet.
+    /// Makes a number whose credentials were saved just now. It has no token and no webhook yet.
     pub fn created() -> Self {
         Self::new()
             .without_token()
@@ -288,12 +288,12 @@ impl TestNumber {
             .with("webhook_url", Value::Null)
     }
 
-    /// A number whose snapshot of this age says `connected`.
+    /// Makes a number whose snapshot of this age says `connected`.
     pub fn connected(age_ms: i64) -> Self {
         Self::new().with("snapshot", snapshot("connected", None, age_ms))
     }
 
-    /// A number whose snapshot of this age has this QR code.
+    /// Makes a number whose snapshot of this age has this QR code.
     pub fn qr_issued(qr: &str, age_ms: i64) -> Self {
         Self::new().with("snapshot", snapshot("qr_issued", Some(qr), age_ms))
     }

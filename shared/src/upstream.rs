@@ -55,7 +55,7 @@ const BODY_LIMIT: usize = 1 << 20;
 pub struct Reply {
     /// The HTTP status.
     pub status: StatusCode,
-    /// The body; empty where it was left out.
+    /// The body; empty if it was left out.
     pub body: Vec<u8>,
     /// `Retry-After`, an hour at most.
     pub retry_after: Option<Duration>,
@@ -156,7 +156,7 @@ impl RetryBudget {
         outcome.is_err() && take(&self.stale) || take(&self.retries)
     }
 
-    /// The host has answered.
+    /// Notes that the host has answered.
     fn deposit(&self, outcome: &Reply) {
         self.stale.store(IDLE_CONNECTIONS, Ordering::Relaxed);
         if !is_transient(outcome.status) {
@@ -175,20 +175,20 @@ impl Upstream {
         Ok(Self { http: client(extra_roots)?, timeout, retry_budget: RetryBudget::new() })
     }
 
-    /// The same client for another host, with a retry budget of its own.
+    /// Returns the same client for another host, with its own retry budget.
     #[must_use]
     pub fn for_another_host(&self) -> Self {
         Self { retry_budget: RetryBudget::new(), ..self.clone() }
     }
 
-    /// The bare client, for what builds its own requests.
+    /// Returns the bare client, for code that builds its own requests.
     pub fn http(&self) -> &Client {
         &self.http
     }
 
-    /// Sends a request and reads its whole answer. Every call that goes out from here is safe to repeat, by an id or by
-    /// what it does, so a connection error and a 502, 503, 504 or one of Cloudflare's are tried again while time and
-    /// budget last. The call is noted under this name, and carries the trace of the request that it is made for.
+    /// Sends a request and reads its whole answer. Every call that is sent from here is safe to repeat, by an id or by what it does. So
+    /// connection errors, 502, 503, 504 and Cloudflare's own statuses are tried again while time and budget last. The call is noted under
+    /// this name, and carries the trace of the request that it is made for.
     pub async fn send(
         &self,
         name: &'static str,
@@ -258,7 +258,7 @@ impl Upstream {
 }
 
 impl fmt::Debug for Reply {
-    /// Without the body: it may be a token.
+    /// Writes it without the body, which may be a token.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Reply").field("status", &self.status).finish_non_exhaustive()
     }
@@ -292,7 +292,8 @@ fn is_retryable(outcome: &Result<Reply, Failure>) -> bool {
     }
 }
 
-/// A gateway's word that what is behind it does not answer; Cloudflare, which stands before Supabase, has its own.
+/// Whether a gateway reports with this status that the server behind it does not answer. Cloudflare, which is in front of Supabase, has
+/// its own statuses.
 fn is_transient(status: StatusCode) -> bool {
     matches!(status.as_u16(), 502..=504 | 520..=524)
 }

@@ -45,6 +45,7 @@ pub struct CreateResponse {
     qrcode: Option<String>,
     #[serde(skip_serializing_if = "Option::is_none")]
     format: Option<Format>,
+    /// The fields of all three answers.
     #[serde(flatten)]
     number: NumberStatus,
 }

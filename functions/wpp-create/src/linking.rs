@@ -25,7 +25,7 @@ pub async fn link(session: &mut NumberSession<'_>, qr_wait: Duration) -> Result<
     }
 }
 
-/// An API key that was just saved may not be active yet.
+/// Links a number with a new API key, which may not be active yet.
 async fn link_new(session: &mut NumberSession<'_>, qr_wait: Duration) -> Result<NumberState, Error> {
     let mut pauses = API_KEY_RETRY_INTERVALS.into_iter();
     while let Err(error) = session.ensure_token().await {
@@ -57,7 +57,7 @@ async fn bring_up(session: &mut NumberSession<'_>, qr_wait: Duration) -> Result<
     let started = session.start().await?;
     if let Err(error) = before {
         tracing::warn!(%error, "the webhook could not be registered before the start");
-        // A platform that refuses it may take it for a session that was started; one that hangs would hang again.
+        // If the platform refuses it, the session may have been started before. If the platform hangs, it would hang again.
         if error.platform() != Some(PlatformError::TimedOut)
             && let Err(error) = session.register_webhook().await
         {

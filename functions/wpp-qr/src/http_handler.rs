@@ -31,6 +31,7 @@ pub struct QrResponse {
     qr: Option<String>,
     #[serde(skip_serializing_if = "Option::is_none")]
     format: Option<Format>,
+    /// The fields of all three answers.
     #[serde(flatten)]
     number: NumberStatus,
 }

@@ -22,11 +22,11 @@ const MODULE: usize = 8;
 pub fn draw(qr: &str, form: QrImage) -> Result<Image, Error> {
     let body = match (Format::of(qr), form) {
         (Format::Text, _) => code(qr).and_then(|code| match form {
-            QrImage::Svg => Some(svg(&modules(&code)).into()),
+            QrImage::Svg => Some(svg_of_text(&modules(&code)).into()),
             QrImage::Png => png(&modules(&code)).ok(),
             QrImage::HalfBlocks => Some(half_blocks(&code).into()),
         }),
-        (Format::Image, QrImage::Svg) => qr::png(qr).map(|_| wrapped(qr).into()),
+        (Format::Image, QrImage::Svg) => qr::png(qr).map(|_| svg_of_image(qr).into()),
         (Format::Image, QrImage::Png) => qr::png(qr),
         (Format::Image, QrImage::HalfBlocks) => return Err(Error::QrIsPicture),
     };
@@ -45,7 +45,7 @@ fn code(text: &str) -> Option<QrCode> {
     QrCode::with_error_correction_level(text, EcLevel::L).ok()
 }
 
-/// For a terminal: two rows a line, and light modules lit, for the dark ground that terminals have.
+/// Draws the code for a terminal: two rows a line, and light modules lit, since terminals have a dark ground.
 fn half_blocks(code: &QrCode) -> String {
     code.render::<Dense1x2>().dark_color(Dense1x2::Light).light_color(Dense1x2::Dark).build() + "\n"
 }
@@ -62,8 +62,8 @@ fn modules(code: &QrCode) -> Vec<Vec<bool>> {
     modules
 }
 
-/// One line for each run of dark modules.
-fn svg(modules: &[Vec<bool>]) -> String {
+/// Draws one line for each run of dark modules.
+fn svg_of_text(modules: &[Vec<bool>]) -> String {
     let (side, mut path) = (modules.len(), String::new());
     for (y, row) in modules.iter().enumerate() {
         let mut x = 0;
@@ -82,7 +82,7 @@ fn svg(modules: &[Vec<bool>]) -> String {
 }
 
 /// Returns the PNG within an SVG, for a request that prefers an SVG.
-fn wrapped(qr: &str) -> String {
+fn svg_of_image(qr: &str) -> String {
     let base64 = qr.rsplit(',').next().unwrap_or_default().trim_end();
     format!(
         r#"<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 1 1"><image width="1" height="1" href="data:image/png;base64,{base64}"/></svg>"#

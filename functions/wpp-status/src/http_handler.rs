@@ -42,12 +42,13 @@ pub struct StatusResponse {
     qrcode: Option<String>,
     #[serde(skip_serializing_if = "Option::is_none")]
     format: Option<Format>,
+    /// The fields of all three answers.
     #[serde(flatten)]
     number: NumberStatus,
 }
 
-/// Returns the number's state: a recent one from the database unless `force` is set, otherwise the platform's. An outage of the
-/// platform disconnects no number: without `force` the last known state is the answer then.
+/// Returns the number's state: a recent one from the database unless `force` is set, otherwise the platform's. If the
+/// platform is down, an unforced request gets the last known state.
 pub async fn get_status(
     app: &App,
     context: &RequestContext,

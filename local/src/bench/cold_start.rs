@@ -1,4 +1,4 @@
-//! From the start of a process to its first question for an invocation, beside a function that does nothing.
+//! From the start of a process to its first question for an invocation, compared with a function that does nothing.
 
 use std::fs;
 use std::io::{BufRead, BufReader};
@@ -19,10 +19,10 @@ use crate::{FUNCTIONS, Result, clock};
 
 const RUNS: usize = 60;
 
-/// Where the kernel happens to hold a file weighs up to a tenth, so that each program is started from this many copies.
+/// Memory placement of a file changes the time by up to a tenth, so each program is started from this many copies.
 const COPIES: usize = 12;
 
-/// Each function in turn, `RUNS` times.
+/// Measures each function in turn, `RUNS` times.
 pub async fn measure(scene: &Scene) -> Result<Vec<Figure>> {
     let env = environment(&scene.app.stack, &[]);
     let programs = FUNCTIONS.iter().map(|name| binary(name)).collect::<Result<Vec<_>>>()?;
@@ -44,7 +44,7 @@ pub async fn measure(scene: &Scene) -> Result<Vec<Figure>> {
     .await?
 }
 
-/// Copies of a program, each in a folder of its own.
+/// Makes copies of a program, each in its own folder.
 fn copies(program: &Path, directory: &Path) -> Result<Vec<PathBuf>> {
     let copy = |number: usize| {
         let folder = directory.join(number.to_string());
@@ -62,7 +62,7 @@ fn figure(name: &str, sample: &Sample, nothing: &Sample) -> Figure {
     Figure::new(what, Unit::Ratio, sample.against(nothing).median()).at_most(1.10).note(note)
 }
 
-/// How long it takes until the program asks, in milliseconds. Nothing stands between the two clocks but the kernel.
+/// Measures how long it takes until the program asks, in milliseconds. Only the kernel is between the two clocks.
 fn start(program: &Path, env: &[(String, String)]) -> Result<f64> {
     let runtime_api = TcpListener::bind("127.0.0.1:0")?;
     let name = program.file_name().unwrap_or_default().to_string_lossy().into_owned();
@@ -87,7 +87,7 @@ fn start(program: &Path, env: &[(String, String)]) -> Result<f64> {
     Err(format!("{}: asked for {asked}", program.display()).into())
 }
 
-/// The first line of the first request.
+/// Reads the first line of the first request.
 fn question(runtime_api: &TcpListener) -> Result<String> {
     let (stream, _) = runtime_api.accept()?;
     let mut line = String::new();

@@ -10,7 +10,7 @@ pub struct Figure {
     pub what: String,
     /// In what.
     pub unit: Unit,
-    /// The most that it should be, if anybody has said so.
+    /// The most that it should be, if a target was set.
     pub target: Option<f64>,
     /// What it is.
     pub measured: f64,
@@ -37,7 +37,7 @@ pub enum Unit {
 }
 
 impl Unit {
-    /// A value, as a person reads it.
+    /// Writes a value as a person reads it.
     pub fn text(self, value: f64) -> String {
         match self {
             Self::Count => format!("{value:.0}"),
@@ -63,24 +63,24 @@ pub enum Verdict {
 }
 
 impl Figure {
-    /// A figure without a target.
+    /// Makes a figure without a target.
     pub fn new(what: impl Into<String>, unit: Unit, measured: f64) -> Self {
         Self { what: what.into(), unit, target: None, measured, note: String::new() }
     }
 
-    /// It should be no more than this.
+    /// Sets the target: it should be no more than this.
     #[must_use]
     pub fn at_most(self, target: f64) -> Self {
         Self { target: Some(target), ..self }
     }
 
-    /// What it is made of.
+    /// Notes what it is made of.
     #[must_use]
     pub fn note(self, note: impl Into<String>) -> Self {
         Self { note: note.into(), ..self }
     }
 
-    /// Whether it is as it should be.
+    /// Returns whether it is as it should be.
     pub fn verdict(&self) -> Verdict {
         match self.target {
             None => Verdict::Stated,
@@ -117,7 +117,7 @@ impl Serialize for Figure {
     }
 }
 
-/// The figures in Markdown, in columns that a terminal shows straight too.
+/// Writes the figures in Markdown, in columns that are also straight in a terminal.
 pub fn table(figures: &[Figure]) -> String {
     let head = ["figure", "target", "measured", "verdict"].map(str::to_owned);
     let rows: Vec<_> = [head].into_iter().chain(figures.iter().map(Figure::cells)).collect();

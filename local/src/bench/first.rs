@@ -18,7 +18,7 @@ struct Cost {
     processor: Sample,
 }
 
-/// `wpp-qr` in sandboxes that have answered nothing yet.
+/// Measures `wpp-qr` in sandboxes that have answered nothing yet.
 pub async fn measure(scene: &Scene) -> Result<Vec<Figure>> {
     let https = Https::before(&scene.app).await?;
     let (mut first, mut warm, mut connections) = (Cost::default(), Cost::default(), Sample::default());

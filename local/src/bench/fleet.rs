@@ -1,4 +1,4 @@
-//! Calls of `/auth/token` when a token has expired and so many sandboxes need one at once.
+//! Calls of `/auth/token` when a token has expired and several sandboxes need one at once.
 
 use futures_util::future::{join_all, try_join_all};
 
@@ -13,7 +13,7 @@ const SANDBOXES: [usize; 3] = [1, 10, 100];
 /// A hundred processes take their time on a small machine, and time must not decide.
 const PATIENCE: [(&str, &str); 2] = [("REQUEST_BUDGET_MS", "60000"), ("UPSTREAM_TIMEOUT_MS", "60000")];
 
-/// One expiry for each size of the fleet.
+/// Measures one expiry for each size of the fleet.
 pub async fn measure() -> Result<Vec<Figure>> {
     let (app, number) = TestApp::start_with_number().await;
     let mut figures = Vec::new();
@@ -23,7 +23,7 @@ pub async fn measure() -> Result<Vec<Figure>> {
         app.set_token_end(&number, -3600).await;
         app.end_waits().await;
         app.forget_calls();
-        // All have read the row with the old token before anybody goes on.
+        // All have read the row with the old token before any of them continues.
         let hold = app.hold("rpc/wpp_find_number", Point::After);
         let event = Event::get("wpp-qr").bearer(&app.school.token).query("session", &number.session).v2();
         let crowd = join_all(sandboxes.iter().map(|sandbox| sandbox.invoke(event.clone())));

@@ -39,7 +39,7 @@ impl Direct {
         answered(&self.platform).await
     }
 
-    /// Both side by side, which no poll can be quicker than.
+    /// Makes both calls side by side. No poll can be quicker.
     async fn both(&self) -> Result<()> {
         try_join(self.platform(), answered(&self.database)).await.map(drop)
     }
@@ -53,7 +53,7 @@ async fn answered(request: &RequestBuilder) -> Result<()> {
     if status == StatusCode::OK { Ok(()) } else { Err(format!("answered {status}").into()) }
 }
 
-/// The waits, one after the other in each round.
+/// Measures the waits, one after the other in each round.
 pub async fn measure(scene: &Scene) -> Result<Vec<Figure>> {
     let app = &scene.app;
     app.inject("*", Fault::Delay { ms: AWAY_MS });
@@ -89,7 +89,7 @@ pub async fn measure(scene: &Scene) -> Result<Vec<Figure>> {
     ])
 }
 
-/// How long something takes, in milliseconds.
+/// Measures how long something takes, in milliseconds.
 pub(super) async fn timed<T>(work: impl Future<Output = Result<T>>) -> Result<f64> {
     let began = clock::now();
     work.await?;

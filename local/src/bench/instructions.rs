@@ -11,7 +11,7 @@ use crate::lambda::{Sandbox, binary};
 use crate::test_app::environment;
 use crate::{FUNCTIONS, Result};
 
-/// Where the counts were made that are kept; elsewhere they are others.
+/// The architecture of the stored counts; on another one the counts differ.
 pub const KEPT_OF: &str = "x86_64";
 
 /// What a sandbox has answered when it is ended: the difference of two runs is of warm requests alone.
@@ -22,7 +22,7 @@ const MANY: usize = 70;
 const BEFORE: [(Warm, f64); 3] =
     [(Warm::Qr, 579_000.0), (Warm::StatusWithQr, 729_000.0), (Warm::StatusConnected, 625_000.0)];
 
-/// Of each warm request, and of each function's start.
+/// Counts the instructions of each warm request, and of each function's start.
 pub async fn measure(scene: &Scene) -> Result<Vec<Figure>> {
     let mut figures = Vec::new();
     for poll in Warm::ALL {
@@ -53,7 +53,7 @@ pub async fn measure(scene: &Scene) -> Result<Vec<Figure>> {
     Ok(figures)
 }
 
-/// Of one request to a warm sandbox.
+/// Counts the instructions of one request to a warm sandbox.
 pub async fn of_request(scene: &Scene, poll: Warm) -> Result<f64> {
     let (program, env) = (binary(poll.function())?, environment(&scene.app.stack, &[]));
     let run = |requests| count(&program, &env, Some((scene, poll, requests)));
@@ -61,12 +61,12 @@ pub async fn of_request(scene: &Scene, poll: Warm) -> Result<f64> {
     Ok((many - few) / (MANY - FEW) as f64)
 }
 
-/// From the start of the process to its first question for an invocation.
+/// Counts from the start of the process to its first question for an invocation.
 pub async fn of_start(scene: &Scene, function: &str) -> Result<f64> {
     count(&binary(function)?, &environment(&scene.app.stack, &[]), None).await
 }
 
-/// All that a process does from its start to its end, which comes after so many requests or after none.
+/// Counts all that a process does from its start to its end, which comes after this many requests.
 async fn count(
     program: &Path,
     env: &[(String, String)],
@@ -88,7 +88,7 @@ async fn count(
     total(&counts).ok_or_else(|| format!("valgrind has counted nothing: {}", ended.logs).into())
 }
 
-/// The sum at the end of callgrind's file.
+/// Returns the sum at the end of callgrind's file.
 fn total(counts: &str) -> Option<f64> {
     let total = counts.lines().rev().find_map(|line| line.strip_prefix("totals:"))?;
     total.trim().parse().ok()

@@ -15,19 +15,19 @@ use crate::test_app::TestApp;
 const SCANNED_AFTER_S: u64 = 60;
 const OLD_PAUSE_S: u64 = 2;
 
-/// What the original takes of the same panel, by its measured requests: 9 to make the number, then every 2 s 4 for the QR and 7 for
-/// the status; at the last look 6, where it is connected.
+/// What the original takes of the same panel, by its measured requests. It makes the number with 9. Then, every 2 s, it takes 4 for the
+/// QR and 7 for the status. The last look takes 6, when the number is connected.
 const ORIGINAL: u64 = 9 + SCANNED_AFTER_S / OLD_PAUSE_S * (4 + 7) + (4 + 6);
 
-/// Nobody looks so often.
+/// More looks than any panel takes.
 const MANY_LOOKS: usize = 100;
 
-/// Who asks.
+/// The kind of page that asks.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Panel {
     /// As the original's frontend: both functions every 2 s, until the number is connected.
     Old,
-    /// As `local/page`: the status where the code is news, and when to ask again is for the answer to say.
+    /// Like `local/page`: asks for the status only if it matters for the code, and asks again when the answer says.
     Advised,
 }
 
@@ -40,7 +40,7 @@ pub struct Linking {
     pub upstream_requests: u64,
 }
 
-/// By either panel.
+/// Measures a linking by either panel.
 pub async fn measure() -> Result<Vec<Figure>> {
     let app = TestApp::start().await;
     let mut figures = Vec::new();
@@ -136,7 +136,7 @@ fn read(answer: &Answer, pause_s: u64) -> Look {
     if answer.told().1 == "connected" { Look::Connected } else { Look::AgainIn(pause_s) }
 }
 
-/// When to ask again, as the answer says it.
+/// Returns when to ask again, as the answer says it.
 fn advised_pause_s(answer: &Answer) -> u64 {
     answer.json["poll_after_ms"].as_u64().map_or(OLD_PAUSE_S, |ms| ms.div_ceil(1000))
 }

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use crate::Result;
 
-/// How long the machine is looked at to see whether it is idle.
+/// How long the machine is observed to see whether it is idle.
 const LOOK: Duration = Duration::from_millis(500);
 
 /// Processors that answer to us.
@@ -19,7 +19,7 @@ pub fn load() -> Result<f64> {
     Ok(load.split(' ').next().unwrap_or_default().parse()?)
 }
 
-/// Which part of all processors is at work for a moment, 0 to 1: somebody else's work, where ours waits for this.
+/// Returns which part of all processors is busy for a moment, 0 to 1. This process waits, so it is the work of others.
 pub async fn busy() -> Result<f64> {
     let before = Ticks::read(&fs::read_to_string("/proc/stat")?);
     tokio::time::sleep(LOOK).await;
@@ -34,7 +34,7 @@ struct Ticks {
 }
 
 impl Ticks {
-    /// From the first line of `/proc/stat`: user, nice, system, idle, waiting for a disk, interrupts, stolen.
+    /// Reads the first line of `/proc/stat`: user, nice, system, idle, waiting for a disk, interrupts, stolen.
     fn read(stat: &str) -> Self {
         let fields = stat.lines().next().unwrap_or_default().split_whitespace().skip(1).take(8);
         let fields: Vec<u64> = fields.filter_map(|field| field.parse().ok()).collect();
@@ -47,18 +47,18 @@ impl Ticks {
     }
 }
 
-/// The time that a process's threads have had of the processors, user and system, in milliseconds.
+/// Returns the processor time of a process's threads, user and system, in milliseconds.
 pub fn processor_ms(pid: u32) -> Result<f64> {
     let mut all_ns = 0.0;
     for thread in fs::read_dir(format!("/proc/{pid}/task"))? {
-        // One that has ended meanwhile has had its time.
+        // A thread that has ended in between has had its time.
         let times = fs::read_to_string(thread?.path().join("schedstat")).unwrap_or_default();
         all_ns += times.split(' ').next().unwrap_or_default().parse().unwrap_or(0.0);
     }
     Ok(all_ns / 1e6)
 }
 
-/// A line of `/proc/<pid>/status` that counts memory (`VmRSS` is what it has now, `VmHWM` the most that it ever had), in MiB.
+/// Reads a line of `/proc/<pid>/status` that counts memory, in MiB. `VmRSS` is what it has now, `VmHWM` the most that it ever had.
 pub fn memory_mib(pid: u32, line: &str) -> Result<f64> {
     let status = fs::read_to_string(format!("/proc/{pid}/status"))?;
     let kib = kib_of(&status, line).ok_or_else(|| format!("/proc/{pid}/status has no {line}"))?;

@@ -13,7 +13,7 @@ const BLOCKS: usize = 10;
 const BLOCK: usize = 200;
 const WARM_UP: usize = 100;
 
-/// User and system time, by function and, as the yardstick, of one that does nothing.
+/// Measures user and system time for each function and, as the yardstick, for one that does nothing.
 pub async fn measure(scene: &Scene) -> Result<Vec<Figure>> {
     let empty = Sandbox::start(&yardstick()?, &[]).await?;
     let mut nothing = Sample::default();
@@ -48,7 +48,7 @@ pub async fn measure(scene: &Scene) -> Result<Vec<Figure>> {
     Ok(samples.iter().map(figure).collect())
 }
 
-/// It answers whatever it is asked.
+/// Asks the idle function, which answers any request.
 async fn ask_empty(empty: &Sandbox, scene: &Scene) -> Result<()> {
     empty.invoke(Warm::Qr.event(scene)).await.answered().map(drop)
 }

@@ -7,12 +7,12 @@ use std::fmt;
 pub struct Sample(Vec<f64>);
 
 impl Sample {
-    /// The middle one.
+    /// Returns the median.
     pub fn median(&self) -> f64 {
         self.percentile(50)
     }
 
-    /// The smallest one that so many of a hundred do not exceed; 0 where nothing was measured.
+    /// Returns the smallest value that this percentage of all does not exceed, or 0 if nothing was measured.
     pub fn percentile(&self, percent: usize) -> f64 {
         let mut sorted = self.0.clone();
         sorted.sort_by(f64::total_cmp);
@@ -20,7 +20,7 @@ impl Sample {
         sorted.get(rank - 1).copied().unwrap_or_default()
     }
 
-    /// How often each measurement is the other sample's of the same round. What slows a whole round down is not in it.
+    /// Returns each measurement as a multiple of the other sample's in the same round. So it does not show what slows a whole round down.
     pub fn against(&self, yardstick: &Self) -> Self {
         self.0.iter().zip(&yardstick.0).map(|(own, other)| own / other).collect()
     }

@@ -13,7 +13,7 @@ use crate::lambda::{Options, Sandbox, binary};
 use crate::test_app::environment;
 use crate::{FUNCTIONS, Result};
 
-/// After so many requests a process has what it needs: after the second number it should have no more.
+/// After this many requests a process has what it needs. After the second number it should need no more.
 const SOME: usize = 4_000;
 const MANY: usize = 20_000;
 
@@ -22,7 +22,7 @@ const POLL_EVERY: usize = 4;
 /// What rounding and a page here or there may make of nothing, in MiB.
 const FLAT: f64 = 0.25;
 
-/// The files, as they are deployed.
+/// Measures the files, as they are deployed.
 pub fn files() -> Result<Vec<Figure>> {
     let file = |name: &&str| {
         let bytes = fs::metadata(binary(name)?)?.len();
@@ -31,8 +31,8 @@ pub fn files() -> Result<Vec<Figure>> {
     FUNCTIONS.iter().map(file).collect()
 }
 
-/// New processes of the two functions that are polled, and one that does nothing, side by side. `lambda_runtime` leaks each
-/// invocation's trace: what is our own is seen where there is none.
+/// Compares new processes of the two functions that are polled with one that does nothing, side by side. `lambda_runtime` leaks each
+/// invocation's trace, so the idle function shows which part belongs to ours.
 pub async fn memory(scene: &Scene) -> Result<Vec<Figure>> {
     let env = environment(&scene.app.stack, &[]);
     let options = |traced| Options { traced, ..Options::default() };
@@ -43,7 +43,7 @@ pub async fn memory(scene: &Scene) -> Result<Vec<Figure>> {
     let of = async |poll: Warm, traced| {
         let sandbox = Sandbox::start_with(&binary(poll.function())?, &env, options(traced)).await?;
         grown(&sandbox, async |request| {
-            // Every fourth is a poll; the others have no token, as anybody can send them.
+            // Every fourth is a poll. The others have no token: any client can send such requests.
             if request % POLL_EVERY == 0 {
                 poll.ask(&sandbox, scene).await.map(drop)
             } else {

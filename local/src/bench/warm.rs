@@ -53,7 +53,7 @@ impl Warm {
     /// Each of them.
     pub const ALL: [Self; 4] = [Self::Qr, Self::StatusWithQr, Self::StatusConnected, Self::Create];
 
-    /// What a table calls it.
+    /// Returns its name in a table.
     pub fn name(self) -> &'static str {
         match self {
             Self::Qr => "wpp-qr",
@@ -63,7 +63,7 @@ impl Warm {
         }
     }
 
-    /// Which function answers it.
+    /// Returns the function that answers it.
     pub fn function(self) -> &'static str {
         match self {
             Self::Qr => "wpp-qr",
@@ -72,7 +72,7 @@ impl Warm {
         }
     }
 
-    /// As the school's page sends it.
+    /// Returns the request as the school's page sends it.
     pub fn event(self, scene: &Scene) -> Value {
         let post = |body| scene.app.school.post(self.function(), &body);
         let event = match self {
@@ -102,7 +102,7 @@ impl Warm {
         Err(format!("{}: {} {}", self.name(), answer.status, answer.body).into())
     }
 
-    /// The upstream requests that it takes, once everything is warm.
+    /// Returns the upstream requests that it takes, once everything is warm.
     pub async fn upstream_requests(self, scene: &Scene) -> Result<u64> {
         scene.turn_qr()?;
         let sandbox = scene.app.sandbox(self.function());

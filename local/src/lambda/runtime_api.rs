@@ -32,7 +32,7 @@ pub(super) struct RuntimeApi {
 struct Invocations {
     waiting: HashMap<String, oneshot::Sender<Ended>>,
     init_error: Option<Value>,
-    /// The process is gone: there is nobody to wait for.
+    /// The process has ended, so waiting for it is useless.
     closed: bool,
 }
 
@@ -43,7 +43,7 @@ struct Invocation {
 }
 
 impl RuntimeApi {
-    /// Where it is `traced`, each invocation has an X-Ray trace of its own.
+    /// Makes a runtime API. If it is `traced`, each invocation has its own X-Ray trace.
     pub fn new(traced: bool) -> Self {
         let (arrivals, queue) = mpsc::unbounded_channel();
         let (asked, state) = (watch::Sender::new(false), Lock::default());
@@ -84,14 +84,14 @@ impl RuntimeApi {
         self.state().init_error.clone()
     }
 
-    /// Tells all who wait that nobody will answer.
+    /// Tells all waiting callers that no answer will come.
     pub fn close(&self) {
         let mut state = self.state();
         state.closed = true;
         state.waiting.clear();
     }
 
-    /// Tells how an invocation ended; false when nobody waits for it.
+    /// Tells how an invocation ended. Returns `false` if no caller waits for it.
     fn tell(&self, id: &str, ended: Ended) -> bool {
         let waiting = self.state().waiting.remove(id);
         waiting.is_some_and(|tell| tell.send(ended).is_ok())
@@ -109,7 +109,7 @@ fn timed_out(id: &str) -> Value {
     })
 }
 
-/// The API over HTTP.
+/// Serves the API over HTTP.
 pub(super) fn routes(api: Arc<RuntimeApi>) -> Router {
     let runtime = Router::new()
         .route("/invocation/next", get(next))
@@ -121,7 +121,7 @@ pub(super) fn routes(api: Arc<RuntimeApi>) -> Router {
 
 async fn next(State(api): State<Arc<RuntimeApi>>) -> Response {
     api.asked.send_replace(true);
-    // Those who ask at once stand in line for the lock, and each takes one.
+    // Requests that come at the same time queue for the lock, and each takes one invocation.
     let Some(invocation) = api.queue.lock().await.recv().await else {
         return StatusCode::GONE.into_response();
     };
@@ -137,7 +137,7 @@ async fn next(State(api): State<Arc<RuntimeApi>>) -> Response {
     (headers, trace, Json(invocation.event)).into_response()
 }
 
-/// As X-Ray writes it.
+/// Makes an id as X-Ray writes it.
 fn trace_id() -> String {
     let (time, id, parent) = (fastrand::u32(..), fastrand::u64(1..), fastrand::u64(1..));
     format!("Root=1-{time:08x}-{id:024x};Parent={parent:016x};Sampled=0")

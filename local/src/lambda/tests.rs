@@ -12,7 +12,7 @@ fn told(to_do: &str) -> Value {
     Event::get("echo").query("do", to_do).v2()
 }
 
-/// `S`, `T` and so on, as the kernel has it.
+/// Returns the kernel's letter for the process's state: `S`, `T` and so on.
 fn state(pid: u32) -> Option<char> {
     let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
     stat.rsplit_once(") ")?.1.chars().next()

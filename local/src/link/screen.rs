@@ -15,19 +15,19 @@ use tempfile::NamedTempFile;
 use super::printable;
 use crate::clock::unix_ms;
 
-/// How long a code is good, where the functions do not say it.
+/// How long a code is valid, if the functions do not say so.
 const LIFE: Duration = Duration::from_secs(25);
 
 /// How a PNG begins in base64.
 const PNG: &str = "iVBORw0KGgo";
 
-/// Black on white, whatever the theme makes of its own colours.
+/// Black on white, whatever colors the terminal's theme has.
 const BLACK_ON_WHITE: &str = "\x1b[38;5;16;48;5;231m";
 
-/// What is said below the code takes so many lines at most, with the line that the cursor is left in.
+/// The most lines that the text below the code takes, including the line that the cursor is left in.
 const ROWS_BELOW: usize = 4;
 
-/// The screen beside the one with the person's own lines, without the cursor; and back.
+/// Switches to a second screen without the cursor, so that the person's own lines are kept; and back.
 const ENTER: &str = "\x1b[?1049h\x1b[?25l";
 const LEAVE: &str = "\x1b[?25h\x1b[?1049l";
 
@@ -78,7 +78,7 @@ const RUSSIAN: Words = Words {
 };
 
 impl Words {
-    /// In the language of the terminal, where it is one of ours.
+    /// Returns the texts in the terminal's language, if it is one of the product's.
     pub fn from_env() -> &'static Self {
         let set = ["LC_ALL", "LC_MESSAGES", "LANG"].map(|name| env::var(name).unwrap_or_default());
         let first = set.iter().find(|value| !value.is_empty());
@@ -124,7 +124,7 @@ impl Screen {
         Ok(screen)
     }
 
-    /// The code, with the time for which it is good, or that there is none now; and what there is to say.
+    /// Shows the code, with the time for which it is valid, or that there is no code now. Shows `said` as well.
     pub fn show(&mut self, code: Option<(&str, Option<Duration>)>, said: &str) -> io::Result<()> {
         let Some((qr, good_for)) = code else {
             self.code = None;
@@ -150,7 +150,7 @@ impl Screen {
         self.say(said)
     }
 
-    /// What there is to say beside the code.
+    /// Shows a text in addition to the code.
     pub fn say(&mut self, said: &str) -> io::Result<()> {
         let said = printable(said);
         let is_new = said != self.said;
@@ -161,7 +161,7 @@ impl Screen {
         if is_new { writeln!(self.out, "{}", self.said) } else { Ok(()) }
     }
 
-    /// Does the work while the countdown goes on.
+    /// Does the work while the countdown continues.
     pub async fn meanwhile<T>(&mut self, work: impl Future<Output = T>) -> T {
         let mut work = pin!(work);
         loop {
@@ -198,7 +198,7 @@ impl Screen {
         self.out.flush()
     }
 
-    /// The blocks, or how much room they need where the window has less.
+    /// Returns the blocks, or a sentence on how much room they need if the window is too small.
     fn fitting(&self, blocks: &[String], columns: usize) -> Vec<String> {
         let rows = blocks.len() + ROWS_BELOW;
         let fits = tcgetwinsize(&self.out)
@@ -211,7 +211,7 @@ impl Screen {
     }
 }
 
-/// A pairing text becomes half blocks, with the margin that a phone wants around them.
+/// Draws a pairing text as half blocks, with the margin that a phone needs around them.
 fn draw(qr: &str, has_colour: bool) -> io::Result<Drawn> {
     let unreadable = || io::Error::other("The code that the platform sent cannot be drawn.");
     let picture = qr.strip_prefix("data:image/").and_then(|picture| picture.split_once(";base64,"));
@@ -224,7 +224,7 @@ fn draw(qr: &str, has_colour: bool) -> io::Result<Drawn> {
     // The smallest: a screen has no stains to be robust against.
     let code = QrCode::with_error_correction_level(qr, EcLevel::L).map_err(|_| unreadable())?;
     let mut blocks = code.render();
-    // Without colours the terminal is taken for a dark one, on which what is printed is light.
+    // Without colors, the terminal is assumed to be dark, with light text.
     let blocks = if has_colour {
         blocks.dark_color(Dark).light_color(Light)
     } else {

@@ -61,7 +61,7 @@ pub(super) struct Token {
 }
 
 impl Accounts {
-    /// Nobody is known yet.
+    /// Starts without clients.
     pub fn new(behavior: Behavior) -> Self {
         Self { behavior, jwt_secret: random_hex(), ..Self::default() }
     }
@@ -70,7 +70,7 @@ impl Accounts {
         unix_ms() + self.ahead_ms
     }
 
-    /// `POST /api/integrations/wpp/create`
+    /// Answers `POST /api/integrations/wpp/create`.
     pub fn create(&mut self, organization_id: &str) -> Result<Value, Refused> {
         self.creates += 1;
         let nth = self.behavior.repeated_create == RepeatedCreate::NewClient;
@@ -102,7 +102,7 @@ impl Accounts {
         self.keys.entry(key.to_owned()).or_default().revoked = true;
     }
 
-    /// The key of a session and every token that it was given are refused for good.
+    /// Refuses the key of a session and all its tokens for good.
     pub fn revoke_key_of(&mut self, id: &str) -> Result<(), Refused> {
         let key = self.session(id)?.key.clone();
         self.tokens.retain(|token| token.key != key);
@@ -110,7 +110,7 @@ impl Accounts {
         Ok(())
     }
 
-    /// `POST /auth/token`
+    /// Answers `POST /auth/token`.
     pub fn issue_token(&mut self, api_key: &str) -> Result<Value, Refused> {
         let key = self.keys.get_mut(api_key).filter(|key| !key.revoked).ok_or(INVALID_KEY)?;
         if key.refusals_left > 0 {
@@ -139,7 +139,7 @@ impl Accounts {
         Ok(answer)
     }
 
-    /// `GET /api/accounts/{number}/status`
+    /// Answers `GET /api/accounts/{number}/status`.
     pub fn look_at_status(&mut self, token: &str, id: &str) -> Result<Value, Refused> {
         let now_ms = self.now_ms();
         let word = self.authorised(token, id)?.status().to_owned();
@@ -147,7 +147,7 @@ impl Accounts {
         Ok(json!({"status": self.behavior.write(&word)}))
     }
 
-    /// `GET /api/accounts/{number}/qr`
+    /// Answers `GET /api/accounts/{number}/qr`.
     pub fn look_at_qr(&mut self, token: &str, id: &str) -> Result<Value, Refused> {
         let now_ms = self.now_ms();
         self.authorised(token, id)?;
@@ -157,7 +157,7 @@ impl Accounts {
         Ok(answer)
     }
 
-    /// `POST /api/accounts/start`
+    /// Answers `POST /api/accounts/start`.
     pub fn start(&mut self, token: &str, id: &str) -> Result<Value, Refused> {
         let (looks_until_qr, now_ms) = (self.behavior.looks_until_qr, self.now_ms());
         let word = self.authorised(token, id)?.start(looks_until_qr, now_ms);
@@ -178,7 +178,7 @@ impl Accounts {
         Ok(answer)
     }
 
-    /// `POST /internal/session/{session}/webhook`
+    /// Answers `POST /internal/session/{session}/webhook`.
     pub fn set_webhook(&mut self, token: &str, id: &str, url: &str) -> Result<(), Refused> {
         let needs_start = self.behavior.webhook_needs_start;
         let session = self.authorised(token, id)?;
@@ -189,7 +189,7 @@ impl Accounts {
         Ok(())
     }
 
-    /// `POST /internal/session/{session}/stop`
+    /// Answers `POST /internal/session/{session}/stop`.
     pub fn stop(&mut self, token: &str, id: &str) -> Result<(), Refused> {
         self.authorised(token, id)?.stop();
         Ok(())
@@ -208,7 +208,7 @@ impl Accounts {
         known.filter(|session| !session.forgotten).ok_or(NO_SESSION)
     }
 
-    /// The QR that a session shows now.
+    /// Returns the QR that a session shows now.
     pub fn qr_of(&self, id: &str) -> Option<String> {
         let turn = self.sessions.get(id)?.qr_turn(self.now_ms())?;
         let part = |name| STANDARD.encode(digest(&SHA256, format!("{name}/{id}/{turn}").as_bytes()));
@@ -235,14 +235,14 @@ impl Accounts {
     }
 }
 
-/// The session that an organization id is given: thirteen digits, leading zeros included.
+/// Returns the session that an organization id is given: thirteen digits, including leading zeros.
 pub fn session_for(organization_id: &str) -> String {
     let hash = digest(&SHA256, organization_id.as_bytes());
     let number = hash.as_ref().iter().take(8).fold(0, |number, byte| number << 8 | u64::from(*byte));
     format!("00{:011}", number % 100_000_000_000)
 }
 
-/// 32 hexadecimal digits that nobody could foresee.
+/// Returns 32 hexadecimal digits that cannot be predicted.
 fn random_hex() -> String {
     format!("{:032x}", fastrand::u128(..))
 }

@@ -1,4 +1,4 @@
-//! The ways in which platforms of different age and mood behave, within the contract.
+//! The ways in which platforms of different versions behave, within the contract.
 
 use serde_json::Value;
 
@@ -17,7 +17,7 @@ pub struct Behavior {
     pub token_lifetime_s: i64,
     /// What the answer with a token says as `expiresIn`, whatever its `exp` is.
     pub expires_in: FieldValue,
-    /// Tokens that are no JWTs: nobody can read an `exp` in them.
+    /// Tokens that are not JWTs: no `exp` can be read from them.
     pub opaque_tokens: bool,
     /// Which of a key's tokens are accepted.
     pub accepted_tokens: AcceptedTokens,
@@ -25,15 +25,15 @@ pub struct Behavior {
     pub looks_until_qr: u32,
     /// Writes its status words in capitals.
     pub in_capitals: bool,
-    /// Where an answer holds its QR.
+    /// The field of an answer that holds its QR.
     pub qr_field: QrField,
-    /// What a QR looks like.
+    /// The form of a QR.
     pub qr_form: QrForm,
     /// Leaves a QR that is not ready out of the answer, instead of a null.
     pub omit_unready_qr: bool,
     /// What a start answers.
     pub start_answer: StartAnswer,
-    /// Takes a webhook only for a session that is started; whether the real platform does, nobody knows.
+    /// Takes a webhook only for a session that is started. Whether the real platform does so is unknown.
     pub webhook_needs_start: bool,
 }
 
@@ -95,7 +95,7 @@ pub enum AcceptedTokens {
     Newest,
 }
 
-/// Where an answer holds its QR.
+/// The field of an answer that holds its QR.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum QrField {
     /// `{"qr"}`
@@ -108,7 +108,7 @@ pub enum QrField {
     Nested,
 }
 
-/// What a QR looks like.
+/// The form of a QR.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum QrForm {
     /// The pairing text, `2@...`.
@@ -126,7 +126,7 @@ pub enum StartAnswer {
     Status,
     /// The same word as `{"state"}`.
     State,
-    /// `{"status"}` with the QR beside it.
+    /// `{"status"}` together with the QR.
     Qr,
     /// The QR alone.
     QrAlone,

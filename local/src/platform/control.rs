@@ -60,7 +60,7 @@ struct Advance {
     seconds: u64,
 }
 
-/// A body is read as JSON whatever it is called: nobody wants to type a header.
+/// A body is read as JSON whatever its content type is, so that no header has to be typed.
 type Outcome = Result<Response<Body>, JsonRejection>;
 
 pub(super) fn routes() -> Router<Arc<Simulator>> {

@@ -38,14 +38,14 @@ struct Call {
 }
 
 impl Call {
-    /// A text in the JSON body.
+    /// Returns a text in the JSON body.
     fn field(&self, name: &str) -> Result<String, Refused> {
         let body: Value = serde_json::from_slice(&self.body).map_err(|_| MALFORMED)?;
         body[name].as_str().filter(|text| !text.is_empty()).map(str::to_owned).ok_or(MALFORMED)
     }
 }
 
-/// The endpoints. `unknown` is what the fault injector calls everything else that is asked for.
+/// Serves the endpoints. The fault injector calls all other requests `unknown`.
 pub(super) fn routes() -> Router<Arc<Simulator>> {
     let anything = MethodFilter::GET.or(MethodFilter::POST);
     Router::new()

@@ -5,7 +5,7 @@ use serde::{Deserialize, Serialize};
 /// How long a QR is shown before the next one takes its place, in milliseconds.
 const QR_TURN_MS: i64 = 20_000;
 
-/// Looks enough for a session that stays `starting` until somebody says otherwise.
+/// Enough looks for a session that stays `starting` until a test changes it.
 const FOREVER: u32 = u32::MAX;
 
 #[derive(Default, Serialize, Deserialize)]
@@ -21,7 +21,7 @@ pub(super) struct Session {
 
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 enum Phase {
-    /// Nobody started it yet.
+    /// It was never started.
     #[default]
     Offline,
     Starting {
@@ -55,7 +55,7 @@ impl Session {
         }
     }
 
-    /// Somebody looked; a starting session is one look nearer to its QR.
+    /// Counts a look: a starting session is one look nearer to its QR.
     pub fn looked(&mut self, now_ms: i64) {
         if let Phase::Starting { looks_left } = &mut self.phase
             && *looks_left != FOREVER
@@ -71,7 +71,7 @@ impl Session {
         }
     }
 
-    /// What tells the QR shown now from those before it and after it; `None` when none is shown.
+    /// Returns a number that tells the QR shown now from earlier and later ones, or `None` if no QR is shown.
     pub fn qr_turn(&self, now_ms: i64) -> Option<i64> {
         match self.phase {
             Phase::QrRequired { since_ms } => Some(now_ms - (now_ms - since_ms).rem_euclid(QR_TURN_MS)),
@@ -79,7 +79,7 @@ impl Session {
         }
     }
 
-    /// A phone scans the QR; false when there is none to scan. A session that is linked stays so.
+    /// Has a phone scan the QR. Returns `false` if there is no QR to scan. A linked session stays linked.
     pub fn scan(&mut self) -> bool {
         if matches!(self.phase, Phase::QrRequired { .. }) {
             self.enter(Phase::Connected);
@@ -87,7 +87,7 @@ impl Session {
         self.phase == Phase::Connected
     }
 
-    /// Nobody has started it, or somebody has stopped it.
+    /// Returns whether the session was never started, or was stopped.
     pub fn is_offline(&self) -> bool {
         self.phase == Phase::Offline
     }
@@ -97,7 +97,7 @@ impl Session {
         self.enter(Phase::Offline);
     }
 
-    /// Puts it where `word` says (an unknown word shows a QR) and has it say that word.
+    /// Puts it into the state that `word` names (an unknown word shows a QR) and has it answer with that word.
     pub fn set_status(&mut self, word: &str, now_ms: i64) {
         self.enter(match word.to_lowercase().as_str() {
             "connected" => Phase::Connected,

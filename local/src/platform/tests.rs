@@ -47,7 +47,7 @@ impl Caller {
         self.post("/auth/token", "", json!({"apiKey": api_key})).await
     }
 
-    /// A key, its session and a token for it.
+    /// Makes a key, its session and a token for it.
     async fn account(&self) -> (String, String, String) {
         let (key, session) = self.create(ORG).await;
         let token = text(&self.token(&key).await.1["token"]);

@@ -4,7 +4,7 @@ use crate::postgres::Privileges;
 use crate::shapes::BASE;
 use crate::stack::Organization;
 
-/// An organization of a project as most are, and its siblings.
+/// An organization in a typical project, with the other functions.
 struct Scene {
     stack: Stack,
     siblings: Siblings,
@@ -19,7 +19,7 @@ impl Scene {
         Self { siblings: Siblings::of(&stack), school, stack }
     }
 
-    /// A number that a phone is linked with, as the siblings make it; with its session.
+    /// Makes a linked number as the other functions make it. Returns it with its session.
     async fn linked(&self, sub_org_id: &str) -> (Uuid, String) {
         let wanted = json!({"organizationId": sub_org_id});
         let secret = self.stack.platform.secret();

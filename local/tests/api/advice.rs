@@ -6,7 +6,7 @@ use local::fault_injector::Fault;
 use local::lambda::Options;
 use local::test_app::{Number, TestApp};
 
-/// Moves the number's credentials so many seconds into the past.
+/// Moves the number's credentials this many seconds into the past.
 async fn age_credentials(app: &TestApp, number: &Number, seconds: i32) {
     let age = "update wpp_numbers set credentials_saved_at = credentials_saved_at - $1 * interval '1 second' where integration_id = $2";
     assert_eq!(app.sql.execute(age, &[&f64::from(seconds), &number.id]).await.unwrap(), 1);
@@ -27,7 +27,7 @@ async fn create(app: &TestApp) -> Value {
 /// What the screen offers for a number that is lost.
 const RECONNECT: &str = "delete the number in the list and connect it again";
 
-/// A stuck number has a code for programs, and a sentence that says what a person can do.
+/// Asserts that a stuck number has a code for programs, and a sentence that says what a person can do.
 fn assert_stuck(answer: &Value, code: &str, about: &str) {
     assert_eq!(answer["code"], code, "{answer}");
     let shown = if answer["success"] == true { &answer["message"] } else { &answer["error"] };
@@ -41,7 +41,7 @@ fn assert_not_stuck(answer: &Value) {
 
 #[tokio::test]
 async fn a_number_that_has_been_starting_for_two_minutes_is_stuck() {
-    // No QR will come, so a long wait would be in vain.
+    // No QR will come, so a long wait would only cost time.
     let app = TestApp::start_with(&[("QR_WAIT_MS", "1500")], Options::default()).await;
     let number = app.number().await;
     app.platform.set_status(&number.session, "starting").unwrap();
@@ -57,7 +57,7 @@ async fn a_number_that_has_been_starting_for_two_minutes_is_stuck() {
     assert_eq!(created["status"], "starting");
     assert_stuck(&created, "start_stuck", RECONNECT);
 
-    // A recreation is a new start, even where the platform gives the same session again.
+    // A recreation is a new start, even if the platform gives the same session again.
     let again = app.create(json!({"force_recreate": true})).await;
     assert_eq!((&again.json["session"], &again.json["status"]), (&json!(number.session), &json!("starting")));
     assert_not_stuck(&again.json);
@@ -77,7 +77,7 @@ async fn a_qr_that_is_not_scanned_for_ten_minutes_is_explained() {
 
     app.platform.scan(&number.session).unwrap();
     assert_not_stuck(&status(&app).await);
-    // A person who has linked the number once needs no explanation.
+    // A person who linked the number before needs no explanation.
     app.platform.set_status(&number.session, "qr_required").unwrap();
     let answer = status(&app).await;
     assert_eq!(answer["status"], "qr_issued", "{answer}");
@@ -108,7 +108,7 @@ async fn a_session_that_the_platform_does_not_know_is_disconnected() {
 #[tokio::test]
 async fn a_passkey_that_whatsapp_asks_for_is_not_waited_for() {
     let (app, number) = TestApp::start_with_number().await;
-    // This platform shows no QR beside this status, in either of two forms.
+    // This platform shows no QR together with this status, in either of two forms.
     let unknown = Fault::status(404);
     let null = Fault::Body(r#"{"qr":null}"#.to_owned());
     for (state, qr) in [("passkey_required", null), ("PASSKEY_CONFIRMATION_REQUIRED", unknown)] {
@@ -126,7 +126,7 @@ async fn a_passkey_that_whatsapp_asks_for_is_not_waited_for() {
     }
 }
 
-/// Deployed databases mirror one number of an organization. The others are stuck as visibly as that one.
+/// Deployed databases hold the snapshot of only one number of an organization. The others are stuck as visibly as that one.
 #[tokio::test]
 async fn a_number_without_a_snapshot_is_stuck_from_its_beginning() {
     let app = TestApp::start().await;

@@ -31,7 +31,7 @@ impl Served {
         Self { server: front::serve(app.clone()).await.unwrap(), app }
     }
 
-    /// Runs a program in `local/contract`, and fails where it does.
+    /// Runs a program in `local/contract`, and panics if it fails.
     async fn run(&self, program: &str, arguments: &[&str]) {
         let path = format!(
             "{WORKSPACE}/.tools/contract/bin:{WORKSPACE}/.tools/node/bin:{}",

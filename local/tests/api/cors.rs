@@ -20,7 +20,7 @@ fn allowed(answer: &Answer) -> Option<&str> {
     answer.headers.get("access-control-allow-origin").map(String::as_str)
 }
 
-/// A request for each status that the functions have, with what brings it about.
+/// Sends a request for each status that the functions have, with what brings it about.
 async fn answers(app: &TestApp, origin: &str) -> Vec<Answer> {
     let number = app.number().await;
     let post = |name: &str| Event::post(name).header("origin", origin);

@@ -1,4 +1,4 @@
-//! `wpp-create`, killed at every point where it has something in hand: the next call finishes what was begun.
+//! `wpp-create`, killed at every point at which its work could be lost: the next call finishes what was begun.
 
 use std::fmt::Write as _;
 
@@ -70,7 +70,7 @@ impl Request {
         }
     }
 
-    /// A key that the platform gives again keeps its token, so that nothing is saved there.
+    /// Returns whether the call passes: a key that the platform gives again keeps its token, so nothing is saved there.
     fn passes(self, endpoint: &str, repeated_create: RepeatedCreate) -> bool {
         let is_replaced = matches!(self, Self::ForceRecreate | Self::FinishedByEnsure);
         let keeps_its_token = is_replaced && repeated_create == RepeatedCreate::SameKey;
@@ -103,7 +103,7 @@ async fn a_call_killed_at_any_point_is_finished_by_the_next() {
     println!("{table}");
 }
 
-/// Kills one call and makes the next one. Says in one word how that went, or all about it where it failed.
+/// Kills one call and makes the next one. Returns in one word how that went, or all about it if it failed.
 async fn cell(
     app: &TestApp,
     request: Request,
@@ -116,12 +116,12 @@ async fn cell(
     let (before, after) = request.numbers();
     if before == 1 {
         let first = app.post_as(&caller, "wpp-create", json!({})).await.expect(200, "qr_issued");
-        // One that no phone was linked with would be gone on with.
+        // A number that was never linked would be used again.
         if after == 2 {
             platform.scan(first.text("session")).unwrap();
             app.post_as(&caller, "wpp-status", json!({"force": true})).await.expect(200, "connected");
         }
-        // A number of some age, so that its key being refused would mean something, and no longer in use.
+        // The number gets some age, so that a refusal of its key counts. It is not in use any more.
         for age in [
             "update wpp_numbers set credentials_saved_at = credentials_saved_at - interval '1 hour' where organization_id = $1",
             "update whatsapp_sessions set status = 'disconnected', last_qr_b64 = null where organization_id = $1",
@@ -166,7 +166,7 @@ async fn cell(
     }
 }
 
-/// The id at the platform that the organization's latest creation is about.
+/// Returns the id at the platform that the organization's latest creation is about.
 async fn platform_id(app: &TestApp, organization: Uuid) -> Option<String> {
     let latest =
         "select platform_id from wpp_creations where organization_id = $1 order by created_at desc limit 1";

@@ -1,4 +1,4 @@
-//! `wpp-create`, where all goes well.
+//! `wpp-create`, when all goes well.
 
 use serde_json::{Value, json};
 
@@ -6,7 +6,7 @@ use local::clock::unix_ms;
 use local::lambda::Options;
 use local::test_app::TestApp;
 
-/// An API key as an answer shows it.
+/// Returns an API key as an answer shows it.
 pub fn masked(key: &str) -> Value {
     json!(format!("{}••••••{}", &key[..6], &key[key.len() - 4..]))
 }
@@ -92,7 +92,7 @@ async fn a_disconnected_number_is_started_again() {
     );
 }
 
-/// The original kept the request for 30 s and registered no webhook. The wait leaves time to save what was seen.
+/// The original kept the request for 30 s and registered no webhook. The wait leaves time to save the snapshot.
 #[tokio::test]
 async fn a_session_without_a_qr_in_time_is_starting() {
     for (qr_wait_ms, deadline_ms) in [("1500", 30_000), ("8000", 4_000)] {
@@ -109,7 +109,7 @@ async fn a_session_without_a_qr_in_time_is_starting() {
     }
 }
 
-/// The original gave up, and left a client on the platform that nobody had the key of.
+/// The original gave up, and left a client on the platform whose key was lost.
 #[tokio::test]
 async fn a_key_that_is_active_only_after_a_second_still_brings_a_qr() {
     let app = TestApp::start().await;

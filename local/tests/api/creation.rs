@@ -90,7 +90,7 @@ async fn two_recreations_without_a_number_share_one_creation() {
     let other = app.process("wpp-create").await;
     let event = app.school.post("wpp-create", &json!({"force_recreate": true}));
     let both_wait = async {
-        // Three: one has begun, and the other has come again after it had to wait.
+        // Three: one request has begun, and the other has asked again after its wait.
         until(async || app.count("rpc/wpp_begin_creation") >= 3).await;
         hold.release();
     };
@@ -143,7 +143,7 @@ async fn another_number_is_begun_only_when_the_last_is_linked() {
     let second = add_new().await;
     assert_ne!(second, first);
 
-    // The sibling that takes the platform's reports knows of the link before we do.
+    // `wpp-webhook`, which takes the platform's reports, knows of the link before our functions do.
     let link = "update whatsapp_sessions set status = 'connected' where session_name = 'wpp_' || $1";
     app.sql.execute(link, &[&second]).await.unwrap();
     let third = add_new().await;

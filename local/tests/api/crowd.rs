@@ -20,7 +20,7 @@ async fn app_for_a_crowd(accepted_tokens: AcceptedTokens) -> (TestApp, Number) {
     (app, number)
 }
 
-/// 25 polls for the QR and 25 for the status, none of which goes on before all have read the row.
+/// Sends 25 polls for the QR and 25 for the status. None of them continues before all have read the row.
 async fn crowd(app: &TestApp, number: &Number) -> Vec<Answer> {
     let hold = app.hold("rpc/wpp_find_number", Point::After);
     let qr = join_all((0..CROWD).map(|_| app.poll_qr(&number.session)));
@@ -34,7 +34,7 @@ async fn crowd(app: &TestApp, number: &Number) -> Vec<Answer> {
     answers
 }
 
-/// All calls but the claims: how often a waiting sandbox asks again is a matter of time.
+/// Returns all calls but the claims: how often a waiting sandbox asks again is a matter of time.
 fn calls(app: &TestApp) -> Value {
     let mut calls = app.calls();
     calls.as_object_mut().unwrap().remove("rpc/wpp_claim_refresh");
@@ -56,7 +56,7 @@ async fn fifty_requests_with_a_refused_token_fetch_one() {
     }
 }
 
-/// Where only the newest token is good, replacing one that serves breaks the calls that are under way with it; each heals.
+/// If only the newest token is valid, replacing a usable one breaks the calls that are using it. Each of them recovers.
 #[tokio::test]
 async fn fifty_requests_with_a_due_token_fetch_at_most_one() {
     for accepted_tokens in [AcceptedTokens::Unexpired, AcceptedTokens::Newest] {
@@ -67,9 +67,9 @@ async fn fifty_requests_with_a_due_token_fetch_at_most_one() {
         let answers = crowd(&app, &number).await;
         app.assert_served(&number, &answers);
         let calls = app.calls();
-        assert!(calls["rpc/wpp_claim_refresh"].as_u64() >= Some(1), "nobody has tried: {calls}");
+        assert!(calls["rpc/wpp_claim_refresh"].as_u64() >= Some(1), "no request has tried: {calls}");
         assert!(calls["token"].as_u64() <= Some(1), "{calls}");
-        // On a busy machine the one that tried may have run out of its second: a later poll replaces the token.
+        // On a busy machine the poll that tried may have run out of its second. Then a later poll replaces the token.
         until(async || {
             app.end_waits().await;
             app.assert_served(&number, &[app.poll_qr(&number.session).await]);
@@ -80,7 +80,7 @@ async fn fifty_requests_with_a_due_token_fetch_at_most_one() {
     }
 }
 
-/// Each writer counts in a key of its own, as the webhook and other siblings do, until the token has rotated ten times.
+/// Each writer counts in a settings key of its own, as `wpp-webhook` and the other functions do, until the token has rotated ten times.
 #[tokio::test]
 async fn fifty_writers_of_other_keys_lose_nothing_while_tokens_rotate() {
     const CONNECTIONS: usize = 10;
@@ -158,8 +158,8 @@ async fn a_writer_in_the_middle_of_it_and_a_new_token_both_stand() {
     app.assert_stored_token_is_good(&number).await;
 }
 
-/// A poll has got a token for the old key, or is about to, when `force_recreate` replaces the key, to the end and with a token
-/// of its own. What the platform then says of the old key is no reason for a hint to create the number again.
+/// A poll has fetched a token for the old key, or is about to. Then `force_recreate` replaces the key, completely and with a token of its
+/// own. What the platform then says of the old key must not lead to advice to create the number again.
 #[tokio::test]
 async fn a_slow_poll_does_not_undo_a_recreation() {
     for (accepted_tokens, point) in [

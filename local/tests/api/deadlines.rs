@@ -1,4 +1,4 @@
-//! One deadline for a request, and limits on every call: whatever an upstream does, an answer of ours comes first.
+//! One deadline for a request, and limits on every call: whatever an upstream does, our functions answer first.
 
 use local::clock::unix_ms;
 use local::fault_injector::Fault;
@@ -6,7 +6,7 @@ use local::lambda::Options;
 use local::test_app::TestApp;
 use serde_json::json;
 
-/// The most memory that the process ever held, in bytes.
+/// Returns the most memory that the process ever held, in bytes.
 fn peak_memory(pid: u32) -> u64 {
     let status = std::fs::read_to_string(format!("/proc/{pid}/status")).unwrap();
     let peak = status.lines().find_map(|line| line.strip_prefix("VmHWM:")).unwrap();
@@ -40,7 +40,7 @@ async fn many_slow_calls_share_the_budget_of_one_request() {
     let number = app.number().await;
     app.platform.faults.inject("*", Fault::Delay { ms: 2000 });
     app.platform.forget_tokens();
-    // The refused call, the token and the call once more: none is too slow by itself.
+    // The refused call, the token and the repeated call: each one alone is fast enough.
     let answer = app.poll_qr(&number.session).await;
     assert_eq!(answer.status, 504, "{answer:?}");
     assert_eq!(app.platform.faults.count("*"), 2);
@@ -56,7 +56,7 @@ async fn a_call_that_timed_out_is_not_made_again() {
     assert_eq!(created.json["code"], "platform_timeout", "{created:?}");
     assert_eq!(app.calls()["create"], 1);
 
-    // Nor does it take the time of the call that comes after it.
+    // It does not use up the time of the call that follows it, either.
     app.set_token_end(&number, -3600).await;
     app.inject("rpc/wpp_save_token", Fault::SlowHeaders);
     let answer = app.poll_qr(&number.session).await;

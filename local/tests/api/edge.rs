@@ -309,7 +309,7 @@ async fn a_malformed_event_is_answered_too() {
         with(&|event| event["headers"]["host"] = json!("a b")),
         with(&|event| event["cookies"] = json!(["a=b", "é"])),
         with(&|event| event["body"] = Value::Null),
-        // `cargo lambda watch` sends it beside format 2.0.
+        // `cargo lambda watch` sends it in addition to format 2.0.
         with(&|event| event["httpMethod"] = json!("GET")),
     ] {
         let answer = app.invoke("wpp-qr", event.clone()).await;

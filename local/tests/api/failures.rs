@@ -1,4 +1,4 @@
-//! What is said where the fault matrix has no cell for it: an error, and never a state.
+//! What the functions answer in cases that the fault matrix does not cover: an error, and never a state.
 
 use serde_json::json;
 
@@ -11,7 +11,7 @@ fn status(status: u16) -> Fault {
     Fault::status_with(status, "<html>")
 }
 
-/// A poll of each function, past the snapshot.
+/// Polls each function, past the snapshot.
 async fn polls(app: &TestApp, number: &Number) -> [Answer; 2] {
     [app.poll_qr(&number.session).await, app.check().await]
 }
@@ -53,7 +53,7 @@ async fn a_proxys_page_says_nothing_of_a_key_or_a_session() {
         }
     }
     assert_eq!(app.mirror(&number.session).await, mirror);
-    // Nor is a key that is refused so one to be replaced.
+    // A key that is refused so is not replaced, either.
     let before = app.settings(&number).await;
     app.end_waits().await;
     let answer = app.create(json!({"force_recreate": true})).await;

@@ -48,7 +48,7 @@ async fn cell(app: &TestApp, search: &mut Search, endpoint: &'static str, name: 
     cell
 }
 
-/// An error is no state, has a sentence, and says what to do where repeating it does not help.
+/// Asserts that an error is not a state, has a sentence, and says what to do if repeating it does not help.
 fn assert_error(answer: &Answer) {
     assert_eq!(answer.json["success"], false, "{answer:?}");
     assert!(answer.json["error"].is_string(), "{answer:?}");
@@ -60,7 +60,7 @@ fn assert_error(answer: &Answer) {
     }
 }
 
-/// `503 platform_busy ↻ 1 s`: the status, the code, whether to try again, and when. Of a success, its word in place of the code.
+/// Returns `503 platform_busy ↻ 1 s`: the status, the code, whether to try again, and when. A success has its state instead of the code.
 fn summary(answer: &Answer) -> String {
     let (status, word) = answer.told();
     let mut summary = format!("{status} {word}");
@@ -73,8 +73,8 @@ fn summary(answer: &Answer) -> String {
     summary
 }
 
-/// Some endpoints' cells, in a stack of their own: a fault is injected by endpoint, so no two cells may run at once. All that
-/// comes out of it is searched for secrets.
+/// Fills some endpoints' cells, in a separate stack: a fault is injected by endpoint, so no two cells may run at once. All that comes out
+/// of it is searched for secrets.
 async fn columns(endpoints: &[&'static str], faults: &[&str], log_format: &str) -> Vec<Vec<Cell>> {
     let variables = [&[IMPATIENT, ("AWS_LAMBDA_LOG_FORMAT", log_format)], &EVERYTHING[..]].concat();
     let app = TestApp::start_with(&variables, Options::default()).await;
@@ -91,7 +91,7 @@ async fn columns(endpoints: &[&'static str], faults: &[&str], log_format: &str) 
     columns
 }
 
-/// The state that stands in most cells of a column; only the others spell theirs out.
+/// Returns the state that most cells of a column have; only the others spell theirs out.
 fn usual_state(column: &[Cell]) -> &str {
     let times = |state: &str| column.iter().filter(|cell| cell.state == state).count();
     column.iter().map(|cell| cell.state.as_str()).max_by_key(|state| times(state)).unwrap()
@@ -141,7 +141,8 @@ async fn every_fault_of_the_database_has_its_answer() {
     check(&DATABASE, "JSON").await;
 }
 
-/// A page polls both at once, so what the platform says must mean the same to both. An error is no state.
+/// Asserts that both answers agree: a page polls both at once, so the platform's answer must mean the same to both. An error is not a
+/// state.
 fn assert_consistent(qr: &Answer, status: &Answer, case: &str) {
     match (qr.told(), status.told()) {
         ((200, "qr_issued"), (200, "qr_issued")) => {
@@ -158,7 +159,7 @@ fn assert_consistent(qr: &Answer, status: &Answer, case: &str) {
     }
 }
 
-/// Asks both while the platform says `word`, but for each fault at one endpoint or at both.
+/// Asks both while the platform says `word`, except for each fault at one endpoint or at both.
 async fn assert_consistent_with(word: &str) {
     let app = TestApp::start_with(&[("UPSTREAM_TIMEOUT_MS", "500")], Options::default()).await;
     let number = app.settled_number().await;

@@ -1,4 +1,4 @@
-//! The keys of a Supabase project, old and new: the function's own, and those that verify its callers.
+//! The keys of a Supabase project, old and new: the function's own key, and the keys that verify its callers.
 
 use local::events::Event;
 use local::fault_injector::Fault;
@@ -11,12 +11,12 @@ use uuid::Uuid;
 const ISSUER: &str = "SUPABASE_JWT_ISSUER";
 const SERVICE_KEY: &str = "SUPABASE_SERVICE_ROLE_KEY";
 
-/// `wpp-status` with more or other variables.
+/// Starts `wpp-status` with more or other variables.
 async fn function(app: &TestApp, more: &[(&str, &str)]) -> Sandbox {
     app.process_with("wpp-status", more).await
 }
 
-/// The status of an answer to this token, and its code.
+/// Returns the status of an answer to this token, and its code.
 async fn outcome(function: &Sandbox, token: &str) -> (u16, Value) {
     let event = Event::post("wpp-status").bearer(token).json(&json!({})).v2();
     let answer = function.invoke(event).await.answered().unwrap();
@@ -50,7 +50,7 @@ async fn every_issuer_is_accepted_if_none_is_named() {
     }
 }
 
-/// The caller hears one sentence, the operator which of the checks it was.
+/// The caller gets one sentence. The operator learns which of the checks failed.
 #[tokio::test]
 async fn the_log_says_which_check_a_sign_in_has_failed() {
     let app = TestApp::start().await;
@@ -135,7 +135,7 @@ async fn users_of_a_project_with_signing_keys_need_no_shared_secret() {
     ] {
         assert_eq!(outcome(&function, &refused).await, (401, json!(code)), "{refused}");
     }
-    // The set is kept: no call for a known key, nor for one that is made up again and again.
+    // The set is kept: there is no call for a known key, and none for one that is made up again and again.
     assert_eq!(app.count("jwks"), 1);
     app.inject("jwks", Fault::Drop);
     assert_eq!(outcome(&function, &good).await.0, 200);

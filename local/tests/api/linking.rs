@@ -1,4 +1,4 @@
-//! `wpp-create` between the credentials and the QR: the wait for a QR ends in time, and the webhook keeps nobody waiting.
+//! `wpp-create` between the credentials and the QR: the wait for a QR ends in time, and the webhook delays no request.
 
 use std::time::Duration;
 
@@ -158,7 +158,7 @@ async fn a_start_that_finds_the_phone_linked_is_all_that_is_asked() {
     );
 }
 
-/// The number's webhook, as the platform has it and as an answer gives it.
+/// Returns the number's webhook, as the platform has it and as an answer gives it.
 async fn webhook(app: &TestApp, answer: &Answer) -> (bool, Value) {
     let session = answer.json["session"].as_str().or(answer.json["account_number"].as_str()).unwrap();
     (app.platform.webhook_of(session).is_some(), answer.json["webhook"].clone())

@@ -9,7 +9,7 @@ use local::platform::RepeatedCreate;
 use local::test_app::{Number, TestApp, question};
 use serde_json::{Value, json};
 
-/// The lines of a function's requests so far; whatever else it writes is JSON too.
+/// Returns the lines of a function's requests so far. Whatever else it writes is JSON too.
 async fn lines(app: &TestApp, function: &str) -> Vec<Value> {
     let logs = app.sandbox(function).logs().await;
     let lines =
@@ -17,7 +17,7 @@ async fn lines(app: &TestApp, function: &str) -> Vec<Value> {
     lines.filter(|line: &Value| line.get("outcome").is_some()).collect()
 }
 
-/// The status of an answer for the number, with the line that it has left.
+/// Sends a request for the number. Returns the status of its answer, with the line that it has left.
 async fn send(app: &TestApp, function: &str, session: &str) -> Value {
     let answer = app.ask(function, session).await;
     let line = lines(app, function).await.pop().unwrap();
@@ -29,7 +29,7 @@ async fn send(app: &TestApp, function: &str, session: &str) -> Value {
     line
 }
 
-/// Of a line, what it says under these names.
+/// Returns the values that a line has under these names.
 fn told(line: &Value, names: &[&str]) -> Value {
     names.iter().map(|name| ((*name).to_owned(), line[name].clone())).collect()
 }

@@ -49,14 +49,14 @@ fn fields(value: &Value) -> impl Iterator<Item = (&String, &Value)> {
     value.as_object().into_iter().flatten()
 }
 
-/// Each function and method that is written, with what is written of it.
+/// Returns each function and method that is written, with what is written of it.
 fn operations() -> impl Iterator<Item = (&'static str, &'static str, &'static Value)> {
     fields(&WRITTEN["paths"]).flat_map(|(path, methods)| {
         fields(methods).map(|(method, operation)| (&path[1..], method.as_str(), operation))
     })
 }
 
-/// Where a `$ref` leads. What is none stands for itself.
+/// Returns what a `$ref` points to, or the value itself if it is not a reference.
 fn resolved(value: &'static Value) -> &'static Value {
     match value["$ref"].as_str() {
         Some(reference) => resolved(WRITTEN.pointer(&reference[1..]).unwrap()),
@@ -64,7 +64,7 @@ fn resolved(value: &'static Value) -> &'static Value {
     }
 }
 
-/// What is wrong with a value, by the schema at this place of the document. A field that is not written is wrong too.
+/// Returns what is wrong with a value, by the schema at this place of the document. A field that is not written is wrong too.
 fn violations(place: &str, value: &Value) -> Vec<String> {
     let registry = Registry::new().add("urn:written", &*WRITTEN).unwrap().prepare().unwrap();
     let schema = json!({"$ref": format!("urn:written#{place}"), "unevaluatedProperties": false});
@@ -72,7 +72,7 @@ fn violations(place: &str, value: &Value) -> Vec<String> {
     options.build(&schema).unwrap().iter_errors(value).map(|error| error.to_string()).collect()
 }
 
-/// The place of an answer's schema.
+/// Returns the place of an answer's schema.
 fn body_of(response: &str) -> String {
     format!("/components/responses/{response}/content/application~1json/schema")
 }
@@ -80,7 +80,7 @@ fn body_of(response: &str) -> String {
 /// Asserts that an answer is as it is written for its function, method and status, to the last header and field. Gives the
 /// name that it has there.
 pub fn assert_as_written(function: &str, method: &str, answer: &Answer) -> &'static str {
-    // A method that is not taken is not written either; what it is answered stands beside those that are.
+    // A method that is not taken is not written either: its answer is listed with the methods that are taken.
     let is_asked = |(path, known, _): &(&str, &str, &Value)| {
         *path == function && (*known == method || answer.status == 405)
     };
@@ -117,7 +117,7 @@ pub fn assert_as_written(function: &str, method: &str, answer: &Answer) -> &'sta
     name
 }
 
-/// Without what may follow it, such as a `charset`.
+/// Returns the type without what may follow it, such as a `charset`.
 fn media_type(answer: &Answer) -> &str {
     answer.headers["content-type"].split(';').next().unwrap()
 }
@@ -129,7 +129,7 @@ struct Scene {
     answer: Answer,
 }
 
-/// Where every kind of answer is brought about.
+/// A stack in which every kind of answer is brought about.
 struct Stage {
     app: TestApp,
     scenes: Vec<Scene>,
@@ -140,7 +140,7 @@ impl Stage {
         self.take_within(30_000, name, event).await
     }
 
-    /// With so many milliseconds to answer.
+    /// Takes an answer for which the function has this many milliseconds.
     async fn take_within(&mut self, time_ms: i64, name: &'static str, event: Event) -> Value {
         let event = event.v2();
         let answer =
@@ -156,7 +156,7 @@ impl Stage {
         self.scenes.last().unwrap().answer.json.clone()
     }
 
-    /// With this fault at an endpoint of the platform or of the database.
+    /// Takes an answer with this fault at an endpoint of the platform or of the database.
     async fn take_with(&mut self, endpoint: &str, fault: Fault, name: &'static str, event: Event) {
         let stack = &self.app.stack;
         let faults = if endpoint.contains("wpp_") { &stack.supabase.faults } else { &stack.platform.faults };
@@ -190,7 +190,7 @@ impl Stage {
         self.app.sql.batch_execute(statement).await.unwrap();
     }
 
-    /// A number's way, from none to one that is lost.
+    /// Goes through a number's life, from no number to a lost one.
     async fn live(&mut self) {
         self.take("no_number", self.status()).await;
         let created = self.take("created", self.create()).await;
@@ -256,7 +256,7 @@ impl Stage {
         self.take("session_lost", poll).await;
     }
 
-    /// What is wrong with a request.
+    /// Takes the answers to wrong requests.
     async fn refuse(&mut self) {
         let keys = self.app.stack.keys.clone();
         let user = self.app.school.user;
@@ -288,7 +288,7 @@ impl Stage {
         faults.clear();
     }
 
-    /// What goes wrong between us and others, for a school of its own.
+    /// Takes the answers to failures between the functions and others, for a separate school.
     async fn fail(&mut self) {
         self.app.school = self.app.stack.organization("unlucky").await.unwrap();
         let said = |status, error| Fault::Status {
@@ -353,7 +353,7 @@ impl Stage {
         }
     }
 
-    /// Keys that are kept where they cannot be read, and a secret that has none.
+    /// Takes the answers if the keys are in a place that cannot be read, and if their secret has none.
     async fn lose_keys(&mut self) {
         let secrets = SecretsManager::start().await.unwrap();
         let arn = secrets.put("supabase", &json!({}));
@@ -374,13 +374,13 @@ impl Stage {
     }
 }
 
-/// The function that an event is for.
+/// Returns the function that an event is for.
 fn function_of(event: &Value) -> &str {
     event["rawPath"].as_str().unwrap().rsplit('/').next().unwrap()
 }
 
-/// What there is to serve of an answer: its types, its fields, the words that a field may have, and of an error the status, the code
-/// and whether it is worth repeating.
+/// Returns the parts that an answer can have: its types, its fields and the words that a field may have. Of an error, returns the status,
+/// the code and whether it is worth repeating.
 fn written_parts(response: &str, status: &str) -> Vec<String> {
     let content = &WRITTEN["components"]["responses"][response]["content"];
     let schema = resolved(&content["application/json"]["schema"]);
@@ -403,7 +403,7 @@ fn written_parts(response: &str, status: &str) -> Vec<String> {
     parts.chain(fields(content).map(|(media_type, _)| format!("{response} {media_type}"))).collect()
 }
 
-/// The fields that a schema names, in all its parts.
+/// Returns the fields that a schema names, in all its parts.
 fn properties(schema: &'static Value) -> Vec<(&'static String, &'static Value)> {
     let schema = resolved(schema);
     let parts = ["allOf", "oneOf"].into_iter().filter_map(|parts| schema[parts].as_array()).flatten();
@@ -414,12 +414,12 @@ fn error_part(status: impl std::fmt::Display, code: &Value, retryable: &Value) -
     format!("{status} {} {retryable}", code.as_str().unwrap())
 }
 
-/// The words that a schema lists.
+/// Returns the words that a schema lists.
 fn words(schema: &Value) -> Vec<&Value> {
     schema["enum"].as_array().into_iter().flatten().chain(schema.get("const")).collect()
 }
 
-/// The same of what was served.
+/// Returns the same of what was served.
 fn served_parts(Scene { response, answer, .. }: &Scene) -> Vec<String> {
     if answer.status != 200 {
         return vec![error_part(answer.status, &answer.json["code"], &answer.json["retryable"])];
@@ -508,7 +508,7 @@ fn a_field_more_or_less_is_noticed() {
     }
 }
 
-/// The table of `docs/api.md` is compared with the code where the errors are made.
+/// The table of `docs/api.md` is compared with the code that makes the errors.
 #[test]
 fn the_errors_are_those_of_the_table() {
     let readme = include_str!("../../../docs/api.md")
@@ -526,7 +526,7 @@ fn the_errors_are_those_of_the_table() {
     assert_eq!(written.collect::<BTreeSet<_>>(), documented.collect::<BTreeSet<_>>());
 }
 
-/// The fields that a request's schema names, in all its forms.
+/// Returns the fields that a request's schema names, in all its forms.
 fn request_fields(schema: &'static Value) -> BTreeSet<&'static str> {
     let schema = resolved(schema);
     let forms = ["oneOf", "anyOf"].into_iter().filter_map(|forms| schema[forms].as_array()).flatten();
@@ -552,7 +552,7 @@ async fn each_function_takes_the_fields_that_are_written() {
             taken.extend(OTHER_NAMES);
         }
         for field in &all {
-            // Besides the one that is wrong, all is well; but no school has this number.
+            // Only one field is wrong, and all others are right; but no school has this number.
             let event = Event::new(&method.to_uppercase(), function).bearer(&app.school.token);
             let event = match method {
                 "post" => {

@@ -11,7 +11,7 @@ use uuid::Uuid;
 /// The panel's two requests, which ask the platform whatever the snapshot holds.
 const POLLS: [&str; 2] = ["wpp-qr", "wpp-status"];
 
-/// A number that each sandbox has been asked about; nothing is counted yet.
+/// Starts an app with a number that each sandbox has been asked about. Nothing is counted yet.
 async fn asked_before() -> (TestApp, Number) {
     let (app, number) = TestApp::start_with_number().await;
     app.settle_keys().await;
@@ -106,7 +106,7 @@ async fn a_user_who_has_changed_the_organization_sees_its_number() {
     }
 }
 
-/// The prefetch is made with a token that the platform takes no longer; the row has the one that another sandbox has fetched.
+/// The prefetch is made with a token that the platform does not accept any more. The row has the token that another sandbox has fetched.
 #[tokio::test]
 async fn a_token_that_was_replaced_meanwhile_is_taken_from_the_row() {
     let (app, number) = asked_before().await;

@@ -122,13 +122,13 @@ async fn drawn(app: &TestApp, session: &str, accept: &str) -> Answer {
     app.invoke("wpp-qr", event.v2()).await
 }
 
-/// The answer's bytes, and whether they came in base64.
+/// Returns the answer's bytes, and whether they came in base64.
 fn bytes(answer: &Answer) -> (Vec<u8>, bool) {
     let (body, is_base64) = (answer.raw["body"].as_str().unwrap(), answer.raw["isBase64Encoded"] == true);
     (if is_base64 { STANDARD.decode(body).unwrap() } else { body.into() }, is_base64)
 }
 
-/// What a scanner reads from rows of pixels that are lit or not.
+/// Reads rows of pixels that are lit or not, as a scanner does.
 fn scanned(rows: &[Vec<bool>]) -> String {
     let gray: Vec<_> = rows.iter().flatten().map(|is_lit| if *is_lit { 255 } else { 0 }).collect();
     let mut scanner = Quirc::default();
@@ -138,13 +138,13 @@ fn scanned(rows: &[Vec<bool>]) -> String {
     String::from_utf8(code.decode().unwrap().payload).unwrap()
 }
 
-/// Every module as so many pixels, since a scanner wants to see more than one.
+/// Returns each module as several pixels, since a scanner needs more than one.
 fn enlarged(rows: &[Vec<bool>], times: usize) -> Vec<Vec<bool>> {
     let wide = rows.iter().map(|row| row.iter().flat_map(|pixel| vec![*pixel; times]).collect::<Vec<_>>());
     wide.flat_map(|row| vec![row; times]).collect()
 }
 
-/// The pixels of a PNG with one bit for each.
+/// Reads the pixels of a PNG with one bit for each.
 fn rows_of_png(bytes: &[u8]) -> Vec<Vec<bool>> {
     let mut reader = png::Decoder::new(std::io::Cursor::new(bytes)).read_info().unwrap();
     let mut pixels = vec![0; reader.output_buffer_size().unwrap()];
@@ -155,7 +155,7 @@ fn rows_of_png(bytes: &[u8]) -> Vec<Vec<bool>> {
     pixels.chunks(info.line_size).map(bits).collect()
 }
 
-/// The modules of an SVG that draws each run of dark ones as a line: `M4 4.5h7`.
+/// Reads the modules of an SVG that draws each run of dark ones as a line: `M4 4.5h7`.
 fn rows_of_svg(svg: &str) -> Vec<Vec<bool>> {
     let between = |text: &str, start: &str, end: &str| {
         text.split_once(start).unwrap().1.split_once(end).unwrap().0.to_owned()

@@ -1,5 +1,5 @@
-//! `wpp-create` where something fails after the platform's answer, and `force_recreate`: the working number stands until
-//! there is a better one.
+//! `wpp-create` when something fails after the platform's answer, and `force_recreate`: the working number is kept until there is a
+//! better one.
 
 use serde_json::{Value, json};
 
@@ -36,7 +36,7 @@ async fn a_failed_save_is_a_503_that_can_be_repeated() {
 
                 app.forget_calls();
                 app.post_as(&school, "wpp-create", body).await.expect(200, "qr_issued");
-                assert_eq!(app.calls()["rpc/wpp_begin_creation"], 1, "nobody waits for one that gave up");
+                assert_eq!(app.calls()["rpc/wpp_begin_creation"], 1, "no request waits for one that gave up");
                 let rows = "select c.platform_id, i.settings->>'wppApiKey', i.settings->>'wppAccountNumber'
                     from messenger_integrations i join wpp_creations c on c.integration_id = i.id
                     where i.organization_id = $1 order by c.created_at desc";
@@ -121,7 +121,7 @@ async fn a_dead_api_key_is_replaced_under_a_new_platform_id() {
     app.inject_times("create", 1, Fault::Body(given));
     app.platform.revoke_key(&number.key);
 
-    // Killed with the new id in hand, the recreation goes on with that id.
+    // The request that had the new id was killed. The recreation continues with that id.
     let event = app.school.post("wpp-create", &json!({"force_recreate": true}));
     assert!(app.killed_at("rpc/wpp_assign_platform_id", After, event).await);
     app.end_waits().await;

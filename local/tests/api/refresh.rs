@@ -9,8 +9,8 @@ use local::platform::FieldValue;
 use local::test_app::{Number, TestApp};
 use serde_json::{Value, json};
 
-/// An app with a number whose key is old and whose refreshes have nothing to wait for. Its tokens are opaque, so that their
-/// lifetime is the usual hour, wherever a test puts their end.
+/// Starts an app with a number whose key is old and whose refreshes have nothing to wait for. Its tokens are opaque, so their TTL is the
+/// usual hour, wherever a test puts their end.
 async fn start() -> (TestApp, Number) {
     let app = TestApp::start().await;
     app.platform.behave(|behavior| behavior.opaque_tokens = true);
@@ -23,14 +23,14 @@ async fn token(app: &TestApp, number: &Number) -> Value {
     app.settings(number).await["wppJwtToken"].clone()
 }
 
-/// A poll that must bring the QR, with the `/auth/token` calls that it made.
+/// Sends a poll that must bring the QR. Returns the number of `/auth/token` calls that it made.
 async fn served(app: &TestApp, number: &Number) -> u64 {
     app.forget_calls();
     app.assert_served(number, &[app.poll_qr(&number.session).await]);
     app.count("token")
 }
 
-/// A poll that must fail with this code, with the `/auth/token` calls that it made.
+/// Sends a poll that must fail with this code. Returns the number of `/auth/token` calls that it made.
 async fn refused(app: &TestApp, number: &Number, status: u16, code: &str) -> u64 {
     app.forget_calls();
     app.poll_qr(&number.session).await.expect(status, code);
@@ -180,7 +180,7 @@ async fn a_token_that_cannot_be_saved_is_used_once() {
     assert_eq!(served(&app, &number).await, 0);
 }
 
-/// The work was done and nobody heard of it: repeating it must not do it twice, nor take it for a failure.
+/// The work was done, but its answer was lost. A repeated call must not do it twice, and must not count it as a failure.
 #[tokio::test]
 async fn a_lost_answer_costs_a_repetition_and_nothing_else() {
     let (app, number) = start().await;
@@ -194,7 +194,7 @@ async fn a_lost_answer_costs_a_repetition_and_nothing_else() {
     assert_eq!(app.sandbox("wpp-qr").logs().await.matches("WARN").count(), 0);
 }
 
-/// Others write here too: what cannot be a token is none, and is replaced at once.
+/// Others write here too. A value that cannot be a token counts as a missing token, and is replaced at once.
 #[tokio::test]
 async fn a_stored_token_that_makes_no_sense_is_replaced_at_once() {
     let (app, number) = start().await;
@@ -206,7 +206,7 @@ async fn a_stored_token_that_makes_no_sense_is_replaced_at_once() {
     }
 }
 
-/// By `expiresIn` and, where it can be read, `exp`.
+/// By `expiresIn` and, if it can be read, `exp`.
 #[tokio::test]
 async fn a_new_token_is_stored_with_its_expiry() {
     let (app, number) = start().await;
@@ -232,7 +232,7 @@ async fn a_new_token_is_stored_with_its_expiry() {
     }
 }
 
-/// The database's clock is the one that counts: here it is ten minutes ahead of the functions' and of the platform's.
+/// The database's clock counts: here it is ten minutes ahead of the clocks of the functions and the platform.
 #[tokio::test]
 async fn a_clock_that_is_minutes_off_costs_one_refresh_at_most() {
     let (app, number) = start().await;
@@ -250,7 +250,7 @@ async fn a_clock_that_is_minutes_off_costs_one_refresh_at_most() {
     assert_eq!(served(&app, &number).await, 0);
 }
 
-/// A platform may hand out the token that it gave before, as long as that is good.
+/// A platform may hand out the token that it gave before, as long as that is valid.
 #[tokio::test]
 async fn the_same_token_given_again_has_its_end_corrected() {
     let (app, number) = start().await;

@@ -8,12 +8,12 @@ use local::lambda::Options;
 use local::platform::RepeatedCreate;
 use local::test_app::{Number, TestApp};
 
-/// What the platform says once of a key that it does take.
+/// Has the platform refuse once a key that it does accept.
 fn refuse_for_a_moment(app: &TestApp) {
     app.inject_times("token", 1, Fault::status_with(403, r#"{"error":"Invalid API key"}"#));
 }
 
-/// The key is dead on the platform, old enough for that to mean something, and no token is left.
+/// Kills the key on the platform. The key is old enough for that to count, and no token is left.
 async fn kill(app: &TestApp, number: &Number) {
     app.settle_keys().await;
     app.platform.revoke_key(&number.key);
@@ -21,19 +21,19 @@ async fn kill(app: &TestApp, number: &Number) {
     app.end_waits().await;
 }
 
-/// The platform gives this key and session once more, whatever they are worth.
+/// Has the platform give this key and session once more, whether they are valid or not.
 fn give(app: &TestApp, key: &str, session: &str) {
     let given = json!({"apiKey": key, "session": session}).to_string();
     app.inject_times("create", 1, Fault::Body(given));
 }
 
-/// A request whose sandbox dies when the platform has made the client; its lease is over.
+/// Sends a request whose sandbox dies when the platform has made the client. Its lease is over.
 async fn die_with_the_platforms_answer(app: &TestApp, body: Value) {
     assert!(app.killed_at("create", After, app.school.post("wpp-create", &body)).await);
     app.end_waits().await;
 }
 
-/// A number whose key is dead, linked or not.
+/// Adds a number whose key is dead, linked or not.
 async fn dead_number(app: &TestApp, is_linked: bool) -> Number {
     let number = app.number().await;
     if is_linked {
@@ -156,7 +156,7 @@ async fn number_of_the_original_counts_as_linked() {
     }
 }
 
-/// The panel's "Try again" after any failed create, beside numbers that work.
+/// The panel's "Try again" after any failed create, with other numbers that work.
 #[tokio::test]
 async fn try_again_of_the_panel_changes_nothing_that_works() {
     let app = TestApp::start().await;
@@ -236,7 +236,7 @@ async fn number_is_named_in_three_ways() {
     assert_eq!(app.platform.clients(), 2);
 }
 
-/// Whoever finds the key dead at once with others finds the new one with them: one replacement.
+/// Requests that find the key dead at the same time all get the new key: one replacement.
 #[tokio::test]
 async fn dead_key_found_by_many_is_replaced_once() {
     let app = TestApp::start_with(&[], Options { concurrency: 5, ..Options::default() }).await;
@@ -255,7 +255,7 @@ async fn dead_key_found_by_many_is_replaced_once() {
     assert_eq!(app.platform.create_calls(), before + 1);
 }
 
-/// The sibling that takes the platform's reports knows of the link, and nobody else.
+/// `wpp-webhook`, which takes the platform's reports, knows of the link, and no other function does.
 #[tokio::test]
 async fn link_that_only_the_snapshot_knows_counts() {
     let (app, number) = TestApp::start_with_number().await;
@@ -279,7 +279,7 @@ async fn key_taken_after_all_is_not_dead() {
     assert_eq!(answer.text("session"), number.session);
 }
 
-/// Somebody switches the number off while its key is found dead.
+/// A user switches the number off while its key is found dead.
 #[tokio::test]
 async fn number_switched_off_in_between_stays_off() {
     let (app, number) = TestApp::start_with_number().await;
@@ -296,7 +296,7 @@ async fn number_switched_off_in_between_stays_off() {
     assert_eq!((&app.numbers().await[0]["is_active"], app.settings(&number).await), (&json!(false), before));
 }
 
-/// A number that somebody has disconnected is not what adding one brings back, though bringing it back was tried once.
+/// Adding a number does not bring back a number that a user has disconnected, even if it was tried once to bring it back.
 #[tokio::test]
 async fn add_new_leaves_a_disconnected_number_alone() {
     let app = TestApp::start().await;
@@ -314,8 +314,8 @@ async fn add_new_leaves_a_disconnected_number_alone() {
     assert_eq!((numbers.len(), &numbers[1]["is_active"]), (3, &json!(false)));
 }
 
-/// The old key died with the platform's answer, which was lost with its sandbox. That somebody asked for a new one is on
-/// record, so that the next ordinary request finishes it.
+/// The old key died with the platform's answer, which was lost with its sandbox. The request for a new key is on record, so the next
+/// ordinary request finishes it.
 #[tokio::test]
 async fn recreation_that_died_is_finished_by_another_request() {
     let (app, number) = TestApp::start_with_number().await;
@@ -340,7 +340,7 @@ async fn unfinished_first_number_is_finished_by_add_new() {
     assert_eq!(app.platform.clients(), 1);
 }
 
-/// The refusal of a key says nothing once the platform has given the same key again.
+/// The refusal of a key does not count any more once the platform has given the same key again.
 #[tokio::test]
 async fn key_refused_for_a_moment_serves_after_a_recreation() {
     let app = TestApp::start().await;
@@ -353,7 +353,7 @@ async fn key_refused_for_a_moment_serves_after_a_recreation() {
     assert_eq!(app.poll_qr(&number.session).await.status, 200);
 }
 
-/// The way out that a person has: delete the number in the list, connect again. This platform gives the dead key once more.
+/// A person can always delete the number in the list and connect again. This platform gives the dead key once more.
 #[tokio::test]
 async fn deleted_number_comes_back_with_another_key() {
     let app = TestApp::start().await;

@@ -50,12 +50,12 @@ impl Search {
         search
     }
 
-    /// The claims, and the signature that makes a token of them.
+    /// Adds the claims, and the signature that makes a token of them.
     fn add_jwt(&mut self, what: &'static str, jwt: &str) {
         self.secrets.extend(jwt.split('.').skip(1).map(|part| (part.to_owned(), what)));
     }
 
-    /// Puts something into the settings that is not ours.
+    /// Puts a key into the settings that our functions do not use.
     pub async fn plant(&mut self, app: &TestApp, school: &Organization) {
         self.add_jwt("user token", &school.token);
         let plant = "update messenger_integrations set settings = settings || $1";
@@ -67,13 +67,13 @@ impl Search {
         self.answers.push((to, answer));
     }
 
-    /// The QR that the platform shows for the school, which belongs into two fields of answers and nowhere else.
+    /// Adds the QR that the platform shows for the school. It belongs into two fields of answers and into no other place.
     pub fn shown(&mut self, app: &TestApp, school: &Organization) {
         let session = app.platform.session_of(&school.id.to_string());
         self.qrs.extend(session.and_then(|session| app.platform.qr_of(&session)));
     }
 
-    /// A project whose keys cannot be had: the one endpoint that needs no number.
+    /// Asks in a project whose keys cannot be fetched: the one endpoint that needs no number.
     async fn ask_without_keys(&mut self, app: &TestApp) {
         let token = app.keys.token(&json!({"sub": app.school.user}), Signing::Es256);
         self.add_jwt("user token", &token);
@@ -88,7 +88,7 @@ impl Search {
         app.clear_faults();
     }
 
-    /// What a caller sends wrongly must not be quoted either: it may be a password pasted into the wrong field.
+    /// Sends wrong requests. They must not be quoted either: a value may be a password pasted into the wrong field.
     async fn ask_wrongly(&mut self, app: &TestApp) {
         let token = &app.school.token;
         let bodies = [
@@ -114,7 +114,7 @@ impl Search {
         }
     }
 
-    /// All that the app's schools and the platform's clients hold by now; of a key, what masking must hide.
+    /// Collects all that the app's schools and the platform's clients hold by now. Of a key, collects what masking must hide.
     async fn learn(&mut self, app: &TestApp) {
         for row in app.sql.query("select settings from messenger_integrations", &[]).await.unwrap() {
             let Json(settings): Json<Value> = row.get(0);
@@ -157,7 +157,7 @@ impl Search {
         }
     }
 
-    /// The start of a secret would be too much already.
+    /// Asserts that the text holds no secret, and not even the start of one.
     fn assert_none_in(&self, place: &str, text: &str) {
         for (secret, what) in &self.secrets {
             let secret = &secret[..secret.len().min(16)];

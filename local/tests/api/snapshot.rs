@@ -11,14 +11,14 @@ async fn status(app: &TestApp) -> Answer {
     app.post("wpp-status", json!({})).await
 }
 
-/// The requests since this was asked last.
+/// Returns the requests since the last call of this function.
 fn calls(app: &TestApp) -> Value {
     let calls = app.calls();
     app.forget_calls();
     calls
 }
 
-/// A number whose snapshot was just saved as connected.
+/// Adds a number whose snapshot was just saved as connected.
 async fn connected(app: &TestApp) -> Number {
     let number = app.number().await;
     app.link(&number).await;
@@ -46,7 +46,7 @@ async fn a_stored_qr_is_answered_for_25_seconds_unless_force_is_set() {
     assert_eq!(calls(&app), json!({"rpc/wpp_find_number": 1, "status": 1, "qr": 1}));
 }
 
-/// The webhook reports the scan while a poll that got the QR is still on its way.
+/// The webhook reports the scan while a poll waits for the answer with its QR.
 #[tokio::test]
 async fn a_report_since_a_slow_poll_began_stands_and_is_answered() {
     let (app, number) = TestApp::start_with_number().await;
@@ -107,7 +107,7 @@ async fn the_snapshot_follows_every_forced_poll() {
     }
 }
 
-/// The siblings write here too, and leave the QR where it is.
+/// The other functions write here too, and leave the QR unchanged.
 #[tokio::test]
 async fn each_qr_keeps_the_time_of_its_first_sight() {
     let (app, number) = TestApp::start_with_number().await;
@@ -130,7 +130,7 @@ async fn each_qr_keeps_the_time_of_its_first_sight() {
     assert_eq!(next["created_at"], last["created_at"]);
 }
 
-/// The original ignored it when the row could not be written, too: but said nothing to anybody.
+/// The original also ignored a row that could not be written, but it did so silently.
 #[tokio::test]
 async fn a_snapshot_that_cannot_be_saved_fails_no_request() {
     let (app, number) = TestApp::start_with_number().await;

@@ -1,4 +1,4 @@
-//! `wpp-status`: which number it is about, and what it says of it.
+//! `wpp-status`: which number it is about, and what it answers about it.
 
 use serde_json::{Value, json};
 
@@ -32,7 +32,7 @@ async fn a_connected_number_costs_two_requests() {
     assert_eq!(app.calls(), json!({"rpc/wpp_find_number": 1, "status": 1}));
 }
 
-/// The original took two numbers for none, or answered for the first whichever was named.
+/// The original found no number if there were two, or answered for the first one, no matter which one was named.
 #[tokio::test]
 async fn each_number_is_found_by_each_of_its_names() {
     let app = TestApp::start().await;
@@ -72,14 +72,14 @@ async fn without_a_name_the_primary_number_is_meant() {
     assert_eq!(meant(&first.id, false, false).await, json!(second.session));
     assert_eq!(meant(&first.id, false, true).await, json!(first.session));
     assert_eq!(meant(&second.id, true, true).await, json!(second.session));
-    // Of two that a sibling has marked, the oldest.
+    // Another function has made both primary: the oldest counts.
     assert_eq!(meant(&first.id, true, true).await, json!(first.session));
     let younger =
         "update messenger_integrations set created_at = created_at + interval '1 hour' where id = $1";
     app.sql.execute(younger, &[&first.id]).await.unwrap();
     assert_eq!(meant(&first.id, true, true).await, json!(second.session));
     assert_eq!(meant(&first.id, false, true).await, json!(second.session));
-    // A primary that has lost its credentials is no number to ask about where there is another.
+    // A primary number that has lost its credentials is not asked about if there is another one.
     app.merge(&second, json!({"wppApiKey": null})).await;
     assert_eq!(app.check().await.json["account_number"], json!(first.session));
     let named = app.post("wpp-status", json!({"session": second.session})).await.expect(200, "disconnected");

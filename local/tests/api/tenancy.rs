@@ -1,4 +1,4 @@
-//! Someone else's number is as good as none: whatever name of it is used, by whichever function.
+//! A number of another organization counts as missing: by each of its names, and in each function.
 
 use local::lambda::Answer;
 use local::stack::Organization;
@@ -7,7 +7,7 @@ use serde_json::{Value, json};
 use tokio_postgres::types::Json;
 use uuid::Uuid;
 
-/// All rows of an organization, in all tables.
+/// Returns all rows of an organization, in all tables.
 async fn rows(app: &TestApp, organization: Uuid) -> Value {
     let rows = "select jsonb_build_object(
         'numbers', (select jsonb_agg(i order by id) from messenger_integrations i where organization_id = $1),
@@ -20,12 +20,12 @@ async fn rows(app: &TestApp, organization: Uuid) -> Value {
     rows
 }
 
-/// The body without what differs in any two answers.
+/// Returns the body without the request id, which differs in any two answers.
 fn without_request_id(answer: &Answer) -> String {
     answer.body.replace(answer.headers["x-request-id"].as_str(), "")
 }
 
-/// The school with a number of its own, and its neighbour's number.
+/// Returns the school with its own number, and its neighbor's number.
 async fn neighbours() -> (TestApp, Organization, Number) {
     let mut app = TestApp::start().await;
     let neighbour = app.organization("neighbour").await.unwrap();
@@ -65,7 +65,7 @@ async fn anothers_number_is_answered_like_one_that_does_not_exist() {
     }
     let theirs = app.poll_qr(&number.session).await;
     assert_eq!(without_request_id(&theirs), without_request_id(&app.poll_qr("0000000000004").await));
-    // The session comes first, so an id of one's own beside it opens nothing.
+    // The session comes first, so the id of the caller's own number in addition to it changes nothing.
     let own = app.number().await;
     let both = app.post("wpp-status", json!({"session": number.session, "integration_id": own.id})).await;
     assert_eq!(both.status, 404, "{both:?}");

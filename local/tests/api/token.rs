@@ -54,7 +54,7 @@ impl Fixture {
         token(&self.row().await)
     }
 
-    /// A request when the stored token has `left` seconds to live; with the calls that it made to the platform and for
+    /// Sends a request when the stored token has `left` seconds to live. Returns it with the calls that it made to the platform and for
     /// the lease.
     async fn request(&self, left: u64) -> (Result<Status, Error>, Value) {
         self.app.settle_tokens().await;
@@ -94,14 +94,14 @@ async fn a_token_from_its_first_use_to_its_dead_key() {
     fixture.serves(3600, json!({"status": 1})).await;
     fixture.serves(61, json!({"status": 1})).await;
 
-    // Due, and the refresh fails: the old token serves. Until the short lease has ended by itself, nobody tries again.
+    // It is due, and the refresh fails: the old token is used. Until the short lease has expired, no request tries again.
     platform.faults.inject("token", Fault::status(500));
     fixture.serves(60, json!({"status": 1, "token": 1, "rpc/wpp_claim_refresh": 1})).await;
     fixture.lengthen("held_until").await;
     fixture.serves(6, json!({"status": 1, "rpc/wpp_claim_refresh": 1})).await;
     assert_eq!(fixture.stored().await, first);
 
-    // Expired: the platform is not even asked with it. Whoever comes right after a failure hears of that.
+    // It is expired: the platform is not even asked with it. A request right after a failure gets that failure.
     fixture.app.end_waits().await;
     let failed = json!({"token": 1, "rpc/wpp_claim_refresh": 1, "rpc/wpp_release_refresh": 1});
     fixture.refuses(5, "platform_unavailable", failed).await;

@@ -159,7 +159,7 @@ async fn waiting_attempt_gets_the_creations_number() {
     assert_eq!((&waited["outcome"], &waited["number"]["integration_id"]), (&json!("existing"), &second));
     assert_ne!(id(&second), first);
 
-    // Also where its session, by which the number was named, is another one since.
+    // It holds as well if the number's session, by which it was named, has changed since.
     let named = || Begin { mode: "force_recreate", session: Some("1"), ..Begin::default() };
     let begun = database.begin(named()).await;
     database.save(&begun["creation"], ME, "key 3", "3").await;
@@ -168,7 +168,7 @@ async fn waiting_attempt_gets_the_creations_number() {
     assert_eq!(database.begin(named()).await["outcome"], "unknown");
 }
 
-/// What was begun for a number that has no row yet, who comes, and whether that is gone on with.
+/// What was begun for a number without a row, which request comes, and whether it continues that.
 #[tokio::test]
 async fn unfinished_new_number_is_joined() {
     let mut database = Database::start().await;
@@ -410,8 +410,8 @@ async fn thirty_new_platform_ids_an_hour_are_the_limit() {
     assert_eq!(again["outcome"], "begun", "{again}");
 }
 
-/// Whoever deletes a number waits for what is being decided, but nobody waits for a deletion: of several rows, that could be
-/// a deadlock.
+/// A deletion of a number waits for an open decision about it, but no decision waits for a deletion. With several rows, that could be a
+/// deadlock.
 #[tokio::test]
 async fn number_deleted_during_the_decision_stays_deleted() {
     let mut database = Database::start().await;
@@ -655,7 +655,7 @@ async fn saved_credentials_need_their_webhook_again() {
     assert_eq!(url().await, Value::Null);
 }
 
-/// Leases of numbers that are not ours any more, and whether a key is refused for what they say.
+/// Leases of numbers that were deleted or belong to another organization, and whether a key is refused because of them.
 #[tokio::test]
 async fn rejected_key_of_a_deleted_number_is_not_saved() {
     let mut database = Database::start().await;
@@ -689,7 +689,7 @@ async fn rejected_key_of_a_deleted_number_is_not_saved() {
     }
 }
 
-/// The way out of a dead key that a person has: delete the number, connect again. The platform may give the dead key once more.
+/// A person can always delete a number with a dead key, and connect again. The platform may give the dead key once more.
 #[tokio::test]
 async fn rejected_key_is_remembered_for_a_day() {
     let database = Database::start().await;
@@ -710,7 +710,7 @@ async fn rejected_key_is_remembered_for_a_day() {
     }
 }
 
-/// Records about a number that is there, deleted, or given away: their age in hours, and whether they stay.
+/// Records about numbers that exist, were deleted or were given away: their age in hours, and whether they are kept.
 #[tokio::test]
 async fn old_records_and_those_of_deleted_numbers_are_forgotten() {
     let mut database = Database::start().await;

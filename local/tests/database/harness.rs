@@ -47,8 +47,8 @@ impl Database {
         (self.organization, self.user) = self.organization().await;
     }
 
-    /// An organization that a forgotten condition would fall for: all that it has is older, or newer, than what is ours, and looks
-    /// like it.
+    /// Adds an organization that a query with a forgotten condition would hit. All its rows are older or newer than those of the tested
+    /// organization, and look like them.
     pub async fn neighbour(&self) -> Uuid {
         let (neighbour, _) = self.organization().await;
         let primary = self.row(neighbour, "1", "primary").await;
@@ -72,7 +72,7 @@ impl Database {
         neighbour
     }
 
-    /// All that is kept of an organization.
+    /// Returns all that is kept of an organization.
     pub async fn all_of(&self, organization: Uuid) -> Vec<Value> {
         let mut all = Vec::new();
         for table in [
@@ -90,8 +90,8 @@ impl Database {
         all
     }
 
-    /// A row of an organization: an active number, not primary, with credentials that others have saved, unless words say
-    /// otherwise. Each is younger than the one before.
+    /// Adds a row of an organization, younger than the one before. It is an active number, not primary, with credentials that others have
+    /// saved, unless words say otherwise.
     pub async fn row(&self, organization: Uuid, session: &str, words: &str) -> Uuid {
         let is = |word| words.split(' ').any(|said| said == word);
         let mut settings = json!({"wppAccountNumber": session});
@@ -151,7 +151,7 @@ impl Database {
         self.sql.execute(statement, values).await.unwrap()
     }
 
-    /// What a query of one JSON value answers.
+    /// Returns the answer of a query of one JSON value.
     pub async fn value(&self, query: &str, values: &[&(dyn ToSql + Sync)]) -> Value {
         let row = self.sql.query_one(&format!("select to_jsonb({query})"), values).await.unwrap();
         row.get::<_, Option<Json<Value>>>(0).map_or(Value::Null, |json| json.0)
@@ -181,7 +181,7 @@ impl Database {
         self.value(save, &[&organization, &id(creation), &holder, &key, &session]).await
     }
 
-    /// A number that was made just now, also beside one that no phone has linked: its row.
+    /// Creates a number, even if another one is not linked yet. Returns its row.
     pub async fn number(&self, mode: &str, key: &str, session: &str) -> Uuid {
         let link_all = "update wpp_numbers set first_connected_at = 'epoch' where first_connected_at is null";
         self.run(link_all, &[]).await;
@@ -222,7 +222,7 @@ impl Database {
         self.value("wpp_internal.now_ms()", &[]).await.as_i64().unwrap()
     }
 
-    /// Everything that is kept, as text.
+    /// Returns everything that is kept, as text.
     pub async fn everything(&self) -> String {
         let mut all = String::new();
         for table in ["messenger_integrations", "whatsapp_sessions", "wpp_numbers", "wpp_creations"] {
@@ -232,19 +232,19 @@ impl Database {
         all
     }
 
-    /// The row that is primary, of those that are.
+    /// Returns the primary rows.
     pub async fn primaries(&self) -> Vec<Uuid> {
         let rows = "select id from messenger_integrations where organization_id = $1 and is_primary";
         self.sql.query(rows, &[&self.organization]).await.unwrap().iter().map(|row| row.get(0)).collect()
     }
 }
 
-/// A platform id of the organization's own form.
+/// Returns a platform id of the organization's own form.
 pub fn sub_id(organization: Uuid) -> String {
     format!("{organization}__wpp__00000001")
 }
 
-/// The place of a row among these.
+/// Returns the place of a row among these.
 pub fn place(rows: &[Uuid], row: &Value) -> Option<usize> {
     row.as_str().map(|row| rows.iter().position(|known| known.to_string() == row).unwrap())
 }

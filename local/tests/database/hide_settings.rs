@@ -3,7 +3,7 @@
 use local::postgres::{Postgres, Privileges, Storage, migrations};
 use tokio_postgres::Client;
 
-/// A deployed project whose browsers' roles have these rights, and no others, on the table.
+/// Starts a deployed project whose browsers' roles have these rights, and no others, on the table.
 async fn project_with(grants: &str) -> (Postgres, Client) {
     let postgres = Postgres::start(0, &Storage::Temporary).await.unwrap();
     postgres.replace(Privileges::Granted, include_str!("deployed.sql")).await.unwrap();
@@ -13,14 +13,14 @@ async fn project_with(grants: &str) -> (Postgres, Client) {
     (postgres, sql)
 }
 
-/// Applies the file; the server's complaint where it fails.
+/// Applies the file. Returns the server's complaint if it fails.
 async fn hide(sql: &Client) -> Result<(), String> {
     let file = migrations().join("optional/hide_settings_from_browsers.sql");
     let applied = sql.batch_execute(&std::fs::read_to_string(file).unwrap()).await;
     applied.map_err(|error| error.as_db_error().unwrap().message().to_owned())
 }
 
-/// The ways in which the browsers' roles can reach the column, such as `anon select`.
+/// Returns the ways in which the browsers' roles can reach the column, such as `anon select`.
 async fn ways_to(column: &str, sql: &Client) -> Vec<String> {
     let ways = "select role || ' ' || rights.name
         from unnest(array['anon', 'authenticated']) roles (role), unnest(array['select', 'insert', 'update']) rights (name)

@@ -53,7 +53,7 @@ impl Row {
         self.outcome(fail, &[&organization, &self.id, &holder]).await
     }
 
-    /// The number and its lease.
+    /// Returns the number and its lease.
     async fn all(&self) -> Value {
         let all = "select jsonb_build_object('number', (select to_jsonb(i) from messenger_integrations i where id = $1),
             'leases', (select jsonb_agg(l) from wpp_token_leases l))";
@@ -61,7 +61,7 @@ impl Row {
         all
     }
 
-    /// Merges keys into the number's settings, as a sibling may.
+    /// Merges keys into the number's settings, as another function may.
     async fn merge(&self, keys: &str) {
         let merge = "update messenger_integrations set settings = settings || $1::text::jsonb";
         assert_eq!(self.sql.execute(merge, &[&keys]).await.unwrap(), 1);
@@ -97,7 +97,7 @@ async fn another_holder_changes_nothing() {
     assert_eq!(row.claim(ours, STRANGER).await, "moved");
 }
 
-/// The token in the row, the one that the caller has, and whether that is the same.
+/// The token in the row, the caller's token, and the outcome of the claim.
 #[tokio::test]
 async fn a_token_that_is_no_text_or_empty_is_none() {
     let row = Row::new().await;
@@ -136,13 +136,13 @@ async fn a_new_lease_forgets_the_last_failure() {
     assert_eq!(row.fail(ours, STRANGER).await, "noted");
     assert_eq!(row.claim(ours, HOLDER).await, "cooling");
     row.merge(r#"{"wppApiKey": "key 3"}"#).await;
-    assert_eq!(row.fail(ours, STRANGER).await, "moved", "a failure with another key says nothing");
+    assert_eq!(row.fail(ours, STRANGER).await, "moved", "a failure with another key does not count");
     assert_eq!(row.claim(ours, HOLDER).await, "granted");
     assert_eq!(row.fail(ours, HOLDER).await, "noted");
     assert_eq!(row.claim(ours, HOLDER).await, "granted");
     row.set("held_until = now()").await;
     assert_eq!(row.claim(ours, STRANGER).await, "granted");
-    // A failure ends the lease, and so does what the row has got meanwhile.
+    // A failure ends the lease, and so does a change of the row in between.
     assert_eq!(row.fail(ours, STRANGER).await, "noted");
     row.set("retry_at = null").await;
     assert_eq!(row.claim(ours, HOLDER).await, "granted");

@@ -18,7 +18,7 @@ const WORKSPACE: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/..");
 const DEPLOYED: &str = include_str!("deployed.sql");
 const DUMP: &str = include_str!("dump.sql");
 
-/// A project with these tables and none of our migrations.
+/// Starts a project with these tables and none of our migrations.
 async fn project(privileges: Privileges, tables: &str) -> (Postgres, Client) {
     let postgres = Postgres::start(0, &Storage::Temporary).await.unwrap();
     postgres.replace(privileges, tables).await.unwrap();
@@ -26,7 +26,7 @@ async fn project(privileges: Privileges, tables: &str) -> (Postgres, Client) {
     (postgres, sql)
 }
 
-/// The address of a project, whose server has no TLS.
+/// Returns the address of a project, whose server has no TLS.
 fn address(postgres: &Postgres) -> String {
     format!("{}?sslmode=disable", postgres.url("postgres"))
 }
@@ -40,7 +40,7 @@ async fn run(command: &mut Command) -> (bool, String) {
     (output.status.success(), String::from_utf8(text).unwrap())
 }
 
-/// `make migrate`, with these variables beside the address.
+/// Runs `make migrate`, with these variables in addition to the address.
 async fn migrate_with(address: &str, variables: &[(&str, &str)]) -> (bool, String) {
     let mut make = Command::new("make");
     run(make.arg("migrate").env("DATABASE_URL", address).envs(variables.iter().copied())).await
@@ -50,7 +50,7 @@ async fn migrate(address: &str) -> (bool, String) {
     migrate_with(address, &[]).await
 }
 
-/// A command of the Supabase CLI about a database.
+/// Runs a command of the Supabase CLI about a database.
 async fn supabase(postgres: &Postgres, arguments: &[&str]) -> (bool, String) {
     let path = format!("{WORKSPACE}/.tools/node/bin:{}", std::env::var("PATH").unwrap());
     let empty = tempfile::tempdir().unwrap();
@@ -59,7 +59,7 @@ async fn supabase(postgres: &Postgres, arguments: &[&str]) -> (bool, String) {
     run(cli.env("PATH", path).env("SUPABASE_TELEMETRY_DISABLED", "1")).await
 }
 
-/// The migrations that there are.
+/// Returns the names of the migrations.
 fn files() -> Vec<String> {
     let names =
         fs::read_dir(migrations()).unwrap().map(|entry| entry.unwrap().file_name().into_string().unwrap());
@@ -69,7 +69,7 @@ fn files() -> Vec<String> {
     names
 }
 
-/// The files that the database has a record of.
+/// Returns the files that the database has a record of.
 async fn recorded(sql: &Client) -> Vec<String> {
     let records =
         "select version || '_' || name || '.sql' from supabase_migrations.schema_migrations order by 1";
@@ -202,7 +202,7 @@ async fn a_wrong_address_is_refused_by_name() {
     }
 }
 
-/// A folder with a program that writes its arguments and variables, each line after its name.
+/// Makes a folder with a program that writes its arguments and variables, each line after its name.
 fn recorder(name: &str, then: &str) -> TempDir {
     let folder = tempfile::tempdir().unwrap();
     let program = folder.path().join(name);
@@ -212,7 +212,7 @@ fn recorder(name: &str, then: &str) -> TempDir {
     folder
 }
 
-/// The lines that such a program has written.
+/// Returns the lines that such a program has written.
 fn told<'a>(said: &'a str, name: &str) -> Vec<&'a str> {
     said.lines().filter_map(|line| line.strip_prefix(name)?.strip_prefix(": ")).collect()
 }

@@ -1,4 +1,4 @@
-//! The migrations: on a database of somebody else's, twice, and what they let whom do.
+//! The migrations: on a database with another owner, applied twice, and the rights that each role gets from them.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -14,12 +14,12 @@ use local::test_app::TestApp;
 const DEPLOYED: &str = include_str!("deployed.sql");
 const DUMP: &str = include_str!("dump.sql");
 
-/// A migration that is applied by hand.
+/// Returns a migration that an operator applies separately.
 fn optional(name: &str) -> String {
     std::fs::read_to_string(migrations().join("optional").join(name)).unwrap()
 }
 
-/// A database that was there before us.
+/// Starts a database that is older than our functions.
 async fn deployed() -> (Postgres, Client) {
     let postgres = Postgres::start(0, &Storage::Temporary).await.unwrap();
     postgres.replace(Privileges::Granted, DEPLOYED).await.unwrap();
@@ -27,7 +27,7 @@ async fn deployed() -> (Postgres, Client) {
     (postgres, sql)
 }
 
-/// An app whose functions work on such a database.
+/// Starts an app whose functions work on such a database.
 async fn deployed_app() -> TestApp {
     let app = TestApp::start().await;
     app.stack.deploy(Privileges::Granted, DEPLOYED).await.unwrap();
@@ -35,7 +35,7 @@ async fn deployed_app() -> TestApp {
     app
 }
 
-/// The names of the files, release by release, as `SHA256SUMS` lists them: a comment begins a release.
+/// Returns the names of the files, release by release, as `SHA256SUMS` lists them: a comment begins a release.
 fn releases() -> Vec<Vec<String>> {
     let sums = std::fs::read_to_string(migrations().join("SHA256SUMS")).unwrap();
     let mut releases = Vec::new();
@@ -62,7 +62,7 @@ async fn tables(sql: &Client) -> Vec<String> {
     sql.query(tables, &[]).await.unwrap().iter().map(|row| row.get(0)).collect()
 }
 
-/// All rows of these tables.
+/// Returns all rows of these tables.
 async fn rows(sql: &Client, tables: &[String]) -> BTreeMap<String, Value> {
     let mut rows = BTreeMap::new();
     for table in tables {
@@ -74,7 +74,7 @@ async fn rows(sql: &Client, tables: &[String]) -> BTreeMap<String, Value> {
     rows
 }
 
-/// The entries of one part of a dump that are not in the same part of another.
+/// Returns the entries of one part of a dump that are not in the same part of another.
 fn added(part: &str, before: &Value, after: &Value) -> Vec<Value> {
     let (before, after) = (before[part].as_array(), after[part].as_array());
     let known = |entry: &&Value| !before.is_some_and(|before| before.contains(entry));
@@ -235,7 +235,7 @@ async fn a_new_session_takes_over_the_only_snapshot() {
     assert!(app.mirror(&number.session).await.is_null());
 }
 
-/// A request to PostgREST with this key and token; its status.
+/// Sends a request to PostgREST with this key and token. Returns its status.
 async fn rest_status(app: &TestApp, path: &str, body: Option<&Value>, key: &str, bearer: &str) -> u16 {
     let url = format!("{}/rest/v1/{path}", app.stack.supabase.url());
     let client = local::http::client().unwrap();
@@ -263,8 +263,8 @@ async fn what_is_ours_is_for_the_service_role_alone() {
     }
 }
 
-/// A function or a table that is forgotten among the grants would be open to everybody in a project of before October 2026, and
-/// closed to us in one of after it. A migration may also be the last one that was applied.
+/// If a function or a table is missing among the grants, projects from before October 2026 open it to all roles. Later projects close it
+/// to our functions. A migration may also be the last one that was applied.
 #[tokio::test]
 async fn each_file_leaves_all_to_the_service_role_alone() {
     let may = "select object, role, may from (
@@ -300,7 +300,7 @@ async fn each_file_leaves_all_to_the_service_role_alone() {
     }
 }
 
-/// Whatever release a database has, with what was written since: the present files bring it to where a new one is.
+/// Whatever release a database has, with what was written since: the present files bring it to the state of a new one.
 #[tokio::test]
 async fn each_release_upgrades_to_what_a_fresh_database_has() {
     let (postgres, sql) = deployed().await;
@@ -337,7 +337,7 @@ async fn what_is_ours_can_be_taken_away_and_nothing_of_theirs_with_it() {
     for _ in 0..2 {
         sql.batch_execute(&optional("remove.sql")).await.unwrap();
         let (rows_after, mut after) = (rows(&sql, &theirs).await, value(&sql, DUMP).await);
-        // The one thing that stays serves the siblings too.
+        // The one thing that stays also serves the other functions.
         let indexes = after["indexes"].as_array_mut().unwrap();
         indexes.retain(|index| !index.as_str().unwrap().contains("wpp_numbers_of_organization"));
         assert!((rows_after, after) == before);

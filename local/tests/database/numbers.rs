@@ -161,7 +161,7 @@ async fn snapshot_needs_a_number_of_the_organization() {
     assert_eq!(database.value("(select count(*) from whatsapp_sessions)", &[]).await, 0);
 }
 
-/// The name of a session is unique in the mirror, whoever has written its row.
+/// The name of a session is unique among the snapshots, no matter which function has written its row.
 #[tokio::test]
 async fn snapshot_of_another_organization_is_not_read() {
     let mut database = Database::start().await;
@@ -301,7 +301,7 @@ async fn equal_qr_keeps_its_time() {
     assert!(save_snapshot("2@two").await.as_i64() >= first.as_i64());
 }
 
-/// Where the mirror has one row for an organization, it is that of a session that is one of its active numbers.
+/// If `whatsapp_sessions` has one row for an organization, that row is for a session of one of its active numbers.
 #[tokio::test]
 async fn only_snapshot_moves_on_from_an_inactive_number() {
     let mut database = Database::start().await;
@@ -329,8 +329,8 @@ async fn only_snapshot_moves_on_from_an_inactive_number() {
     assert_eq!(database.all_of(neighbour).await, theirs);
 }
 
-/// What was seen is noted for that number alone, for its present credentials, once, and only a phone that is there now brings
-/// the mark.
+/// An observed state is noted for that number alone, for its present credentials, and once. Only a phone that is connected now makes the
+/// number primary.
 #[tokio::test]
 async fn link_is_noted_once_for_the_number_seen() {
     let mut database = Database::start().await;
@@ -495,7 +495,7 @@ async fn missing_is_enabled_counts_as_enabled() {
     assert_eq!(database.primaries().await, [ids[1]]);
 }
 
-/// Rows that the owner's own constraint keeps from being primary, or that somebody holds, keep nobody waiting.
+/// Rows that the owner's own constraint keeps from being primary, or that another transaction has locked, delay no request.
 #[tokio::test]
 async fn locked_rows_become_primary_another_time() {
     let mut database = Database::start().await;
@@ -549,7 +549,8 @@ async fn webhook_is_known_for_the_session_it_was_registered_for() {
     assert_eq!(url().await, Value::Null);
 }
 
-/// Somebody has locked the rows and does not go on: that costs two seconds, and not a connection for as long as a call takes.
+/// Another transaction has locked the rows and does not end. That costs two seconds, but does not keep a connection for the time of a
+/// whole call.
 #[tokio::test]
 async fn locked_row_is_waited_for_two_seconds_at_most() {
     let database = Database::start().await;
@@ -610,7 +611,7 @@ async fn number_given_away_starts_anew() {
     assert_eq!(database.value(claim, &[&ours, &number, &ME]).await["outcome"], "granted");
 }
 
-/// A stranger's writer may stringify twice; each value is its tenant's word.
+/// Another writer may stringify twice. Each value is up to its tenant.
 #[tokio::test]
 async fn settings_are_read_within_bounds() {
     let mut database = Database::start().await;
@@ -646,7 +647,7 @@ async fn settings_are_read_within_bounds() {
     }
 }
 
-/// A helper that is called where it could be inlined costs each look-up some microseconds.
+/// A helper that is called although it could be inlined costs each look-up some microseconds.
 #[tokio::test]
 async fn one_expression_helpers_are_inlined() {
     let database = Database::start().await;

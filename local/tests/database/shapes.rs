@@ -1,5 +1,5 @@
-//! The migrations and the functions on databases of other people's making: in one shape everything works, from the first
-//! QR to the second link; in another nothing is begun, and one sentence says what is wrong with it.
+//! The migrations and the functions on databases of other owners. In one kind of shape everything works, from the first QR to the second
+//! link. In the other kind no creation begins, and one sentence says what is wrong with the database.
 
 use std::sync::Arc;
 
@@ -24,7 +24,7 @@ struct School<'a> {
 }
 
 impl School<'_> {
-    /// From a request that brings a QR to a phone that is linked, by every route; answers the session.
+    /// Goes from a request that brings a QR to a linked phone, by every route. Returns the session.
     async fn connect(&self, request: Value) -> String {
         let made = self.post("wpp-create", request).await;
         assert_eq!((made.status, &made.json["status"]), (200, &json!("qr_issued")), "{made:?}");
@@ -36,7 +36,7 @@ impl School<'_> {
         session
     }
 
-    /// The platform says so, and so does the snapshot.
+    /// Asserts that the platform says so, and the snapshot too.
     async fn assert_connected(&self, session: &str) {
         for force in [true, false] {
             let answer = self.status(session, force).await;
@@ -54,7 +54,7 @@ impl School<'_> {
 
     async fn disconnect(&self, session: &str) {
         let row = self.row(session).await.unwrap();
-        // Where all numbers share a row of the mirror, the sibling cannot note this; its answer is its own affair.
+        // If all numbers share a row of `whatsapp_sessions`, the other function cannot note this. Its answer does not matter here.
         let _ = self.siblings.disconnect(self.own.id, row).await;
         assert_eq!(self.row(session).await, None);
     }
@@ -71,7 +71,7 @@ impl School<'_> {
     }
 }
 
-/// All that happens to an organization's numbers.
+/// Goes through all that happens to an organization's numbers.
 async fn whole_story(app: &TestApp) {
     let own = app.stack.organization("school").await.unwrap();
     let school = School { app, siblings: Siblings::of(&app.stack), own };
@@ -127,7 +127,7 @@ async fn the_story_of_a_number_is_the_same_in_every_shape() {
     assert!(failed.is_empty(), "{failed:#?}");
 }
 
-/// Everything in the schema, by which nothing may differ after a refusal.
+/// Returns everything in the schema. A refusal must not change any of it.
 async fn dump(postgres: &Postgres) -> Value {
     let sql = postgres.connect().await.unwrap();
     let Json(dump) = sql.query_one(DUMP, &[]).await.unwrap().get(0);

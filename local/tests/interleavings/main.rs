@@ -11,7 +11,7 @@ mod sql;
 use proptest::strategy::Strategy;
 use proptest::test_runner::{Config, RngSeed, TestCaseError, TestError, TestRunner};
 
-/// Runs the cases one after another in a runtime of their own. A case fails where it panics.
+/// Runs the cases one after another in a separate runtime. A case fails if it panics.
 fn replayable<S: Strategy>(cases: u32, strategy: S, test: impl Fn(S::Value)) {
     let mut config = Config { failure_persistence: None, max_shrink_iters: 200, ..Config::default() };
     if std::env::var_os("PROPTEST_CASES").is_none() {

@@ -1,5 +1,5 @@
-//! Requests of the product's own client, all at once: siblings write, tokens end, the platform and the database fail or
-//! lose their answers, and keys are replaced, wherever chance has it.
+//! Requests of the product's own client, all at once. At random moments, the other functions write, tokens end, keys are replaced, and
+//! the platform and the database fail or lose their answers.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -159,7 +159,7 @@ impl Tenant<'_> {
         self.app.sql.execute(age, &[&self.number.id]).await.unwrap();
     }
 
-    /// By one sandbox or another.
+    /// Sends a request through one sandbox or another.
     async fn request(&self, nth: usize) -> Result<Status, Error> {
         let selector = NumberSelector { session: None, integration_id: Some(self.number.id) };
         let app = &self.sandboxes[nth % self.sandboxes.len()];
@@ -173,7 +173,7 @@ impl Tenant<'_> {
         ensure_credentials(app, user, deadline(), mode, NumberSelector::default()).await.map(drop)
     }
 
-    /// Has a lease that nobody gives back end after a fraction of a second, instead of eight.
+    /// Ends leases that are never released after a fraction of a second, instead of eight seconds.
     async fn hurry(&self) -> ! {
         let hurry = "update wpp_token_leases set held_until = held_until - interval '1 second'
                      where integration_id = $1";

@@ -10,7 +10,7 @@ use uuid::Uuid;
 use crate::model::{Claimed, Lease, Row};
 use crate::replayable;
 
-/// Longer than a case runs, and no longer than a lease is believed: nothing ends by itself.
+/// Longer than a case runs, and no longer than the longest lease that is accepted: no lease expires during a case.
 const LONG_MS: i32 = 59_000;
 
 #[derive(Clone, Debug)]
@@ -157,7 +157,7 @@ impl Game<'_> {
         assert_eq!(stored, self.settings());
     }
 
-    /// The settings in an answer: our keys alone.
+    /// Returns the settings in an answer, reduced to our keys.
     fn ours(&self) -> Value {
         let mut settings = self.settings();
         settings.as_object_mut().unwrap().remove("written");

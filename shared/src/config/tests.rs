@@ -1,6 +1,6 @@
 use super::*;
 
-/// A good environment with one variable changed, or taken away.
+/// Reads a valid environment with one variable changed, or taken away.
 fn read(variable: &str, value: Option<&str>) -> Result<Config, ConfigError> {
     let good = |name: &str| match name {
         "WPP_BASE_URL" => Some("https://msg.example".to_owned()),

@@ -58,7 +58,7 @@ fn an_outage_is_what_says_nothing_of_the_number() {
     assert_eq!(codes, BTreeSet::from(expected));
 }
 
-/// Every error; of those that carry something, one for each answer.
+/// Returns every error. Of errors that carry something, returns one for each answer.
 fn every() -> Vec<Error> {
     let fields = [
         say::MALFORMED,
@@ -129,7 +129,7 @@ fn every() -> Vec<Error> {
     others.into_iter().chain(fields).chain(upstream).collect()
 }
 
-/// The table in `docs/api.md`: status, code, whether it is worth repeating.
+/// Reads the table in `docs/api.md`: status, code, whether it is worth repeating.
 fn documented() -> BTreeSet<(u16, String, bool)> {
     let rows = include_str!("../../../docs/api.md")
         .lines()

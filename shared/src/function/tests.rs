@@ -34,7 +34,7 @@ impl Stage {
         Self::with(&[]).await
     }
 
-    /// With these variables too.
+    /// Sets up a stage with these variables too.
     async fn with(more: &[(&str, &str)]) -> Self {
         let manager = Server::start("").await;
         let function = Function::read(
@@ -55,7 +55,7 @@ impl Stage {
         stage
     }
 
-    /// With all secrets in the environment: nothing is read, so that a paused clock stands still.
+    /// Sets up a stage with all secrets in the environment. Nothing is read, so a paused clock stands still.
     async fn given() -> Self {
         Self::with(&[
             ("SUPABASE_SERVICE_ROLE_KEY", "sb_secret_given"),
@@ -65,7 +65,7 @@ impl Stage {
         .await
     }
 
-    /// The secret has this service key from now on, and no other.
+    /// Puts this service key into the secret, and no other.
     fn keeps(&self, key: &str) {
         self.holds(&json!({"SUPABASE_SERVICE_ROLE_KEY": format!("sb_secret_{key}")}));
     }
@@ -78,7 +78,7 @@ impl Stage {
         self.manager.says(reply(403, ""));
     }
 
-    /// The service key of the app for a request that comes at `now`, and how often the secret was read until then.
+    /// Returns the service key of the app for a request that comes at `now`, and how often the secret was read until then.
     async fn key(&self, now: UnixMs) -> (String, usize) {
         let app = self.function.app(now, deadline()).await.unwrap();
         (key(&app), self.manager.requests())
@@ -111,12 +111,12 @@ impl Stage {
         record.own_key_rejected
     }
 
-    /// As [`Stage::is_evidence`], when the database refuses the service key.
+    /// Does the same as [`Stage::is_evidence`], when the database refuses the service key.
     async fn refuse(&self, now: UnixMs) -> bool {
         self.is_evidence(now, "wpp_find_number", 401, Some(key_refused)).await
     }
 
-    /// As [`Stage::is_evidence`], when the platform refuses `WPP_SECRET` after the database took the service key.
+    /// Does the same as [`Stage::is_evidence`], when the platform refuses `WPP_SECRET` after the database accepted the service key.
     async fn refuse_secret(&self, now: UnixMs) -> bool {
         self.is_evidence(now, "wpp_begin_creation", 200, Some(secret_refused)).await
     }
@@ -260,7 +260,7 @@ async fn old_secrets_serve_while_secrets_manager_is_down() {
     assert_eq!(stage.key(at(390)).await, read("new", 5));
 }
 
-/// What a secret says now, and with which JWT secret and which report the function goes on.
+/// What a secret holds now, and with which JWT secret and which report the function continues.
 #[tokio::test]
 async fn each_key_of_a_secret_is_taken_separately() {
     const OTHER: &str = "another secret of at least thirty-two bytes";

@@ -28,7 +28,7 @@ impl QrImage {
         accept.and_then(Self::preferred)
     }
 
-    /// Of equally preferred forms, a named one goes before one that a wildcard stands for.
+    /// Returns the preferred form. If several are equally preferred, a named form comes before one that matches a wildcard.
     fn preferred(accept: &str) -> Option<Self> {
         let ranges: Vec<_> = accept.split(',').filter_map(Range::read).collect();
         let liked = FORMS.iter().rev().filter_map(|(form, kind, name)| {

@@ -119,14 +119,14 @@ impl fmt::Debug for Verifier {
 struct Claims {
     exp: f64,
     nbf: Option<f64>,
-    /// Of any type: where it is not compared, it does not matter.
+    /// Of any type: if it is not compared, its type does not matter.
     #[serde(default)]
     iss: Value,
     role: Option<String>,
     sub: Option<String>,
 }
 
-/// The one token of a `Bearer` header.
+/// Returns the one token of a `Bearer` header.
 fn bearer(authorization: &str) -> Result<&str, AuthError> {
     if authorization.len() > HEADER_LIMIT {
         return Err(AuthError::TooLong);
@@ -139,7 +139,7 @@ fn bearer(authorization: &str) -> Result<&str, AuthError> {
     }
 }
 
-/// The claims of a token that `key` has signed with `algorithm`, its time not yet judged.
+/// Reads the claims of a token that `key` has signed with `algorithm`. Their times are not checked here.
 fn read(token: &str, key: &DecodingKey, algorithm: Algorithm) -> Result<Claims, AuthError> {
     let mut validation = Validation::new(algorithm);
     validation.set_audience(&[AUTHENTICATED]);
@@ -159,12 +159,12 @@ fn refusal(error: &Error) -> AuthError {
     }
 }
 
-/// The time of a numeric claim, which is in seconds and may have a fraction; saturates.
+/// Returns the time of a numeric claim, which is in seconds and may have a fraction; saturates.
 fn at(secs: f64) -> UnixMs {
     UnixMs((secs * 1000.0) as i64)
 }
 
-/// The one way in which Supabase writes a uuid; the library would take others too.
+/// Reads a uuid in the one form that Supabase writes; the library would take other forms too.
 fn hyphenated(text: &str) -> Option<Uuid> {
     Uuid::parse_str(text).ok().filter(|_| text.len() == 36)
 }

@@ -1,6 +1,5 @@
-//! From an event to the request that it is. `lambda_http` converts events of API Gateway (HTTP API, format 2.0) and of function
-//! URLs, but panics on a malformed query, path, host or base64 body:
-//! those are taken out first.
+//! Turns an event into the request that it stands for. `lambda_http` converts events of API Gateway (HTTP API, format 2.0) and of
+//! function URLs. It panics on a malformed query, path, host or base64 body, so these are taken out first.
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;

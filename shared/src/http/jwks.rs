@@ -27,8 +27,8 @@ use key::Key;
 /// The age at which a set is due for renewal: as long as Supabase's edge keeps it.
 const FRESH_FOR: Duration = Duration::from_secs(600);
 
-/// The shortest time between two fetches while there is no set at all: short, since nobody with a key of the set is let in
-/// until then.
+/// The shortest time between two fetches while there is no set at all. It is short, since no user with a key of the set is admitted until
+/// then.
 const FIRST_FETCH_INTERVAL: Duration = Duration::from_secs(1);
 
 /// The time for one fetch, repetitions included: one on a connection that died in silence, and one on a new one.
@@ -49,14 +49,14 @@ pub(crate) struct Jwks {
 }
 
 impl Jwks {
-    /// Of the project at `supabase_url`, whose gateway may ask for `apikey` before it shows them.
+    /// Makes the set of the project at `supabase_url`, whose gateway may require `apikey` before it shows the keys.
     pub(crate) fn new(supabase_url: &Url, apikey: Secret, upstream: Upstream) -> Self {
         let project = supabase_url.as_str().trim_end_matches('/');
         let url = format!("{project}/auth/v1/.well-known/jwks.json");
         Self { url, apikey, upstream, cache: Mutex::default(), fetching: tokio::sync::Mutex::default() }
     }
 
-    /// The key that verifies a token with this header.
+    /// Returns the key that verifies a token with this header.
     ///
     /// Without a `kid`, the set must have exactly one key for `algorithm`.
     pub(crate) async fn find(
@@ -93,7 +93,7 @@ impl Jwks {
         self.cache.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Fetches the keys and returns those that can be read; `None` if there is no set. An error holds no text of the answer.
+    /// Fetches the keys and returns the readable ones, or `None` if there is no set. An error holds no text of the answer.
     async fn fetch(&self) -> Result<Option<Vec<Key>>, String> {
         let request = self.upstream.http().get(&self.url).header("apikey", self.apikey.expose());
         let request = request.build().map_err(|_| "no request can be made")?;

@@ -83,7 +83,7 @@ mod tests {
     const PAYLOAD: &str =
         "eyJpc3MiOiJqb2UiLA0KICJleHAiOjEzMDA4MTkzODAsDQogImh0dHA6Ly9leGFtcGxlLmNvbS9pc19yb290Ijp0cnVlfQ";
 
-    /// Algorithm, key, encoded header and signature of appendices A.1 to A.3.
+    /// Returns algorithm, key, encoded header and signature of appendices A.1 to A.3.
     fn rfc_7515() -> [(Algorithm, DecodingKey, &'static str, &'static str); 3] {
         [
             (

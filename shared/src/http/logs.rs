@@ -12,8 +12,8 @@ use lambda_http::tracing::subscriber::fmt::{self, MakeWriter};
 use lambda_http::tracing::subscriber::util::SubscriberInitExt;
 use tracing::Subscriber;
 
-/// Writes what is logged to standard output, from the level that `AWS_LAMBDA_LOG_LEVEL` or `RUST_LOG` names; `info` by default and
-/// at most, since nothing below it is compiled in. The line of a request is always written: the metrics are in it.
+/// Writes the log to standard output, from the level that `AWS_LAMBDA_LOG_LEVEL` or `RUST_LOG` names. The default is `info`, which is
+/// also the most, since nothing below it is compiled in. The line of a request is always written: the metrics are in it.
 pub(crate) fn init() {
     let level = env::var("AWS_LAMBDA_LOG_LEVEL").or_else(|_| env::var("RUST_LOG"));
     let level = level.ok().and_then(|level| level.parse().ok()).unwrap_or(LevelFilter::INFO);
@@ -38,11 +38,11 @@ where
 
 /// Writes the line of a request.
 pub(crate) fn write(line: &str) {
-    // In one piece, since other requests write here too. A log that cannot be written has no one to report to.
+    // In one piece, since other requests write here too. If the log cannot be written, there is no other place for a report.
     let _ = io::stdout().write_all(format!("{line}\n").as_bytes());
 }
 
-/// How the process ends, and one line of the log that says why if it should not.
+/// Returns how the process ends. Logs one line that says why, if it should not end.
 pub(crate) fn exit_code(outcome: Result<(), lambda_runtime::Error>) -> ExitCode {
     let Err(error) = outcome else { return ExitCode::SUCCESS };
     tracing::error!(%error, "the function ended");

@@ -27,7 +27,7 @@ const FIELD_NAME_LIMIT: usize = 64;
 /// What serde is told of a text that cannot be a session.
 const NOT_A_SESSION: &str = "not a session";
 
-/// Who asks, by when and in which form.
+/// The user who asks, the deadline and the form of the answer.
 #[derive(Clone, Copy, Debug)]
 pub struct RequestContext {
     /// The verified user who asks.
@@ -87,7 +87,7 @@ pub(crate) fn read<R: DeserializeOwned>(request: &Request) -> Result<R, Error> {
     }
 }
 
-/// Of a repeated parameter the first value counts.
+/// Reads the query. Of a repeated parameter the first value counts.
 fn query<R: DeserializeOwned>(query: &str) -> Result<R, Error> {
     let (mut seen, mut sent) = (HashSet::new(), Serializer::new(String::new()));
     for (name, value) in parse(query.as_bytes()) {

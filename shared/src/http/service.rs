@@ -72,7 +72,7 @@ where
     }
 }
 
-/// All that a function's `main` does: serves requests until Lambda ends the process. `methods` lists what the function takes.
+/// Does all that a function's `main` does: serves requests until Lambda ends the process. `methods` lists what the function takes.
 pub async fn run<H, R, T>(
     function: Result<Function, lambda_runtime::Error>,
     methods: &'static [Method],
@@ -101,7 +101,7 @@ where
     logs::exit_code(served.await)
 }
 
-/// Reads the secrets while the function goes on to its first request.
+/// Reads the secrets while the function gets ready for its first request.
 async fn read_secrets(function: Arc<Function>) {
     if let Err(error) = function.secrets.read_early(clock::now()).await {
         tracing::warn!(%error, "the secrets could not be read before the first request");
@@ -162,7 +162,7 @@ impl<H> Service<H> {
         to_raw_value(&response).unwrap_or_default()
     }
 
-    /// One request, from its parts to its answer, with its line in the log.
+    /// Handles one request, from its parts to its answer, with its line in the log.
     async fn handle<R, T>(self, request: Request, malformed: Malformed) -> Result<Response<Body>, Infallible>
     where
         H: for<'a> Handler<'a, R, T>,
@@ -251,7 +251,7 @@ fn trace_id(header: &str) -> Option<String> {
     header.split(';').find_map(|field| field.trim().strip_prefix("Root=")).map(str::to_owned)
 }
 
-/// `Vary` is one header, since the answer of format 2.0 keeps only one.
+/// Lets the configured origins read the answers. Behind an HTTP API its own `AllowHeaders` in `template.yaml` count instead.
 fn cors(origins: &Origins, methods: &[Method]) -> CorsLayer {
     let origins = match origins {
         Origins::Any => AllowOrigin::any(),

@@ -45,7 +45,7 @@ fn a_header_that_is_absent_or_no_text_means_english() {
     assert_eq!(Language::wanted_by(&headers), Language::English);
 }
 
-/// What only those who work on the product know.
+/// Words that only the people who work on the product know.
 const OURS: [&str; 21] = [
     "force_recreate",
     "add_new",

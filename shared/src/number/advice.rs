@@ -1,5 +1,5 @@
-//! What the three answers say of a number: its state, how fresh that is, when to ask again, and what a person can do about a number
-//! that is stuck.
+//! What the three answers say of a number. They give its state, the age of that state and when to ask again. They also say what a person
+//! can do about a number that is stuck.
 
 use std::ops::Not;
 use std::time::Duration;
@@ -28,7 +28,7 @@ const LONGEST_POLL_INTERVAL: Duration = Duration::from_secs(15);
 /// The interval is this part of the time in which nothing has happened.
 const POLL_INTERVAL_PART: u32 = 30;
 
-/// Where a state comes from.
+/// The source of a state.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Freshness {
     /// The platform has just told it.
@@ -72,7 +72,7 @@ pub struct NumberStatus {
     last_qr_at: Option<String>,
     #[serde(skip_serializing_if = "Option::is_none")]
     qr_good_until: Option<String>,
-    /// In milliseconds. Left out if the state does not change by itself.
+    /// In milliseconds. Left out if waiting does not change the state.
     #[serde(skip_serializing_if = "Option::is_none")]
     poll_after_ms: Option<i64>,
 }
@@ -191,7 +191,7 @@ fn starting_since(number: &Number) -> Option<UnixMs> {
     }
 }
 
-/// Returns how long to wait before the next poll. Returns `None` if the state does not change by itself.
+/// Returns how long to wait before the next poll. Returns `None` if waiting does not change the state.
 fn poll_interval(
     number: &Number,
     state: State,
@@ -209,7 +209,7 @@ fn poll_interval(
     Some(poll_interval_after(unchanged_since.map_or(Duration::ZERO, |since| since.until(now))))
 }
 
-/// Returns how long to wait before the next poll of a state that has not changed for so long: whole seconds.
+/// Returns how long to wait before the next poll of a state that has not changed for this long: whole seconds.
 pub(crate) fn poll_interval_after(unchanged_for: Duration) -> Duration {
     let interval = (unchanged_for / POLL_INTERVAL_PART).clamp(SHORTEST_POLL_INTERVAL, LONGEST_POLL_INTERVAL);
     Duration::from_secs(interval.as_secs())

@@ -26,7 +26,7 @@ const LEASE: Duration = Duration::from_secs(10);
 const LEASE_MARGIN: Duration = Duration::from_millis(500);
 
 /// The platform's `create`, its retries included. The rest of the lease is for saving what it gives.
-const CREATE_TIMEOUT: Duration = Duration::from_secs(8);
+const CREATE_BUDGET: Duration = Duration::from_secs(8);
 
 /// How long a creation that failed may take to be released.
 const RELEASE_TIMEOUT: Duration = Duration::from_secs(1);
@@ -130,7 +130,7 @@ impl Creation<'_> {
         if let Err(failed) = &saved
             && *failed != Error::CreationInProgress
         {
-            // If this fails too, the lease ends by itself.
+            // If this fails too, the lease expires.
             let _ = self.app.store.release_creation(&self.lease, Deadline::within(RELEASE_TIMEOUT)).await;
         }
         saved
@@ -154,7 +154,7 @@ impl Creation<'_> {
         }
     }
 
-    /// Whether the number has had this API key for so long that it must be active.
+    /// Whether the number has had this API key long enough that it must be active.
     fn has_had(&self, api_key: &Secret) -> bool {
         let has_had = |number: &Number| {
             number.settings.api_key.as_ref() == Some(api_key) && !number.key_is_new(self.now)
@@ -163,14 +163,14 @@ impl Creation<'_> {
     }
 
     async fn is_refused(&self, api_key: &Secret) -> Result<bool, Error> {
-        match self.app.wpp.get_initial_token(api_key, self.now, self.deadline.at_most(CREATE_TIMEOUT)).await {
+        match self.app.wpp.get_initial_token(api_key, self.now, self.deadline.at_most(CREATE_BUDGET)).await {
             Ok(_) => Ok(false),
             Err(error) if error.why == PlatformError::KeyRefused => Ok(true),
             Err(error) => Err(error.into()),
         }
     }
 
-    /// For an API key that the platform gives but refuses: only another id brings another key.
+    /// Creates with a new id, for an API key that the platform gives but refuses: only another id brings another key.
     async fn create_with_new_id(&self) -> Result<Credentials, Error> {
         match self.app.store.assign_platform_id(&self.lease, self.deadline).await? {
             AssignOutcome::Assigned { platform_id } => self.create(&platform_id).await,
@@ -183,7 +183,7 @@ impl Creation<'_> {
     async fn create(&self, platform_id: &str) -> Result<Credentials, Error> {
         let refused = CallError { call: "create", why: PlatformError::SecretRefused };
         let secret = self.app.secrets.wpp_secret.as_ref().ok_or(refused)?;
-        Ok(self.app.wpp.create_client(secret, platform_id, self.deadline.at_most(CREATE_TIMEOUT)).await?)
+        Ok(self.app.wpp.create_client(secret, platform_id, self.deadline.at_most(CREATE_BUDGET)).await?)
     }
 
     async fn save(&self, credentials: &Credentials) -> Result<SaveOutcome, Error> {

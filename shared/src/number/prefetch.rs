@@ -1,5 +1,5 @@
-//! The platform call made beside the look-up of a number's row, so that a poll waits for one hop instead of two. The sandbox
-//! remembers with which session and token the platform last answered a user.
+//! The platform call made during the look-up of a number's row, so that a poll waits for one hop instead of two. The sandbox remembers
+//! the session and the token of each user's last call that worked.
 
 use std::collections::HashMap;
 use std::sync::{Mutex, MutexGuard, PoisonError};
@@ -13,8 +13,8 @@ use crate::request_log::RequestLog;
 use crate::store::{Found, NumberSelector, StoreResult};
 use crate::wpp::{PlatformResult, SessionAuth, Status, WppApi};
 
-/// How many numbers a sandbox remembers. With one more it forgets them all: a sandbox that serves so many users rarely meets one
-/// of them again.
+/// How many numbers a sandbox remembers. With one more it forgets them all: a sandbox with that many users rarely meets one of them
+/// again.
 const LIMIT: usize = 256;
 
 /// What a request will ask the platform.
@@ -28,7 +28,7 @@ pub enum Expect {
     Nothing,
 }
 
-/// Who asks, and for which number.
+/// The user who asks, and the number.
 type Query = (Uuid, NumberSelector);
 
 /// What a sandbox remembers, by who asked for it.
@@ -50,8 +50,8 @@ pub(crate) struct Prefetch {
     qr: JoinSet<PlatformResult<Option<String>>>,
 }
 
-/// Looks up the number that a user means. If the sandbox remembers it, the platform is asked at the same time. Its answer counts
-/// only if the row turns out to hold the same session and token, and if no snapshot was written since the call began.
+/// Looks up the number that a user means. If the sandbox remembers it, the platform is asked at the same time. Its answer counts only if
+/// the row holds the same session and token. It does not count if a snapshot was written since the call began.
 pub(crate) async fn find(
     app: &App,
     user_id: Uuid,
@@ -66,9 +66,9 @@ pub(crate) async fn find(
     {
         prefetch.begin(remembered, &app.wpp, expect, deadline);
     }
-    let before = deadline.remaining();
+    let at_first = deadline.remaining();
     let found = app.store.find(user_id, selector, deadline).await?;
-    let began_at = found.now.minus(before.saturating_sub(deadline.remaining()));
+    let began_at = found.now.minus(at_first.saturating_sub(deadline.remaining()));
     let snapshot = found.number.as_ref().and_then(|number| number.snapshot.as_ref());
     if snapshot.is_some_and(|snapshot| snapshot.at >= began_at) {
         prefetch = Prefetch::default();
@@ -80,7 +80,7 @@ pub(crate) async fn find(
 }
 
 impl PrefetchMemory {
-    /// Remembers with what the platform has answered, for the user's next request about the same number.
+    /// Remembers the session and the token of a call that worked, for the user's next request about the same number.
     pub(crate) fn remember(&self, prefetch: &mut Prefetch, auth: SessionAuth, was_connected: bool) {
         let Some(query) = prefetch.query.take() else { return };
         let mut memory = self.lock();

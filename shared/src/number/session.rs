@@ -19,7 +19,7 @@ use crate::upstream::CallError;
 use crate::wpp::{PlatformError, PlatformResult, SessionAuth, SessionState, Status, WppApi, WppMsgClient};
 
 /// How long the registration of a webhook may delay an answer.
-const WEBHOOK_TIMEOUT: Duration = Duration::from_secs(2);
+const WEBHOOK_BUDGET: Duration = Duration::from_secs(2);
 
 /// The shortest time between two attempts to register a webhook that is still pending.
 const WEBHOOK_RETRY_INTERVAL: Duration = Duration::from_secs(60);
@@ -158,7 +158,7 @@ impl<'a> NumberSession<'a> {
         self.call(Prefetch::status).await
     }
 
-    /// Asks the platform for the QR code. Returns `None` if there is none yet.
+    /// Asks the platform for the QR code. Returns `None` if the platform has no QR yet.
     pub async fn fetch_qr(&mut self) -> Result<Option<String>, Error> {
         self.call(Prefetch::qr).await
     }
@@ -190,7 +190,7 @@ impl<'a> NumberSession<'a> {
 
     /// Registers the webhook, and saves whether that has worked.
     pub async fn register_webhook(&mut self) -> Result<(), Error> {
-        self.register_webhook_by(self.deadline.at_most(WEBHOOK_TIMEOUT)).await
+        self.register_webhook_by(self.deadline.at_most(WEBHOOK_BUDGET)).await
     }
 
     async fn register_webhook_by(&mut self, deadline: Deadline) -> Result<(), Error> {
@@ -212,7 +212,7 @@ impl<'a> NumberSession<'a> {
         if self.webhook() == Webhook::Registered {
             return;
         }
-        let deadline = self.deadline.at_most(WEBHOOK_TIMEOUT);
+        let deadline = self.deadline.at_most(WEBHOOK_BUDGET);
         let claimed = self.app.store.claim_webhook(&self.number, WEBHOOK_RETRY_INTERVAL, deadline).await;
         let registered = match claimed {
             Ok(true) => self.register_webhook_by(deadline).await,
@@ -287,7 +287,7 @@ async fn status_and_qr(
 pub enum Webhook {
     /// It does.
     Registered,
-    /// Not yet, as far as the database knows: incoming messages are lost.
+    /// Not registered yet, according to the database: incoming messages are lost.
     Pending,
 }
 

@@ -28,17 +28,17 @@ pub struct NumberState {
 }
 
 impl NumberState {
-    /// A session that was started and has no status yet.
+    /// Returns the snapshot of a session that was started and has no status yet.
     pub fn starting() -> Self {
         Self { state: State::QrPending, qr: None, qr_at: None, status: None }
     }
 
-    /// A session with a QR code to scan.
+    /// Returns the snapshot of a session with a QR code to scan.
     pub fn qr_issued(qr: String) -> Self {
         Self { state: State::QrIssued, qr: Some(qr), ..Self::starting() }
     }
 
-    /// A session that the platform does not know.
+    /// Returns the snapshot of a session that the platform does not know.
     pub fn lost() -> Self {
         Self::live(Status { state: SessionState::Lost, word: String::new() }, None)
     }

@@ -27,7 +27,7 @@ struct Stage {
 }
 
 impl Stage {
-    /// Whatever has no answer of its own is refused with a 400.
+    /// Sets up a stage that refuses every call without a scripted answer with a 400.
     async fn new() -> Self {
         let server = Server::start("").await;
         server.says_to("", 400, "{}");
@@ -45,7 +45,7 @@ impl Stage {
         self.server.says_to(path, 200, &body.to_string());
     }
 
-    /// The last part of each path that was called, in order.
+    /// Returns the last part of each path that was called, in order.
     fn calls(&self) -> Vec<String> {
         let path =
             |request: String| request.split(' ').nth(1).unwrap().rsplit('/').next().unwrap().to_owned();
@@ -69,7 +69,7 @@ fn number(value: Value) -> Number {
     serde_json::from_value(value).unwrap()
 }
 
-/// A number with a good token, whose credentials are so old, with this in its mirror.
+/// Returns a number with a valid token, with credentials of this age and with this snapshot.
 fn row(age: i64, mirror: Value) -> Value {
     json!({
         "integration_id": Uuid::nil(), "organization_id": Uuid::nil(), "webhook_url": null, "snapshot": mirror,

@@ -12,7 +12,7 @@ use crate::testing::Server;
 use crate::upstream::Upstream;
 use crate::wpp::{PlatformError, SessionAuth, SessionState, Token, TokenStore, WppApi, is_session};
 
-/// An answer with this status and any body: bytes, JSON, or an object with the names that we look for.
+/// Generates an answer with this status and any body: bytes, JSON, or an object with the names that the product reads.
 fn answer(names: &'static [&'static str]) -> impl Strategy<Value = (u16, Vec<u8>)> {
     let body = prop_oneof![
         prop::collection::vec(any::<u8>(), 0..100),

@@ -51,7 +51,7 @@ async fn handler(_: &App, _: &RequestContext, _: Wanted) -> Result<Empty, Error>
     Ok(Empty {})
 }
 
-/// The answer to any event.
+/// Returns the answer to any event.
 async fn answer(function: &Arc<Function>, event: &Value) -> Value {
     let event = LambdaEvent::new(to_raw_value(event).unwrap(), Context::default());
     let service = Service::new(function.clone(), &[Method::GET, Method::POST], handler);

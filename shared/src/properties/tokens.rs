@@ -11,7 +11,7 @@ use crate::wpp::token::Token;
 
 const DAY: Duration = Duration::from_secs(24 * 3600);
 
-/// A platform's token: opaque, or with any claims.
+/// Generates a platform's token: opaque, or with any claims.
 fn jwt() -> impl Strategy<Value = String> {
     prop_oneof![
         text(),
@@ -67,7 +67,7 @@ fn fuzz_masks() {
     });
 }
 
-/// A token that nobody signed: made up, or a genuine one with one character changed.
+/// Returns a token without a genuine signature: made up, or a genuine one with one character changed.
 fn forged(genuine: Vec<String>) -> impl Strategy<Value = String> {
     let header = object(&["alg", "kid", "typ", "crit", "jku", "jwk", "x5c"]);
     let claims = object(&["iss", "aud", "role", "sub", "exp", "nbf", "iat"]);
@@ -105,7 +105,7 @@ fn fuzz_user_tokens() {
     assert!(project.server.fetches() <= 2);
 }
 
-/// A set of keys as anything may serve it: no key that cannot be read costs another one, and none admits a token that its own
+/// A set of keys as any server may serve it. A key that cannot be read does not cost another key. No key admits a token that its own
 /// signer did not sign.
 #[test]
 fn fuzz_key_sets() {

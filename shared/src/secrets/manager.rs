@@ -116,7 +116,7 @@ impl SecretRef {
         serde_json::from_str(&text).map_err(|_| SecretError::Unusable { variable, problem })
     }
 
-    /// `GetSecretValue`: the secret's text.
+    /// Calls `GetSecretValue` and returns the secret's text.
     async fn text(&self, upstream: &Upstream, now: UnixMs, deadline: Deadline) -> Result<String, ReadError> {
         #[derive(Deserialize)]
         struct Given {

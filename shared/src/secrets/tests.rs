@@ -16,7 +16,7 @@ const PROJECT: &str = "https://project.supabase.co";
 /// 32 bytes: as few as a JWT secret may have.
 const LEGACY: &str = "a legacy secret of 32 bytes, yes";
 
-/// What a function with these variables reads, beside credentials of AWS's own examples.
+/// Returns what a function with these variables reads. The credentials are AWS's own examples.
 fn source(project: &str, needs: Secrets, variables: &[(&str, &str)]) -> Result<SecretSource, ConfigError> {
     let credentials = [
         ("AWS_ACCESS_KEY_ID", "AKIDEXAMPLE"),
@@ -30,7 +30,7 @@ fn source(project: &str, needs: Secrets, variables: &[(&str, &str)]) -> Result<S
     SecretSource::read(get, needs, &Url::parse(project).unwrap())
 }
 
-/// What becomes of this variable in an environment that has all secrets.
+/// Returns what becomes of this variable in an environment that has all secrets.
 fn read(project: &str, name: &str, value: &str) -> Result<SecretSource, ConfigError> {
     let all = [(WPP_SECRET, "w"), (SERVICE_KEY, "sb_secret_x"), (JWT_SECRET, LEGACY)];
     source(project, Secrets::SupabaseAndWpp, &[&[(name, value)][..], &all].concat())
@@ -40,7 +40,7 @@ fn problem(name: &str, value: &str) -> String {
     read(PROJECT, name, value).unwrap_err().to_string()
 }
 
-/// A JWT with these claims and this signature.
+/// Makes a JWT with these claims and this signature.
 fn jwt(claims: &str, signature: &[u8]) -> String {
     let parts = [br#"{"alg":"HS256","typ":"JWT"}"#.as_slice(), claims.as_bytes(), signature];
     parts.map(|part| URL_SAFE_NO_PAD.encode(part)).join(".")
@@ -291,7 +291,7 @@ fn a_call_is_signed_as_aws_wants_it() {
     assert!(!format!("{request:?}{source:?}").contains("FQoGZXIvYXdzEXAMPLE"));
 }
 
-/// What `wpp-create` reads first of a secret that both variables name.
+/// Returns what `wpp-create` reads first of a secret that both variables name.
 async fn outcome(server: &Server, given: &[(&str, &str)]) -> Result<Arc<SecretValues>, SecretError> {
     let named = [("WPP_SECRET_ARN", ARN), ("SUPABASE_SECRET_ARN", ARN), ("AWS_ENDPOINT_URL", &server.url)];
     let source = source(PROJECT, Secrets::SupabaseAndWpp, &[&named[..], given].concat()).unwrap();

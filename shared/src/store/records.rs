@@ -23,7 +23,7 @@ pub struct Number {
     pub organization_id: Uuid,
     /// The row's name, as the settings page shows it.
     pub name: Option<String>,
-    /// The keys of its `settings` that the functions use, as far as they are within bounds.
+    /// The keys of its `settings` that the functions use, if they are within bounds.
     pub settings: Settings,
     /// Whether `settings` is an object, or text that holds one.
     pub is_readable: bool,
@@ -35,7 +35,7 @@ pub struct Number {
     /// When a phone was first seen linked to that session.
     #[serde(rename = "first_connected_at_ms")]
     pub first_connected_at: Option<UnixMs>,
-    /// Where the platform reports to about its session; `None` if that is not registered.
+    /// The URL that the platform reports to about its session; `None` if that is not registered.
     pub webhook_url: Option<String>,
     /// Whether seeing it connected changes anything that the database keeps.
     pub connected_is_news: bool,
@@ -188,9 +188,9 @@ pub(crate) enum BeginOutcome {
     /// The caller asks the platform with this id, for a number that gets new credentials, whether it works or not, or for a
     /// new one.
     Begun { creation: Uuid, organization_id: Uuid, platform_id: String, number: Option<Number>, works: bool },
-    /// Another attempt works on it, for at most so many milliseconds more.
+    /// Another attempt works on it, for at most this many milliseconds more.
     Busy { creation: Uuid, wait_ms: u64 },
-    /// The organization brought too many new ids to the platform; there is room again in so many milliseconds.
+    /// The organization brought too many new ids to the platform. The next one is allowed in this many milliseconds.
     TooMany { wait_ms: u64 },
     /// The organization has no such number.
     Unknown,

@@ -1,4 +1,5 @@
-//! The lease to refresh a number's token, in the number's row: one method for each of its SQL functions.
+//! Keeps a number's token in its row. The three SQL functions of the lease have one method each; [`LeaseOutcome`] explains what they
+//! answer.
 
 use std::time::Duration;
 
@@ -13,7 +14,7 @@ use crate::secret::Secret;
 use crate::upstream::CallError;
 use crate::wpp::{LeaseOutcome, Token, TokenStore, WppMsgClientOptions};
 
-/// A number's row as the place of its token.
+/// Keeps a number's token in its row.
 #[derive(Clone)]
 pub struct TokenRow {
     /// The database.

@@ -20,7 +20,7 @@ fn upstream() -> Upstream {
     Upstream::new(Duration::from_secs(20), &[]).unwrap()
 }
 
-/// With so short a time for an attempt.
+/// Makes a client with very little time for an attempt.
 fn hasty() -> Upstream {
     Upstream::new(Duration::from_millis(500), &[]).unwrap()
 }
@@ -108,7 +108,7 @@ async fn every_kept_connection_may_be_dead() {
     upstream.retry_budget.retries.store(0, Ordering::Relaxed);
     assert_eq!(server.call(&upstream, deadline()).await.1, ATTEMPTS);
     assert_eq!(server.call(&upstream, deadline()).await.1, 1);
-    // An answer leaves a connection in the pool again; of another host it says nothing.
+    // An answer leaves a connection in the pool again, but only for its own host.
     assert_eq!(server.call(&upstream.for_another_host(), deadline()).await.1, ATTEMPTS);
     server.says(whole(200, ""));
     server.call(&upstream, deadline()).await.0.unwrap();
@@ -149,7 +149,7 @@ async fn a_short_retry_after_is_waited_for_and_a_longer_one_passed_on() {
     assert_eq!(reply.retry_after, Some(Duration::from_secs(3)));
 }
 
-/// What the headers ask for, in seconds.
+/// Returns the pause that the headers ask for, in seconds.
 fn asked(headers: &[(header::HeaderName, &str)]) -> Option<u64> {
     let headers = headers.iter().map(|(name, value)| (name.clone(), value.parse().unwrap()));
     retry_after(&HeaderMap::from_iter(headers)).map(|asked| asked.as_secs())
@@ -194,7 +194,7 @@ async fn a_timeout_is_not_retried() {
     server.says("HTTP/1.1 200 X\r\ncontent-length: 9\r\n\r\n{");
     assert_eq!(server.call(&upstream, deadline).await, (Err(Failure::TimedOut), 1));
 
-    // A host whose queue for connections is full lets everybody else wait.
+    // If the queue for connections of one host is full, calls to it wait.
     let socket = TcpSocket::new_v4().unwrap();
     socket.bind("127.0.0.1:0".parse().unwrap()).unwrap();
     let full = socket.listen(0).unwrap();

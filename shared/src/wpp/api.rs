@@ -104,12 +104,12 @@ pub enum SessionState {
     Lost,
 }
 
-/// The platform's word for a session's state, beside what we take it for.
+/// The platform's word for a session's state, and the state that we take it for.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Status {
     /// What we take it for.
     pub state: SessionState,
-    /// The word itself; empty where there was none.
+    /// The word itself; empty if the answer had none.
     pub word: String,
 }
 
@@ -154,7 +154,7 @@ enum Auth<'a> {
     Token(&'a Secret),
 }
 
-/// The longest that one attempt of each call may take. `UPSTREAM_TIMEOUT_MS` may shorten them.
+/// The longest that one attempt of each call may take. `UPSTREAM_TIMEOUT_MS` may shorten them, and never lengthens them.
 const CREATE_TIMEOUT: Duration = Duration::from_secs(8);
 const TOKEN_TIMEOUT: Duration = Duration::from_secs(8);
 const STATUS_TIMEOUT: Duration = Duration::from_secs(8);
@@ -164,12 +164,12 @@ const START_TIMEOUT: Duration = Duration::from_secs(8);
 const WEBHOOK_TIMEOUT: Duration = Duration::from_secs(2);
 
 impl WppApi {
-    /// A platform at `base`.
+    /// Makes a client of the platform at `base`.
     pub fn new(base: Url, upstream: Upstream) -> Self {
         Self { base, upstream }
     }
 
-    /// `POST /api/integrations/wpp/create`: creates a client for an id, or finds it. The same id gets the same session.
+    /// Creates a client for an id, or finds it: `POST /api/integrations/wpp/create`. The same id gets the same session.
     pub async fn create_client(
         &self,
         secret: &Secret,
@@ -198,7 +198,7 @@ impl WppApi {
         .await
     }
 
-    /// `POST /auth/token`: gets a token for an API key. `now` is when it is asked for.
+    /// Gets a token for an API key: `POST /auth/token`. `now` is when it is asked for.
     pub async fn get_initial_token(
         &self,
         api_key: &Secret,
@@ -221,7 +221,7 @@ impl WppApi {
         .await
     }
 
-    /// `GET /api/accounts/{session}/status`.
+    /// Asks for the session's status: `GET /api/accounts/{session}/status`.
     pub async fn status(
         &self,
         SessionAuth { session, jwt }: SessionAuth,
@@ -235,9 +235,9 @@ impl WppApi {
         .await
     }
 
-    /// `GET /api/accounts/{session}/qr`: the QR as the platform gives it (pairing text, data URL or bare base64). `None` if
-    /// there is no QR, which a 404 says, too: it comes for seconds while a session starts, and while a phone is linked.
-    /// Only the status tells whether the platform knows the session.
+    /// Asks for the QR: `GET /api/accounts/{session}/qr`. Returns it as the platform gives it (pairing text, data URL or bare base64).
+    /// Returns `None` if there is no QR, which a 404 can mean too. There is none for seconds while a session starts, and none while a
+    /// phone is linked. Only the status tells whether the platform knows the session.
     pub async fn qr(
         &self,
         SessionAuth { session, jwt }: SessionAuth,
@@ -254,7 +254,7 @@ impl WppApi {
         .await
     }
 
-    /// `POST /api/accounts/start`: brings a session up; harmless if it is up. Any 2xx means yes. Returns its status and its
+    /// Starts a session: `POST /api/accounts/start`. It is harmless if the session runs. Any 2xx means yes. Returns its status and its
     /// QR, if the answer has them.
     pub async fn start(
         &self,
@@ -281,7 +281,7 @@ impl WppApi {
         .await
     }
 
-    /// `POST /internal/session/{session}/webhook`: where the platform reports to. Any 2xx means yes.
+    /// Sets the URL that the platform reports to: `POST /internal/session/{session}/webhook`. Any 2xx means yes.
     pub async fn set_webhook(
         &self,
         SessionAuth { session, jwt }: SessionAuth,
@@ -316,8 +316,8 @@ impl WppApi {
         answer.await.map_err(|why| CallError { call, why })
     }
 
-    /// Every path segment is percent-encoded: a session is foreign text. A dot segment would shorten the path, encoded once,
-    /// too; encoded twice it is a session that there is not.
+    /// Makes a request. Every path segment is percent-encoded, since a session is foreign text. A dot segment would shorten the path,
+    /// even if it is encoded once. Encoded twice, it is a session that does not exist.
     fn request(&self, auth: Auth<'_>, path: &[&str], body: Option<Value>) -> Result<Request, PlatformError> {
         let mut url = self.base.clone();
         if let Ok(mut segments) = url.path_segments_mut() {
@@ -346,9 +346,9 @@ impl TokenSource for WppApi {
     }
 }
 
-/// Returns what the status of an answer means for a call with this credential. The platform speaks JSON, plain text or
-/// nothing; of an address where nothing is, it speaks a JSON object. What says anything else stands before the platform: a
-/// person must give up neither key nor number for that.
+/// Returns what the status of an answer means for a call with this credential. The platform answers with JSON, plain text or nothing. For
+/// an address that does not exist, it answers with a JSON object. Any other answer is from something in front of the platform: a person
+/// must give up neither key nor number for that.
 fn accepted(auth: Auth<'_>, reply: &Reply) -> Result<(), PlatformError> {
     if reply.status.is_success() {
         return Ok(());
@@ -368,7 +368,7 @@ fn accepted(auth: Auth<'_>, reply: &Reply) -> Result<(), PlatformError> {
     })
 }
 
-/// Any 2xx means yes, in any words of the platform's. A page is not the platform's.
+/// Accepts any 2xx as yes, whatever words the platform uses. A page is not from the platform.
 fn said_yes(auth: Auth<'_>, reply: &Reply) -> Result<(), PlatformError> {
     accepted(auth, reply)?;
     if reply.content() == Content::Html { Err(PlatformError::BadAnswer) } else { Ok(()) }
@@ -391,7 +391,7 @@ pub fn is_session(text: &str) -> bool {
     (1..=SESSION_LIMIT).contains(&text.len()) && text.chars().all(is_plain) && !matches!(text, "." | "..")
 }
 
-/// A text of the platform's without the blanks around it, if it is short enough to be kept and has no control characters.
+/// Returns a text of the platform without the blanks around it. Refuses it if it is too long to be kept or has control characters.
 fn bounded(text: &str, limit: usize) -> Result<String, PlatformError> {
     let text = text.trim();
     let is_good = (1..=limit).contains(&text.len()) && !text.chars().any(char::is_control);
@@ -402,7 +402,7 @@ fn parse<T: DeserializeOwned>(reply: &Reply) -> Result<T, PlatformError> {
     serde_json::from_slice(&reply.body).map_err(|_| PlatformError::BadAnswer)
 }
 
-/// The QR in any of the four places where builds of the platform put it.
+/// Finds the QR in any of the four places in which builds of the platform put it.
 fn qr_in(answer: &Value) -> Result<Option<String>, PlatformError> {
     if !answer.is_object() {
         return Err(PlatformError::BadAnswer);

@@ -38,7 +38,7 @@ pub struct WppMsgClientOptions {
 }
 
 impl WppMsgClientOptions {
-    /// The stored token.
+    /// Returns the stored token.
     pub fn token(&self) -> Option<Token> {
         self.jwt_token.as_ref().map(|jwt| Token::stored(jwt.clone(), self.jwt_expires_at))
     }
@@ -80,12 +80,12 @@ impl<S: TokenStore, P: TokenSource> WppMsgClient<S, P> {
         Self { platform, store, permit, options, has_claimed: false }
     }
 
-    /// The session whose calls are made.
+    /// Returns the session that the calls are made for.
     pub fn session(&self) -> &str {
         &self.options.session
     }
 
-    /// What the next call is made with, if no refresh is needed.
+    /// Returns the session and token for the next call, if no refresh is needed.
     pub(crate) fn auth(&self) -> Option<SessionAuth> {
         let jwt = self.options.jwt_token.clone()?;
         Some(SessionAuth { session: self.options.session.clone(), jwt })

@@ -119,12 +119,13 @@ pub struct RefreshProtocol {
 }
 
 impl RefreshProtocol {
-    /// For a call; its first event is [`Event::Row`]. `leave_due` is whether its request has asked for the lease before.
+    /// Makes the protocol of a call; its first event is [`Event::Row`]. `leave_due` is whether its request has asked for the lease
+    /// before.
     pub fn new(leave_due: bool) -> Self {
         Self { stored: None, fallback: None, rejected: None, why: Why::Missing, leave_due }
     }
 
-    /// What to do after `event`.
+    /// Returns what to do after `event`.
     pub fn next<E>(&mut self, event: Event<E>) -> Step<E> {
         match event {
             Event::Row { token, now } => self.use_or_replace(token, now),

@@ -85,7 +85,7 @@ pub enum LeaseOutcome {
 struct Limits {
     lease: Duration,
     save: Duration,
-    /// Whether the lease is released after a failure, or left to end by itself.
+    /// Whether the lease is released after a failure, or left until it expires.
     is_released: bool,
 }
 
@@ -93,8 +93,8 @@ struct Limits {
 static NEEDED: Limits =
     Limits { lease: Duration::from_secs(8), save: Duration::from_secs(3), is_released: true };
 
-/// For a token that is due: it delays a request by no more than this. After a failure the lease ends by itself: until then no
-/// other request tries, and none waits.
+/// For a token that is due: it delays a request by no more than this. After a failure the lease expires: until then no other request
+/// tries, and none waits.
 static DUE: Limits =
     Limits { lease: Duration::from_millis(1500), save: Duration::from_millis(500), is_released: false };
 
@@ -136,7 +136,7 @@ impl SingleFlight {
     }
 }
 
-/// How a failed fetch is noted with the lease, for the requests that come during the cooldown.
+/// Returns how a failed fetch is noted with the lease, for the requests that come during the cooldown.
 pub(crate) fn failure_code(failure: CallError<PlatformError>) -> &'static str {
     match failure.why {
         PlatformError::KeyRefused => "api_key_rejected",
@@ -146,7 +146,7 @@ pub(crate) fn failure_code(failure: CallError<PlatformError>) -> &'static str {
     }
 }
 
-/// The failure behind a code.
+/// Returns the failure that a code stands for.
 pub(crate) fn failure_of(code: &str) -> CallError<PlatformError> {
     let why = match code {
         "api_key_rejected" => PlatformError::KeyRefused,
@@ -320,14 +320,14 @@ impl<'a, S: TokenStore, P: TokenSource> Refresh<'a, S, P> {
         }
     }
 
-    /// If this fails too, the lease ends by itself.
+    /// Ends the lease. If this fails too, the lease expires.
     async fn end_lease(&self, failure: &'static str, cooldown: Duration) -> Result<LeaseOutcome, S::Error> {
         self.client.store.release(self.holder, failure, cooldown, Deadline::within(RELEASE_TIMEOUT)).await
     }
 }
 
 impl Why {
-    /// As the log has it.
+    /// Returns its word in the log.
     fn word(self) -> &'static str {
         match self {
             Self::Due => "due",

@@ -40,7 +40,7 @@ pub struct Token {
     pub jwt: Secret,
     /// Its end, in milliseconds since 1970.
     pub expires_at: UnixMs,
-    /// Its whole life: what it states, else what is usual.
+    /// The TTL that it states, or the usual one.
     pub life: Duration,
 }
 
@@ -56,9 +56,9 @@ pub enum Age {
 }
 
 impl Token {
-    /// A token as the platform gave it. `asked_at` is from before the request was sent, so that the answer's way
-    /// shortens the life and never lengthens it. The earlier of `expiresIn` (seconds) and the JWT's `exp` counts; what
-    /// makes no sense is bounded, not believed.
+    /// Makes a token as the platform gave it. `asked_at` is from before the request was sent, so that the network's delay shortens the
+    /// TTL and never lengthens it. The earlier of `expiresIn` (seconds) and the JWT's `exp` counts. An absurd value is bounded, not
+    /// believed.
     pub fn issued(jwt: Secret, expires_in: Option<&Value>, asked_at: UnixMs) -> Self {
         let claims = Claims::of(&jwt);
         let stated = expires_in.filter(|value| !value.is_null()).map(stated_life);
@@ -78,7 +78,7 @@ impl Token {
         Self { jwt, expires_at: asked_at.plus(life), life }
     }
 
-    /// A token as `settings` hold it. Its `exp` stands in for an expiry that is missing; without either it has ended.
+    /// Makes a token as `settings` hold it. Its `exp` replaces a missing expiry; without either it has expired.
     pub fn stored(jwt: Secret, expires_at: Option<UnixMs>) -> Self {
         let claims = Claims::of(&jwt);
         let expires_at = expires_at.or(claims.exp).unwrap_or(UnixMs(0));
@@ -119,7 +119,7 @@ impl Claims {
         (!life.is_zero()).then_some(life)
     }
 
-    /// The life of a token that ends before its claim says so, as one does whose `expiresIn` was the earlier end.
+    /// Returns the TTL of a token that ends before its claim says so. That happens if `expiresIn` was the earlier end.
     fn life_until(&self, end: UnixMs) -> Option<Duration> {
         let stated = self.life()?;
         let real = self.iat?.until(end);
@@ -144,7 +144,7 @@ fn stated_life(value: &Value) -> Option<Duration> {
     Some(Duration::from_secs_f64(seconds.min(MAX_TTL.as_secs_f64())))
 }
 
-/// A number, also one written as a string.
+/// Reads a number, also one that is written as a string.
 fn number(value: &Value) -> Option<f64> {
     let number = match value {
         Value::Number(number) => number.as_f64(),
@@ -154,7 +154,7 @@ fn number(value: &Value) -> Option<f64> {
     number.filter(|number| number.is_finite())
 }
 
-/// A point in time from seconds or milliseconds since 1970; saturates.
+/// Makes a point in time from seconds or milliseconds since 1970; saturates.
 #[allow(clippy::cast_possible_truncation, reason = "float to integer casts saturate")]
 fn moment(number: f64) -> Option<UnixMs> {
     let ms = if number < MILLISECONDS_FROM { number * 1000.0 } else { number };

@@ -9,7 +9,7 @@ use super::*;
 /// So short that no second poll for a QR code fits.
 const SHORT_QR_WAIT: Duration = Duration::from_millis(50);
 
-/// With a database that has this number, and a platform that says this of its session.
+/// Starts a test with a database that has this number, and a platform that says this of its session.
 async fn test_existing(number: TestNumber, status: &str) -> TestApp {
     let test = TestApp::with_qr_wait(SHORT_QR_WAIT).await;
     test.database("wpp_begin_creation", number.existing());
@@ -17,7 +17,7 @@ async fn test_existing(number: TestNumber, status: &str) -> TestApp {
     test
 }
 
-/// With a database without a number, and a platform that gives one and takes its webhook.
+/// Starts a test with a database without a number, and a platform that gives one and takes its webhook.
 async fn test_new() -> TestApp {
     let test = TestApp::with_qr_wait(SHORT_QR_WAIT).await;
     test.begins_creation();
@@ -29,7 +29,7 @@ async fn test_new() -> TestApp {
     test
 }
 
-/// With a platform that refuses the API key of the number that the database has.
+/// Starts a test with a platform that refuses the API key of the number that the database has.
 async fn test_refused_key() -> TestApp {
     let number = TestNumber::new().without_token();
     let test = TestApp::with_qr_wait(SHORT_QR_WAIT).await;

@@ -14,7 +14,7 @@ async fn answer(test: &TestApp, request: Value) -> Result<QrResponse, Error> {
     get_qr(&test.app, &test.context, serde_json::from_value(request).unwrap()).await
 }
 
-/// The JSON for the number's session.
+/// Returns the JSON for the number's session.
 async fn qr(test: &TestApp) -> Value {
     serde_json::to_value(answer(test, json!({"session": SESSION})).await.ok().unwrap()).unwrap()
 }
@@ -23,7 +23,7 @@ async fn error(test: &TestApp, request: Value) -> Error {
     answer(test, request).await.err().unwrap()
 }
 
-/// The image in place of the JSON, for a session with this status and no QR code.
+/// Asks for the image instead of the JSON, for a session with this status and no QR code.
 async fn image_without_qr(status: &str) -> Error {
     let test = test(TestNumber::new()).await;
     test.platform("/qr", 404, json!({"error": "no QR"}));

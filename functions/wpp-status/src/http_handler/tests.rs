@@ -10,7 +10,7 @@ async fn test(number: impl Into<Option<TestNumber>>) -> TestApp {
     test
 }
 
-/// With a platform that says this of the session, and has this QR code or none.
+/// Starts a test with a platform that says this of the session, and has this QR code or none.
 async fn test_with_status(number: TestNumber, status: &str, qr: Option<&str>) -> TestApp {
     let test = test(number).await;
     test.platform("/status", 200, json!({"status": status}));

@@ -11,7 +11,7 @@ use tokio_postgres::types::Json;
 /// The platform's endpoints, as its fault injector names them.
 pub const PLATFORM: [&str; 6] = ["create", "token", "status", "qr", "start", "webhook"];
 
-/// The database's: one that reads, and those that write.
+/// The database's endpoints: one that reads, and five that write.
 pub const DATABASE: [&str; 6] = [
     "rpc/wpp_find_number",
     "rpc/wpp_claim_refresh",
@@ -50,17 +50,17 @@ const FAULTS: [&str; 25] = [
     "404 of Kong",
 ];
 
-/// What the database's gateway and PostgREST say beside that.
+/// What the database's gateway and PostgREST answer in addition to that.
 const POSTGRESTS: [&str; 6] =
     ["401 of the key", "401 PGRST301", "401 of the clock", "404 PGRST202", "400 P0001", "409 23505"];
 
-/// The faults of these endpoints.
+/// Returns the faults of these endpoints.
 pub fn faults_of(endpoints: &[&str]) -> Vec<&'static str> {
     let postgrests = if endpoints == DATABASE { &POSTGRESTS[..] } else { &[] };
     [&FAULTS, postgrests].concat()
 }
 
-/// The fault of this name, with `text` in its answers; nothing for a host on which nobody listens.
+/// Returns the fault of this name, with `text` in its answers. Returns `None` for a host that does not listen.
 pub fn fault(name: &str, elsewhere: &str, text: &str) -> Option<Fault> {
     // Every wrong type that any answer could have.
     let wrong_types = json!({
@@ -134,7 +134,7 @@ impl<'a> FaultCase<'a> {
         case
     }
 
-    /// The function that needs the endpoint, and the body of its request.
+    /// Returns the function that needs the endpoint, and the body of its request.
     fn request(&self) -> (&'static str, Value) {
         match self.endpoint {
             "qr" | "rpc/wpp_find_number" => ("wpp-qr", json!({"session": self.session})),
@@ -153,7 +153,7 @@ impl<'a> FaultCase<'a> {
         answer
     }
 
-    /// The request, with this fault at its endpoint.
+    /// Sends the request, with this fault at its endpoint.
     pub async fn send_with(&self, fault_name: &str, text: &str) -> Answer {
         let elsewhere = format!("{}/elsewhere", self.app.platform.url());
         let Some(fault) = fault(fault_name, &elsewhere, text) else { return self.send_to_nobody().await };
@@ -163,7 +163,7 @@ impl<'a> FaultCase<'a> {
         answer
     }
 
-    /// The request, with nobody at the endpoint's host from the call to it on.
+    /// Sends the request. From the call to the endpoint on, its host does not listen.
     async fn send_to_nobody(&self) -> Answer {
         let answer = match self.call_before() {
             None => {
@@ -190,7 +190,7 @@ impl<'a> FaultCase<'a> {
         if listening { server.accept().await } else { server.refuse().await }.unwrap();
     }
 
-    /// The last call to the same host before the one to the endpoint.
+    /// Returns the last call to the same host before the one to the endpoint.
     fn call_before(&self) -> Option<&'static str> {
         match self.endpoint {
             "webhook" => Some("status"),
@@ -202,7 +202,7 @@ impl<'a> FaultCase<'a> {
         }
     }
 
-    /// What the school's number is like in the database, in a few words.
+    /// Describes the school's number in the database, in a few words.
     pub async fn state(&self) -> String {
         let rows = "select i.settings, s.status from messenger_integrations i
             left join whatsapp_sessions s on s.session_name = 'wpp_' || (i.settings ->> 'wppAccountNumber')

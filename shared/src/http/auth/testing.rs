@@ -26,7 +26,7 @@ pub(crate) const SECRET: &str = "a legacy secret of at least thirty-two bytes";
 /// The service key, without which the project's gateway shows no keys.
 pub(crate) const APIKEY: &str = "sb_secret_of_the_project";
 
-/// Of a function beside the project at `url`, with no more than it needs.
+/// Returns the configuration of a function for the project at `url`, with no more than it needs.
 pub(crate) fn config(url: &str) -> Config {
     let variable = |name: &str| match name {
         "WPP_BASE_URL" | "SUPABASE_URL" => Some(url.to_owned()),
@@ -35,13 +35,13 @@ pub(crate) fn config(url: &str) -> Config {
     Config::read(variable).unwrap()
 }
 
-/// The secrets of a function beside the project, without the legacy one.
+/// Returns the secrets of a function for the project, without the legacy one.
 pub(crate) fn secrets() -> SecretValues {
     let service_key = ServiceKey::New(Secret::new(APIKEY));
     SecretValues { wpp_secret: None, service_key, jwt_secret: None }
 }
 
-/// The verifier of a function with this configuration and these secrets.
+/// Returns the verifier of a function with this configuration and these secrets.
 pub(crate) fn verifier(config: &Config, secrets: &SecretValues) -> Verifier {
     Verifier::new(config, secrets, Upstream::new(std::time::Duration::from_secs(8), &[]).unwrap())
 }
@@ -67,8 +67,7 @@ impl Project {
         Self { server, es, rs, hs: Signer::hs256(SECRET.as_bytes()), config, secrets, verifier }
     }
 
-    /// The claims of a signed-in user as GoTrue makes them where no issuer is configured, with `changes`; null takes a claim
-    /// away.
+    /// Returns the claims of a signed-in user as GoTrue makes them if no issuer is configured, with `changes`. A null removes a claim.
     pub(crate) fn claims(&self, changes: Value) -> Value {
         let mut claims = json!({
             "aud": "authenticated",
@@ -94,7 +93,7 @@ impl Project {
     }
 }
 
-/// A private key and what its tokens say of it.
+/// A private key, and how its tokens name it.
 pub(crate) struct Signer {
     alg: &'static str,
     kid: Option<&'static str>,
@@ -113,7 +112,7 @@ impl Signer {
         Self { alg: "HS256", kid: None, key }
     }
 
-    /// A new key.
+    /// Makes a new key.
     pub(crate) fn es256(kid: &'static str) -> Self {
         let (algorithm, random) = (&ECDSA_P256_SHA256_FIXED_SIGNING, SystemRandom::new());
         let pkcs8 = EcdsaKeyPair::generate_pkcs8(algorithm, &random).unwrap();
@@ -121,7 +120,7 @@ impl Signer {
         Self { alg: "ES256", kid: Some(kid), key: SigningKey::Es256(pair) }
     }
 
-    /// The key of RFC 7515, appendix A.2.
+    /// Returns the key of RFC 7515, appendix A.2.
     pub(crate) fn rs256(kid: &'static str) -> Self {
         let part = |name: &str| URL_SAFE_NO_PAD.decode(RFC_7515[name].as_str().unwrap()).unwrap();
         let components = rsa::KeyPairComponents {
@@ -137,17 +136,17 @@ impl Signer {
         Self { alg: "RS256", kid: Some(kid), key: SigningKey::Rs256(pair) }
     }
 
-    /// The same key, whose tokens name another key or none.
+    /// Returns the same key, whose tokens name another key or no key.
     pub(crate) fn named(self, kid: Option<&'static str>) -> Self {
         Self { kid, ..self }
     }
 
-    /// The same key, whose tokens name another algorithm.
+    /// Returns the same key, whose tokens name another algorithm.
     pub(crate) fn claiming(self, alg: &'static str) -> Self {
         Self { alg, ..self }
     }
 
-    /// The bytes of the public EC point.
+    /// Returns the bytes of the public EC point.
     pub(crate) fn public_point(&self) -> &[u8] {
         match &self.key {
             SigningKey::Es256(pair) => pair.public_key().as_ref(),
@@ -155,7 +154,7 @@ impl Signer {
         }
     }
 
-    /// The public half as the project serves it.
+    /// Returns the public half as the project serves it.
     pub(crate) fn jwk(&self) -> Value {
         let mut jwk = match &self.key {
             SigningKey::Hs256(_) => panic!("a secret is not served"),
@@ -186,7 +185,7 @@ impl Signer {
         self.signed(&format!("{}.{}", base64(header.to_string()), base64(claims.to_string())))
     }
 
-    /// `message`, an encoded header and payload, with its signature.
+    /// Returns `message`, an encoded header and payload, with its signature.
     pub(crate) fn signed(&self, message: &str) -> String {
         format!("{message}.{}", base64(self.sign(message.as_bytes())))
     }
@@ -218,7 +217,7 @@ pub(crate) enum Answer {
     Silence,
 }
 
-/// Serves a set of keys over HTTP to whoever has the project's `apikey`, and counts the requests.
+/// Serves a set of keys over HTTP to clients with the project's `apikey`, and counts the requests.
 pub(crate) struct KeyServer {
     pub(crate) url: String,
     answer: Arc<Mutex<Answer>>,
@@ -285,7 +284,7 @@ async fn serve(mut connection: TcpStream, answer: Arc<Mutex<Answer>>, fetches: A
     }
 }
 
-/// A gateway's refusal.
+/// Returns a gateway's refusal.
 fn no_apikey() -> Answer {
     Answer::Reply(401, json!({"message": "No API key found in request"}).to_string())
 }

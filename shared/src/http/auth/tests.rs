@@ -11,7 +11,7 @@ fn secs() -> i64 {
     NOW.0 / 1000
 }
 
-/// The outcome for a user of the project whose ES256 token has these `changes` to its claims.
+/// Returns the outcome for a user of the project whose ES256 token has these `changes` to its claims.
 async fn verdict(changes: Value) -> Result<String, AuthError> {
     let project = Project::start().await;
     let token = project.es.token(&project.claims(changes));
@@ -125,8 +125,8 @@ async fn the_audience_may_be_a_text_or_a_list_that_has_authenticated() {
     }
 }
 
-/// What a project may put into `iss`: nothing, as self-hosted ones do, its own address or another one, as behind a custom
-/// domain, or what somebody has configured.
+/// Returns what a project may put into `iss`. It may leave it out, as self-hosted projects do. It may use its own address, another one
+/// behind a custom domain, or a configured one.
 fn issuers(url: &str) -> [Value; 9] {
     [
         json!(null),

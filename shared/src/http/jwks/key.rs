@@ -19,7 +19,7 @@ pub(super) struct Key {
 }
 
 impl Key {
-    /// The key of `jwk` with the one algorithm it may verify, if it is supported and strong enough.
+    /// Reads the key of `jwk` with the one algorithm that it may verify. Returns `None` if it is not supported or not strong enough.
     pub(super) fn from_jwk(jwk: serde_json::Value) -> Option<Self> {
         let jwk: Jwk = serde_json::from_value(jwk).ok()?;
         let algorithm = match (&jwk.algorithm, jwk.common.key_algorithm) {
@@ -53,7 +53,7 @@ fn is_strong(key: &DecodingKey) -> bool {
     }
 }
 
-/// The length of a big-endian number. Leading zero bytes are not expected: `ring` refuses such a modulus.
+/// Returns the length of a big-endian number. Leading zero bytes are not expected: `ring` refuses such a modulus.
 fn bits(number: &[u8]) -> usize {
     number.first().map_or(0, |first| number.len() * 8 - first.leading_zeros() as usize)
 }
@@ -65,7 +65,7 @@ mod tests {
     use crate::error::AuthError;
     use crate::http::auth::testing::{NOW, Project, Signer, USER, base64};
 
-    /// The outcome for a user when the served key has these `changes`, beside keys that no one can use.
+    /// Returns the outcome for a user when the served key has these `changes`, among keys that cannot be used.
     async fn with_key(signer: &Signer, changes: Value) -> Result<String, AuthError> {
         let project = Project::start().await;
         let mut jwk = signer.jwk();

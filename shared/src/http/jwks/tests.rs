@@ -23,12 +23,12 @@ fn later(by: Duration) -> UnixMs {
 }
 
 impl Project {
-    /// A token that outlives every test.
+    /// Signs a token that outlives every test.
     fn token_of(&self, signer: &Signer) -> String {
         signer.token(&self.claims(json!({"exp": 4_000_000_000_u64})))
     }
 
-    /// A token whose key id the project has never had.
+    /// Signs a token whose key id the project has never had.
     fn made_up(&self, kid: &str) -> String {
         let header = json!({"alg": "ES256", "kid": kid});
         self.es.token_with(&header, &self.claims(json!({"exp": 4_000_000_000_u64})))
@@ -99,7 +99,7 @@ async fn a_thousand_made_up_key_ids_cost_one_fetch_in_30_s() {
     }
 }
 
-/// A key signs before the project's edge shows it, and others are asked for meanwhile.
+/// A key signs before the project's edge shows it, and other keys are asked for in between.
 #[tokio::test]
 async fn a_new_key_is_taken_30_s_after_it_is_shown() {
     let project = Project::start().await;
@@ -218,7 +218,7 @@ async fn an_outage_without_keys_is_a_503_within_a_second() {
     ] {
         project.server.answer(Answer::Reply(status, body.to_owned()));
         let fetches = project.server.fetches();
-        // Whoever comes within a second hears the same, and costs nothing.
+        // A request within a second gets the same answer without a fetch.
         for at in [now, now, now.plus(FIRST_FETCH_INTERVAL - MOMENT)] {
             let verdict = project.verify(&token, at).await;
             assert_eq!(verdict, Err(AuthError::KeysUnavailable), "{status}");

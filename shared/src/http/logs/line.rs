@@ -14,7 +14,7 @@ use crate::store::{State, StoreError};
 use crate::upstream::CallError;
 use crate::wpp::PlatformError;
 
-/// Where the metrics are found in CloudWatch.
+/// The namespace of the metrics in CloudWatch.
 const NAMESPACE: &str = "WppFunctions";
 
 /// One request, as the log has it. What does not apply is left out.
@@ -53,7 +53,7 @@ pub(crate) struct Line {
     /// Why the saved token would not do: it was due, expired, missing or rejected.
     #[serde(skip_serializing_if = "Option::is_none")]
     token_why: Option<&'static str>,
-    /// What went wrong, also where the request was answered all the same.
+    /// What went wrong, even if the request was answered all the same.
     #[serde(skip_serializing_if = "Option::is_none")]
     error: Option<String>,
     /// In the order in which they ended.
@@ -80,11 +80,11 @@ enum Outcome {
     Answered,
     /// With a 4xx: the caller's trouble.
     Refused,
-    /// With a 5xx: ours, or an upstream's.
+    /// With a 5xx: the fault of this function, or of an upstream.
     Failed,
 }
 
-/// What is counted. Beside the first three, a request counts once: under the first failure that fits.
+/// What is counted. Apart from the first three, a request counts once: under the first failure that fits.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize)]
 pub(crate) enum Metric {
     /// Milliseconds from the event to the answer.
@@ -104,8 +104,8 @@ pub(crate) enum Metric {
     PlatformRefused,
     /// The database, or the project's sign-in, did not do what it was asked.
     DatabaseFailed,
-    /// A user's token is not signed by a key that we have, or not by the issuer that we take. One such token means nothing;
-    /// where most are so, it is our configuration.
+    /// A user's token is not signed by a key of the project, or does not have the accepted issuer. One such token means nothing. If most
+    /// tokens are so, the configuration is wrong.
     SignInRefused,
 }
 
@@ -128,7 +128,7 @@ struct Directive {
 #[serde(rename_all = "PascalCase")]
 struct Definition {
     name: Metric,
-    /// Nothing for what is counted.
+    /// `None` for counts.
     #[serde(skip_serializing_if = "Option::is_none")]
     unit: Option<&'static str>,
 }
@@ -202,7 +202,7 @@ impl Line {
     }
 }
 
-/// Under which a failed request counts, or one that was answered in spite of a failure.
+/// Returns the metric for a failed request, or for one that was answered in spite of a failure.
 fn failure(notes: &Notes, error: Option<&Error>) -> Option<Metric> {
     use {AuthError as A, PlatformError as P};
     match error {

@@ -20,7 +20,7 @@ pub(crate) struct Page {
 struct Text(Arc<Mutex<Vec<u8>>>);
 
 impl Page {
-    /// As the product logs at this level.
+    /// Logs as the product does at this level.
     pub(crate) fn at(level: LevelFilter) -> Self {
         let text = Text::default();
         let writer = text.clone();

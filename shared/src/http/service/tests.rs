@@ -72,7 +72,7 @@ fn function(origins: &str) -> Arc<Function> {
     Arc::new(Function::read(source, Secrets::Supabase).unwrap())
 }
 
-/// A request of a signed-in user.
+/// Makes a request of a signed-in user.
 fn request(wish: &str) -> Value {
     let claims = json!({
         "iss": format!("{PROJECT}/auth/v1"), "aud": "authenticated", "role": "authenticated",
@@ -113,7 +113,7 @@ async fn answer(event: Value) -> Value {
     answer_of(PAGE, &[Method::POST], handler, event).await
 }
 
-/// The status and the code of an answer, which has all that every answer has.
+/// Returns the status and the code of an answer. Asserts that it has all that every answer has.
 fn told(answer: &Value) -> (u64, String) {
     let headers = &answer["headers"];
     assert_eq!(headers["access-control-allow-origin"], PAGE);

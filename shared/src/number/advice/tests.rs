@@ -6,7 +6,7 @@ use crate::wpp::Status;
 const NOW: UnixMs = UnixMs(10_000_000);
 const MINUTE: i64 = 60_000;
 
-/// A number whose credentials and mirror are so old.
+/// Returns a number with credentials of this age, and this snapshot.
 fn number(saved: Option<i64>, connected: bool, mirror: Option<(&str, i64)>) -> Number {
     let ago = |age| NOW.0 - age;
     let mirror = mirror
@@ -34,7 +34,7 @@ fn advice_is_due_for_a_number_that_is_stuck() {
         (number(None, true, None), seen(Lost, None), Webhook::Pending, Some("session_lost")),
         (number(None, true, None), seen(Offline, None), Webhook::Pending, None),
         (number(None, true, None), seen(PasskeyRequired, None), Webhook::Pending, Some("passkey_required")),
-        // Starting, by the mirror.
+        // Starting, by the snapshot.
         (
             number(None, true, pairing(2 * MINUTE + 1)),
             starting.clone(),
@@ -45,7 +45,7 @@ fn advice_is_due_for_a_number_that_is_stuck() {
         (number(Some(MINUTE), true, pairing(3 * MINUTE)), starting.clone(), Webhook::Pending, None),
         (number(Some(5 * MINUTE), true, pairing(MINUTE)), starting.clone(), Webhook::Pending, None),
         (number(Some(5 * MINUTE), false, issued(5 * MINUTE)), starting.clone(), Webhook::Pending, None),
-        // Starting, and the mirror has no room for it.
+        // Starting, and the snapshot cannot hold that.
         (number(Some(2 * MINUTE + 1), false, None), starting.clone(), Webhook::Pending, Some("start_stuck")),
         (number(Some(2 * MINUTE), false, None), starting.clone(), Webhook::Pending, None),
         (number(Some(3 * MINUTE), true, None), starting, Webhook::Pending, None),
@@ -73,7 +73,7 @@ fn advice_says_what_is_wrong_and_then_what_to_do() {
     assert_eq!(due.text(Language::Russian), format!("{what} {action}"));
 }
 
-/// The interval for a number whose credentials and snapshot are so many seconds old.
+/// Returns the interval for a number with credentials and a snapshot of these ages, in seconds.
 fn interval(
     credentials: i64,
     snapshot: Option<(&str, i64)>,

@@ -2,7 +2,7 @@ use serde_json::json;
 
 use super::*;
 
-/// As `mirror` in `migrations/` shows it.
+/// Makes a snapshot as the functions of `migrations/` return it.
 fn snapshot(status: &str, qr: Option<&str>, at: UnixMs) -> Snapshot {
     serde_json::from_value(json!({"status": status, "qr": qr, "qr_at_ms": at, "at_ms": at})).unwrap()
 }

@@ -23,7 +23,7 @@ fn auth(session: &str) -> SessionAuth {
     SessionAuth { session: session.to_owned(), jwt: secret() }
 }
 
-/// What each call makes of whatever the server says, by the call's name.
+/// Returns what each call makes of the server's answer, by the call's name.
 async fn outcomes(platform: &WppApi) -> [(&'static str, Option<CallError<PlatformError>>); 6] {
     let secret = secret();
     [

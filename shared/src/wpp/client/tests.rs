@@ -33,7 +33,7 @@ impl TestStore for Stubborn {
     }
 }
 
-/// A row with a token that has ended.
+/// Makes a row with a token that has expired.
 fn number(nth: u32) -> Value {
     json!({
         "integration_id": Uuid::nil(), "organization_id": Uuid::nil(), "connected_is_news": false, "is_readable": true, "ignored": [],

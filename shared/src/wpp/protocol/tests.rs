@@ -37,14 +37,14 @@ fn save(token: Token, replaces: Option<&str>) -> Step {
     Step::Save { token, replaces: replaces.map(Secret::new) }
 }
 
-/// A call that has been through these events, with the last step.
+/// Returns the protocol of a call after these events, with the last step.
 fn after(events: impl IntoIterator<Item = Event>) -> (RefreshProtocol, Step) {
     let mut protocol = RefreshProtocol::new(false);
     let step = events.into_iter().map(|event| protocol.next(event)).last();
     (protocol, step.unwrap())
 }
 
-/// All that a refresh can come to but a new token.
+/// Returns all outcomes of a refresh except a new token.
 fn failures() -> Vec<Event> {
     vec![
         Event::Busy(Duration::from_secs(6)),

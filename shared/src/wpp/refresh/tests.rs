@@ -91,7 +91,7 @@ async fn a_due_token_delays_a_request_by_at_most_1500_ms() {
         trouble(&memory);
         assert_eq!(told(memory.sandbox().request(BUDGET).await), Ok(token), "{case}");
         assert_eq!(memory.passed(), ms(delay_ms), "{case}");
-        assert_eq!(memory.calls("release"), 0, "{case}: its lease ends by itself");
+        assert_eq!(memory.calls("release"), 0, "{case}: its lease expires");
     }
 }
 
@@ -105,7 +105,7 @@ fn moved_on_to_due(number: &mut StoredNumber) {
     number.ends.insert(7, number.ends[&0]);
 }
 
-/// The one who refreshes is held up by the platform; nobody else waits for it, in its sandbox or in another.
+/// The platform delays the request that refreshes. No other request waits for it, in its sandbox or in another.
 #[tokio::test(start_paused = true)]
 async fn nobody_waits_for_another_ones_refresh_of_a_token_that_is_due() {
     let memory = Memory::with_token(30);
@@ -154,7 +154,7 @@ async fn a_due_refresh_that_fails_blocks_for_its_lease_only() {
     }
 }
 
-/// The request that has tried in vain with the token that was due is the one whose token is rejected.
+/// The request that has tried the due token without success is the one whose token is rejected.
 #[tokio::test(start_paused = true)]
 async fn a_request_need_not_wait_for_its_own_lease() {
     let memory = Memory::with_token(30);
@@ -164,7 +164,7 @@ async fn a_request_need_not_wait_for_its_own_lease() {
     assert_eq!((memory.passed(), memory.calls("claim"), memory.calls("fetch")), (Duration::ZERO, 2, 2));
 }
 
-/// What takes how long where a token is needed, what comes of it, and when.
+/// Which step takes how long when a token is needed, what the outcome is, and when.
 #[tokio::test(start_paused = true)]
 async fn nothing_that_a_needed_refresh_waits_for_outlasts_its_lease() {
     for (takes, expected, after_ms) in [
@@ -183,8 +183,8 @@ async fn nothing_that_a_needed_refresh_waits_for_outlasts_its_lease() {
     }
 }
 
-/// The lease is counted from before the claim is sent: its answer is on its way for most of it. Another sandbox is granted
-/// the lease when it ends, and must not meet the first one's fetch there; [`Memory`] sees to that.
+/// The lease is counted from before the claim is sent, and its answer takes most of that time. Another sandbox is granted the lease when
+/// it ends, and must not meet the first one's fetch there. [`Memory`] checks that.
 #[tokio::test(start_paused = true)]
 async fn a_slow_claim_lets_no_fetch_outlive_its_lease() {
     let memory = Memory::with_token(0);
@@ -223,7 +223,7 @@ async fn a_failure_is_left_alone_for_as_long_as_it_is_likely_to_last() {
         let sandbox = memory.sandbox();
         assert_eq!(told(sandbox.request(time).await), Err(code));
         assert_eq!(memory.state().noted, [(noted.0.to_owned(), noted.1)]);
-        // Whoever comes next hears of it, and asks the platform when the pause is over.
+        // The next request gets the same failure, and asks the platform when the cooldown is over.
         memory.break_off("fetch", P::BadAnswer);
         if noted.1 > 0 {
             let heard = if noted.0 == "platform" { "platform_unavailable" } else { code };
@@ -263,7 +263,7 @@ async fn whoever_waits_goes_on_when_the_lease_has_ended() {
     assert!((ms(8000)..ms(8850)).contains(&memory.passed()), "{:?}", memory.passed());
 }
 
-/// Fifty requests of one sandbox at once: what each hears, and how often the database and the platform are asked.
+/// Fifty requests of one sandbox at once: what each one gets, and how often the database and the platform are asked.
 #[tokio::test(start_paused = true)]
 async fn only_the_first_request_of_a_sandbox_claims_the_lease() {
     type Trouble = fn(&Memory);
@@ -272,7 +272,7 @@ async fn only_the_first_request_of_a_sandbox_claims_the_lease() {
         ("expired", 0, |_| {}, Ok(1), [1, 1, 1]),
         ("rejected", 3600, |it| it.reject(0), Ok(1), [1, 1, 1]),
         ("saved nowhere", 0, |it| it.break_off("save", AWAY), Ok(1), [1, 1, 1]),
-        // The failure is in the row, where each looks for it.
+        // The failure is in the row, and each request reads it there.
         (
             "dead",
             0,
@@ -293,7 +293,7 @@ async fn only_the_first_request_of_a_sandbox_claims_the_lease() {
     }
 }
 
-/// What the last one left at the permit is older than what this request has read: it says nothing.
+/// What the last request left at the permit is older than what this request has read, so it does not count.
 #[tokio::test(start_paused = true)]
 async fn a_row_that_was_read_before_the_requests_own_is_not_gone_by() {
     let memory = Memory::with_token(0);
@@ -307,7 +307,7 @@ async fn a_row_that_was_read_before_the_requests_own_is_not_gone_by() {
     assert_eq!(memory.calls("call"), 2);
 }
 
-/// Two requests wait for a number that is created anew: the second one goes on with all that the first has found.
+/// Two requests wait for a number that is created anew. The second one continues with all that the first one has found.
 #[tokio::test(start_paused = true)]
 async fn a_waiting_request_continues_with_the_last_row() {
     let memory = Memory::with_token(0);
@@ -333,7 +333,7 @@ fn served(calls: &[(&str, &str)]) -> std::collections::BTreeSet<(String, String)
     calls.iter().map(|(jwt, session)| ((*jwt).to_owned(), (*session).to_owned())).collect()
 }
 
-/// The number was created anew: the platform's word on the old key and the old key's token are of no use to anybody.
+/// The number was created anew: the platform's answer for the old key is useless now, and so is the old key's token.
 #[tokio::test(start_paused = true)]
 async fn credentials_that_came_meanwhile_are_gone_on_with() {
     for (call, left, fetches) in [
@@ -388,10 +388,10 @@ async fn a_failed_save_does_not_block_the_next() {
     assert_eq!((memory.passed(), memory.calls("release")), (Duration::ZERO, 1));
 }
 
-/// A save that was not answered may be on its way for long: it must not end the lease that the same call is granted later.
+/// An unanswered save may arrive much later. It must not end the lease that the same call is granted then.
 #[tokio::test(start_paused = true)]
 async fn an_unanswered_save_changes_the_holder() {
-    // A lease that ends by itself leaves on record that the rejected token is new: that cools down.
+    // A lease that expires leaves on record that the rejected token is new: that causes a cooldown.
     for (left, expected) in [(0, Ok(2)), (30, Err("token_rejected"))] {
         let memory = Memory::with_token(left);
         memory.slow("save", NEVER);

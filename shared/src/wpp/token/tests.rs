@@ -23,7 +23,7 @@ fn secs(secs: u64) -> Duration {
     Duration::from_secs(secs)
 }
 
-/// The life in seconds that a token gets when it is issued.
+/// Returns the TTL in seconds that a token gets when it is issued.
 fn issued_life(jwt: Secret, expires_in: Value) -> u64 {
     let token = Token::issued(jwt, Some(&expires_in), NOW);
     assert_eq!(NOW.until(token.expires_at), token.life);
@@ -121,8 +121,8 @@ fn a_stored_expiry_farther_off_than_any_token_lives_is_due() {
     assert_eq!(Token::stored(opaque(), expiry(&json!(9e17))).age(NOW), Age::Due);
 }
 
-/// A thousand numbers whose tokens all began within one second, as after a restart of the platform. Each is looked at every
-/// five minutes or so, whenever somebody happens to; the first look in a token's last minute or later replaces it.
+/// A thousand numbers whose tokens all began within one second, as after a restart of the platform. Each number is looked at every five
+/// minutes or so, at random times. The first look in a token's last minute or later replaces it.
 #[test]
 fn tokens_that_began_together_drift_apart() {
     let mut random = fastrand::Rng::with_seed(1);

@@ -93,7 +93,7 @@ fn a_line_has_all_that_was_noted() {
     assert!(!line.to_string().contains('\n'));
 }
 
-/// What the rules of the format ask for: each metric that is named is a number beside it, each dimension a text.
+/// The rules of the format: each metric that is named is a number in the same object, and each dimension is a text.
 #[test]
 fn every_metric_that_a_line_names_is_in_it_and_no_other() {
     let refreshed = || Notes { token: Some(TokenUse::Refreshed), ..notes(Vec::new()) };
@@ -198,8 +198,8 @@ fn a_secret_failure_stands_behind_the_error_of_the_request() {
     assert_eq!(json_of(&line)["error"], "the secret that WPP_SECRET_ARN names cannot be read: timed out");
 }
 
-/// What anybody can send, what any user can, and what the rows of one tenant can bring about. An alarm that one of them rings
-/// alone would soon be ignored; but for `SignInRefusedAlarm`, which wants most requests to be so.
+/// What any client can send, what any user can send, and what the rows of one tenant can cause. An alarm that one of these can set off
+/// alone would soon be ignored. The exception is `SignInRefusedAlarm`, which goes off only if most requests are refused.
 #[test]
 fn a_stranger_rings_no_alarm() {
     use AuthError as A;
@@ -237,7 +237,7 @@ fn a_stranger_rings_no_alarm() {
         Error::QrIsPicture,
         Error::TooManyNumbers(Duration::from_secs(60)),
     ];
-    // A key, a session and a token of another's, or of nobody's, and settings that are no object.
+    // A key, a session and a token that belong to another number or to no number, and settings that are not an object.
     let tenants = [
         P::KeyRefused,
         P::UnknownSession,
@@ -253,7 +253,7 @@ fn a_stranger_rings_no_alarm() {
         let rung = failure(&notes(Vec::new()), Some(&error)).filter(|metric| is_watched(*metric));
         assert!(rung.is_none_or(|metric| metric == Metric::SignInRefused), "{error}: {rung:?}");
     }
-    // What locks everybody out still pages.
+    // A failure that locks all users out still sets off an alarm.
     for why in [P::Refused(400), P::SecretRefused, P::TokenRejected, P::Unavailable] {
         assert!(failure(&notes(Vec::new()), Some(&platform_error(why))).is_some_and(is_watched), "{why}");
     }

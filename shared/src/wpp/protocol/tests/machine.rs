@@ -19,7 +19,7 @@ pub enum Message {
     Fail(CallError<PlatformError>),
 }
 
-/// A token in one byte: its number, its key, and the tick of its issue.
+/// Packs a token into one byte: its number, its key, and the tick of its issue.
 pub fn token_code(number: u8, key: u8, tick: u8) -> u8 {
     number << 3 | key << 2 | tick
 }
@@ -65,7 +65,7 @@ impl Machine {
         self.states[usize::from(request)].1
     }
 
-    /// The state after an event, if the request goes on. `key` is the one that a fetch uses, or has used.
+    /// Returns the state after an event, or `None` if the request ends. `key` is the API key that a fetch uses, or has used.
     pub fn next(&mut self, request: u16, event: Event, key: u8) -> Option<u16> {
         let followed = match self.followed.entry((request, event, key)) {
             Entry::Occupied(known) => return *known.get(),
@@ -85,7 +85,7 @@ impl Machine {
     }
 }
 
-/// One step of the product's machine, and what must hold for it.
+/// Does one step of the product's machine, and asserts what must hold for it.
 fn follow(protocol: &mut RefreshProtocol, event: Event, key: u8) -> Option<Message> {
     let before = protocol.clone();
     let mut step = protocol.next(event.clone());
@@ -144,7 +144,7 @@ fn follow(protocol: &mut RefreshProtocol, event: Event, key: u8) -> Option<Messa
     })
 }
 
-/// What a sender takes a missing answer for.
+/// Returns the event that a sender takes a missing answer for.
 pub fn missing(message: Message) -> Event {
     match message {
         Message::Call(code) => Event::Rejected(token(code).jwt, REJECTED),

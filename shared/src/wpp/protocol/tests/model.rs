@@ -1,8 +1,8 @@
-//! A number's row and its lease as `wpp_claim_refresh`, `wpp_save_token` and `wpp_release_refresh` work on them. There is no
-//! clock: what ends by itself in the database is ended here by hand. The walk runs on this model, and a property test
-//! in `local` holds it against the SQL.
+//! A number's row and its lease, as `wpp_claim_refresh`, `wpp_save_token` and `wpp_release_refresh` work on them. There is no clock: what
+//! expires in the database is ended here explicitly. The walk runs on this model, and a property test in `local` compares it with the
+//! SQL.
 
-/// What a number has in the database. Keys are small numbers here, and so are tokens and holders where nothing else is said.
+/// A number's row in the database. Keys are small numbers here, and so are tokens and holders unless said otherwise.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct Row<Holder = u8, Token = u8> {
     pub key: u8,
@@ -79,7 +79,7 @@ impl<Holder: Copy + PartialEq, Token: Copy + PartialEq> Row<Holder, Token> {
         }
     }
 
-    /// `force_recreate`: another key, and no token yet.
+    /// Does what `force_recreate` does: another key, and no token yet.
     pub fn recreate(&mut self) {
         self.key += 1;
         self.token = None;

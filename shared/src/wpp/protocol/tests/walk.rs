@@ -1,6 +1,6 @@
-//! Every interleaving of three sandboxes, walked breadth first: the product's own [`RefreshProtocol`], with models of the database
-//! and of the platform. At every step a sandbox may crash, a message or its answer may be lost or late, it may arrive
-//! twice, a lease may end under its holder, the platform may forget its tokens, a sibling may write a token of its own, and a
+//! Every interleaving of three sandboxes, walked breadth first: the product's own [`RefreshProtocol`], with models of the database and of
+//! the platform. At every step a sandbox may crash, and a message may arrive twice. A message or its answer may be lost or late. A lease
+//! may end under its holder, and the platform may forget its tokens. Another function may write a token of its own, and a
 //! `force_recreate` may bring another key.
 
 use std::collections::{HashSet, VecDeque};
@@ -48,7 +48,7 @@ struct World {
     forgotten: u8,
     /// The sandboxes' requests, by their number in the [`Machine`]. A request is the holder named by its place.
     requests: [Option<u16>; 3],
-    /// A message on its way for which nobody waits, with its holder.
+    /// A delayed message, with its holder. No request waits for its answer.
     late: Option<(u8, Message)>,
     mishaps: u8,
     /// How many more refreshes there is a reason for.
@@ -58,7 +58,7 @@ struct World {
 /// What becomes of a message that is not simply answered.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Fate {
-    /// Its sender hears of a failure; it arrives at once, some time later or never.
+    /// Its sender gets a failure. It arrives at once, some time later or never.
     Unanswered,
     /// Its sender crashes; it arrives at once, some time later or never.
     Orphaned,
@@ -67,7 +67,7 @@ enum Fate {
 }
 
 impl World {
-    /// The row holds a token that is due, or none.
+    /// Makes a world whose row holds a due token or no token.
     fn new(manner: Manner, first: Option<u8>) -> Self {
         Self {
             manner,
@@ -83,7 +83,7 @@ impl World {
         }
     }
 
-    /// All that this world may be a moment later.
+    /// Returns all worlds that this one may become in one step.
     fn successors(&self, machine: &mut Machine) -> Vec<Self> {
         let mut next = Vec::new();
         let mut add = |change: &mut dyn FnMut(&mut Self)| {
@@ -138,13 +138,13 @@ impl World {
         next
     }
 
-    /// Whether a lease is held by nobody who does anything under it: it ends by itself.
+    /// Whether the lease's holder does nothing under it any more: then it ends when it expires.
     fn is_idle(&self, holder: u8, machine: &Machine) -> bool {
         let request = self.requests.get(usize::from(holder)).copied().flatten();
         request.is_none_or(|request| matches!(machine.message(request), Message::Call(_)))
     }
 
-    /// A mishap may cost a refresh. Where only the newest token is good, it may also leave one in the row that is not.
+    /// Makes a mishap, which may cost a refresh. If only the newest token is valid, it may also leave an invalid one in the row.
     fn mishap(&mut self, change: impl FnOnce(&mut Self)) {
         self.mishaps += 1;
         self.reasons += if self.manner == Manner::NewestToken { 2 } else { 1 };
@@ -163,7 +163,7 @@ impl World {
         if is_answered && matches!(message, Message::Call(token) if self.accepts(token)) {
             return self.leave(i);
         }
-        // A call changes nothing where it arrives.
+        // A call to the platform changes nothing there.
         if fate.is_some() && !matches!(message, Message::Call(_)) {
             self.late = Some((holder, message));
         }
@@ -182,20 +182,20 @@ impl World {
         }
     }
 
-    /// The request is over, or its sandbox gone.
+    /// Ends a request that is over, or whose sandbox is gone.
     fn leave(&mut self, i: usize) {
         self.requests[i] = None;
         self.forget_name(i);
     }
 
-    /// The request goes by another name from here on, or another request by this one.
+    /// Gives the request another name from here on, or this name to another request.
     fn forget_name(&mut self, i: usize) {
         let had_lease = self.row.lease.as_ref().is_some_and(|lease| lease.holder == place(i));
         let name = if had_lease { GONE } else { LONG_GONE };
         self.rename(|holder| if holder == place(i) { name } else { holder });
     }
 
-    /// The message's effect, and the answer to it.
+    /// Applies the message's effect, and returns the answer to it.
     fn arrive(&mut self, holder: u8, message: Message) -> Event {
         let now = now(self.tick);
         match message {
@@ -257,7 +257,7 @@ impl World {
         self.row.lease.iter_mut().for_each(|lease| lease.cooling = None);
     }
 
-    /// What must hold in every world, whatever happened before.
+    /// Asserts what must hold in every world, whatever happened before.
     fn check(&self, machine: &mut Machine, settled: &mut HashSet<u64>) {
         let key = self.row.token.map_or(self.row.key, key_of);
         assert_eq!(key, self.row.key, "a token beside another key");
@@ -278,7 +278,7 @@ impl World {
         }
     }
 
-    /// Lets the first request go on alone, with no lease but its own in the way; tells whether it was served.
+    /// Lets the first request continue alone, with no lease but its own in the way. Returns whether it was served.
     fn settle(&mut self, machine: &mut Machine) -> bool {
         self.end_lease();
         let mut served = false;
@@ -290,7 +290,7 @@ impl World {
         panic!("a request that is left alone does not end");
     }
 
-    /// Which sandbox is which makes no difference, nor how a holder was called that is no longer there.
+    /// Orders the sandboxes and renames holders that are gone, since neither makes a difference.
     fn canonical(mut self) -> Self {
         let lease = self.row.lease.as_ref().map(|lease| lease.holder);
         let late = self.late.map(|(holder, _)| holder);
@@ -321,7 +321,7 @@ fn fingerprint(value: &impl Hash) -> u64 {
     BuildHasherDefault::<DefaultHasher>::default().hash_one(value)
 }
 
-/// `states` is how many there are, by the number of mishaps.
+/// Walks all states. `states` is how many there must be, by the number of mishaps.
 fn walk(manner: Manner, states: [usize; 3]) {
     let (mut machine, mut settled) = (Machine::new(), HashSet::new());
     let (mut seen, mut steps) = (HashSet::new(), 0);
@@ -338,7 +338,7 @@ fn walk(manner: Manner, states: [usize; 3]) {
         }
     }
     println!("{manner:?}, {} mishaps at most: {} states, {steps} steps", *MISHAPS, seen.len());
-    // Known, so that nobody narrows the walk unawares. Whoever changes the protocol looks at the difference.
+    // Known, so that the walk is not narrowed by accident. A change of the protocol shows as a difference here.
     if let Some(states) = states.get(usize::from(*MISHAPS)) {
         assert_eq!(seen.len(), *states);
     }

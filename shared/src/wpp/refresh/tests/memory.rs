@@ -1,5 +1,4 @@
-//! A number in memory whose database and platform do as a test says: what takes time takes it by tokio's clock, which is
-//! paused in tests.
+//! A number in memory whose database and platform do as a test says. Delays are by tokio's clock, which is paused in tests.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Mutex, MutexGuard};
@@ -23,7 +22,7 @@ use crate::wpp::{
 const START: UnixMs = UnixMs(1_800_000_000_000);
 const DAY: Duration = Duration::from_secs(24 * 3600);
 
-/// The holder of a lease that nobody here has asked for.
+/// The holder of a lease that no request here has asked for.
 const STRANGER: Uuid = Uuid::max();
 
 #[derive(Clone)]
@@ -39,7 +38,7 @@ pub struct State {
     pub number: StoredNumber,
     /// What the platform no longer takes.
     pub rejected: BTreeSet<u32>,
-    /// How long the answer to a call is on its way.
+    /// How long the answer to a call takes.
     pub takes: BTreeMap<&'static str, Duration>,
     /// The calls that are not answered but fail at once.
     pub fails: BTreeMap<&'static str, PlatformError>,
@@ -53,7 +52,7 @@ pub struct State {
     pub served: BTreeSet<(String, String)>,
     /// The failures noted, with the seconds of the pause after each.
     pub noted: Vec<(String, u64)>,
-    /// Everybody who has asked for something.
+    /// All holders that have asked for something.
     pub holders: BTreeSet<Uuid>,
     fetching: u32,
 }
@@ -65,7 +64,7 @@ pub struct Sandbox {
 }
 
 impl Memory {
-    /// With the token `t0`, which ends in so many seconds.
+    /// Makes a number with the token `t0`, which ends in this many seconds.
     pub fn with_token(left: u64) -> Self {
         let state = State {
             number: StoredNumber::with_token(START.plus(Duration::from_secs(left))),
@@ -87,7 +86,7 @@ impl Memory {
         self.state.lock().unwrap()
     }
 
-    /// Somebody else has the lease for so long.
+    /// Gives the lease to a stranger for this time.
     pub fn lease_to_a_stranger(&self, time: Duration) {
         let number = &mut self.state().number;
         number.row.lease =
@@ -111,22 +110,22 @@ impl Memory {
         self.state().calls.get(call).copied().unwrap_or_default()
     }
 
-    /// The answer to a call is on its way for so long.
+    /// Has the answer to a call take this long.
     pub fn slow(&self, call: &'static str, takes: Duration) {
         self.state().takes.insert(call, takes);
     }
 
-    /// A call fails at once.
+    /// Has a call fail at once.
     pub fn break_off(&self, call: &'static str, failure: PlatformError) {
         self.state().fails.insert(call, failure);
     }
 
-    /// The platform no longer takes a token.
+    /// Has the platform reject a token from now on.
     pub fn reject(&self, token: u32) {
         self.state().rejected.insert(token);
     }
 
-    /// A call that arrives, does its work at once, and is answered when its time has passed.
+    /// Takes a call that does its work at once, and answers it when its time has passed.
     async fn arrive<T>(
         &self,
         call: &'static str,
@@ -192,7 +191,7 @@ impl TestStore for Memory {
 }
 
 impl Sandbox {
-    /// A request's client: the row is read now.
+    /// Makes a request's client: the row is read now.
     pub fn client(&self) -> WppMsgClient<Memory, Memory> {
         let (memory, now) = (self.memory.clone(), self.memory.now());
         let number: Number = serde_json::from_value(memory.state().number.number(now)).unwrap();
@@ -200,12 +199,12 @@ impl Sandbox {
         WppMsgClient::new(memory.clone(), memory, self.permit.clone(), options)
     }
 
-    /// A request with this much time. Answers the token that served it.
+    /// Makes a request with this much time. Returns the token that it was answered with.
     pub async fn request(&self, time: Duration) -> Result<u32, Error> {
         self.call(&mut self.client(), time).await
     }
 
-    /// One call of a request.
+    /// Makes one call of a request.
     pub async fn call(
         &self,
         client: &mut WppMsgClient<Memory, Memory>,

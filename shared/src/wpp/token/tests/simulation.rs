@@ -26,7 +26,7 @@ struct Scenario {
     /// Each works on one request at a time.
     sandboxes: usize,
     length: Duration,
-    /// Whether the database grants the lease to one at a time, or to everybody who asks.
+    /// Whether the database grants the lease to one request at a time, or to all that ask.
     has_lease: bool,
     /// Whether the platform takes only the token of a number that it gave last.
     newest_only: bool,
@@ -38,26 +38,26 @@ struct Scenario {
     database_outage: Range<Duration>,
 }
 
-/// What was seen of it.
+/// What was observed in the simulation.
 #[derive(Debug, Default, PartialEq)]
 struct Tally {
     /// The `/auth/token` that were sent in each second.
     asked: Vec<u32>,
     /// How many tokens the platform gave.
     given: u64,
-    /// Those of them that nobody needed: the row had a fresh one, or another one was on its way to it.
+    /// The needless ones of them: the row had a fresh token, or was about to get one.
     needless: u64,
     requests: u64,
     /// How long requests took that met no outage, in milliseconds.
     took: Vec<u64>,
-    /// How long those of them took to come by their token, where they asked for another one than they had.
+    /// How long these took to get their token, if they asked for another one than they had.
     waited: Vec<u64>,
     /// The longest such wait of all with a token in the row that served.
     delayed: u64,
     failed: BTreeMap<&'static str, u64>,
-    /// Those who failed and had met no outage.
+    /// Requests that failed and had met no outage.
     failed_outside: u64,
-    /// Those who failed for want of a token, with one in the row that served.
+    /// Requests that failed because they had no token, while the row had a usable one.
     wronged: u64,
     frozen: u64,
     died: u64,
@@ -66,7 +66,7 @@ struct Tally {
 }
 
 impl Scenario {
-    /// Whether an outage was met, or what it has left behind: leases of those who still wait.
+    /// Whether a request met an outage or its after-effects: leases of requests that still wait.
     fn has_outage(&self, time: &Range<Duration>) -> bool {
         [&self.platform_outage, &self.database_outage]
             .iter()
@@ -81,7 +81,7 @@ impl Tally {
         self.asked[second] += 1;
     }
 
-    /// The `/auth/token` of all seconds.
+    /// Returns the number of `/auth/token` calls in all seconds.
     fn sent(&self) -> u64 {
         self.asked.iter().map(|asked| u64::from(*asked)).sum()
     }
@@ -129,7 +129,7 @@ fn minutes(minutes: u64) -> Duration {
     Duration::from_secs(60 * minutes)
 }
 
-/// Half an hour of a small fleet, in which nothing goes wrong but that a third of the tokens end together.
+/// Returns half an hour of a small fleet. The only thing that goes wrong is that a third of the tokens end together.
 fn calm() -> Scenario {
     Scenario {
         seed: 12,
@@ -145,7 +145,7 @@ fn calm() -> Scenario {
     }
 }
 
-/// The same, in which everything does.
+/// Returns the same, but everything goes wrong.
 fn rough() -> Scenario {
     Scenario {
         mishaps: 0.2,
@@ -176,7 +176,7 @@ fn no_mishap_in_a_fleet_delays_a_request_for_long() {
         // Two holders may die one after the other.
         let longest = tally.took.iter().max().unwrap();
         assert!(*longest <= 17_000, "{longest} ms");
-        // Some of those who died or froze had the lease.
+        // Some of the requests that died or froze had the lease.
         assert!(tally.needless < tally.given / 20, "{} of {}", tally.needless, tally.given);
     }
 }

@@ -90,7 +90,7 @@ pub(crate) struct StoredNumber {
 }
 
 impl StoredNumber {
-    /// With the token `t0`.
+    /// Makes a number with the token `t0`.
     pub fn with_token(end: UnixMs) -> Self {
         Self {
             row: Row { key: 0, token: Some(0), lease: None },
@@ -103,7 +103,7 @@ impl StoredNumber {
         }
     }
 
-    /// What ends by itself has ended by now.
+    /// Ends what has expired by now.
     pub fn at(&mut self, now: UnixMs) -> &mut Self {
         if let Some(lease) = &mut self.row.lease {
             lease.held &= self.held_until > now;
@@ -113,7 +113,7 @@ impl StoredNumber {
         self
     }
 
-    /// A new token, for a request that was sent at `asked_at`.
+    /// Issues a new token, for a request that was sent at `asked_at`.
     pub fn issue(&mut self, asked_at: UnixMs) -> Token {
         let number = u32::try_from(self.ends.len()).unwrap();
         let token = Token::issued(Secret::new(format!("t{number}")), None, asked_at);
@@ -121,7 +121,7 @@ impl StoredNumber {
         token
     }
 
-    /// As `number` in `migrations/` shows it.
+    /// Returns the number as `number` in `migrations/` shows it.
     pub fn number(&self, now: UnixMs) -> Value {
         let saved_at = if self.key_is_new { now } else { now.minus(HOUR) };
         let mut settings =
@@ -137,7 +137,7 @@ impl StoredNumber {
         })
     }
 
-    /// As the SQL functions answer.
+    /// Answers as the SQL functions do.
     pub fn answer(&mut self, holder: Uuid, call: StoreCall<'_>, now: UnixMs) -> Value {
         let row = &mut self.at(now).row;
         let outcome = match call {
@@ -177,14 +177,14 @@ impl StoredNumber {
         json!({"now_ms": now.0, "outcome": outcome, "number": self.number(now)})
     }
 
-    /// `force_recreate`.
+    /// Does what `force_recreate` does.
     pub fn recreate(&mut self) {
         self.row.recreate();
         self.session = "second";
     }
 }
 
-/// A token of the platform in memory by its number.
+/// Returns the number of a token of the platform in memory.
 pub(crate) fn number_of(jwt: &Secret) -> u32 {
     jwt.expose()[1..].parse().unwrap()
 }

@@ -24,7 +24,7 @@ const MINUTE: Duration = Duration::from_secs(60);
 const LIFE: Duration = Duration::from_secs(3600);
 const LONG: Duration = Duration::from_secs(24 * 3600);
 
-/// A school looks at its number so often. One time in four it links a phone, with up to so many pages open for so long.
+/// How often a school looks at its number. One time in four it links a phone, with up to `PAGES` pages open for a while.
 const BETWEEN_VISITS: Duration = Duration::from_secs(15 * 60);
 const LINKING: Duration = Duration::from_secs(3 * 60);
 const PAGES: usize = 3;
@@ -45,7 +45,7 @@ pub struct Fleet {
 /// What became of a request.
 pub struct Outcome {
     pub answer: Result<(), Error>,
-    /// What it took to come by the token that it was served with; nothing where the first one served.
+    /// How long it took to get the token that the request was answered with; zero if the first token was accepted.
     pub waited: Duration,
     /// Whether the token served that it found in the row.
     pub had_token: bool,
@@ -94,13 +94,13 @@ impl Fleet {
         self.tally.lock().unwrap()
     }
 
-    /// At the end of its outage the platform has forgotten every token.
+    /// Has the platform forget every token at the end of its outage.
     async fn restart(&self) {
         sleep(self.scenario.platform_outage.end).await;
         self.numbers.iter().for_each(|number| number.lock().unwrap().forget());
     }
 
-    /// Its visits are drawn from a seed of its own, so that two runs differ in little else than what is compared.
+    /// Runs a school. Its visits are drawn from its own seed, so that two runs differ in little except what is compared.
     async fn school(&self, nth: usize) {
         let mut random = fastrand::Rng::with_seed(self.scenario.seed << 32 | nth as u64);
         loop {
@@ -114,7 +114,7 @@ impl Fleet {
         }
     }
 
-    /// A page opens a moment after another. It asks `wpp-qr` and `wpp-status` together, and again when they advise it.
+    /// Opens a page a moment after another. It asks `wpp-qr` and `wpp-status` together, and again when they advise it.
     async fn page(&self, nth: usize, closed: Deadline) {
         sleep(Duration::from_secs(2).mul_f64(fastrand::f64())).await;
         let opened = self.now();
@@ -124,7 +124,7 @@ impl Fleet {
         }
     }
 
-    /// A request in some sandbox that is idle. On its way that may freeze and thaw, or die and be replaced by a new one.
+    /// Serves a request in an idle sandbox. In the middle of it, the sandbox may freeze and thaw, or die and be replaced by a new one.
     async fn serve(&self, nth: usize) {
         let begun = self.passed();
         self.tally().requests += 1;
@@ -158,7 +158,7 @@ impl Fleet {
         Some(idle.swap_remove(any))
     }
 
-    /// A warm request: the row, then a call with its token.
+    /// Makes a warm request: the row, then a call with its token.
     async fn request(&self, nth: usize, sandbox: SingleFlight) -> Outcome {
         let deadline = Deadline::within(REQUEST_BUDGET);
         let reach = Reach { fleet: self, number: &self.numbers[nth] };
@@ -183,12 +183,12 @@ impl Fleet {
     }
 }
 
-/// So long on average, and seldom much longer. `chance` is between 0 and 1.
+/// Returns a time that is `mean` on average, and seldom much longer. `chance` is between 0 and 1.
 fn spread(mean: Duration, chance: f64) -> Duration {
     mean.mul_f64(-(1.0 - chance).ln())
 }
 
-/// A way of this length, give or take.
+/// Returns a delay of about this length.
 pub fn around(way: Duration) -> Duration {
     way / 2 + spread(way / 2, fastrand::f64())
 }

@@ -53,7 +53,7 @@ fn table(scenario: &Scenario, runs: &[Run]) -> String {
     format!("| | {} |\n|---|{}\n{table}", names.join(" | "), "--:|".repeat(runs.len()))
 }
 
-/// The middle, the 99th of 100, and the last.
+/// Writes the median, the 99th of 100, and the last.
 fn spread(times: &[u64]) -> String {
     let mut times = times.to_vec();
     times.sort_unstable();
@@ -61,7 +61,7 @@ fn spread(times: &[u64]) -> String {
     format!("{} / {} / {}", at(50), at(99), at(100))
 }
 
-/// With a comma before every three digits.
+/// Writes a number with a comma before every three digits.
 fn count(number: u64) -> String {
     let digits = number.to_string();
     let groups: Vec<_> = digits.as_bytes().rchunks(3).rev().map(String::from_utf8_lossy).collect();

@@ -1,4 +1,4 @@
-//! The database and the platform, each on its way there and back.
+//! The database and the platform, each with the delays of the network in both directions.
 
 use std::future::pending;
 use std::ops::Range;
@@ -41,7 +41,7 @@ impl Number {
         Self { stored: StoredNumber::with_token(end), first_good: 0, replaced: None }
     }
 
-    /// The platform forgets all its tokens.
+    /// Has the platform forget all its tokens.
     pub fn forget(&mut self) {
         self.first_good = u32::try_from(self.stored.ends.len()).unwrap();
     }
@@ -50,7 +50,7 @@ impl Number {
         token >= self.first_good && self.stored.ends[&token] > now
     }
 
-    /// What a token's age means. One that the platform does not take is as good as expired.
+    /// Returns what a token's age means. A token that the platform does not accept counts as expired.
     pub fn age(&self, token: u32, now: UnixMs) -> Age {
         let end = self.stored.ends[&token];
         if self.takes(token, now) { Token::stored(Secret::new(""), Some(end)).age(now) } else { Age::Expired }
@@ -65,14 +65,14 @@ pub struct Reach<'a> {
 }
 
 impl Reach<'_> {
-    /// `wpp_find_number`.
+    /// Calls `wpp_find_number`.
     pub async fn find(self, deadline: Deadline) -> StoreResult<WppMsgClientOptions> {
         let read = |number: &mut Number, now| (number.stored.number(now), now);
         let (number, now) = self.database("wpp_find_number", deadline, read).await?;
         Ok(from_value::<store::Number>(number).unwrap().client_options(now).unwrap())
     }
 
-    /// A call that needs a token.
+    /// Makes a call that needs a token.
     pub async fn status(self, auth: SessionAuth, deadline: Deadline) -> PlatformResult<()> {
         let look = |number: &mut Number, now| {
             let is_taken = number.takes(number_of(&auth.jwt), now);
@@ -102,7 +102,8 @@ impl Reach<'_> {
         answer.map_err(|failure| CallError { call, why: StoreError::from(failure) })
     }
 
-    /// There, where the work is done at once, and back. In an outage one half is refused, and the other hears nothing.
+    /// Travels to the upstream, where the work is done at once, and back. In an outage one half of the requests is refused, and the other
+    /// half gets no answer.
     async fn travel<T>(
         self,
         way: Duration,

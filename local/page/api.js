@@ -40,7 +40,7 @@ export function createApi({ functions, supabase: project, key }, { accessToken, 
     qr: (session, signal) => invoke('wpp-qr', { session }, signal),
     status: (body, signal) => invoke('wpp-status', body, signal),
 
-    /** The organisation's numbers, the primary one first. `settings` holds secrets: nobody reads it here. */
+    /** The organization's numbers, the primary one first. `settings` holds secrets: nobody reads it here. */
     numbers: (signal) => inTurn('numbers', signal, async () => {
       const { data, error, status } = await database
         .from('messenger_integrations')

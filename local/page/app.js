@@ -17,7 +17,7 @@ const simulator = createSimulator(config, {
   changed: () => start(check),
 });
 
-/** The organisation's numbers, each with the last answer about it; null until they are read. */
+/** The organization's numbers, each with the last answer about it; null until they are read. */
 let numbers = null;
 
 /** What is shown of the number on the card. */

@@ -3,7 +3,7 @@
 const TEXTS = {
   en: {
     page: 'Connect WhatsApp',
-    organisation: 'Organisation',
+    organization: 'Organization',
     language: 'Language',
     loading: 'One moment…',
     nothing: 'Connect WhatsApp',
@@ -80,7 +80,7 @@ const TEXTS = {
   },
   ru: {
     page: 'Подключить WhatsApp',
-    organisation: 'Организация',
+    organization: 'Организация',
     language: 'Язык',
     loading: 'Одну секунду…',
     nothing: 'Подключите WhatsApp',

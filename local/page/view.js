@@ -118,7 +118,7 @@ export function showCall({ name, ms, code }) {
 
 /** Shows who can sign in. */
 export function showPeople(people, user) {
-  const options = people.map((person) => new Option(person.organisation, person.user, false, person.user === user));
+  const options = people.map((person) => new Option(person.organization, person.user, false, person.user === user));
   element('people').replaceChildren(...options);
 }
 

@@ -34,9 +34,10 @@ test: tools
 	cargo build
 	ulimit -S -n "$$(ulimit -H -n)" && TMPDIR=$(SCRATCH) cargo test --workspace -- --show-output
 
-# Tests the connect page in Chromium, against all that `make dev` runs. Its pictures are in target/page.
+# Tests the connect page in Chromium, against all that `make dev` runs: about five minutes, of which it watches a code for two. Its
+# pictures are in target/page.
 test-browser: tools
-	@sh local/tools.sh chromium
+	@sh local/tools.sh browser
 	cargo build
 	cargo build --package local
 	PATH="$(CURDIR)/.tools/node/bin:$$PATH" npm --prefix local/browser --silent test

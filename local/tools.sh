@@ -86,12 +86,13 @@ need_node() {
   python_tools node
 }
 
-# Installs the packages of the folder $1, as its lock file says.
+# Installs the packages of the folder $1, as its lock file says, with the npm options that follow. If the package $needed is not
+# there, fewer packages were installed before.
 npm_packages() {
   need_node
-  cmp -s "$1/package-lock.json" "$1/node_modules/installed.json" && return
+  cmp -s "$1/package-lock.json" "$1/node_modules/installed.json" && [ -d "$1/node_modules/${needed:-}" ] && return
   say "installing the packages of $1 into $1/node_modules (npm)"
-  PATH="$PWD/.tools/node/bin:$PATH" npm ci --prefix "$1" --ignore-scripts --silent --no-audit --no-fund
+  PATH="$PWD/.tools/node/bin:$PATH" npm ci --ignore-scripts --silent --no-audit --no-fund --prefix "$@"
   cp "$1/package-lock.json" "$1/node_modules/installed.json"
 }
 
@@ -116,7 +117,10 @@ for tool in "${@:-all}"; do
     node) need_node ;;
     migrate) npm_packages local/migrate ;;
     plpgsql-check) need_plpgsql_check ;;
-    chromium) need_chromium ;;
+    browser)
+      need_chromium
+      needed=lighthouse npm_packages local/browser
+      ;;
     valgrind) need_valgrind ;;
     all)
       need_postgresql
@@ -124,7 +128,7 @@ for tool in "${@:-all}"; do
       # The downloads run while the replacement for PostgREST is built.
       need_cargo_lambda &
       cargo_lambda=$!
-      npm_packages local/browser &
+      npm_packages local/browser --omit=dev &
       browser=$!
       need_postgrest
       wait "$cargo_lambda"

@@ -1,4 +1,4 @@
-// A visitor with a browser: what they see, what goes wrong behind their back, and what a camera reads.
+// A visitor with a browser: what they see, what goes wrong unseen, and what a camera reads.
 
 import assert from 'node:assert/strict';
 import { mkdir, readFile } from 'node:fs/promises';
@@ -9,30 +9,56 @@ import { chromium } from 'playwright-core';
 import jsqr from 'jsqr';
 import { PNG } from 'pngjs';
 
+import { MISSING, makeOld } from './old_browsers.js';
+
 const PICTURES = join(import.meta.dirname, '../../target/page');
 const AXE = await readFile(createRequire(import.meta.url).resolve('axe-core/axe.min.js'), 'utf8');
 
-/** How long anything may take that is to come. */
+/** How long a test waits for what has to come. */
 const PATIENCE_MS = 20_000;
 
 const WIDTHS = [360, 768, 1440];
 
-/** A browser that talks to nobody but this machine. */
-export const launch = () => chromium.launch({
+/** A browser that talks to this machine alone; `port` is for other tools to drive it. */
+export const launch = ({ port } = {}) => chromium.launch({
   executablePath: process.env.CHROMIUM ?? '/usr/bin/chromium',
   chromiumSandbox: process.getuid() !== 0,
-  args: ['--disable-gpu', '--disable-quic', '--disable-background-networking', '--disable-component-update', '--disable-sync'],
+  args: [
+    '--disable-gpu', '--disable-quic', '--disable-background-networking', '--disable-component-update', '--disable-sync',
+    ...(port ? [`--remote-debugging-port=${port}`] : []),
+  ],
 });
 
-/** A new visitor, in a window of their own, on the page at `url`. */
-export async function visit(browser, url, options = {}) {
-  const context = await browser.newContext({ viewport: { width: 1280, height: 900 }, locale: 'en-GB', ...options });
+/** A new visitor, in a window of their own, on the page at `url`. Their browser is an old one. */
+export async function visit(browser, url, { language = 'en', ...options } = {}) {
+  const locale = { en: 'en-GB', ru: 'ru-RU' }[language];
+  const context = await browser.newContext({ viewport: { width: 1280, height: 900 }, locale, ...options });
+  await context.addInitScript(makeOld, MISSING);
+  await context.addInitScript(watchPage);
   const page = await context.newPage();
   page.setDefaultTimeout(PATIENCE_MS);
   if (options.clock) await page.clock.install();
   const visitor = new Visitor(context, page);
   await page.goto(url);
   return visitor;
+}
+
+/** Tells of a focus that is lost, and measures the cumulative layout shift. It runs in the page. */
+function watchPage() {
+  addEventListener('focusout', () => setTimeout(() => {
+    if (document.activeElement === document.body) console.error('the focus is lost');
+  }, 50));
+  // As the browsers define it: the largest sum within 5 s, with no second between two shifts.
+  window.layoutShift = 0;
+  let [sum, begun, last] = [0, 0, 0];
+  new PerformanceObserver((list) => {
+    for (const { value, hadRecentInput, startTime } of list.getEntries()) {
+      if (hadRecentInput) continue;
+      if (startTime - last > 1000 || startTime - begun > 5000) [sum, begun] = [0, startTime];
+      [sum, last] = [sum + value, startTime];
+      window.layoutShift = Math.max(window.layoutShift, sum);
+    }
+  }).observe({ type: 'layout-shift', buffered: true });
 }
 
 class Visitor {
@@ -47,7 +73,7 @@ class Visitor {
   constructor(context, page) {
     this.context = context;
     this.page = page;
-    page.on('pageerror', (error) => this.#troubles.push(`exception: ${error.stack}`));
+    page.on('pageerror', (error) => this.#troubles.push(`exception: ${error.stack || error.message}`));
     page.on('console', (message) => {
       // A failed request is told below, with its name.
       const told = message.text().startsWith('Failed to load resource');
@@ -76,6 +102,11 @@ class Visitor {
   /** Waits until the card is of this kind. */
   sees(kind) {
     return this.page.locator(`#card[data-kind="${kind}"]`).waitFor();
+  }
+
+  /** The kind of the card. */
+  kind() {
+    return this.page.locator('#card').getAttribute('data-kind');
   }
 
   /** Waits until a text is there. */
@@ -111,14 +142,34 @@ class Visitor {
     });
   }
 
-  /** Nothing went wrong but for these, and each of them did. */
+  /** What a person does who turns to the page again. */
+  looksAgain() {
+    return this.page.evaluate(() => window.dispatchEvent(new Event('focus')));
+  }
+
+  /** Waits until a return to the page has begun its look. */
+  settles() {
+    return this.page.waitForTimeout(300);
+  }
+
+  /** The cumulative layout shift so far: of what no click or key has moved. */
+  layoutShift() {
+    return this.page.evaluate(() => window.layoutShift);
+  }
+
+  /** The calls of a function so far. */
+  count(name) {
+    return this.calls.filter((call) => call.name === name).length;
+  }
+
+  /** Only these went wrong, and each of them did. */
   wasWellBut(...meant) {
     const troubles = this.#troubles.splice(0);
     assert.deepEqual(troubles.filter((trouble) => !meant.some((one) => one.test(trouble))), []);
     for (const one of meant) assert(troubles.some((trouble) => one.test(trouble)), `${one} in ${troubles}`);
   }
 
-  /** Forgets what may have gone wrong, and need not. */
+  /** Forgets what may have gone wrong, but does not have to. */
   forgive(trouble) {
     this.#troubles = this.#troubles.filter((one) => !trouble.test(one));
   }

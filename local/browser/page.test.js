@@ -1,4 +1,4 @@
-// The connect page in a real browser, against the whole system: one story in each organization, told in order.
+// The connect page in a real browser, against the whole system: one story in each language and organization, told in order.
 
 import assert from 'node:assert/strict';
 import { join } from 'node:path';
@@ -7,6 +7,7 @@ import { after, before, test } from 'node:test';
 import { generate } from 'lean-qr';
 import { toPngDataURL } from 'lean-qr/extras/node_export';
 
+import { TEXTS } from '../page/text.js';
 import { launch, until, visit } from './browser.js';
 import { startStack } from './stack.js';
 
@@ -23,7 +24,7 @@ after(async () => {
   await stack?.end();
 });
 
-/** The steps of a story: what follows upon one that failed proves nothing. */
+/** The steps of a story: a step after one that failed proves nothing. */
 function story(t) {
   let failed = false;
   return (name, work) => t.test(name, { skip: failed && 'the story ended before' }, async () => {
@@ -36,24 +37,14 @@ function story(t) {
   });
 }
 
-/** What a person at a terminal does to the platform. */
-async function platform(path, body, method = 'POST') {
-  const response = await fetch(`${stack.platform}/_sim/${path}`, { method, body: body && JSON.stringify(body) });
-  assert(response.ok, `${path}: ${response.status}`);
-  return response.status === 204 ? null : response.json();
-}
-
-const shownByPlatform = async (session) => (await platform(`qr?session=${session}`, undefined, 'GET')).qr;
-const tokens = async () => (await platform('counts', undefined, 'GET')).token;
-
 /** The screen shows what the platform shows. */
 async function showsTheCode(visitor) {
   await visitor.sees('scan');
   const session = await visitor.session();
-  await visitor.readsCode(() => shownByPlatform(session));
+  await visitor.readsCode(() => stack.codeOf(session));
 }
 
-/** The picture of the README, to be copied to docs when the page has changed: what a person sees who was asked to scan. */
+/** The picture of the README, to be copied to docs when the page has changed. */
 async function picture({ page }) {
   await page.setViewportSize({ width: 1120, height: 720 });
   await page.screenshot({ path: join(import.meta.dirname, '../../target/page/connect-page.png') });
@@ -66,255 +57,581 @@ async function reload(visitor, kind) {
   await visitor.sees(kind);
 }
 
-test('a number from the first click to the phone, through every kind of trouble', async (t) => {
-  const step = story(t);
-  const visitor = await visit(browser, stack.page);
+/** What a person does who leaves the page for another one, and comes back. */
+async function hide({ page }, hidden) {
+  await page.evaluate((hidden) => {
+    Object.defineProperty(document, 'hidden', { value: hidden, configurable: true });
+    document.dispatchEvent(new Event('visibilitychange'));
+  }, hidden);
+}
 
-  await step('an organization without a number is asked to connect one', async () => {
-    await visitor.sees('nothing');
-    await visitor.looksGood('nothing');
-    await reload(visitor, 'nothing');
-    visitor.wasWell();
-  });
+const ORGANIZATIONS = { en: 'Lyceum 42', ru: 'Riverside School' };
 
-  await step('a camera reads from the screen what the platform shows, after a reload too', async () => {
-    // By keyboard alone: from the organization and the two languages to the one thing to do.
-    for (let i = 0; i < 4; i += 1) await visitor.page.keyboard.press('Tab');
-    await visitor.page.keyboard.press('Enter');
-    await showsTheCode(visitor);
-    await reload(visitor, 'scan');
-    await showsTheCode(visitor);
-    await picture(visitor);
-    await visitor.looksGood('scan');
-    visitor.wasWell();
-  });
+/** What the person of each language must read, word for word. */
+const SAID = {
+  en: {
+    title: 'Connect WhatsApp',
+    passkey: 'Open WhatsApp on the phone, confirm the passkey there, then come back here.',
+    ready: /^Last known( at [^:]+:\d\d)?: ready to scan$/,
+    connected: /^Last known( at [^:]+:\d\d)?: connected$/,
+    wrongPhone: 'Not the right phone? On it: WhatsApp, Linked devices, log out.',
+    samePhone: 'Is this page open on that very phone? Open it on a computer or another phone.',
+    dead: 'WhatsApp no longer gives access to this number. Connect it again.',
+    offline: 'You are offline',
+    down: 'Our service does not answer',
+    drop: 'Don’t need this number? Delete it in the settings, in the list of numbers.',
+    failed: /WhatsApp/,
+    steps: ['Open WhatsApp on the phone.', /Android.*iPhone/, 'Tap Link a device and point the phone at this code.'],
+    away: /put the phone away.*online from time to time/,
+    renews: 'The code renews itself.',
+    broken: 'Something went wrong on this page',
+  },
+  ru: {
+    title: 'Подключить WhatsApp',
+    passkey: /ключ доступа и вернитесь сюда/,
+    ready: /^По последним данным( \(\d\d:\d\d\))?: ждёт сканирования$/,
+    connected: /^По последним данным( \(\d\d:\d\d\))?: подключён$/,
+    wrongPhone: /^Не тот телефон\?/,
+    samePhone: /^Эта страница открыта на том же телефоне\?/,
+    dead: 'WhatsApp закрыл доступ к этому номеру. Подключите его заново.',
+    offline: 'Нет интернета',
+    down: 'Наш сервис не отвечает',
+    drop: 'Номер не нужен? Удалите его в настройках, в списке номеров.',
+    failed: /WhatsApp/,
+    steps: ['Откройте WhatsApp на телефоне.', /Android.*iPhone/, /^Нажмите «Привязка устройства»/],
+    away: /Телефон можно убрать.*раз в две недели/,
+    renews: 'Код обновляется сам.',
+    broken: 'На этой странице что-то сломалось',
+  },
+};
 
-  await step('a code that is replaced is replaced on the screen', async () => {
-    const before = await visitor.readCode();
-    await platform('advance', { seconds: 21 });
-    await until(async () => ![before, undefined].includes(await visitor.readCode()));
-    await showsTheCode(visitor);
-    visitor.wasWell();
-  });
+for (const language of ['en', 'ru']) {
+  test(`a number from the first click to the phone, through every kind of trouble (${language})`, async (t) => {
+    const step = story(t);
+    const [words, said] = [TEXTS[language], SAID[language]];
+    const visitor = await visit(browser, stack.page, { language });
+    const { page } = visitor;
+    const mood = (name) => visitor.click(words.mood[name][0]);
+    const looksGood = (name) => visitor.looksGood(`${language}-${name}`);
+    const rows = async (count) => until(async () => (await visitor.numbers()).length === count);
 
-  await step('a code that comes as a picture is shown as it is', async () => {
-    const url = toPngDataURL(generate('2@a picture,of a,code,1'), { scale: 4, pad: 4 });
-    for (const qr of [url, url.split(',')[1]]) {
-      await platform('faults', { endpoint: 'qr', fault: { body: JSON.stringify({ qr }) } });
-      await visitor.readsCode(() => '2@a picture,of a,code,1');
-      await visitor.click('Normal');
-      await showsTheCode(visitor);
-    }
-    visitor.wasWell();
-  });
-
-  await step('a passkey that WhatsApp asks for is said, with what to do', async () => {
-    await visitor.click('Ask for a passkey');
-    await visitor.sees('stuck');
-    await visitor.reads('Open WhatsApp on the phone, confirm the passkey there, then come back here.');
-    await visitor.looksGood('stuck');
-    await reload(visitor, 'stuck');
-    await platform('status', { session: await visitor.session(), status: 'qr_required' });
-    await showsTheCode(visitor);
-    visitor.wasWell();
-  });
-
-  await step('an outage shows what is known, and the code comes back by itself', async () => {
-    await visitor.click('Outage');
-    await visitor.sees('outage');
-    await visitor.reads('Last known: Ready to scan');
-    await visitor.looksGood('outage');
-    await visitor.page.reload();
-    await visitor.sees('outage');
-    await platform('faults', undefined, 'DELETE');
-    await showsTheCode(visitor);
-    visitor.wasWellBut(/^wpp-qr: 50[23]$/);
-  });
-
-  await step('nobody notices a token that expires or is revoked', async () => {
-    for (const mood of ['Expire the token', 'Revoke the token']) {
-      const before = await tokens();
-      await visitor.click(mood);
-      await until(async () => (await tokens()) === before + 1);
-      await showsTheCode(visitor);
-    }
-    visitor.wasWell();
-  });
-
-  await step('a slow platform is waited for', async () => {
-    await visitor.click('Slow');
-    await reload(visitor, 'scan');
-    await visitor.click('Normal');
-    await showsTheCode(visitor);
-    visitor.wasWell();
-  });
-
-  await step('a scan connects the number, which is the primary one and receives messages', async () => {
-    await visitor.click('Scan with the simulated phone');
-    await visitor.sees('connected');
-    await until(async () => /^\d+ Primary Connected .*receives messages$/.test(await visitor.numbers()));
-    await reload(visitor, 'connected');
-    await visitor.looksGood('connected');
-    visitor.wasWell();
-  });
-
-  await step('an outage disconnects nobody', async () => {
-    await visitor.click('Outage');
-    await visitor.sees('outage');
-    await visitor.reads('Last known: Connected');
-    await visitor.click('Normal');
-    await visitor.sees('connected');
-    visitor.wasWellBut(/^wpp-qr: 50[23]$/);
-  });
-
-  await step('a second number has a code of its own, and leaves the first one primary', async () => {
-    const first = await visitor.session();
-    await visitor.click('Add a number');
-    await showsTheCode(visitor);
-    assert.notEqual(await visitor.session(), first);
-    await reload(visitor, 'scan');
-    await visitor.click('Scan with the simulated phone');
-    await visitor.sees('connected');
-    await until(async () => {
-      const [one, other] = await visitor.numbers();
-      return one?.startsWith(`${first} Primary Connected`) && /^\d+ Connected/.test(other);
+    await step('an organization without a number is asked to connect one', async () => {
+      if (language === 'ru') {
+        // The pictures of the other organization's story are over.
+        await page.getByLabel(words.organization).selectOption(ORGANIZATIONS[language]);
+      }
+      await visitor.sees('nothing');
+      assert.equal(await page.title(), said.title);
+      await looksGood('nothing');
+      if (language === 'en') await reload(visitor, 'nothing');
+      visitor.wasWell();
     });
-    await visitor.page.getByRole('button', { name: first }).click();
-    await visitor.sees('connected');
-    assert.equal(await visitor.session(), first);
-    await visitor.looksGood('two-numbers');
-    visitor.wasWell();
+
+    await step('a camera reads from the screen what the platform shows', async () => {
+      // By keyboard alone: from the organization over the two languages to the one thing to do.
+      await page.getByLabel(words.organization).focus();
+      for (let i = 0; i < 3; i += 1) await page.keyboard.press('Tab');
+      await page.keyboard.press('Enter');
+      await showsTheCode(visitor);
+      await reload(visitor, 'scan');
+      await showsTheCode(visitor);
+      if (language === 'en') await picture(visitor);
+      await looksGood('scan');
+      visitor.wasWell();
+    });
+
+    await step('the card says how to scan, on which phone, where to delete', async () => {
+      for (const words of [...said.steps, said.renews, said.drop]) await visitor.reads(words);
+      assert.equal(await page.getByText(said.samePhone).isVisible(), false);
+      await page.setViewportSize({ width: 499, height: 900 });
+      assert(await page.getByText(said.samePhone).isVisible());
+      await page.setViewportSize({ width: 1280, height: 900 });
+      await visitor.reads(/^WhatsApp \(WPP\) · …\d{4}$/);
+    });
+
+    await step('a code that is replaced is replaced on the screen', async () => {
+      const before = await visitor.readCode();
+      await stack.platform('advance', { seconds: 21 });
+      await until(async () => ![before, undefined].includes(await visitor.readCode()));
+      await showsTheCode(visitor);
+      visitor.wasWell();
+    });
+
+    await step('a code that comes as a picture is shown as it is', async () => {
+      const url = toPngDataURL(generate('2@a picture,of a,code,1'), { scale: 4, pad: 4 });
+      for (const qr of [url, url.split(',')[1]]) {
+        await stack.platform('faults', { endpoint: 'qr', fault: { body: JSON.stringify({ qr }) } });
+        await visitor.readsCode(() => '2@a picture,of a,code,1');
+        await mood('normal');
+        await showsTheCode(visitor);
+      }
+      visitor.wasWell();
+    });
+
+    await step('a passkey that WhatsApp asks for is said, with what to do', async () => {
+      await mood('passkey');
+      await visitor.sees('stuck');
+      await visitor.reads(said.passkey);
+      await looksGood('passkey');
+      await reload(visitor, 'stuck');
+      await stack.platform('status', { session: await visitor.session(), status: 'qr_required' });
+      await showsTheCode(visitor);
+      visitor.wasWell();
+    });
+
+    await step('an outage shows what is known, and the code comes back by itself', async () => {
+      await mood('outage');
+      await visitor.sees('outage');
+      await visitor.reads(said.ready);
+      await looksGood('outage');
+      await page.reload();
+      await visitor.sees('outage');
+      await stack.platform('faults', undefined, 'DELETE');
+      await showsTheCode(visitor);
+      visitor.wasWellBut(/^wpp-qr: 50[23]$/);
+    });
+
+    await step('a token that expires or is revoked is not noticed', async () => {
+      const tokens = async () => (await stack.platform('counts', undefined, 'GET')).token;
+      for (const name of ['expire', 'revoke']) {
+        const before = await tokens();
+        await mood(name);
+        await until(async () => (await tokens()) === before + 1);
+        await showsTheCode(visitor);
+      }
+      visitor.wasWell();
+    });
+
+    await step('a slow platform is waited for', async () => {
+      await mood('slow');
+      await reload(visitor, 'scan');
+      await mood('normal');
+      await showsTheCode(visitor);
+      visitor.wasWell();
+    });
+
+    await step('a scan connects the number, which becomes the primary one', async () => {
+      await mood('scan');
+      await visitor.sees('connected');
+      const row = new RegExp(`^WhatsApp \\(WPP\\) ${words.primary} ${words['state-connected']} \\d+ .*${words.registered}$`);
+      await until(async () => row.test(await visitor.numbers()));
+      for (const words of [said.wrongPhone, said.away]) await visitor.reads(words);
+      await reload(visitor, 'connected');
+      await looksGood('connected');
+      visitor.wasWell();
+    });
+
+    await step('an outage disconnects no number', async () => {
+      await mood('outage');
+      await visitor.sees('outage');
+      await visitor.reads(said.connected);
+      await mood('normal');
+      await visitor.sees('connected');
+      visitor.wasWellBut(/^wpp-qr: 50[23]$/);
+    });
+
+    await step('an unlinked phone is seen within 5 s of a look at the page', async () => {
+      const session = await visitor.session();
+      const comesBack = { focus: () => visitor.looksAgain(), tab: () => hide(visitor, false) };
+      for (const way of ['focus', 'tab']) {
+        if (way === 'tab') await hide(visitor, true);
+        await stack.platform('status', { session, status: 'offline' });
+        await page.waitForTimeout(1000);
+        assert.equal(await visitor.kind(), 'connected');
+        await comesBack[way]();
+        await page.locator('#card[data-kind="disconnected"]').waitFor({ timeout: 5000 });
+        await stack.platform('status', { session, status: 'connected' });
+        await page.waitForTimeout(500);
+        await visitor.looksAgain();
+        await visitor.sees('connected');
+      }
+      visitor.wasWell();
+    });
+
+    await step('the reader’s own network is told from ours', async () => {
+      await visitor.context.setOffline(true);
+      await visitor.sees('offline');
+      await visitor.reads(said.offline);
+      await visitor.reads(said.connected);
+      await looksGood('offline');
+      await visitor.context.setOffline(false);
+      await page.locator('#card[data-kind="connected"]').waitFor({ timeout: 2000 });
+      await page.route('**/functions/v1/*', (route) => route.abort());
+      await visitor.looksAgain();
+      await visitor.reads(said.down);
+      await page.unroute('**/functions/v1/*');
+      await visitor.click(words.check);
+      await visitor.sees('connected');
+      visitor.forgive(/ERR_(FAILED|INTERNET_DISCONNECTED)/);
+      visitor.wasWell();
+    });
+
+    await step('two clicks add one number, and so does another one later', async () => {
+      const first = await visitor.session();
+      await stack.platform('faults', { endpoint: 'create', fault: { delay: { ms: 1000 } }, times: 1 });
+      const before = visitor.count('wpp-create');
+      await page.setViewportSize({ width: 360, height: 740 });
+      const add = page.locator('#add');
+      await add.evaluate((button) => [1, 2].forEach(() => button.click()));
+      assert.equal(await add.getAttribute('aria-disabled'), 'true');
+      assert.equal(await add.innerText(), words.adding);
+      // The card has the focus, and is in view.
+      assert.equal(await page.evaluate(() => document.activeElement.id), 'title');
+      assert((await page.locator('#title').boundingBox()).y >= 0);
+      await visitor.sees('scan');
+      await rows(2);
+      const second = await visitor.session();
+      assert.notEqual(second, first);
+      await visitor.click(words.add);
+      await until(() => visitor.count('wpp-create') === before + 2);
+      await showsTheCode(visitor);
+      assert.equal(await visitor.session(), second);
+      assert.equal((await visitor.numbers()).length, 2);
+      await page.setViewportSize({ width: 1280, height: 900 });
+      visitor.wasWell();
+    });
+
+    await step('a number that is deleted leaves the page', async () => {
+      await mood('remove');
+      await rows(1);
+      await visitor.sees('connected');
+      // A colleague deletes it, while the code is looked at.
+      await visitor.click(words.add);
+      await showsTheCode(visitor);
+      await rows(2);
+      await stack.change('remove', await visitor.session());
+      await visitor.sees('connected');
+      await rows(1);
+      visitor.wasWellBut(/^wpp-qr: 404$/);
+    });
+
+    await step('a second number has a code of its own, and the first stays primary', async () => {
+      const first = await visitor.session();
+      await visitor.click(words.add);
+      await showsTheCode(visitor);
+      await reload(visitor, 'scan');
+      await mood('scan');
+      await visitor.sees('connected');
+      await until(async () => {
+        const [one, other] = await visitor.numbers();
+        return one?.includes(`${words.primary} ${words['state-connected']} ${first}`) && other?.includes(` ${words['state-connected']} `);
+      });
+      await page.getByRole('button', { name: first }).click();
+      await visitor.sees('connected');
+      assert.equal(await visitor.session(), first);
+      assert.equal(await page.evaluate(() => document.activeElement.id), 'title');
+      await looksGood('two-numbers');
+      visitor.wasWell();
+    });
+
+    await step('a check never creates a number', async () => {
+      for (const otherwise of [() => page.locator('#numbers button').first().click(), () => mood('normal')]) {
+        await stack.platform('faults', { endpoint: 'create', fault: { status: { status: 503 } } });
+        await visitor.click(words.add);
+        await visitor.sees('error');
+        await stack.platform('faults', undefined, 'DELETE');
+        await visitor.reads(said.failed);
+        const before = visitor.count('wpp-create');
+        await visitor.looksAgain();
+        await visitor.settles();
+        assert.equal(await visitor.kind(), 'error');
+        await otherwise();
+        await visitor.sees('connected');
+        await visitor.click(words.check);
+        await visitor.settles();
+        await reload(visitor, 'connected');
+        assert.equal(visitor.count('wpp-create'), before);
+        assert.equal((await visitor.numbers()).length, 2);
+      }
+      visitor.wasWellBut(/^wpp-create: 50[23]$/);
+    });
+
+    await step('a creation that failed is repeated with a click', async () => {
+      await stack.platform('faults', { endpoint: 'create', fault: { status: { status: 503 } } });
+      await visitor.click(words.add);
+      await visitor.sees('error');
+      await looksGood('failed');
+      await stack.platform('faults', undefined, 'DELETE');
+      await visitor.click(words.retry);
+      await showsTheCode(visitor);
+      await rows(3);
+      await mood('remove');
+      await rows(2);
+      visitor.wasWellBut(/^wpp-create: 50[23]$/);
+    });
+
+    await step('a dead key is said, and the number connected again with one click', async () => {
+      const session = await visitor.session();
+      await mood('dead');
+      await visitor.sees('stuck');
+      await visitor.reads(said.dead);
+      await looksGood('dead-key');
+      visitor.wasWellBut(/^wpp-qr: 409$/);
+      await reload(visitor, 'stuck');
+      visitor.wasWellBut(/^wpp-status: 409$/);
+      await visitor.click(words['connect-again']);
+      await visitor.sees('connected');
+      assert.equal(await visitor.session(), session);
+      visitor.wasWell();
+    });
+
+    await step('a number that a colleague has mended is shown as it is', async () => {
+      await mood('dead');
+      await visitor.sees('stuck');
+      visitor.forgive(/^wpp-(qr|status): 409$/);
+      const colleague = await visit(browser, stack.page, { language });
+      await colleague.page.getByLabel(words.organization).selectOption(ORGANIZATIONS[language]);
+      await colleague.sees('stuck');
+      await colleague.click(words['connect-again']);
+      await colleague.sees('connected');
+      await colleague.leave();
+      await visitor.looksAgain();
+      await visitor.sees('connected');
+      const [row] = await visitor.numbers();
+      assert(row.includes(words['state-connected']), row);
+      visitor.wasWell();
+    });
+
+    await step('a number that was unlinked on the phone is linked again', async () => {
+      await mood('unlink');
+      await visitor.sees('disconnected');
+      await reload(visitor, 'disconnected');
+      await looksGood('disconnected');
+      await visitor.click(words.link);
+      await showsTheCode(visitor);
+      visitor.wasWell();
+    });
+
+    await step('an expired sign-in is renewed with a click, three times in a row', async () => {
+      const session = await visitor.session();
+      for (let i = 0; i < 3; i += 1) {
+        await mood('sign-out');
+        await visitor.sees('expired');
+        if (i === 0) await looksGood('expired');
+        if (i === 1) await reload(visitor, 'expired');
+        if (i === 2) await visitor.looksAgain();
+        await visitor.click(words['sign-in']);
+        await showsTheCode(visitor);
+        assert.equal(await visitor.session(), session);
+        assert.equal((await visitor.numbers()).length, 2);
+        visitor.forgive(/: 401$/);
+      }
+      visitor.wasWell();
+    });
+
+    await step('the other language speaks at once, and after a reload', async () => {
+      const other = language === 'en' ? 'ru' : 'en';
+      const button = { en: 'EN, English', ru: 'RU, русский' };
+      await visitor.click(button[other]);
+      assert.equal(await page.title(), TEXTS[other].page);
+      await reload(visitor, 'scan');
+      assert.equal(await page.title(), TEXTS[other].page);
+      await visitor.click(TEXTS[other].mood.outage[0]);
+      await visitor.sees('outage');
+      await visitor.click(TEXTS[other].mood.normal[0]);
+      await visitor.click(button[language]);
+      await showsTheCode(visitor);
+      visitor.forgive(/^wpp-qr: 50[23]$/);
+      visitor.wasWell();
+    });
+
+    await step('another organization has numbers of its own', async () => {
+      const [own, other] = language === 'en' ? ['en', 'ru'] : ['ru', 'en'];
+      await page.getByLabel(words.organization).selectOption(ORGANIZATIONS[other]);
+      if (language === 'en') {
+        await visitor.sees('nothing');
+        assert.deepEqual(await visitor.numbers(), []);
+      }
+      await page.getByLabel(words.organization).selectOption(ORGANIZATIONS[own]);
+      await rows(2);
+      await showsTheCode(visitor);
+      visitor.wasWell();
+    });
+
+    await step('an exception shows the error card', async () => {
+      await page.route('**/config.json', (route) => route.fulfill({ body: 'no JSON' }));
+      await page.reload();
+      await visitor.reads(said.broken);
+      await looksGood('broken');
+      await page.unroute('**/config.json');
+      await page.locator('#reload').click();
+      await showsTheCode(visitor);
+      await page.route('**/card.js', (route) => route.abort());
+      await page.reload();
+      await page.locator('#broken').waitFor();
+      await page.unroute('**/card.js');
+      await page.locator('#reload').click();
+      await showsTheCode(visitor);
+      visitor.wasWellBut(/^exception: .*(JSON|config)/, /card\.js: net::ERR_FAILED$/);
+    });
+
+    await visitor.leave();
   });
+}
 
-  await step('a dead key is said, and the number connected again with one click', async () => {
-    const session = await visitor.session();
-    await visitor.click('Kill the key');
-    await visitor.sees('stuck');
-    await visitor.reads('WhatsApp no longer gives access to this number.');
-    await visitor.looksGood('dead-key');
-    visitor.wasWellBut(/^wpp-qr: 409$/);
-    await reload(visitor, 'stuck');
-    visitor.wasWellBut(/^wpp-(qr|status): 409$/);
-    await visitor.click('Connect again');
-    await visitor.sees('connected');
-    assert.equal(await visitor.session(), session);
-    visitor.wasWell();
+test('the layout', async (t) => {
+  for (const [language, words] of Object.entries(TEXTS)) {
+    /** A visitor with two numbers, of which the second waits for a phone. */
+    const opened = async (options) => {
+      const visitor = await visit(browser, stack.page, { language, ...options });
+      await visitor.page.getByLabel(words.organization).selectOption(ORGANIZATIONS[language]);
+      const row = visitor.page.locator('#numbers button').nth(1);
+      await row.click();
+      await until(async () => (await visitor.numbers())[1]?.includes(await visitor.session()));
+      await stack.platform('status', { session: await visitor.session(), status: 'qr_required' });
+      await visitor.looksAgain();
+      await visitor.sees('scan');
+      return visitor;
+    };
+
+    for (const [width, height] of [[360, 740], [1280, 900]]) {
+      await t.test(`nothing moves on ${width} px (${language})`, async () => {
+        const visitor = await opened({ viewport: { width, height } });
+        const session = await visitor.session();
+        await visitor.page.reload();
+        await visitor.sees('scan');
+        await until(async () => (await visitor.numbers()).length === 2);
+        await stack.platform('scan', { session });
+        await visitor.sees('connected');
+        await stack.platform('faults', { endpoint: '*', fault: { status: { status: 503 } } });
+        await visitor.looksAgain();
+        await visitor.sees('outage');
+        await stack.platform('faults', undefined, 'DELETE');
+        await visitor.sees('connected');
+        const shift = await visitor.layoutShift();
+        assert(shift < 0.05, String(shift));
+        await visitor.leave();
+      });
+    }
+
+    await t.test(`the code is in view where there is little room (${language})`, async () => {
+      const visitor = await opened();
+      // 200 % of 1280x900 and of 1366x768, a phone on its side, small phones.
+      for (const [width, height] of [[640, 450], [683, 384], [740, 360], [360, 640], [375, 667]]) {
+        await visitor.page.setViewportSize({ width, height });
+        await visitor.page.reload();
+        await showsTheCode(visitor);
+        const { top, bottom, left, right } = await visitor.page.evaluate(() => document.getElementById('drawn').getBoundingClientRect());
+        assert(top >= 0 && left >= 0 && bottom <= height && right <= width, `${width}x${height}: ${[top, bottom, left, right]}`);
+      }
+      await visitor.leave();
+    });
+
+    await t.test(`text of 200 % fits into 360 px (${language})`, async () => {
+      const visitor = await opened({ viewport: { width: 360, height: 740 } });
+      const { page } = visitor;
+      const fits = async () => {
+        await page.evaluate(() => { document.documentElement.style.fontSize = '200%'; });
+        const wide = await page.evaluate(() => [...document.querySelectorAll('body, body *')]
+          .filter((element) => element.getBoundingClientRect().right > 360 && !element.closest('.hidden'))
+          .map((element) => `${element.tagName} ${element.className || element.id}`));
+        assert.deepEqual(wide, []);
+        await page.screenshot({ path: join(import.meta.dirname, `../../target/page/${language}-text-${await visitor.kind()}.png`), fullPage: true });
+      };
+      await fits();
+      await stack.platform('scan', { session: await visitor.session() });
+      await visitor.looksAgain();
+      await visitor.sees('connected');
+      await fits();
+      await visitor.leave();
+    });
+
+    await t.test(`forced colors show the language and a code that can be read (${language})`, async () => {
+      const visitor = await opened({ forcedColors: 'active', colorScheme: 'dark' });
+      await showsTheCode(visitor);
+      const grounds = await visitor.page.evaluate(() => [...document.querySelectorAll('[data-language]')].map((button) =>
+        [button.getAttribute('aria-pressed'), getComputedStyle(button).backgroundColor]));
+      assert.equal(new Set(grounds.flat()).size, 4, String(grounds));
+      await visitor.leave();
+    });
+  }
+
+  await t.test('a real code has a margin of 4 modules of at least 5 px, on 360 px', async () => {
+    const visitor = await visit(browser, stack.page, { viewport: { width: 360, height: 740 } });
+    await visitor.page.locator('#numbers button').nth(1).click();
+    await visitor.sees('scan');
+    const qr = `2@${'aB3/'.repeat(22)},${'cD4+'.repeat(11)},${'eF5='.repeat(11)},${'gH6/'.repeat(11)}`.slice(0, 225);
+    assert.equal(qr.length, 225);
+    await stack.platform('faults', { endpoint: 'qr', fault: { body: JSON.stringify({ qr }) } });
+    await visitor.readsCode(() => qr);
+    const { margin, module } = await visitor.page.evaluate(() => {
+      const canvas = document.getElementById('drawn');
+      const { data, width } = canvas.getContext('2d').getImageData(0, 0, canvas.width, canvas.height);
+      const first = data.findIndex((value, index) => index % 4 === 0 && value === 0) / 4;
+      return { margin: [first % width, Math.floor(first / width)], module: canvas.getBoundingClientRect().width / width };
+    });
+    assert.deepEqual(margin, [4, 4]);
+    assert(module >= 5, `${module} px`);
+    await stack.platform('faults', undefined, 'DELETE');
+    await visitor.leave();
   });
-
-  await step('a number that was unlinked on the phone is linked again', async () => {
-    await visitor.click('Unlink');
-    await visitor.sees('disconnected');
-    await reload(visitor, 'disconnected');
-    await visitor.looksGood('disconnected');
-    await visitor.click('Connect this number');
-    await showsTheCode(visitor);
-    visitor.wasWell();
-  });
-
-  await step('a sign-in that has ended is asked for again, and it goes on from there', async () => {
-    const session = await visitor.session();
-    await visitor.click('Expire the sign-in');
-    await visitor.sees('expired');
-    await visitor.looksGood('expired');
-    await reload(visitor, 'expired');
-    visitor.wasWellBut(/^wpp-qr: 401$/, /rest\/v1\/messenger_integrations.*: 401$/);
-    await visitor.click('Sign in again');
-    await showsTheCode(visitor);
-    assert.equal(await visitor.session(), session);
-    visitor.wasWell();
-  });
-
-  await step('another organization has numbers of its own', async () => {
-    await visitor.page.getByLabel('Organization').selectOption('Riverside School');
-    await visitor.sees('nothing');
-    assert.deepEqual(await visitor.numbers(), []);
-    await visitor.page.getByLabel('Organization').selectOption('Lyceum 42');
-    await until(async () => (await visitor.numbers()).length === 2);
-    visitor.wasWell();
-  });
-
-  await visitor.leave();
-});
-
-test('who speaks Russian is spoken to in Russian, by the functions too', async () => {
-  const visitor = await visit(browser, stack.page, { locale: 'ru-RU' });
-  await until(async () => (await visitor.numbers()).every((row) => row.includes('Подключён') || row.includes('Ждёт')));
-  await visitor.page.getByRole('heading', { level: 1 }).waitFor();
-  assert.equal(await visitor.page.title(), 'Подключить WhatsApp');
-  await visitor.click('Сбой');
-  await visitor.sees('outage');
-  await visitor.reads('Сейчас не удаётся связаться с WhatsApp.');
-  await visitor.looksGood('russian');
-  await visitor.click('Норма');
-  await visitor.page.locator('#card:not([data-kind="outage"])').waitFor();
-  await visitor.click('EN, English');
-  assert.equal(await visitor.page.title(), 'Connect WhatsApp');
-  visitor.wasWellBut(/^wpp-qr: 50[23]$/);
-  await visitor.leave();
 });
 
 test('what the page asks, and when it stops', async (t) => {
   const step = story(t);
   const visitor = await visit(browser, stack.page, { clock: true });
   const { page } = visitor;
+  const words = TEXTS.en;
 
-  /** What is asked while so much time goes by. A round trip later, whatever was begun has been seen. */
+  /** The number of calls while so much time goes by. A round trip later, all that was begun has been seen. */
   const asked = async (seconds) => {
     const before = visitor.calls.length;
     await page.clock.fastForward(seconds * 1000);
     await page.evaluate(() => fetch('/config.json'));
     return visitor.calls.length - before;
   };
-  const hide = (hidden) => page.evaluate((hidden) => {
-    Object.defineProperty(document, 'hidden', { value: hidden, configurable: true });
-    document.dispatchEvent(new Event('visibilitychange'));
-  }, hidden);
 
   await step('a reload in the middle of a creation makes no second number', async () => {
-    await page.getByLabel('Organization').selectOption('Riverside School');
-    await visitor.sees('nothing');
-    await platform('faults', { endpoint: 'create', fault: { delay: { ms: 2000 } }, times: 1 });
-    await visitor.click('Connect WhatsApp');
-    await until(() => visitor.calls.some(({ name }) => name === 'wpp-create'));
+    await page.locator('#numbers button').nth(1).click();
+    await showsTheCode(visitor);
+    await visitor.click(words.mood.scan[0]);
+    await visitor.sees('connected');
+    const before = (await visitor.numbers()).length;
+    await stack.platform('faults', { endpoint: 'create', fault: { delay: { ms: 2000 } }, times: 1 });
+    await visitor.click(words.add);
+    await until(() => visitor.count('wpp-create') > 0);
     await page.reload();
     await visitor.sees('starting');
     await showsTheCode(visitor);
-    await until(async () => (await visitor.numbers()).length > 0);
-    assert.equal((await visitor.numbers()).length, 1);
-    // The first request may be at it still when the second one comes.
+    await until(async () => (await visitor.numbers()).length > before);
+    assert.equal((await visitor.numbers()).length, before + 1);
+    // The first request may be at work still when the second one comes.
     visitor.forgive(/^wpp-create: 503$/);
     visitor.wasWell();
   });
 
   await step('it asks one question at a time', () => assert.equal(visitor.mostAtOnce, 1));
 
-  await step('it asks nothing while nobody sees it, and goes on when somebody does', async () => {
-    await hide(true);
+  await step('a hidden page asks nothing', async () => {
+    await hide(visitor, true);
     // What was under way when it was hidden comes to its end.
     await asked(60);
     assert.equal(await asked(60), 0);
     const before = visitor.calls.length;
-    await hide(false);
+    await hide(visitor, false);
     await until(() => visitor.calls.length > before);
+    await visitor.settles();
     visitor.wasWell();
   });
 
-  await step('it stops after five minutes, says so, and goes on with a click', async () => {
+  await step('it stops after five minutes, says so, and continues with a click', async () => {
     await showsTheCode(visitor);
     await asked(300);
     await visitor.sees('paused');
-    await visitor.looksGood('paused');
+    await visitor.looksGood('en-paused');
     assert.equal(await asked(3600), 0);
-    await visitor.click('Show a new code');
+    await visitor.click(words['go-on']);
     await showsTheCode(visitor);
     await asked(300);
-    await reload(visitor, 'scan');
+    await visitor.sees('paused');
+    await visitor.looksAgain();
+    await showsTheCode(visitor);
     visitor.wasWell();
   });
 
   await step('it stops when the number is connected', async () => {
-    await visitor.click('Scan with the simulated phone');
-    await until(async () => /Connected/.test(await visitor.numbers()));
+    await visitor.click(words.mood.scan[0]);
+    await visitor.sees('connected');
     await asked(60);
     assert.equal(await asked(3600), 0);
     visitor.wasWell();
@@ -326,10 +643,9 @@ test('what the page asks, and when it stops', async (t) => {
 test('a page of an origin that the functions do not know is told that there is no answer', async () => {
   const elsewhere = stack.page.replace('127.0.0.1', 'localhost');
   const visitor = await visit(browser, elsewhere);
-  await visitor.sees('error');
-  await visitor.looksGood('no-answer');
-  await visitor.click('Try again');
-  await visitor.sees('error');
+  await visitor.sees('outage');
+  await visitor.reads(SAID.en.down);
+  await visitor.looksGood('en-no-answer');
   visitor.wasWellBut(/blocked by CORS policy/, /^wpp-status: net::ERR_FAILED$/);
   await visitor.leave();
 });

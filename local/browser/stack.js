@@ -1,5 +1,6 @@
 // The whole system as `make dev` runs it, on ports of its own, with data that goes with it.
 
+import assert from 'node:assert/strict';
 import { spawn } from 'node:child_process';
 import { once } from 'node:events';
 import { chmod, mkdtemp, rm } from 'node:fs/promises';
@@ -49,7 +50,23 @@ export async function startStack() {
   await Promise.race([ready, ended]);
   return {
     page: `${page}/`,
-    platform: `http://127.0.0.1:${env.WPP_LOCAL_PLATFORM_PORT}`,
+    /** What a person at a terminal does to the platform. */
+    async platform(path, body, method = 'POST') {
+      const url = `http://127.0.0.1:${env.WPP_LOCAL_PLATFORM_PORT}/_sim/${path}`;
+      const response = await fetch(url, { method, body: body && JSON.stringify(body) });
+      assert(response.ok, `${path}: ${response.status}`);
+      return response.status === 204 ? null : response.json();
+    },
+    /** What time or the product does to a number: `expire-token`, `age` or `remove`. */
+    async change(path, session) {
+      const headers = { 'Content-Type': 'application/json' };
+      const response = await fetch(`${page}/${path}`, { method: 'POST', headers, body: JSON.stringify({ session }) });
+      assert(response.ok, `${path}: ${response.status}`);
+    },
+    /** The code that the platform shows now. */
+    async codeOf(session) {
+      return (await this.platform(`qr?session=${session}`, undefined, 'GET')).qr;
+    },
     async end() {
       local.stdin.end();
       await ended.catch(() => {});
@@ -59,7 +76,7 @@ export async function startStack() {
 }
 
 /** Below the range that systems take for outgoing connections. */
-async function freePorts(count) {
+export async function freePorts(count) {
   const ports = new Set();
   while (ports.size < count) {
     const port = 12_000 + Math.floor(Math.random() * 20_000);

@@ -2,9 +2,16 @@
 
 import { retryAfterMs } from './poll.js';
 
+/** A call that takes longer has been lost on the way: the functions answer within 30 s. */
+const CALL_TIMEOUT_MS = 40_000;
+
+/** How long the page's own address may take to answer. */
+const PROBE_TIMEOUT_MS = 5_000;
+
 /**
- * What stands between a call and its answer: one request at a time, in the order of the calls.
- * An answer is `{ok: true, ...}`, or `{ok: false, code, error, retryable, retryAfterMs}`.
+ * Makes one request at a time, in the order of the calls.
+ * An answer is `{ok: true, ...}`, or `{ok: false, code, error, retryable, retryAfterMs, language}`. Two codes are the page's own:
+ * `offline` if the reader's network is down, `unreachable` if ours is.
  */
 export function createApi({ functions, supabase: project, key }, { accessToken, language, onCall }) {
   const { createClient } = window.supabase;
@@ -17,7 +24,10 @@ export function createApi({ functions, supabase: project, key }, { accessToken, 
     const call = async () => {
       signal.throwIfAborted();
       const begun = performance.now();
-      const answer = await work();
+      const spoken = language();
+      const said = await within(CALL_TIMEOUT_MS, signal, work);
+      signal.throwIfAborted();
+      const answer = { ...(said ?? (await noAnswer(signal))), language: spoken };
       signal.throwIfAborted();
       onCall({ name, ms: Math.round(performance.now() - begun), code: answer.ok ? null : answer.code });
       return answer;
@@ -27,45 +37,68 @@ export function createApi({ functions, supabase: project, key }, { accessToken, 
     return answer;
   }
 
-  function invoke(name, body, signal) {
-    return inTurn(name, signal, async () => {
-      const headers = { 'Accept-Language': language() };
-      const { data, error } = await gateway.functions.invoke(name, { body, headers, signal });
-      return error ? failure(error) : { ok: true, ...data };
-    });
-  }
+  const invoke = (name, body, signal) => inTurn(name, signal, async (signal) => {
+    const headers = { 'Accept-Language': language() };
+    const { data, error } = await gateway.functions.invoke(name, { body, headers, signal });
+    if (error) return failure(error.context);
+    return data?.success === true ? { ...data, ok: true } : refused('unreachable', true);
+  });
 
   return {
     create: (body, signal) => invoke('wpp-create', body, signal),
     qr: (session, signal) => invoke('wpp-qr', { session }, signal),
     status: (body, signal) => invoke('wpp-status', body, signal),
 
-    /** The organization's numbers, the primary one first. `settings` holds secrets: nobody reads it here. */
-    numbers: (signal) => inTurn('numbers', signal, async () => {
+    /** The organization's numbers, the primary one first. `settings` holds secrets, which no page may read. */
+    numbers: (signal) => inTurn('numbers', signal, async (signal) => {
       const { data, error, status } = await database
         .from('messenger_integrations')
         .select('id, name, is_primary, created_at')
         .match({ messenger_type: 'whatsapp', provider: 'wpp', is_active: true })
         .order('is_primary', { ascending: false })
         .order('created_at')
+        // The page says what is wrong, and repeats the request.
+        .retry(false)
         .abortSignal(signal);
       if (!error) return { ok: true, numbers: data };
-      return status === 401 ? refused('sign_in_expired', false) : refused('unreachable', true);
+      if (status === 401) return refused('sign_in_expired', false);
+      return status ? refused('unreachable', true) : null;
     }),
   };
 }
 
 const refused = (code, retryable) => ({ ok: false, code, error: null, retryable, retryAfterMs: 0 });
 
-/** supabase-js leaves the answer to an error unread. */
-async function failure({ context }) {
-  if (!(context instanceof Response)) return refused('unreachable', true);
-  const body = await context.json().catch(() => ({}));
+/** supabase-js leaves the answer to an error unread; `null` if there was none. */
+async function failure(response) {
+  if (!(response instanceof Response)) return null;
+  const body = await response.json().catch(() => ({}));
   return {
-    // A gateway's own refusal says nothing of that; of its 429, the same request passes later.
-    ...refused('unreachable', context.status >= 500 || context.status === 429),
+    // A gateway's own refusal does not say whether the same request can succeed later.
+    ...refused('unreachable', response.status >= 500 || response.status === 429),
     ...body,
     ok: false,
-    retryAfterMs: retryAfterMs(context.headers.get('Retry-After')),
+    retryAfterMs: retryAfterMs(response.headers.get('Retry-After')),
   };
+}
+
+/** Whose fault it is that there is no answer: the page's own address tells. */
+async function noAnswer(signal) {
+  const probe = (signal) => fetch('/icon.svg', { method: 'HEAD', cache: 'no-store', signal });
+  const isOnline = navigator.onLine && (await within(PROBE_TIMEOUT_MS, signal, probe).then(() => true, () => false));
+  return refused(isOnline ? 'unreachable' : 'offline', true);
+}
+
+/** Does the work until the time is over or the signal ends it. */
+async function within(ms, signal, work) {
+  const both = new AbortController();
+  const abort = () => both.abort(signal.reason);
+  signal.addEventListener('abort', abort);
+  const timer = setTimeout(abort, ms);
+  try {
+    return await work(both.signal);
+  } finally {
+    clearTimeout(timer);
+    signal.removeEventListener('abort', abort);
+  }
 }

@@ -3,19 +3,14 @@
 import { createApi } from './api.js';
 import * as cards from './card.js';
 import * as memory from './memory.js';
-import { PAUSE_MS, pause, watch } from './poll.js';
+import { PAUSE_MS, pause, pauseAfter, watch } from './poll.js';
 import { accessToken, signIn, user } from './sign_in.js';
 import { createSimulator } from './simulator.js';
-import { speak, spoken } from './text.js';
-import { showCall, showCard, showLanguage, showNumbers, showPeople, tick } from './view.js';
+import { speak, spoken, text } from './text.js';
+import { bringCard, keepingFocus, nameOf, showAdding, showCall, showCard, showLanguage, showNumbers, showPeople } from './view.js';
 
-const config = await (await fetch('/config.json')).json();
-const api = createApi(config, { accessToken, language: spoken, onCall: showCall });
-const simulator = createSimulator(config, {
-  session: () => memory.number.get()?.session,
-  expireSignIn: () => signIn(user(), -3600),
-  changed: () => start(check),
-});
+/** The several events of one return to the page come within this time. */
+const RETURN_MS = 100;
 
 /** The organization's numbers, each with the last answer about it; null until they are read. */
 let numbers = null;
@@ -23,8 +18,14 @@ let numbers = null;
 /** What is shown of the number on the card. */
 let card = cards.loading;
 
-/** Whatever is under way ends when something else is begun. */
+/** The work that is under way; other work ends it. */
 let scene = new AbortController();
+
+/** The signal of the `wpp-create` that is under way. No other one is begun beside it. */
+let creation = null;
+
+/** The look that a return to the page has begun. */
+let comingBack = 0;
 
 async function start(work) {
   scene.abort();
@@ -37,89 +38,138 @@ async function start(work) {
   }
 }
 
-/** From the beginning: goes on with what a reload has interrupted, else shows the numbers and one of them. */
+/** From the beginning: carries out the creation that a reload has interrupted, otherwise shows what there is. */
 async function open(signal) {
   if (memory.intent.get()) return create(signal);
   show(cards.loading);
-  const read = await readNumbers(signal);
+  return look(signal);
+}
+
+/** Asks anew for everything that is shown: the list, the number on the card, the others. What was to be created is forgotten. */
+async function look(signal) {
+  memory.intent.set(null);
+  const read = await insist(() => readList(signal), signal);
   if (!read.ok) return show(cards.cardOf({ failure: read }));
-  const number = numbers.find(isShown) ?? numbers[0];
-  return number ? showNumber(number, signal) : show(cards.nothing);
+  const chosen = memory.number.get();
+  // A number that was just created has no id yet.
+  const isNew = chosen?.session && !chosen.id;
+  const number = chosenNumber() ?? (isNew ? { session: chosen.session } : numbers[0]);
+  if (!number) {
+    memory.number.set(null);
+    return show(cards.nothing);
+  }
+  await Promise.all([follow(number, signal), askOthers(number, signal)]);
 }
 
-async function showNumber(number, signal) {
-  const { id, session, answer } = number;
-  memory.number.set({ id, session });
-  draw();
-  if (!answer.ok) return show(cards.cardOf({ failure: answer }));
-  // What was seen last is what an outage leaves to be shown.
-  const view = answer.stale ? { ...answer, trouble: { error: answer.message, retryAfterMs: 0 } } : answer;
-  show(cards.cardOf(view));
-  await follow(session, signal);
+/** Asks until there is an answer or a lasting error; meanwhile the card says what is in the way. */
+async function insist(ask, signal) {
+  for (let failures = 1; ; failures += 1) {
+    const answer = await ask();
+    if (answer.ok || !answer.retryable) return answer;
+    show(cards.cardOf({ ...chosenNumber()?.answer, trouble: answer }));
+    await pause(pauseAfter(answer, failures), signal);
+  }
 }
 
-/** Carries out the `wpp-create` that is wanted, which a reload or an error does not make another one. */
+/** Shows a number until nothing more is to come; `created` is what `wpp-create` has just answered. */
+async function follow(number, signal, created = null) {
+  choose(number);
+  if (!number.answer?.ok || !number.session) {
+    const answer = await insist(() => ask(number, signal), signal);
+    if (!answer.ok) return fail(answer, number, signal);
+  }
+  if (card.kind === 'loading' || !number.session) show(cards.cardOf(number.answer));
+  if (!number.session) return;
+  const known = created ?? { ...number.answer, isLive: false };
+  let wasConnected = known.status === 'connected';
+  for await (const view of watch(api, number.session, known, signal)) {
+    if (view.failure) return fail(view.failure, number, signal);
+    // The list may hold the number that was just created by now.
+    const row = chosenNumber() ?? number;
+    row.answer = { ...view, ok: true, trouble: null, paused: false };
+    show(cards.cardOf(view));
+    // The first number that is connected becomes the primary one.
+    if (card.kind === 'connected' && !wasConnected) await readList(signal);
+    wasConnected = card.kind === 'connected';
+  }
+}
+
+/** Shows a lasting error. Instead of a number that was deleted, the others are shown. */
+async function fail(failure, number, signal) {
+  number.answer = failure;
+  if (failure.code === 'number_not_found') {
+    memory.number.set(null);
+    const read = await readList(signal);
+    if (read.ok && !numbers.some(({ id, session }) => id === number.id || session === number.session)) return look(signal);
+  }
+  show(cards.cardOf({ failure }));
+}
+
+/** Carries out the `wpp-create` that is wanted. A reload or an error repeats it, which makes no second number. */
 async function create(signal) {
-  show(cards.starting);
   const body = memory.intent.get();
-  let answer = await api.create(body, signal);
-  // The request that a reload has interrupted is still at it.
-  while (answer.code === 'creation_in_progress') {
-    await pause(Math.max(answer.retryAfterMs, PAUSE_MS), signal);
+  creation = signal;
+  show(cards.starting);
+  let answer;
+  try {
     answer = await api.create(body, signal);
+    // The request that a reload has interrupted is still at work.
+    while (answer.code === 'creation_in_progress') {
+      await pause(Math.max(answer.retryAfterMs, PAUSE_MS), signal);
+      answer = await api.create(body, signal);
+    }
+  } finally {
+    if (creation === signal) creation = null;
   }
   if (!answer.ok) {
     if (!answer.retryable && !cards.isSignedOut(answer)) memory.intent.set(null);
-    return show(cards.cardOf({ failure: answer }));
+    // New credentials are for a number that is named.
+    const failure = body.add_new && cards.isStuck(answer) ? { ...answer, code: null } : answer;
+    return show(cards.cardOf({ failure }));
   }
   memory.intent.set(null);
-  memory.number.set({ session: answer.session });
+  const number = { session: answer.session, answer };
+  choose(number);
   show(cards.cardOf(answer));
-  await Promise.all([follow(answer.session, signal), readNumbers(signal)]);
+  await Promise.all([follow(number, signal, { ...answer, isLive: true }), readList(signal).then(() => askOthers(number, signal))]);
 }
 
-/** A live look at the number on the card, and at the others. */
-async function check(signal) {
-  const { session } = memory.number.get() ?? {};
-  if (memory.intent.get() || !session) return open(signal);
-  await Promise.all([follow(session, signal), readNumbers(signal)]);
-}
-
-async function follow(session, signal) {
-  const before = card.kind;
-  const row = () => numbers?.find((number) => number.session === session);
-  const answer = row()?.answer;
-  const known = answer?.ok ? { ...answer, isLive: false } : null;
-  for await (const view of watch(api, session, known, signal)) {
-    show(cards.cardOf(view));
-    const number = row();
-    if (number) number.answer = view.failure ?? { ...view, ok: true };
-    draw();
-  }
-  // The first number that is linked becomes the primary one.
-  if (card.kind === 'connected' && before !== 'connected') await readNumbers(signal);
-}
-
-/** Reads the list, and asks for each number that is not on the card. */
-async function readNumbers(signal) {
+async function readList(signal) {
   const read = await api.numbers(signal);
   if (!read.ok) return read;
   const known = new Map((numbers ?? []).map((number) => [number.id, number]));
-  numbers = read.numbers.map((number) => ({ ...known.get(number.id), ...number }));
+  numbers = read.numbers.map((number) => Object.assign(known.get(number.id) ?? {}, number));
   draw();
-  for (const number of numbers) {
-    if (number.answer && isShown(number)) continue;
-    number.answer = await api.status({ integration_id: number.id }, signal);
-    number.session ??= number.answer.account_number;
-    if (cards.isSignedOut(number.answer)) return number.answer;
-    draw();
-  }
   return read;
 }
 
-function isShown({ id, session }) {
-  const shown = memory.number.get();
-  return Boolean(shown) && (session === shown.session || id === shown.id);
+/** Asks for every number but the one on the card. */
+async function askOthers(shown, signal) {
+  for (const number of numbers ?? []) {
+    if (number === shown) continue;
+    const answer = await ask(number, signal);
+    if (cards.isSignedOut(answer)) return;
+    draw();
+  }
+}
+
+async function ask(number, signal) {
+  number.answer = await api.status(number.id ? { integration_id: number.id } : { session: number.session }, signal);
+  number.session ??= number.answer.account_number;
+  if (isChosen(number)) choose(number);
+  return number.answer;
+}
+
+function isChosen({ id, session }) {
+  const chosen = memory.number.get();
+  if (!chosen) return false;
+  return chosen.id ? id === chosen.id : session === chosen.session;
+}
+
+const chosenNumber = () => numbers?.find(isChosen);
+
+function choose({ id, session }) {
+  memory.number.set({ id, session });
 }
 
 function show(next) {
@@ -128,63 +178,115 @@ function show(next) {
 }
 
 function draw() {
-  showCard(card);
-  showNumbers(numbers, isShown);
-  simulator.show(card.kind === 'scan');
+  keepingFocus(() => {
+    const number = chosenNumber() ?? memory.number.get();
+    const isNew = creation && memory.intent.get()?.add_new;
+    showCard(card, isNew ? text('newNumber') : number && nameOf(number));
+    showNumbers(numbers, isChosen);
+    showAdding(Boolean(isNew));
+    simulator.show(card.kind === 'scan');
+  });
 }
 
 /** A new intention, which a reload carries out too. */
 function want(body) {
+  if (creation) return;
+  // An error of the new number must not lead to the number that was shown before.
+  if (body.add_new) memory.number.set(null);
   memory.intent.set(body);
-  return start(create);
+  start(create);
+  bringCard();
 }
 
 const actions = {
   connect: () => want({}),
   add: () => want({ add_new: true }),
-  link: () => want({ session: memory.number.get().session }),
-  'connect-again': () => {
-    const { id, session } = memory.number.get() ?? {};
-    return want({ force_recreate: true, ...(session ? { session } : id && { integration_id: id }) });
-  },
+  link: () => want(named()),
+  'connect-again': () => want({ force_recreate: true, ...named() }),
   retry: () => start(open),
   reload: () => start(open),
-  check: () => start(check),
-  'go-on': () => start(check),
+  check: () => start(look),
+  'go-on': () => start(look),
   'sign-in': async () => {
-    await signIn(user());
-    return start(open);
+    if (await signIn(user())) return start(open);
+    show(cards.notSignedIn);
   },
 };
 
-async function signInAs(someone) {
-  await signIn(someone);
+/** The number on the card, as `wpp-create` is told of it. */
+function named() {
+  const { id, session } = memory.number.get() ?? {};
+  if (session) return { session };
+  return id ? { integration_id: id } : {};
+}
+
+function showNumber(id) {
+  choose(numbers.find((number) => number.id === id));
+  const { answer } = chosenNumber();
+  start((signal) => {
+    show(answer?.ok ? cards.cardOf(answer) : cards.loading);
+    return look(signal);
+  });
+  bringCard();
+}
+
+async function signInAs(person) {
+  scene.abort();
   memory.intent.set(null);
   memory.number.set(null);
   numbers = null;
+  show(cards.loading);
+  if (!(await signIn(person))) return show(cards.notSignedIn);
   return start(open);
 }
 
+/** A person looks at the page again, or the network has changed: so much may have happened meanwhile. */
+function comeBack() {
+  clearTimeout(comingBack);
+  comingBack = setTimeout(() => {
+    if (document.hidden || creation) return;
+    // What was asked for and failed is asked for again only by the person, or because it was the network.
+    if (!memory.intent.get()) start(look);
+    else if (card.kind === 'offline' && navigator.onLine) start(create);
+  }, RETURN_MS);
+}
+
 function speakTo(language) {
+  memory.language.set(language);
   speak(language);
   showLanguage(language);
   draw();
+  // The functions' sentences are asked for again, unless that would create something.
+  if ((card.said || card.note) && !memory.intent.get()) start(look);
 }
 
+// After a reload, too, the card comes first.
+history.scrollRestoration = 'manual';
+speak(spoken());
+showLanguage(spoken());
+showCard(card);
+
+const config = await (await fetch('/config.json')).json();
+const api = createApi(config, { accessToken, language: spoken, onCall: showCall });
+const simulator = createSimulator(config, {
+  session: () => memory.number.get()?.session,
+  expireSignIn: () => signIn(user(), -3600),
+  changed: () => creation || start(look),
+});
+
 document.addEventListener('click', ({ target }) => {
-  const { act, number, language } = target.closest('button')?.dataset ?? {};
+  const button = target.closest('button');
+  if (!button || button.getAttribute('aria-disabled') === 'true') return;
+  const { act, number, language } = button.dataset;
   if (act) actions[act]();
-  if (number) start((signal) => showNumber(numbers.find(({ id }) => id === number), signal));
-  if (language) {
-    speakTo(language);
-    start(check);
-  }
+  if (number) showNumber(number);
+  if (language) speakTo(language);
 });
 document.getElementById('people').addEventListener('change', ({ target }) => signInAs(target.value));
-setInterval(tick, 1000);
+document.addEventListener('visibilitychange', comeBack);
+for (const event of ['focus', 'online', 'offline']) window.addEventListener(event, comeBack);
 
-speakTo(spoken());
 const people = config.people.map((person) => person.user);
-if (!people.includes(user())) await signIn(people[0]);
+const isKnown = people.includes(user()) || (await signIn(people[0]));
 showPeople(config.people, user());
-start(open);
+start(isKnown ? open : () => show(cards.notSignedIn));

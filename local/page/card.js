@@ -1,61 +1,76 @@
 // What the page says about a number, and the one thing to do: a view in, words out. Nothing here touches the document.
 
-/** Stuck, and new credentials are the way on. */
+/** The number is stuck, and new credentials are the way on. */
 const CONNECT_AGAIN = new Set(['session_lost', 'start_stuck', 'api_key_rejected']);
 
 const SIGN_IN = new Set(['sign_in_expired', 'unauthorized']);
 
+/** What WhatsApp is to blame for. Our own service is to blame for everything else that passes. */
+const WHATSAPP = /^(platform_|token_rejected$)/;
+
+/** Whether only new credentials help. */
+export const isStuck = ({ code }) => CONNECT_AGAIN.has(code);
+
 /** Whether a person has to sign in again. */
-export const isSignedOut = ({ code }) => SIGN_IN.has(code);
+export const isSignedOut = ({ code, retryable }) => SIGN_IN.has(code) && !retryable;
 
 export const loading = { kind: 'loading', title: 'loading' };
 export const nothing = { kind: 'nothing', title: 'nothing', text: 'nothingText', act: 'connect' };
 export const starting = { kind: 'starting', title: 'starting', text: 'startingText' };
+const expired = { kind: 'expired', title: 'expired', text: 'expiredText', act: 'sign-in' };
+export const notSignedIn = { ...expired, text: 'notSignedIn' };
 
-/** The card of a number; `title` and `text` are keys of text.js, `said` is a sentence of the functions. */
+/**
+ * Returns the card of a number. `title`, `text` and `more` are keys of text.js; `said` and `note` are sentences of the functions,
+ * in the language `language`.
+ */
 export function cardOf(view) {
-  const { failure, trouble, status, code, message } = view;
+  const { failure, trouble, paused, status, code, message, language } = view;
   if (failure) return cardOfFailure(failure);
-  if (trouble) {
-    const known = status ? { status, seenAt: view.seen_at ?? null } : null;
-    return { kind: 'outage', title: 'outage', said: trouble.error, text: 'outageText', known, check: true };
-  }
-  if (view.paused) return { kind: 'paused', title: 'paused', text: 'pausedText', act: 'go-on' };
+  if (trouble?.code === 'api_key_not_active') return starting;
+  if (trouble || view.stale) return cardOfTrouble(view);
+  if (code === 'passkey_required' && !paused) return { kind: 'stuck', title: 'passkey', said: message, language };
   if (status === 'connected') {
-    return { kind: 'connected', title: 'connected', text: 'connectedText', note: code ? message : null, check: true };
+    const note = code ? { note: message, language } : {};
+    return { kind: 'connected', title: 'connected', text: 'connectedText', more: 'wrongPhone', check: true, ...note };
   }
-  if (CONNECT_AGAIN.has(code)) {
-    return { kind: 'stuck', title: 'stuck', said: firstSentence(message), act: 'connect-again' };
-  }
-  if (code === 'passkey_required') return { kind: 'stuck', title: 'stuck', said: message };
-  if (status === 'qr_issued') {
-    const { qrcode: qr, format, qr_good_until: goodUntil, seen_at: seenAt } = view;
-    return { kind: 'scan', title: 'scan', text: 'scanText', note: code ? message : null, qr, format, goodUntil, seenAt };
-  }
+  if (isStuck(view)) return stuck(code);
   if (status === 'disconnected') {
-    return { kind: 'disconnected', title: 'disconnected', text: 'disconnectedText', act: 'link' };
+    return { kind: 'disconnected', title: 'disconnected', text: 'disconnectedText', more: 'drop', act: 'link' };
   }
-  return starting;
+  if (status === 'qr_issued' && code !== 'passkey_required') {
+    if (paused) return { kind: 'paused', title: 'paused', text: 'pausedText', more: 'drop', act: 'go-on' };
+    const { qrcode: qr, format } = view;
+    return { kind: 'scan', title: 'scan', text: 'scanText', more: 'drop', qr, format };
+  }
+  return paused ? { kind: 'paused', title: 'waiting', text: 'waitingText', more: 'drop', act: 'check' } : starting;
 }
 
+const stuck = (code) => ({ kind: 'stuck', title: 'stuck', text: code, more: 'drop', act: 'connect-again' });
+
+/** What passes by itself, and what was known before. */
+function cardOfTrouble({ trouble, stale, status, seen_at: seenAt }) {
+  const known = status ? { status, seenAt: seenAt ?? null } : null;
+  if (trouble?.code === 'offline') return { kind: 'offline', title: 'offline', text: 'offlineText', known, check: true };
+  const title = stale || WHATSAPP.test(trouble.code) ? 'outage' : 'down';
+  return { kind: 'outage', title, text: 'outageText', known, check: true };
+}
+
+/** What a person asked for, and did not get. */
 function cardOfFailure(failure) {
-  const { code, error, retryable } = failure;
-  if (isSignedOut(failure)) return { kind: 'expired', title: 'expired', text: 'expiredText', act: 'sign-in' };
-  if (CONNECT_AGAIN.has(code)) {
-    return { kind: 'stuck', title: 'stuck', said: firstSentence(error), act: 'connect-again' };
-  }
-  const card = { kind: 'error', title: 'error', said: error, text: error ? null : 'unreachable' };
-  return { ...card, act: retryable ? 'retry' : 'reload' };
-}
-
-/** What is wrong, without what to do: the page's own button does that. */
-function firstSentence(text) {
-  return text?.match(/^.*?[.!?](?=\s|$)/)?.[0] ?? text;
+  const { code, error, retryable, retryAfterMs, language } = failure;
+  if (isSignedOut(failure)) return expired;
+  if (isStuck(failure)) return stuck(code);
+  if (code === 'offline') return { kind: 'offline', title: 'offline', text: 'offlineText', act: 'retry' };
+  const card = { kind: 'error', title: 'error', act: retryable ? 'retry' : 'reload' };
+  if (code === 'too_many_numbers') return { ...card, text: 'tooMany', at: Date.now() + retryAfterMs };
+  return error ? { ...card, said: error, language } : { ...card, text: retryable ? 'unreachable' : 'refused' };
 }
 
 /** The word of a number's state in the list. */
 export function stateOf(answer) {
   if (!answer) return 'checking';
-  if (!answer.ok) return answer.retryable ? 'unknown' : 'attention';
-  return CONNECT_AGAIN.has(answer.code) || answer.code === 'passkey_required' ? 'attention' : answer.status;
+  if (answer.ok === false) return answer.retryable ? 'unknown' : 'attention';
+  if (isStuck(answer) || answer.code === 'passkey_required') return 'attention';
+  return answer.status ?? 'unknown';
 }

@@ -1,13 +1,26 @@
-// What survives a reload, in this tab alone. Nothing here is needed: a page without it begins anew.
+// What survives a reload. Nothing here is needed: a page whose browser stores nothing begins anew.
 
-const read = (name) => JSON.parse(sessionStorage.getItem(name) ?? 'null');
-
-function write(name, value) {
-  if (value === null) sessionStorage.removeItem(name);
-  else sessionStorage.setItem(name, JSON.stringify(value));
+/** A value that is stored under `name`, as JSON: in this tab alone, or for every later visit too. */
+function kept(name, storage = 'sessionStorage') {
+  let value = null;
+  try {
+    value = JSON.parse(globalThis[storage].getItem(name));
+  } catch {
+    // There is no storage, or the value is not ours.
+  }
+  return {
+    get: () => value,
+    set: (next) => {
+      value = next;
+      try {
+        if (next === null) globalThis[storage].removeItem(name);
+        else globalThis[storage].setItem(name, JSON.stringify(next));
+      } catch {
+        // The value lasts as long as the page.
+      }
+    },
+  };
 }
-
-const kept = (name) => ({ get: () => read(name), set: (value) => write(name, value) });
 
 /** `{user, access_token, expires_at}` */
 export const signIn = kept('sign-in');
@@ -15,5 +28,8 @@ export const signIn = kept('sign-in');
 /** The body of a `wpp-create` that was begun and has not been answered. */
 export const intent = kept('intent');
 
-/** The number that is looked at: `{id, session}`, either only where it is known. */
+/** The number on the card: `{id, session}`, either only if it is known. */
 export const number = kept('number');
+
+/** The language that was chosen: `en` or `ru`. */
+export const language = kept('language', 'localStorage');

@@ -1,62 +1,87 @@
-// Watches a number until nothing more is to come: `wpp-qr` for the code, `wpp-status` for whatever else is news.
+// Watches a number until nothing more is to come: `wpp-qr` for the code, `wpp-status` for all other news.
 
-/** Between two looks, where the answer does not say it. */
+/** The pause between two looks if the answer names none, and the longest one while a code is shown. */
 export const PAUSE_MS = 2_000;
 
-/** The longest pause after one failure upon the other. */
-const LONGEST_PAUSE_MS = 15_000;
+/** The pause once the next code is due. */
+const DUE_PAUSE_MS = 750;
 
-/** No longer pause is worth obeying. */
+/** A code stays at least this long: the platform replaces it after 20 to 30 s. */
+const CODE_TTL_MS = 15_000;
+
+/** The longest pause after several failures in a row. */
+const LONGEST_PAUSE_MS = 60_000;
+
+/** The longest `Retry-After` that is obeyed. */
 const LONGEST_RETRY_AFTER_MS = 3_600_000;
 
-/** Nobody stands before a page with the phone in hand for longer. */
+/** A person who links a phone needs no longer. */
 const LIMIT_MS = 5 * 60_000;
 
 /**
- * Each look at the number, of which `known` was seen last: `wpp-status`'s answer, with `trouble` where the last question failed and may
- * succeed later, `failure` where it will not, and `paused` once the limit is over.
+ * Yields each look at the number, of which `known` was seen last: `wpp-status`'s answer, with `trouble` if the last question failed and
+ * may succeed later, `failure` if it will not, and `paused` once the limit is over.
  */
 export async function* watch(api, session, known, signal) {
-  const end = Date.now() + LIMIT_MS;
   let view = known;
-  for (let failures = 0; ; ) {
+  let end = Date.now() + LIMIT_MS;
+  let codeSince = Date.now();
+  let failures = 0;
+  if (view?.isLive && view.poll_after_ms) await pause(askAgainIn(view, failures, codeSince), signal);
+  for (;;) {
     await visible(signal);
-    view = await look(api, session, view, signal);
-    if (isOver(view)) {
+    for await (const seen of look(api, session, view, signal)) {
+      if (seen.qrcode !== view?.qrcode) codeSince = Date.now();
+      view = seen;
       yield view;
-      return;
     }
+    if (isOver(view)) return;
+    // An outage is no fault of the person: it is watched to its end.
+    if (view.trouble) end = Date.now() + LIMIT_MS;
     if (Date.now() >= end) {
       yield { ...view, paused: true };
       return;
     }
-    yield view;
     failures = view.trouble ? failures + 1 : 0;
-    await pause(askAgainIn(view, failures), signal);
+    await pause(askAgainIn(view, failures, codeSince), signal);
   }
 }
 
-/** One look. A code that this watch has seen to be all there is to say is no news, and costs one request. */
-async function look(api, session, known, signal) {
+/** Looks once. A code that replaces another is yielded before its status is known: it can be scanned at once. */
+async function* look(api, session, known, signal) {
   const qr = await api.qr(session, signal);
-  const isKnown = known?.isLive && known.status === 'qr_issued' && !known.code && qr.qr === known.qrcode;
-  if (qr.ok && isKnown) return { ...known, trouble: null, poll_after_ms: qr.poll_after_ms };
-  if (!qr.ok && !qr.retryable) return { failure: qr };
-  // While WhatsApp is out of reach, the last known state is the answer.
+  if (!qr.ok && !qr.retryable) return yield { failure: qr };
+  if (qr.ok && qr.qr && isPlainCode(known)) {
+    yield { ...known, trouble: null, qrcode: qr.qr, format: qr.format, poll_after_ms: qr.poll_after_ms };
+    if (qr.qr === known.qrcode) return;
+  }
+  // While WhatsApp cannot be reached, the last known state is the answer.
   const status = await api.status({ session, force: qr.ok }, signal);
-  if (!status.ok && !status.retryable) return { failure: status };
-  if (!status.ok) return { ...known, trouble: status };
-  return { ...status, isLive: qr.ok, trouble: qr.ok ? null : qr };
+  if (!status.ok && !status.retryable) return yield { failure: status };
+  if (!status.ok) return yield { ...known, trouble: status };
+  yield { ...status, isLive: qr.ok, trouble: qr.ok ? null : qr };
 }
 
-/** Whether to ask again would tell nothing new. */
+/** Whether a live look has shown a code that waits for a phone, and nothing else that a person must know. */
+function isPlainCode(view) {
+  return Boolean(view?.isLive) && view.status === 'qr_issued' && (!view.code || view.code === 'qr_not_scanned');
+}
+
+/** Whether another look would tell nothing new. */
 function isOver({ failure, trouble, poll_after_ms }) {
   return Boolean(failure) || (!trouble && poll_after_ms == null);
 }
 
-function askAgainIn({ trouble, poll_after_ms }, failures) {
-  if (!trouble) return poll_after_ms;
-  return Math.max(trouble.retryAfterMs, Math.min(PAUSE_MS * 2 ** (failures - 1), LONGEST_PAUSE_MS));
+function askAgainIn(view, failures, codeSince) {
+  if (view.trouble) return pauseAfter(view.trouble, failures);
+  if (!isPlainCode(view)) return view.poll_after_ms;
+  const longest = Date.now() - codeSince < CODE_TTL_MS ? PAUSE_MS : DUE_PAUSE_MS;
+  return Math.min(view.poll_after_ms ?? longest, longest);
+}
+
+/** The pause after so many failures in a row. */
+export function pauseAfter({ retryAfterMs }, failures) {
+  return Math.max(retryAfterMs, Math.min(PAUSE_MS * 2 ** (failures - 1), LONGEST_PAUSE_MS));
 }
 
 /** The pause that `Retry-After` asks for, in seconds or by a date; 0 without one. */
@@ -72,25 +97,27 @@ export const pause = (ms, signal) => until(signal, (done) => {
   return () => clearTimeout(timer);
 });
 
-/** A page that nobody sees asks nothing. */
+/** A hidden page asks nothing. */
 const visible = (signal) => until(signal, (done) => {
-  const look = () => document.hidden || done();
-  document.addEventListener('visibilitychange', look);
-  look();
-  return () => document.removeEventListener('visibilitychange', look);
+  const check = () => document.hidden || done();
+  document.addEventListener('visibilitychange', check);
+  check();
+  return () => document.removeEventListener('visibilitychange', check);
 });
 
-/** Waits for what `begin` waits for, or until the signal ends that; `begin` gives what tidies up. */
+/** Waits for what `begin` waits for, or until the signal ends that; `begin` returns what tidies up. */
 async function until(signal, begin) {
   signal.throwIfAborted();
-  const { promise, resolve, reject } = Promise.withResolvers();
-  const abort = () => reject(signal.reason);
-  signal.addEventListener('abort', abort);
-  const end = begin(resolve);
+  let abort;
+  let end;
   try {
-    await promise;
+    await new Promise((resolve, reject) => {
+      abort = () => reject(signal.reason);
+      signal.addEventListener('abort', abort);
+      end = begin(resolve);
+    });
   } finally {
     signal.removeEventListener('abort', abort);
-    end();
+    end?.();
   }
 }

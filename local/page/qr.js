@@ -1,25 +1,15 @@
-// Draws a code, whichever form the platform sent it in, and shows how long it is still good for.
+// Draws a code in the form that the platform sent.
 
 import { generate } from './lib/lean-qr.mjs';
 
-/** A code is good for so long. */
-const LIFE_MS = 25_000;
+/** The margin in modules that a camera needs around a code. */
+const QUIET_ZONE = 4;
 
-/** Shows the code in one of the two elements: `format` says whether it is a picture, or a pairing text that is still to be drawn. */
+/** Draws the code in one of the two elements: `format` says whether it is a picture, or a pairing text that is still to be drawn. */
 export function draw(qr, format, canvas, image) {
   canvas.hidden = format === 'image';
   image.hidden = format !== 'image';
-  if (format !== 'image') generate(qr).toCanvas(canvas, { pad: 2 });
-  else image.src = qr.startsWith('data:') ? qr : `data:image/png;base64,${qr}`;
-}
-
-/** When a code ends by this machine's clock, of which the answer knows the end by another; where it does not, the code is new. */
-export function endOf({ goodUntil, seenAt }, now) {
-  return now + (goodUntil ? Date.parse(goodUntil) - Date.parse(seenAt) : LIFE_MS);
-}
-
-/** The share of its life that is left, and the seconds. */
-export function left(end, now) {
-  const ms = Math.max(0, end - now);
-  return { share: Math.min(1, ms / LIFE_MS), seconds: Math.ceil(ms / 1000) };
+  if (format === 'image') image.src = qr.startsWith('data:') ? qr : `data:image/png;base64,${qr}`;
+  // Its own white, also on a page that the system colors.
+  else generate(qr).toCanvas(canvas, { pad: QUIET_ZONE, on: [0, 0, 0, 255], off: [255, 255, 255, 255] });
 }

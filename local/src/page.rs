@@ -12,6 +12,7 @@ use axum::{Json, Router};
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 use tokio_postgres::Client;
+use tower_http::compression::CompressionLayer;
 use tower_http::services::{ServeDir, ServeFile};
 use tower_http::set_header::SetResponseHeaderLayer;
 use uuid::Uuid;
@@ -37,13 +38,17 @@ const EXPIRE_TOKEN: &str = "update messenger_integrations
     set settings = jsonb_set(settings, '{wppJwtExpiresAt}', to_jsonb(wpp_internal.now_ms() - 1000))
     where settings ->> 'wppAccountNumber' = $1";
 
-/// The key of a session was saved an hour ago: it is a new one no longer.
-const AGE_KEY: &str = "update wpp_numbers n set credentials_saved_at = now() - interval '1 hour'
-    from messenger_integrations i where i.id = n.integration_id and i.settings ->> 'wppAccountNumber' = $1";
+/// An hour goes by for a session: neither its API key nor its token is new any longer.
+const AGE: &str = "with number as (
+        select id from messenger_integrations where settings ->> 'wppAccountNumber' = $1
+    ), token as (
+        update wpp_token_leases set saved_at = now() - interval '1 hour' where integration_id in (select id from number)
+    )
+    update wpp_numbers set credentials_saved_at = now() - interval '1 hour'
+    where integration_id in (select id from number)";
 
-/// The token of a session was saved an hour ago: one that is rejected sooner is not replaced at once.
-const AGE_TOKEN: &str = "update wpp_token_leases l set saved_at = now() - interval '1 hour'
-    from messenger_integrations i where i.id = l.integration_id and i.settings ->> 'wppAccountNumber' = $1";
+/// Deletes a session's number, as the product's settings page does.
+const REMOVE: &str = "delete from messenger_integrations where settings ->> 'wppAccountNumber' = $1";
 
 /// A user who can sign in at the page without a password.
 #[derive(Clone, Debug, Serialize)]
@@ -96,9 +101,9 @@ impl Page {
         let mut router = Router::new()
             .route("/config.json", get(async |State(site): State<Arc<Site>>| Json(site.config.clone())))
             .route("/sign-in", post(sign_in))
-            .route("/expire-token", post(async |site, named| age(site, named, EXPIRE_TOKEN).await))
-            .route("/age-key", post(async |site, named| age(site, named, AGE_KEY).await))
-            .route("/age-token", post(async |site, named| age(site, named, AGE_TOKEN).await))
+            .route("/expire-token", post(async |site, named| change(site, named, EXPIRE_TOKEN).await))
+            .route("/age", post(async |site, named| change(site, named, AGE).await))
+            .route("/remove", post(async |site, named| change(site, named, REMOVE).await))
             .with_state(Arc::new(site))
             .fallback_service(ServeDir::new(workspace.join("local/page")));
         for (path, file) in LIBRARIES {
@@ -122,7 +127,8 @@ impl Page {
         for (name, value) in headers {
             router = router.layer(header(name, value)?);
         }
-        Ok(Self { server: Server::start(port, router).await? })
+        // As every host of pages does: most of what a page loads is text.
+        Ok(Self { server: Server::start(port, router.layer(CompressionLayer::new())).await? })
     }
 
     /// Returns its address.
@@ -151,8 +157,12 @@ struct Named {
     session: String,
 }
 
-/// Does to a session what the passing of time would do.
-async fn age(State(site): State<Arc<Site>>, Json(Named { session }): Json<Named>, sql: &str) -> StatusCode {
+/// Changes a session's row, as time or the product would.
+async fn change(
+    State(site): State<Arc<Site>>,
+    Json(Named { session }): Json<Named>,
+    sql: &str,
+) -> StatusCode {
     match site.database.execute(sql, &[&session]).await {
         Ok(1) => StatusCode::NO_CONTENT,
         Ok(_) => StatusCode::NOT_FOUND,
@@ -222,20 +232,56 @@ mod tests {
         assert!(!read("settings").await.status().is_success());
     }
 
-    #[tokio::test]
-    async fn the_saved_token_of_a_session_is_let_expire() {
-        let stack = Stack::start().await.unwrap();
-        let (page, ..) = page(&stack).await;
+    /// Gives the number `a` the session `0001`.
+    async fn named(stack: &Stack) -> Client {
         let sql = stack.sql().await.unwrap();
         let named = "update messenger_integrations set settings = '{\"wppAccountNumber\": \"0001\"}' where name = 'a'";
         sql.execute(named, &[]).await.unwrap();
-        let expire =
-            async |session| call(&page, Method::POST, "expire-token", json!({"session": session})).await;
-        assert_eq!(expire("0002").await.status(), 404);
-        assert_eq!(expire("0001").await.status(), 204);
+        sql
+    }
+
+    async fn change(page: &Page, path: &str, session: &str) -> StatusCode {
+        call(page, Method::POST, path, json!({"session": session})).await.status()
+    }
+
+    #[tokio::test]
+    async fn expire_token_ends_the_saved_token_of_a_session() {
+        let stack = Stack::start().await.unwrap();
+        let (page, ..) = page(&stack).await;
+        let sql = named(&stack).await;
+        assert_eq!(change(&page, "expire-token", "0002").await, 404);
+        assert_eq!(change(&page, "expire-token", "0001").await, 204);
         let ends =
             "select (settings ->> 'wppJwtExpiresAt')::bigint from messenger_integrations where name = 'a'";
         let ends: i64 = sql.query_one(ends, &[]).await.unwrap().get(0);
         assert!(ends < unix_ms() && ends > unix_ms() - 60_000);
+    }
+
+    #[tokio::test]
+    async fn age_makes_the_key_of_a_session_old() {
+        let stack = Stack::start().await.unwrap();
+        let (page, ..) = page(&stack).await;
+        let sql = named(&stack).await;
+        let saved = "insert into wpp_numbers (integration_id, organization_id, credentials_saved_at)
+            select id, organization_id, now() from messenger_integrations where name = 'a'";
+        sql.execute(saved, &[]).await.unwrap();
+        assert_eq!(change(&page, "age", "0002").await, 404);
+        assert_eq!(change(&page, "age", "0001").await, 204);
+        let is_old = "select credentials_saved_at < now() - interval '59 minutes' from wpp_numbers
+            where integration_id = (select id from messenger_integrations where name = 'a')";
+        let is_old: bool = sql.query_one(is_old, &[]).await.unwrap().get(0);
+        assert!(is_old);
+    }
+
+    #[tokio::test]
+    async fn remove_deletes_the_number_of_a_session() {
+        let stack = Stack::start().await.unwrap();
+        let (page, ..) = page(&stack).await;
+        let sql = named(&stack).await;
+        assert_eq!(change(&page, "remove", "0002").await, 404);
+        assert_eq!(change(&page, "remove", "0001").await, 204);
+        let left = sql.query("select name from messenger_integrations", &[]).await.unwrap();
+        let left: Vec<String> = left.iter().map(|row| row.get(0)).collect();
+        assert_eq!(left, ["b"]);
     }
 }

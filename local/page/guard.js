@@ -1,0 +1,20 @@
+// Shows the error card if the page itself fails: an exception, a script that did not arrive, a browser that knows no modules.
+// Written for every browser, since it has to run where the rest does not.
+(function () {
+  function fail() {
+    document.documentElement.className = 'broken';
+    var reload = document.getElementById('reload');
+    if (reload) reload.focus();
+  }
+
+  function isOurs(event) {
+    if (event.target && event.target !== window) return event.target.tagName === 'SCRIPT';
+    return !event.filename || event.filename.indexOf(location.origin) === 0;
+  }
+
+  addEventListener('error', function (event) {
+    if (isOurs(event)) fail();
+  }, true);
+  addEventListener('unhandledrejection', fail);
+  if (!('noModule' in document.createElement('script'))) addEventListener('DOMContentLoaded', fail);
+})();

@@ -1,4 +1,4 @@
-"""`make smoke`: deploys the output of `sam build` to an emulator of AWS, and calls it there.
+"""`make test-slow`: deploys the output of `sam build` to an emulator of AWS, and calls it there.
 
 The binaries are the real ones. The emulator (ministack) replaces CloudFormation, Lambda, IAM and Secrets Manager; a few lines here
 replace the database and the platform. Three things are not tested. The emulator makes no routes from the API's definition, so the

@@ -129,7 +129,7 @@ fn port(variable: &str, default: u16) -> Result<u16> {
 fn cargo_lambda() -> Result<PathBuf> {
     let own = Some(workspace().join(".tools/cargo-lambda/bin/cargo-lambda")).filter(|file| file.exists());
     let found = named_by("CARGO_LAMBDA")?.or(own).or_else(|| on_path("cargo-lambda"));
-    found.ok_or_else(|| "cargo-lambda is not installed: run `make tools`, or name it in CARGO_LAMBDA".into())
+    found.ok_or_else(|| "cargo-lambda is not installed: run `make dev`, or name it in CARGO_LAMBDA".into())
 }
 
 /// Returns `.local` in the workspace. If PostgreSQL's user cannot reach that, returns a directory that is named after the workspace.
@@ -250,27 +250,26 @@ async fn failure(stack: &Stack, watch: &mut Child) -> String {
 fn guide(stack: &Stack, functions: &str, token: &str, session: &str, data: &Path, invoke: &str) -> String {
     let platform = stack.platform.url();
     let database = stack.postgres.url("postgres");
-    let bearer = format!("-H 'Authorization: Bearer {token}'");
-    let json = "-H 'Content-Type: application/json'";
+    let bearer = "-H \"Authorization: Bearer $TOKEN\"";
     let data = data.display();
     format!(
         "
 The functions answer at {functions}/{{wpp-create,wpp-qr,wpp-status}}
-A user's token, good for 12 hours:
+A user's token, valid for 12 hours. Paste it first; the lines below use it:
 
-{token}
+TOKEN={token}
 
-1. Create a number; the answer holds its session and, unless a phone is linked already, its QR:
+1. Create a number; the answer has its session and, unless a phone is linked already, its QR:
 
-curl -sS -X POST {functions}/wpp-create {bearer} {json} -d '{{}}'
+curl -sS {bearer} --json '{{}}' {functions}/wpp-create
 
 2. Scan that QR, as a phone would:
 
-curl -sS -X POST {platform}/_sim/scan {json} -d '{{\"session\":\"{session}\"}}'
+curl -sS --json '{{\"session\":\"{session}\"}}' {platform}/_sim/scan
 
 3. The number is connected:
 
-curl -sS -X POST {functions}/wpp-status {bearer} {json} -d '{{\"force\":true}}'
+curl -sS {bearer} --json '{{\"force\":true}}' {functions}/wpp-status
 
 The same without HTTP:
 

@@ -36,7 +36,7 @@ pub async fn check() -> Result<()> {
     let complaints = measured.complaints(&allowed);
     println!("{}", serde_json::to_string_pretty(&measured)?);
     if !complaints.is_empty() {
-        let renew = "If that is meant, `make limits RENEW=1` writes the new figures into local/limits.json.";
+        let renew = "If that is meant, `make bench RENEW=1` writes the new figures into local/limits.json.";
         return Err(format!("{}\n{renew}", complaints.join("\n")).into());
     }
     println!("All within local/limits.json, instructions within {TOLERANCE} %.");

@@ -109,7 +109,7 @@ impl Page {
         for (path, file) in LIBRARIES {
             let file = workspace.join("local/browser/node_modules").join(file);
             if !file.exists() {
-                return Err(format!("{} is not there: run `make tools`", file.display()).into());
+                return Err(format!("{} is not there: run `make dev`", file.display()).into());
             }
             router = router.route_service(path, ServeFile::new(file));
         }

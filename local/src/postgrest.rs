@@ -95,6 +95,6 @@ fn find() -> Result<PathBuf> {
         on_path("postrust"),
     ];
     choices.into_iter().flatten().next().ok_or_else(|| {
-        "there is no PostgREST-compatible server: run `make tools`, or name one in POSTGREST_BIN or POSTRUST_BIN".into()
+        "there is no PostgREST-compatible server: run `make dev`, or name one in POSTGREST_BIN or POSTRUST_BIN".into()
     })
 }

@@ -33,6 +33,12 @@ fn resource(name: &str) -> &str {
     rest.split_once("\n\n").unwrap().0
 }
 
+/// Returns the names of the template's alarms.
+fn alarms() -> impl Iterator<Item = &'static str> {
+    let names = TEMPLATE.lines().filter_map(|line| line.strip_prefix("  ")?.strip_suffix(':'));
+    names.filter(|name| !name.starts_with(' ') && name.ends_with("Alarm"))
+}
+
 /// What supabase-js sends, and what Sentry and tracing add to that. The functions allow whatever a page asks for; the API has the only
 /// list.
 const SENT_BY_PAGES: &str = "authorization, x-client-info, apikey, content-type, x-retry-count, x-region, \
@@ -61,7 +67,7 @@ async fn the_api_allows_pages_what_the_functions_allow_them() {
     assert_eq!(list("AllowMethods"), methods);
 }
 
-/// Also tried on what is deployed, by `make smoke`.
+/// Also tried on what is deployed, by `make test-slow`.
 #[test]
 fn only_wpp_create_gets_the_platforms_secret() {
     assert!(resource("WppCreate").contains("WPP_SECRET_ARN"));
@@ -140,13 +146,18 @@ fn the_dashboard_is_json_and_shows_every_alarm() {
     let (_, body) = TEMPLATE.split_once("DashboardBody: !Sub |\n").unwrap();
     let body: Value = serde_json::from_str(body.split_once("\n\n").unwrap().0).unwrap();
     let shown: Vec<_> = body["widgets"][0]["properties"]["alarms"].as_array().unwrap().iter().collect();
-    let alarms: Vec<_> = TEMPLATE
-        .lines()
-        .filter(|line| line.starts_with("  ") && !line.starts_with("   ") && line.ends_with("Alarm:"))
-        .map(|line| json!(format!("${{{}.Arn}}", line.trim().trim_end_matches(':'))))
-        .collect();
+    let alarms: Vec<_> = alarms().map(|alarm| json!(format!("${{{alarm}.Arn}}"))).collect();
     assert_eq!(alarms.len(), 10);
     assert_eq!(shown, alarms.iter().collect::<Vec<_>>());
+}
+
+#[test]
+fn each_alarm_names_its_section_of_the_runbook() {
+    for alarm in alarms() {
+        let link = format!("(docs/operating.md#{})\"\n", alarm.to_lowercase());
+        assert!(resource(alarm).contains(&link), "{alarm}");
+        assert!(RUNBOOK.contains(&format!("\n### `{alarm}`\n")), "{alarm}");
+    }
 }
 
 #[test]
@@ -154,7 +165,9 @@ fn a_refused_secret_pages_at_two_confirmed_refusals_an_hour() {
     let alarm = resource("OwnKeyRejectedAlarm");
     assert_eq!(alarm.matches("Period: 3600\n").count(), 3, "{alarm}");
     assert!(alarm.contains("Threshold: 2\n") && alarm.contains("EvaluationPeriods: 1\n"), "{alarm}");
-    assert!(RUNBOOK.contains("| `OwnKeyRejectedAlarm`: 2 requests within an hour |"));
+    assert!(
+        RUNBOOK.contains("| [`OwnKeyRejectedAlarm`](#ownkeyrejectedalarm) | 2 requests within an hour |")
+    );
 }
 
 /// SQL goes first: this is what users see if it was forgotten.

@@ -54,7 +54,7 @@ impl Dev {
         let ready = tokio::time::timeout(PATIENCE, ready).await;
         assert!(ready.is_ok(), "{}", process.logs());
         let logs = process.logs();
-        let token = logs.lines().find(|line| line.starts_with("eyJ")).unwrap().to_owned();
+        let token = logs.lines().find_map(|line| line.strip_prefix("TOKEN=")).unwrap().to_owned();
         Self { process, data, functions, platform, postgres, token, http: http::client().unwrap() }
     }
 

@@ -1,4 +1,4 @@
-//! `openapi.yaml` as the programs of others take it, against the functions behind plain HTTP: `make contract` installs them.
+//! `openapi.yaml` and the first call of `docs/api.md` as the programs of others take them, against the functions behind plain HTTP: `make test-slow` installs them.
 
 use std::sync::Arc;
 
@@ -50,14 +50,48 @@ impl Served {
     }
 }
 
+/// Runs the program of `docs/api.md` with a user's token. Returns what it prints.
+async fn first_call(served: &Served, token: &str) -> String {
+    let (_, program) = include_str!("../../../docs/api.md").split_once("```js\n").unwrap();
+    // An import may stand anywhere in a module.
+    let program = format!(
+        "const {{ ORIGIN, KEY, TOKEN }} = process.env
+        const supabase = {{ auth: {{ getSession: async () => ({{ data: {{ session: {{ access_token: TOKEN }} }} }}) }} }}
+        {}",
+        program.split_once("```").unwrap().0
+    );
+    let path = format!("{WORKSPACE}/.tools/node/bin:{}", std::env::var("PATH").unwrap());
+    let output = Command::new("node")
+        .args(["--input-type=module", "--eval", &program])
+        .current_dir(format!("{WORKSPACE}/local/browser"))
+        .env("PATH", path)
+        .env("ORIGIN", served.server.url())
+        .env("KEY", "sb_publishable_key")
+        .env("TOKEN", token)
+        .kill_on_drop(true)
+        .output();
+    let output = output.await.unwrap();
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    String::from_utf8(output.stdout).unwrap()
+}
+
 #[tokio::test]
-#[ignore = "make contract"]
+async fn the_first_call_of_the_docs_works_as_printed() {
+    let served = Served::start().await;
+    let printed = first_call(&served, &served.app.school.token).await;
+    assert!(printed.starts_with("qr_issued 2@"), "{printed}");
+    let printed = first_call(&served, "expired").await;
+    assert!(printed.contains("code: 'unauthorized'") && printed.contains("retryable: false"), "{printed}");
+}
+
+#[tokio::test]
+#[ignore = "make test-slow"]
 async fn schemathesis_finds_nothing() {
     Served::start().await.run("schemathesis", &["run", "../../openapi.yaml"]).await;
 }
 
 #[tokio::test]
-#[ignore = "make contract"]
+#[ignore = "make test-slow"]
 async fn a_client_that_is_generated_compiles_and_links_a_number() {
     let served = Served::start().await;
     served.run("npm", &["run", "--silent", "generate"]).await;

@@ -8,7 +8,7 @@ use super::{Scenario, Tally};
 
 const DOCS: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../docs");
 
-/// The table stands between these two in `docs/fleet.md`.
+/// The table stands between these two in `docs/measured.md`.
 const BEGIN: &str = "<!-- make simulate -->\n";
 const END: &str = "<!-- end -->\n";
 
@@ -17,10 +17,10 @@ pub type Run = (&'static str, Tally);
 pub fn write(scenario: &Scenario, runs: &[Run; 4]) {
     let table = table(scenario, runs);
     println!("{table}");
-    let page = std::fs::read_to_string(format!("{DOCS}/fleet.md")).unwrap();
+    let page = std::fs::read_to_string(format!("{DOCS}/measured.md")).unwrap();
     let (before, rest) = page.split_once(BEGIN).unwrap();
     let (_, after) = rest.split_once(END).unwrap();
-    std::fs::write(format!("{DOCS}/fleet.md"), [before, BEGIN, &table, END, after].concat()).unwrap();
+    std::fs::write(format!("{DOCS}/measured.md"), [before, BEGIN, &table, END, after].concat()).unwrap();
     std::fs::write(format!("{DOCS}/fleet.svg"), chart(scenario, [&runs[0], &runs[1], &runs[3]])).unwrap();
 }
 

@@ -9,7 +9,7 @@ use crate::config::Config;
 use crate::deadline::Deadline;
 use crate::error::Error;
 use crate::request_log;
-use crate::secrets::{Loaded, SERVICE_KEY, SecretCell, SecretError, SecretSource, Secrets, WPP_SECRET};
+use crate::secrets::{Loaded, NeededSecrets, SERVICE_KEY, SecretCell, SecretError, SecretSource, WPP_SECRET};
 use crate::upstream::Upstream;
 
 #[cfg(test)]
@@ -26,7 +26,7 @@ impl Function {
     /// Reads the configuration from any source of variables.
     pub fn read(
         source: impl Fn(&str) -> Option<String>,
-        secrets: Secrets,
+        secrets: NeededSecrets,
     ) -> Result<Self, lambda_http::Error> {
         let config = Arc::new(Config::read(&source)?);
         let secrets = SecretSource::read(&source, secrets, &config.supabase_url)?;

@@ -26,7 +26,7 @@ pub use function::Function;
 
 use config::Config;
 use number::prefetch::PrefetchMemory;
-use secrets::{SecretValues, Secrets};
+use secrets::{NeededSecrets, SecretValues};
 use store::Store;
 use upstream::Upstream;
 use wpp::{SingleFlight, WppApi};
@@ -57,7 +57,7 @@ pub struct App {
 
 impl App {
     /// Reads the environment of a function that needs these secrets.
-    pub fn from_env(secrets: Secrets) -> Result<Function, lambda_http::Error> {
+    pub fn from_env(secrets: NeededSecrets) -> Result<Function, lambda_http::Error> {
         Function::read(|name| std::env::var(name).ok(), secrets)
     }
 

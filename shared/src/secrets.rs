@@ -54,7 +54,7 @@ const CONFIRM_INTERVAL: Duration = Duration::from_secs(5);
 
 /// Which secrets a function needs.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Secrets {
+pub enum NeededSecrets {
     /// Those of the project, as every function.
     Supabase,
     /// And the platform's, as `wpp-create`.
@@ -99,7 +99,7 @@ impl SecretSource {
     /// Reads the variables. Secrets Manager is not asked yet.
     pub fn read(
         source: impl Fn(&str) -> Option<String>,
-        needs: Secrets,
+        needs: NeededSecrets,
         supabase_url: &Url,
     ) -> Result<Self, ConfigError> {
         let get = |name: &str| trimmed(source(name));
@@ -112,7 +112,7 @@ impl SecretSource {
         let mut refs = Vec::new();
         for (variable, keys, is_needed) in [
             ("SUPABASE_SECRET_ARN", &[SERVICE_KEY, JWT_SECRET][..], true),
-            ("WPP_SECRET_ARN", &[WPP_SECRET], needs == Secrets::SupabaseAndWpp),
+            ("WPP_SECRET_ARN", &[WPP_SECRET], needs == NeededSecrets::SupabaseAndWpp),
         ] {
             let missing = keys.iter().copied().filter(|key| is_needed && !given.contains_key(key));
             let missing: Vec<_> = missing.collect();

@@ -86,12 +86,12 @@ pub async fn create_number(
 }
 
 fn read(request: CreateRequest) -> Result<(CreateMode, NumberSelector), Error> {
-    let session = one_of([
+    let named = one_of([
         ("session", request.session),
         ("session_name", request.session_name),
         ("account_number", request.account_number),
     ])?;
-    let selector = NumberSelector { session, integration_id: request.integration_id };
+    let selector = NumberSelector { session: named, integration_id: request.integration_id };
     let mode = match (request.force_recreate, request.add_new) {
         // One more number has no name yet, and no credentials to replace.
         (is_recreated, true) if is_recreated || selector.is_named() => {

@@ -38,13 +38,13 @@ pub struct QrResponse {
 
 /// Returns the current QR code. Refreshes the platform's token first if it has expired.
 pub async fn get_qr(app: &App, context: &RequestContext, request: QrRequest) -> Result<QrResponse, Error> {
-    let session = one_of([
+    let named = one_of([
         ("session", request.session),
         ("session_name", request.session_name),
         ("account_number", request.account_number),
     ])?;
-    let session = session.ok_or(Error::missing_field("session"))?;
-    let selector = NumberSelector { session: Some(session), integration_id: None };
+    let named = named.ok_or(Error::missing_field("session"))?;
+    let selector = NumberSelector { session: Some(named), integration_id: None };
     let mut session =
         NumberSession::find(app, context.user_id, &selector, Expect::Qr, context.deadline).await?;
 

@@ -54,12 +54,12 @@ pub async fn get_status(
     context: &RequestContext,
     request: StatusRequest,
 ) -> Result<StatusResponse, Error> {
-    let session = one_of([
+    let named = one_of([
         ("session", request.session),
         ("session_name", request.session_name),
         ("account_number", request.account_number),
     ])?;
-    let selector = NumberSelector { session, integration_id: request.integration_id };
+    let selector = NumberSelector { session: named, integration_id: request.integration_id };
     let expect = if request.force { Expect::Status } else { Expect::Nothing };
     let mut session =
         match NumberSession::find(app, context.user_id, &selector, expect, context.deadline).await {

@@ -6,10 +6,11 @@ use std::process::ExitCode;
 
 use shared::App;
 use shared::http::{self, Method};
-use shared::secrets::Secrets;
+use shared::secrets::NeededSecrets;
 
 // A sandbox mostly has one request at a time: one thread starts faster and needs less memory.
 #[tokio::main(flavor = "current_thread")]
 async fn main() -> ExitCode {
-    http::run(App::from_env(Secrets::Supabase), &[Method::GET, Method::POST], http_handler::get_status).await
+    http::run(App::from_env(NeededSecrets::Supabase), &[Method::GET, Method::POST], http_handler::get_status)
+        .await
 }

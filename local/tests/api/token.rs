@@ -9,7 +9,7 @@ use shared::clock::UnixMs;
 use shared::deadline::Deadline;
 use shared::error::Error;
 use shared::number::session::NumberSession;
-use shared::secrets::Secrets;
+use shared::secrets::NeededSecrets;
 use shared::store::{self, NumberSelector};
 use shared::wpp::{Status, Token};
 use shared::{App, Function};
@@ -39,7 +39,7 @@ impl Fixture {
         app.settle_keys().await;
         app.end_waits().await;
         let env: BTreeMap<_, _> = environment(&app.stack, &[]).into_iter().collect();
-        let function = Function::read(|name| env.get(name).cloned(), Secrets::Supabase).unwrap();
+        let function = Function::read(|name| env.get(name).cloned(), NeededSecrets::Supabase).unwrap();
         let sandbox = function.app(UnixMs(0), deadline()).await.unwrap();
         Self { app, number, sandbox }
     }

@@ -17,7 +17,7 @@ use shared::deadline::Deadline;
 use shared::error::Error;
 use shared::number::creation::ensure_credentials;
 use shared::number::session::NumberSession;
-use shared::secrets::Secrets;
+use shared::secrets::NeededSecrets;
 use shared::store::{CreateMode, NumberSelector};
 use shared::wpp::Status;
 use shared::{App, Function};
@@ -245,7 +245,8 @@ fn whatever_happens_at_once_the_promises_hold() {
         app.platform.behave(|behavior| behavior.repeated_create = RepeatedCreate::NewKey);
         let env: BTreeMap<_, _> = environment(&app.stack, &[]).into_iter().collect();
         let sandbox = async |_| {
-            let function = Function::read(|name| env.get(name).cloned(), Secrets::SupabaseAndWpp).unwrap();
+            let function =
+                Function::read(|name| env.get(name).cloned(), NeededSecrets::SupabaseAndWpp).unwrap();
             function.app(UnixMs(0), Deadline::within(Duration::ZERO)).await.unwrap()
         };
         (app, join_all((0..SANDBOXES).map(sandbox)).await)

@@ -48,7 +48,7 @@ impl Stage {
                 };
                 Some(value.to_owned())
             },
-            Secrets::Supabase,
+            NeededSecrets::Supabase,
         );
         let stage = Self { manager, function: function.unwrap() };
         stage.keeps("old");

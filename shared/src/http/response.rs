@@ -31,14 +31,14 @@ pub struct Image {
 }
 
 #[derive(Serialize)]
-struct Success<'a, T> {
+struct SuccessBody<'a, T> {
     success: bool,
     #[serde(flatten)]
     answer: &'a T,
 }
 
 #[derive(Serialize)]
-struct Failure<'a> {
+struct ErrorBody<'a> {
     success: bool,
     error: String,
     code: &'static str,
@@ -47,7 +47,7 @@ struct Failure<'a> {
 }
 
 pub(super) fn success(answer: &impl ApiResponse, language: Language) -> Response<Body> {
-    json(StatusCode::OK, &Success { success: true, answer }, language)
+    json(StatusCode::OK, &SuccessBody { success: true, answer }, language)
 }
 
 pub(super) fn image(image: Image) -> Response<Body> {
@@ -60,7 +60,7 @@ pub(super) fn image(image: Image) -> Response<Body> {
 pub(super) fn failure(error: &Error, request_id: &str, language: Language) -> Response<Body> {
     let public = error.response();
     let (code, retryable) = (public.code, public.retryable);
-    let body = Failure { success: false, error: public.error(language), code, retryable, request_id };
+    let body = ErrorBody { success: false, error: public.error(language), code, retryable, request_id };
     let status = StatusCode::from_u16(public.status).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
     let mut response = json(status, &body, language);
     let headers = response.headers_mut();

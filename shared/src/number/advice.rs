@@ -14,7 +14,7 @@ use crate::store::Number;
 use crate::wpp::SessionState;
 
 /// A session that has been starting for longer is stuck.
-const START_TIMEOUT: Duration = Duration::from_secs(2 * 60);
+const STUCK_AFTER: Duration = Duration::from_secs(2 * 60);
 
 /// A QR code that was not scanned for longer is forgotten, or cannot be scanned.
 const SCAN_TIMEOUT: Duration = Duration::from_secs(10 * 60);
@@ -163,7 +163,7 @@ impl Advice {
             (_, Some(SessionState::PasskeyRequired)) => {
                 advice("passkey_required", say::PASSKEY_WANTED, say::CONFIRM_PASSKEY)
             }
-            (State::QrPending, _) if is_over(starting_since(number), START_TIMEOUT) => {
+            (State::QrPending, _) if is_over(starting_since(number), STUCK_AFTER) => {
                 advice("start_stuck", say::STARTING_LONG, say::RECONNECT)
             }
             (State::QrIssued, _) if is_over(never_linked_since, SCAN_TIMEOUT) => {

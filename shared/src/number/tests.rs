@@ -12,7 +12,7 @@ use crate::error::Error;
 use crate::number::creation::{ensure_credentials, repair_credentials};
 use crate::number::session::{NumberSession, Webhook};
 use crate::number::snapshot::{NumberState, State};
-use crate::secrets::Secrets;
+use crate::secrets::NeededSecrets;
 use crate::store::{CreateMode, Number, NumberSelector};
 use crate::testing::Server;
 use crate::wpp::api::PlatformError;
@@ -36,7 +36,7 @@ impl Stage {
             "SUPABASE_SERVICE_ROLE_KEY" | "WPP_SECRET" => Some("sb_secret_x".to_owned()),
             _ => None,
         };
-        let function = Function::read(source, Secrets::Supabase).unwrap();
+        let function = Function::read(source, NeededSecrets::Supabase).unwrap();
         let app = function.app(UnixMs(NOW), within(20_000)).await.unwrap();
         Self { server, app }
     }

@@ -14,7 +14,7 @@ use crate::http::request::{self, RequestContext, SessionId};
 use crate::http::response::ApiResponse;
 use crate::http::service::Service;
 use crate::number::snapshot::State;
-use crate::secrets::Secrets;
+use crate::secrets::NeededSecrets;
 use crate::wpp::is_session;
 use crate::{App, Function};
 
@@ -68,7 +68,7 @@ fn function() -> Arc<Function> {
         };
         Some(value.to_owned())
     };
-    Arc::new(Function::read(source, Secrets::Supabase).unwrap())
+    Arc::new(Function::read(source, NeededSecrets::Supabase).unwrap())
 }
 
 /// What of an event a client chooses: its headers' values, query, body and method.

@@ -17,7 +17,11 @@ const PROJECT: &str = "https://project.supabase.co";
 const LEGACY: &str = "a legacy secret of 32 bytes, yes";
 
 /// Returns what a function with these variables reads. The credentials are AWS's own examples.
-fn source(project: &str, needs: Secrets, variables: &[(&str, &str)]) -> Result<SecretSource, ConfigError> {
+fn source(
+    project: &str,
+    needs: NeededSecrets,
+    variables: &[(&str, &str)],
+) -> Result<SecretSource, ConfigError> {
     let credentials = [
         ("AWS_ACCESS_KEY_ID", "AKIDEXAMPLE"),
         ("AWS_SECRET_ACCESS_KEY", "wJalrXUtnFEMI/K7MDENG+bPxRfiCYEXAMPLEKEY"),
@@ -33,7 +37,7 @@ fn source(project: &str, needs: Secrets, variables: &[(&str, &str)]) -> Result<S
 /// Returns what becomes of this variable in an environment that has all secrets.
 fn read(project: &str, name: &str, value: &str) -> Result<SecretSource, ConfigError> {
     let all = [(WPP_SECRET, "w"), (SERVICE_KEY, "sb_secret_x"), (JWT_SECRET, LEGACY)];
-    source(project, Secrets::SupabaseAndWpp, &[&[(name, value)][..], &all].concat())
+    source(project, NeededSecrets::SupabaseAndWpp, &[&[(name, value)][..], &all].concat())
 }
 
 fn problem(name: &str, value: &str) -> String {
@@ -49,10 +53,10 @@ fn jwt(claims: &str, signature: &[u8]) -> String {
 #[test]
 fn a_secret_that_is_missing_at_start_is_named() {
     for (needs, missing, problem) in [
-        (Secrets::SupabaseAndWpp, WPP_SECRET, Some("WPP_SECRET is not set")),
-        (Secrets::Supabase, WPP_SECRET, None),
-        (Secrets::Supabase, SERVICE_KEY, Some("SUPABASE_SERVICE_ROLE_KEY is not set")),
-        (Secrets::Supabase, JWT_SECRET, None),
+        (NeededSecrets::SupabaseAndWpp, WPP_SECRET, Some("WPP_SECRET is not set")),
+        (NeededSecrets::Supabase, WPP_SECRET, None),
+        (NeededSecrets::Supabase, SERVICE_KEY, Some("SUPABASE_SERVICE_ROLE_KEY is not set")),
+        (NeededSecrets::Supabase, JWT_SECRET, None),
     ] {
         for value in [None, Some(""), Some(" \n")] {
             let mut all = vec![(WPP_SECRET, "w"), (SERVICE_KEY, "sb_secret_x"), (JWT_SECRET, LEGACY)];
@@ -171,7 +175,7 @@ fn printed_secrets_show_nothing() {
 fn a_secret_is_read_if_a_key_of_it_is_needed() {
     let [platform, supabase] = [("WPP_SECRET_ARN", ARN), ("SUPABASE_SECRET_ARN", SUPABASE_ARN)];
     let [w, k, j] = [(WPP_SECRET, "w"), (SERVICE_KEY, "sb_secret_k"), (JWT_SECRET, LEGACY)];
-    let (create, other) = (Secrets::SupabaseAndWpp, Secrets::Supabase);
+    let (create, other) = (NeededSecrets::SupabaseAndWpp, NeededSecrets::Supabase);
     for (needs, given, expected) in [
         (create, &[][..], &[supabase.0, platform.0][..]),
         (other, &[], &[supabase.0]),
@@ -227,7 +231,7 @@ fn secrets_manager_is_asked_in_the_region_of_the_secret() {
             variables.push(("AWS_ENDPOINT_URL", "http://all.example"));
             variables.extend((more == own).then_some((own, "http://own.example")));
         }
-        let source = source(PROJECT, Secrets::Supabase, &variables).unwrap();
+        let source = source(PROJECT, NeededSecrets::Supabase, &variables).unwrap();
         let [secret] = &source.refs[..] else { panic!("{source:?}") };
         assert_eq!((secret.region.as_str(), secret.endpoint.as_str()), (region, endpoint), "{arn}");
     }
@@ -257,7 +261,7 @@ fn a_secret_that_cannot_be_asked_for_is_refused_at_start() {
         ((SERVICE_KEY, "canary"), "SUPABASE_SERVICE_ROLE_KEY is neither a JWT nor an sb_secret_ key"),
     ] {
         let variables = [change, ("WPP_SECRET_ARN", ARN), ("SUPABASE_SECRET_ARN", SUPABASE_ARN)];
-        let error = source(PROJECT, Secrets::SupabaseAndWpp, &variables).unwrap_err().to_string();
+        let error = source(PROJECT, NeededSecrets::SupabaseAndWpp, &variables).unwrap_err().to_string();
         assert_eq!(error, problem, "{change:?}");
     }
 }
@@ -266,7 +270,7 @@ fn a_secret_that_cannot_be_asked_for_is_refused_at_start() {
 #[test]
 fn a_call_is_signed_as_aws_wants_it() {
     let variables = [("SUPABASE_SECRET_ARN", ARN)];
-    let source = source(PROJECT, Secrets::Supabase, &variables).unwrap();
+    let source = source(PROJECT, NeededSecrets::Supabase, &variables).unwrap();
     let request = source.refs[0].request(NOW).unwrap();
     assert_eq!(request.method(), Method::POST);
     assert_eq!(request.url().as_str(), "https://secretsmanager.eu-central-1.amazonaws.com/");
@@ -294,7 +298,7 @@ fn a_call_is_signed_as_aws_wants_it() {
 /// Returns what `wpp-create` reads first of a secret that both variables name.
 async fn outcome(server: &Server, given: &[(&str, &str)]) -> Result<Arc<SecretValues>, SecretError> {
     let named = [("WPP_SECRET_ARN", ARN), ("SUPABASE_SECRET_ARN", ARN), ("AWS_ENDPOINT_URL", &server.url)];
-    let source = source(PROJECT, Secrets::SupabaseAndWpp, &[&named[..], given].concat()).unwrap();
+    let source = source(PROJECT, NeededSecrets::SupabaseAndWpp, &[&named[..], given].concat()).unwrap();
     let upstream = Upstream::new(Duration::from_secs(20), &[]).unwrap();
     let cell = SecretCell::new(source, upstream, |values| values);
     let loaded = cell.current(NOW, Deadline::within(Duration::from_millis(500))).await?;
@@ -430,7 +434,7 @@ async fn a_passing_refusal_is_tried_again_once() {
 async fn each_of_two_secrets_is_taken_separately() {
     let (platform, supabase) = (Server::start("").await, Server::start("").await);
     let named = [("WPP_SECRET_ARN", ARN), ("SUPABASE_SECRET_ARN", ARN), ("AWS_ENDPOINT_URL", &supabase.url)];
-    let mut source = source(PROJECT, Secrets::SupabaseAndWpp, &named).unwrap();
+    let mut source = source(PROJECT, NeededSecrets::SupabaseAndWpp, &named).unwrap();
     source.refs[1].endpoint = Url::parse(&platform.url).unwrap();
     let cell = SecretCell::new(source, Upstream::new(Duration::from_secs(20), &[]).unwrap(), |values| values);
     let read = async |now| {

@@ -154,15 +154,6 @@ enum Auth<'a> {
     Token(&'a Secret),
 }
 
-/// The longest that one attempt of each call may take. `UPSTREAM_TIMEOUT_MS` may shorten them, and never lengthens them.
-const CREATE_TIMEOUT: Duration = Duration::from_secs(8);
-const TOKEN_TIMEOUT: Duration = Duration::from_secs(8);
-const STATUS_TIMEOUT: Duration = Duration::from_secs(8);
-const QR_TIMEOUT: Duration = Duration::from_secs(8);
-const START_TIMEOUT: Duration = Duration::from_secs(8);
-/// A number works without its webhook for a while, and it is registered later.
-const WEBHOOK_TIMEOUT: Duration = Duration::from_secs(2);
-
 impl WppApi {
     /// Makes a client of the platform at `base`.
     pub fn new(base: Url, upstream: Upstream) -> Self {
@@ -178,7 +169,7 @@ impl WppApi {
     ) -> PlatformResult<Credentials> {
         let (auth, path) = (Auth::Secret(secret), ["api", "integrations", "wpp", "create"]);
         self.call(
-            ("create", CREATE_TIMEOUT),
+            ("create", Duration::from_secs(8)),
             auth,
             &path,
             Some(json!({"organizationId": id})),
@@ -212,12 +203,19 @@ impl WppApi {
             expires_in: Option<Value>,
         }
         let (auth, body) = (Auth::ApiKey, json!({"apiKey": api_key}));
-        self.call(("auth/token", TOKEN_TIMEOUT), auth, &["auth", "token"], Some(body), deadline, |reply| {
-            accepted(auth, reply)?;
-            let given: Given = parse(reply)?;
-            let token = Secret::new(bounded(given.token.expose(), TOKEN_LIMIT)?);
-            Ok(Token::issued(token, given.expires_in.as_ref(), now))
-        })
+        self.call(
+            ("auth/token", Duration::from_secs(8)),
+            auth,
+            &["auth", "token"],
+            Some(body),
+            deadline,
+            |reply| {
+                accepted(auth, reply)?;
+                let given: Given = parse(reply)?;
+                let token = Secret::new(bounded(given.token.expose(), TOKEN_LIMIT)?);
+                Ok(Token::issued(token, given.expires_in.as_ref(), now))
+            },
+        )
         .await
     }
 
@@ -228,7 +226,7 @@ impl WppApi {
         deadline: Deadline,
     ) -> PlatformResult<Status> {
         let (auth, path) = (Auth::Token(&jwt), ["api", "accounts", &session, "status"]);
-        self.call(("status", STATUS_TIMEOUT), auth, &path, None, deadline, |reply| {
+        self.call(("status", Duration::from_secs(8)), auth, &path, None, deadline, |reply| {
             accepted(auth, reply)?;
             parse::<Value>(reply)?["status"].as_str().map(Status::of).ok_or(PlatformError::BadAnswer)
         })
@@ -244,7 +242,7 @@ impl WppApi {
         deadline: Deadline,
     ) -> PlatformResult<Option<String>> {
         let (auth, path) = (Auth::Token(&jwt), ["api", "accounts", &session, "qr"]);
-        self.call(("qr", QR_TIMEOUT), auth, &path, None, deadline, |reply| {
+        self.call(("qr", Duration::from_secs(8)), auth, &path, None, deadline, |reply| {
             if reply.status == StatusCode::NOT_FOUND {
                 return Ok(None);
             }
@@ -263,7 +261,7 @@ impl WppApi {
     ) -> PlatformResult<(Option<Status>, Option<String>)> {
         let (auth, path) = (Auth::Token(&jwt), ["api", "accounts", "start"]);
         self.call(
-            ("start", START_TIMEOUT),
+            ("start", Duration::from_secs(8)),
             auth,
             &path,
             Some(json!({"number": session})),
@@ -289,17 +287,25 @@ impl WppApi {
         deadline: Deadline,
     ) -> PlatformResult<()> {
         let (auth, path) = (Auth::Token(&jwt), ["internal", "session", &session, "webhook"]);
-        self.call(("webhook", WEBHOOK_TIMEOUT), auth, &path, Some(json!({"url": url})), deadline, |reply| {
-            said_yes(auth, reply).map_err(|why| match why {
-                // A 404 of the webhook does not mean that the session is unknown.
-                PlatformError::UnknownSession => PlatformError::NumberRefused(404),
-                why => why,
-            })
-        })
+        self.call(
+            ("webhook", Duration::from_secs(2)),
+            auth,
+            &path,
+            Some(json!({"url": url})),
+            deadline,
+            |reply| {
+                said_yes(auth, reply).map_err(|why| match why {
+                    // A 404 of the webhook does not mean that the session is unknown.
+                    PlatformError::UnknownSession => PlatformError::NumberRefused(404),
+                    why => why,
+                })
+            },
+        )
         .await
     }
 
-    /// Makes a call, a `POST` if it has a body, and reads its answer.
+    /// Makes a call, a `POST` if it has a body, and reads its answer. `timeout` is the longest that one attempt may take;
+    /// `UPSTREAM_TIMEOUT_MS` may shorten it, and never lengthens it.
     async fn call<T>(
         &self,
         (call, timeout): (&'static str, Duration),

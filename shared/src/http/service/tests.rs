@@ -5,7 +5,7 @@ use serde_json::{Value, json};
 use super::*;
 use crate::http::auth::testing::{SECRET, Signer};
 use crate::number::snapshot::State;
-use crate::secrets::Secrets;
+use crate::secrets::NeededSecrets;
 use crate::upstream::CallError;
 use crate::wpp::PlatformError;
 
@@ -69,7 +69,7 @@ fn function(origins: &str) -> Arc<Function> {
         };
         Some(value.to_owned())
     };
-    Arc::new(Function::read(source, Secrets::Supabase).unwrap())
+    Arc::new(Function::read(source, NeededSecrets::Supabase).unwrap())
 }
 
 /// Makes a request of a signed-in user.

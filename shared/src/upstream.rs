@@ -72,17 +72,22 @@ pub enum Content {
     Text,
     /// Nothing, or blanks.
     Empty,
-    /// A page, or bytes that are no text. No API that the functions call speaks like this.
-    Html,
+    /// A page, a firewall's own line, or bytes that are no text. No API that the functions call speaks like this.
+    Foreign,
 }
+
+/// How the text of a firewall begins that answers without a page: Cloudflare's and Envoy's.
+const FIREWALLS: [&str; 2] = ["error code: ", "RBAC: access denied"];
 
 impl Reply {
     /// Returns what the body is. The body itself decides: frameworks call their plain text `text/html`, too.
     pub fn content(&self) -> Content {
-        let Ok(text) = str::from_utf8(&self.body) else { return Content::Html };
+        let Ok(text) = str::from_utf8(&self.body) else { return Content::Foreign };
         match text.trim_start_matches('\u{feff}').trim() {
             "" => Content::Empty,
-            page if page.starts_with('<') => Content::Html,
+            text if text.starts_with('<') || FIREWALLS.iter().any(|it| text.starts_with(it)) => {
+                Content::Foreign
+            }
             text => match serde_json::from_str(text) {
                 Ok(Value::Object(fields)) => Content::Object(fields),
                 Ok(_) => Content::OtherJson,

@@ -61,9 +61,10 @@ impl From<Failure> for StoreError {
 const ISSUED_AT_FUTURE: &str = "JWT issued at future";
 
 /// The gateway's refusals of the service key itself: the openings of their `message`.
-const KEY_REFUSALS: [&str; 4] = [
+const KEY_REFUSALS: [&str; 5] = [
     "No API key found in request",
     "Invalid API key",
+    "Unregistered API key",
     "Invalid authentication credentials",
     "Legacy API keys are disabled",
 ];

@@ -44,10 +44,13 @@ fn the_body_itself_tells_what_it_is() {
         (b"Unauthorized", Content::Text),
         (b"404 page not found\n", Content::Text),
         (b"{\"cut off\":", Content::Text),
-        (b"<!DOCTYPE html><html></html>", Content::Html),
-        (b"\xef\xbb\xbf<html>", Content::Html),
-        (b"<?xml version='1.0'?>", Content::Html),
-        (b"\x1f\x8b\x08\xff", Content::Html),
+        (b"<!DOCTYPE html><html></html>", Content::Foreign),
+        (b"\xef\xbb\xbf<html>", Content::Foreign),
+        (b"<?xml version='1.0'?>", Content::Foreign),
+        (b"\x1f\x8b\x08\xff", Content::Foreign),
+        (b"error code: 1010", Content::Foreign),
+        (b"RBAC: access denied", Content::Foreign),
+        (b"The error code: 1010", Content::Text),
     ] {
         assert_eq!(content(body), expected, "{}", String::from_utf8_lossy(body));
     }

@@ -362,7 +362,7 @@ fn accepted(auth: Auth<'_>, reply: &Reply) -> Result<(), PlatformError> {
     Err(match (reply.status.as_u16(), reply.content(), auth) {
         (408, ..) => PlatformError::TimedOut,
         (429, ..) => PlatformError::Busy(reply.retry_after),
-        (500..=599, ..) | (400..=499, Content::Html, _) => PlatformError::Unavailable,
+        (500..=599, ..) | (400..=499, Content::Foreign, _) => PlatformError::Unavailable,
         (404, Content::Object(_), Auth::Token(_)) => PlatformError::UnknownSession,
         (404, Content::OtherJson | Content::Text | Content::Empty, _) => PlatformError::Unavailable,
         (401, _, Auth::Token(_)) => PlatformError::TokenRejected,
@@ -377,7 +377,7 @@ fn accepted(auth: Auth<'_>, reply: &Reply) -> Result<(), PlatformError> {
 /// Accepts any 2xx as yes, whatever words the platform uses. A page is not from the platform.
 fn said_yes(auth: Auth<'_>, reply: &Reply) -> Result<(), PlatformError> {
     accepted(auth, reply)?;
-    if reply.content() == Content::Html { Err(PlatformError::BadAnswer) } else { Ok(()) }
+    if reply.content() == Content::Foreign { Err(PlatformError::BadAnswer) } else { Ok(()) }
 }
 
 /// Whether the platform refuses a start because the session runs.
@@ -388,7 +388,7 @@ fn is_running_already(reply: &Reply) -> bool {
         400 | 403 | 422 | 500 => says_already(),
         _ => false,
     };
-    is_running && reply.content() != Content::Html
+    is_running && reply.content() != Content::Foreign
 }
 
 /// Whether a text can be a session: it goes into paths and queries.

@@ -22,7 +22,7 @@ pub const DATABASE: [&str; 6] = [
 ];
 
 /// How any upstream can fail, and what stands before it.
-const FAULTS: [&str; 25] = [
+const FAULTS: [&str; 26] = [
     "400",
     "401",
     "403",
@@ -43,6 +43,7 @@ const FAULTS: [&str; 25] = [
     "redirect",
     "401 in text",
     "401 in HTML",
+    "403 in text",
     "403 in HTML",
     "404 in text",
     "404 in HTML",
@@ -82,6 +83,7 @@ pub fn fault(name: &str, elsewhere: &str, text: &str) -> Option<Fault> {
         "refused" => return None,
         "401 in text" => Fault::status_with(401, &format!("Unauthorized {text}")),
         "401 in HTML" => Fault::status_with(401, &page("401 Authorization Required")),
+        "403 in text" => Fault::status_with(403, "error code: 1010"),
         "403 in HTML" => Fault::status_with(403, &page("Just a moment...")),
         "404 in text" => Fault::status_with(404, &format!("404 page not found {text}\n")),
         "404 in HTML" => Fault::status_with(404, &page("404 Not Found")),

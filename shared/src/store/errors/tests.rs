@@ -111,10 +111,11 @@ fn a_gateways_word_is_an_outage() {
 }
 
 #[test]
-fn the_gateway_refuses_the_key_in_four_ways() {
+fn the_gateway_refuses_the_key_in_five_ways() {
     for message in [
         "No API key found in request",
         "Invalid API key",
+        "Unregistered API key",
         "Invalid authentication credentials",
         "Legacy API keys are disabled",
     ] {

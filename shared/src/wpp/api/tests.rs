@@ -52,6 +52,8 @@ async fn a_refusal_means_what_its_words_say_for_the_credential() {
         (403, "", [P::SecretRefused, P::KeyRefused, P::NumberRefused(403)]),
         (403, "[]", [P::SecretRefused, P::KeyRefused, P::NumberRefused(403)]),
         (403, html, [P::Unavailable; 3]),
+        (403, "error code: 1010", [P::Unavailable; 3]),
+        (403, "RBAC: access denied", [P::Unavailable; 3]),
         (404, own, [P::Refused(404), P::Refused(404), P::UnknownSession]),
         (404, " \n", [P::Unavailable; 3]),
         (404, "404 page not found\n", [P::Unavailable; 3]),

@@ -146,7 +146,7 @@ pub(crate) fn failure_code(failure: CallError<PlatformError>) -> &'static str {
     }
 }
 
-/// Returns the failure that a code stands for.
+/// Returns the failure that a code stands for. The log must not name a call that this request did not make.
 pub(crate) fn failure_of(code: &str) -> CallError<PlatformError> {
     let why = match code {
         "api_key_rejected" => PlatformError::KeyRefused,
@@ -154,7 +154,7 @@ pub(crate) fn failure_of(code: &str) -> CallError<PlatformError> {
         "token_rejected" => PlatformError::TokenRejected,
         _ => PlatformError::Unavailable,
     };
-    CallError { call: "auth/token", why }
+    CallError { call: "auth/token (cooldown)", why }
 }
 
 /// The refresh of one call.

@@ -15,13 +15,14 @@ pub(crate) type Malformed = Option<&'static str>;
 
 /// Returns `None` for an event that is not an HTTP request: a warm-up ping, a message of a queue, a test in the console.
 pub(crate) fn read(payload: &RawValue) -> Option<(LambdaRequest, Malformed)> {
-    match from_str(payload.get()) {
-        Ok(LambdaRequest::ApiGatewayV2(mut event)) => {
+    // To read a `LambdaRequest` would copy the event and go through it twice.
+    match from_str::<ApiGatewayV2httpRequest>(payload.get()) {
+        Ok(mut event) => {
             let malformed = take_malformed_parts(&mut event);
             Some((LambdaRequest::ApiGatewayV2(event), malformed))
         }
         // Also a field of another type than API Gateway's.
-        _ => Some((stand_in(payload)?, Some("event"))),
+        Err(_) => Some((stand_in(payload)?, Some("event"))),
     }
 }
 

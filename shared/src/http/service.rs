@@ -136,12 +136,13 @@ impl<H> Service<H> {
             tracing::info!("an event that is not an HTTP request");
             return RawValue::from_string(NOT_HTTP.to_owned()).unwrap_or_default();
         };
-        let response =
-            AssertUnwindSafe(self.respond(request, malformed, context.clone())).catch_unwind().await;
-        match (response, event::stand_in(&payload)) {
-            (Err(_), Some(request)) => self.respond(request, Some("event"), context).await,
-            (response, _) => response.unwrap_or_default(),
+        let response = self.respond(request, malformed, context.clone());
+        if let Ok(response) = AssertUnwindSafe(response).catch_unwind().await {
+            return response;
         }
+        // Read only after a panic, since it takes longer than the event itself.
+        let Some(request) = event::stand_in(&payload) else { return Box::default() };
+        self.respond(request, Some("event"), context).await
     }
 
     async fn respond<R, T>(

@@ -98,7 +98,8 @@ where
         }))
         .await
     };
-    logs::exit_code(served.await)
+    // Boxed, since the start would move its state about.
+    logs::exit_code(Box::pin(served).await)
 }
 
 /// Reads the secrets while the function gets ready for its first request.

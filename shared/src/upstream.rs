@@ -282,6 +282,8 @@ fn client(extra_roots: &[TrustAnchor<'static>]) -> Result<Client, Box<dyn Error 
         // A variable such as HTTP_PROXY is meant for other programs.
         .no_proxy()
         .redirect(reqwest::redirect::Policy::none())
+        // It would keep a copy of each request. [`Upstream::send`] repeats what it may.
+        .retry(reqwest::retry::never().max_retries_per_request(0))
         .connect_timeout(CONNECT_TIMEOUT)
         .pool_max_idle_per_host(IDLE_CONNECTIONS as usize)
         .pool_idle_timeout(IDLE_TIMEOUT)

@@ -31,7 +31,7 @@ dev: tools ## run the whole system on this machine; it prints the page's address
 	cargo run --package local dev
 
 link: ## link a number in this terminal, at `make dev` or at WPP_URL with WPP_TOKEN
-	@cargo run --quiet --package local link
+	@python3 local/link.py
 
 # Never edit a released migration: SHA256SUMS lists each. WS1004 only accepts a log group that is named after its function. The
 # template makes the log groups before their functions, and the smoke test checks their retention.

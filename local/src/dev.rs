@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use reqwest::{Client, Method};
 use ring::digest::{SHA256, digest};
-use serde_json::{Value, json};
+use serde_json::json;
 use tokio::process::Command;
 use tokio::signal::unix::{SignalKind, signal};
 use uuid::{Uuid, uuid};
@@ -39,9 +39,6 @@ const TOKEN_LIFETIME_S: i64 = 12 * 3600;
 /// The same at every start, so that a token outlasts one. It guards nothing but the loopback address.
 const JWT_SECRET: &str = "local-jwt-secret-with-at-least-32-characters";
 
-/// The port of the functions, unless `WPP_LOCAL_PORT` names another one.
-const PORT: u16 = 9000;
-
 /// How long a function that is built may take to start and answer.
 const FUNCTION_PATIENCE: Duration = Duration::from_secs(60);
 
@@ -64,7 +61,7 @@ pub async fn run() -> Result<()> {
 
 /// Starts everything, says so, and returns only when something fails.
 async fn serve() -> Result<()> {
-    let (port, page_port) = (port("WPP_LOCAL_PORT", PORT)?, port("WPP_LOCAL_PAGE_PORT", 9400)?);
+    let (port, page_port) = (port("WPP_LOCAL_PORT", 9000)?, port("WPP_LOCAL_PAGE_PORT", 9400)?);
     let cargo_lambda = cargo_lambda()?;
     let data = data_directory()?;
     let session = platform::session_for(&ORGANISATION.to_string());
@@ -85,7 +82,7 @@ async fn serve() -> Result<()> {
         }
     }
     let token = stack.keys.user_token_for(PEOPLE[0].1.user, TOKEN_LIFETIME_S);
-    let events = write_events(&token, &session)?;
+    let events = write_events(&functions, &token, &session)?;
     let invoke = format!(
         "{} lambda invoke wpp-status --invoke-address 127.0.0.1 --invoke-port {port} --data-file {}/status.json",
         cargo_lambda.display(),
@@ -147,23 +144,11 @@ fn data_directory() -> Result<PathBuf> {
     Ok(PathBuf::from(format!("/var/tmp/wpp-local-{name}")))
 }
 
-/// Returns the address of the running functions and a user's token for them, if they have been started here.
-pub(crate) fn running() -> Option<(String, String)> {
-    let event = std::fs::read(workspace().join(events_place()).join("status.json")).ok()?;
-    let event: Value = serde_json::from_slice(&event).ok()?;
-    let token = event["headers"]["authorization"].as_str()?.strip_prefix("Bearer ")?;
-    let port = env::var("WPP_LOCAL_PORT").unwrap_or(PORT.to_string());
-    Some((format!("http://127.0.0.1:{port}/functions/v1"), token.to_owned()))
-}
-
-/// Returns the path of the events, relative to the workspace.
-fn events_place() -> PathBuf {
-    env::var_os("WPP_LOCAL_DATA").map_or(PathBuf::from(".local"), PathBuf::from).join("events")
-}
-
-/// Writes the events that `cargo lambda invoke` takes, with a token that is valid now. Returns their path, relative to the workspace.
-fn write_events(token: &str, session: &str) -> Result<PathBuf> {
-    let place = events_place();
+/// Writes the events that `cargo lambda invoke` takes, with a token that is valid now, and what `make link` finds the functions by.
+/// Returns the events' path, relative to the workspace.
+fn write_events(functions: &str, token: &str, session: &str) -> Result<PathBuf> {
+    let own = env::var_os("WPP_LOCAL_DATA").map_or(PathBuf::from(".local"), PathBuf::from);
+    let (place, running) = (own.join("events"), json!({"functions": functions, "token": token}));
     let directory = workspace().join(&place);
     std::fs::create_dir_all(&directory)?;
     let events = [
@@ -175,6 +160,7 @@ fn write_events(token: &str, session: &str) -> Result<PathBuf> {
         let event = serde_json::to_string_pretty(&event.bearer(token).v2())?;
         std::fs::write(directory.join(format!("{name}.json")), event)?;
     }
+    std::fs::write(workspace().join(own).join("running.json"), running.to_string())?;
     Ok(place)
 }
 

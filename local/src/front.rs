@@ -8,6 +8,8 @@ use axum::extract::{Request, State};
 use axum::http::{Response, StatusCode};
 use axum::response::IntoResponse;
 use axum::routing::any;
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
 use serde_json::Value;
 
 use crate::FUNCTIONS;
@@ -58,5 +60,9 @@ fn response(answer: Answer) -> Result<Response<Body>> {
     for (name, value) in &answer.headers {
         response = response.header(name, value);
     }
-    Ok(response.body(answer.body.into())?)
+    let body = match answer.raw["body"].as_str() {
+        Some(image) if answer.raw["isBase64Encoded"] == true => STANDARD.decode(image)?,
+        _ => answer.body.into(),
+    };
+    Ok(response.body(body.into())?)
 }

@@ -11,7 +11,6 @@ pub mod front;
 pub mod http;
 pub mod lambda;
 pub mod limits;
-pub mod link;
 pub mod page;
 pub mod platform;
 pub mod postgres;

@@ -1,5 +1,5 @@
-//! `local dev` runs the whole system on this machine, `local link` links a number in the terminal, `local bench` measures the
-//! functions, `local limits` says whether they have grown.
+//! `local dev` runs the whole system on this machine, `local bench` measures the functions, `local limits` says whether they have
+//! grown.
 
 use std::process::ExitCode;
 
@@ -11,10 +11,8 @@ async fn main() -> ExitCode {
         ["bench"] => ("bench", local::bench::run().await),
         ["limits"] => ("limits", local::limits::check().await),
         ["limits", "renew"] => ("limits", local::limits::renew().await),
-        // Its exit code says how it ended.
-        ["link"] => return local::link::run().await.into(),
         _ => {
-            eprintln!("usage: local dev | local link | local bench | local limits [renew]");
+            eprintln!("usage: local dev | local bench | local limits [renew]");
             return ExitCode::from(2);
         }
     };

@@ -1,4 +1,4 @@
-//! `local link` as a person meets it: the program itself, on a terminal or without one, against the functions behind plain HTTP.
+//! `make link` as a person meets it: the script itself, on a terminal or without one, against the functions behind plain HTTP.
 
 #![allow(clippy::unwrap_used, reason = "a test fails where it stands")]
 
@@ -11,28 +11,25 @@ use std::sync::{Arc, Mutex};
 use std::thread;
 use std::time::Duration;
 
-use axum::Router;
 use axum::http::StatusCode;
-use axum::routing::post;
+use axum::{Json, Router};
 use local::fault_injector::Fault;
 use local::front;
-use local::link::Exit;
 use local::platform::QrForm;
-use local::server::{Server, severed};
+use local::server::Server;
 use local::test_app::{TestApp, until_within};
 use quircs::Quirc;
 use rustix::pty::{OpenptFlags, grantpt, openpt, ptsname, unlockpt};
 use rustix::termios::{Winsize, tcsetwinsize};
-use serde_json::json;
+use serde_json::{Value, json};
 use tokio::process::{Child, Command};
 
 /// For whatever is still to come on a loaded machine.
 const PATIENCE: Duration = Duration::from_secs(60);
 
-/// How the program enters and leaves its screen, and how it writes a line of the code there.
-const ENTER: &str = "\x1b[?1049h\x1b[?25l";
+/// How the script leaves its screen, and what encloses a line of the code there.
 const LEAVE: &str = "\x1b[?25h\x1b[?1049l";
-const BLACK_ON_WHITE: &str = "\x1b[38;5;16;48;5;231m";
+const LINE: [&str; 2] = ["\x1b[2K\x1b[38;5;231;48;5;16m", "\x1b[0m"];
 
 /// A school, and the functions behind plain HTTP.
 struct School {
@@ -56,22 +53,19 @@ impl School {
     fn session(&self) -> String {
         self.app.platform.session_of(&self.app.school.id.to_string()).unwrap()
     }
-
-    fn scan(&self) {
-        self.app.platform.scan(&self.session()).unwrap();
-    }
 }
 
-/// Makes a command of the program, with only these variables. If it is given a terminal, that is its own: Ctrl-C goes to it.
+/// Makes a command of the script, with only these variables. If it is given a terminal, Ctrl-C there goes to it.
 fn link(env: &[(&str, &str)]) -> Command {
     let mut command = Command::new("/bin/sh");
     command.args(["-c", "if [ -t 0 ]; then exec setsid --ctty \"$@\"; else exec \"$@\"; fi", "link"]);
-    command.args([env!("CARGO_BIN_EXE_local"), "link"]);
-    command.env_clear().env("TERM", "xterm-256color").envs(env.iter().copied()).kill_on_drop(true);
+    command.args(["python3", concat!(env!("CARGO_MANIFEST_DIR"), "/link.py")]);
+    command.env_clear().env("PATH", std::env::var_os("PATH").unwrap()).env("TERM", "xterm-256color");
+    command.envs(env.iter().copied()).kill_on_drop(true);
     command
 }
 
-/// A running program, and what it has written so far.
+/// A running script, and what it has written so far.
 struct Run {
     child: Child,
     written: Arc<Mutex<Vec<u8>>>,
@@ -89,7 +83,7 @@ impl Run {
         let terminal = openpt(OpenptFlags::RDWR | OpenptFlags::NOCTTY).unwrap();
         grantpt(&terminal).unwrap();
         unlockpt(&terminal).unwrap();
-        tcsetwinsize(&terminal, Winsize { ws_row: rows, ws_col: 100, ws_xpixel: 0, ws_ypixel: 0 }).unwrap();
+        tcsetwinsize(&terminal, Winsize { ws_row: rows, ws_col: 80, ws_xpixel: 0, ws_ypixel: 0 }).unwrap();
         let path = ptsname(&terminal, Vec::new()).unwrap();
         let end = OpenOptions::new().read(true).write(true).open(path.to_str().unwrap()).unwrap();
         let own = || Stdio::from(end.try_clone().unwrap());
@@ -120,221 +114,199 @@ impl Run {
         until_within(PATIENCE, async || self.text().contains(text)).await;
     }
 
+    /// Waits for the name of the picture that has the code, and returns it.
+    async fn picture(&self) -> String {
+        self.says("Scan it with the phone").await;
+        let text = self.text();
+        let (_, picture) = text.split_once("Open this picture and scan the code there:").unwrap();
+        picture.lines().nth(1).unwrap().trim_start_matches("\x1b[2K").to_owned()
+    }
+
     /// Returns how it ended, and all that it has written.
-    async fn end(mut self) -> (Option<i32>, String) {
+    async fn end(mut self) -> (i32, String) {
         let status = self.child.wait().await.unwrap();
         drop(self.child);
         tokio::task::spawn_blocking(|| self.reader.join().unwrap()).await.unwrap();
-        (status.code(), String::from_utf8(self.written.lock().unwrap().clone()).unwrap())
+        (status.code().unwrap(), String::from_utf8(self.written.lock().unwrap().clone()).unwrap())
     }
 }
 
-/// Reads lines of half blocks that are printed dark, or light, as a phone does.
-fn scanned(lines: &[&str], is_dark: bool) -> String {
+/// Reads lines of half blocks, of which the light ones are printed, as a phone does.
+fn scanned(lines: &[&str]) -> String {
     let modules: Vec<Vec<bool>> = lines
         .iter()
         .flat_map(|line| {
-            let half = |blocks: [char; 2]| line.chars().map(|c| blocks.contains(&c) == is_dark).collect();
-            [half(['█', '▀']), half(['█', '▄'])]
+            [['█', '▀'], ['█', '▄']].map(|light| line.chars().map(|c| light.contains(&c)).collect())
         })
         .collect();
     let (width, height) = (modules[0].len() * 4, modules.len() * 4);
     let pixels = (0..width * height).map(|at| (at % width / 4, at / width / 4));
-    let pixels: Vec<u8> = pixels.map(|(x, y)| if modules[y][x] { 0 } else { 255 }).collect();
+    let pixels: Vec<u8> = pixels.map(|(x, y)| if modules[y][x] { 255 } else { 0 }).collect();
     let mut reader = Quirc::default();
     let codes: Vec<_> = reader.identify(width, height, &pixels).collect();
     assert_eq!(codes.len(), 1, "{}", lines.join("\n"));
-    let read = codes[0].as_ref().unwrap().decode().unwrap();
-    String::from_utf8(read.payload).unwrap()
-}
-
-fn is_code(line: &str) -> bool {
-    line.chars().count() > 20 && line.chars().all(|c| " █▀▄".contains(c))
+    String::from_utf8(codes[0].as_ref().unwrap().decode().unwrap().payload).unwrap()
 }
 
 #[tokio::test]
-async fn a_number_is_linked_by_the_code_that_is_printed() {
+async fn number_is_linked_by_the_code_on_the_terminal() {
     let school = School::start().await;
-    let run = Run::piped(school.link(&[]));
+    let (run, _terminal) = Run::on_terminal(school.link(&[]), 31);
     run.says("Scan it with the phone").await;
     let text = run.text();
-    let code: Vec<_> = text.lines().filter(|line| is_code(line)).collect();
-    assert_eq!(json!(scanned(&code, false)), school.app.shown_qr(&school.session()));
-    school.scan();
+    let frame = text.split("\x1b[H").find(|frame| frame.contains("Scan it with the phone")).unwrap();
+    let code: Vec<_> =
+        frame.lines().filter_map(|line| line.strip_prefix(LINE[0])?.split(LINE[1]).next()).collect();
+    assert_eq!(json!(scanned(&code)), school.app.shown_qr(&school.session()));
+    school.app.platform.scan(&school.session()).unwrap();
     let (exit, text) = run.end().await;
-    assert_eq!(exit, Some(Exit::Connected as i32), "{text}");
-    assert_eq!(text.lines().last(), Some(format!("{} is connected.", school.session()).as_str()));
-    assert!(!text.contains(&school.app.school.token) && !text.contains('\x1b'), "{text}");
-}
-
-#[tokio::test]
-async fn a_terminal_is_restored_after_ctrl_c() {
-    let school = School::start().await;
-    let (run, mut terminal) = Run::on_terminal(school.link(&[]), 50);
-    run.says("A new code in ").await;
-    let text = run.text();
-    let frame = text.rsplit("\x1b[H").find(|frame| frame.contains("A new code in ")).unwrap();
-    let code: Vec<_> = frame
-        .lines()
-        .filter_map(|line| line.strip_prefix(BLACK_ON_WHITE)?.strip_suffix("\x1b[0m\x1b[K"))
-        .collect();
-    assert_eq!(json!(scanned(&code, true)), school.app.shown_qr(&school.session()));
-    terminal.write_all(b"\x03").unwrap();
-    let (exit, text) = run.end().await;
-    assert_eq!(exit, Some(Exit::Interrupted as i32), "{text}");
-    let (_, left) = text.split_once(ENTER).unwrap().1.split_once(LEAVE).unwrap();
-    assert_eq!(left, "Interrupted. The same command goes on with this number.\r\n");
+    assert_eq!(exit, 0, "{text}");
+    let left = text.rsplit_once(LEAVE).unwrap().1;
+    assert_eq!(left, format!("The number {} is connected.\r\n", school.session()));
     assert!(!text.contains(&school.app.school.token));
 }
 
+/// The code is a picture, too, where the platform sends one.
 #[tokio::test]
-async fn a_small_window_is_told_the_size_that_it_needs() {
+async fn picture_is_kept_until_ctrl_c_if_no_code_fits() {
     let school = School::start().await;
-    let (run, terminal) = Run::on_terminal(school.link(&[("NO_COLOR", "1")]), 20);
-    run.says("make the window larger").await;
-    assert!(!run.text().contains('█'), "{}", run.text());
-    tcsetwinsize(&terminal, Winsize { ws_row: 60, ws_col: 100, ws_xpixel: 0, ws_ypixel: 0 }).unwrap();
+    for (rows, form) in [(30, QrForm::Text), (60, QrForm::DataUrl)] {
+        school.app.platform.behave(|behavior| behavior.qr_form = form);
+        let (run, mut terminal) = Run::on_terminal(school.link(&[]), rows);
+        let picture = run.picture().await;
+        assert!(fs::read(&picture).unwrap().starts_with(b"\x89PNG"));
+        assert!(!run.text().contains('█'), "{}", run.text());
+        assert_eq!(run.text().contains("it needs 53 × 31 characters."), rows == 30);
+        terminal.write_all(b"\x03").unwrap();
+        let (exit, text) = run.end().await;
+        assert_eq!(exit, 130, "{text}");
+        let left = text.rsplit_once(LEAVE).unwrap().1;
+        assert_eq!(left, "Interrupted. Run the same command again: it continues with this number.\r\n");
+        assert!(!fs::exists(&picture).unwrap());
+    }
+}
+
+#[tokio::test]
+async fn code_is_drawn_once_the_window_is_large_enough() {
+    let school = School::start().await;
+    let (run, terminal) = Run::on_terminal(school.link(&[]), 24);
+    run.picture().await;
+    tcsetwinsize(&terminal, Winsize { ws_row: 40, ws_col: 80, ws_xpixel: 0, ws_ypixel: 0 }).unwrap();
     run.says("█").await;
-    school.scan();
-    let (exit, text) = run.end().await;
-    assert_eq!(exit, Some(Exit::Connected as i32), "{text}");
-    assert!(!text.contains("\x1b[38"), "a colour in spite of NO_COLOR: {text}");
 }
 
 #[tokio::test]
-async fn a_picture_is_kept_in_a_file_while_it_is_the_code() {
-    let school = School::start().await;
-    school.app.platform.behave(|behavior| behavior.qr_form = QrForm::DataUrl);
-    let run = Run::piped(school.link(&[]));
-    run.says("Scan it with the phone").await;
-    let text = run.text();
-    let path = text.lines().find_map(|line| line.strip_prefix("The platform sent a picture")).unwrap();
-    let path = path.rsplit_once(": ").unwrap().1.to_owned();
-    assert!(fs::read(&path).unwrap().starts_with(b"\x89PNG"));
-    school.scan();
-    assert_eq!(run.end().await.0, Some(Exit::Connected as i32));
-    assert!(!fs::exists(&path).unwrap());
-}
-
-#[tokio::test]
-async fn an_outage_is_told_and_waited_out() {
+async fn outage_is_told_until_it_is_over() {
     let school = School::start().await;
     let run = Run::piped(school.link(&[]));
-    run.says("Scan it with the phone").await;
-    school.app.inject("qr", Fault::status(503));
-    run.says("WhatsApp cannot be reached right now.").await;
+    let picture = run.picture().await;
+    school.app.inject("*", Fault::status(503));
+    run.says("WhatsApp cannot be reached right now. Please try again in a moment. This command tries again by itself.").await;
     school.app.clear_faults();
-    school.scan();
+    school.app.platform.scan(&school.session()).unwrap();
     let (exit, text) = run.end().await;
-    assert_eq!(exit, Some(Exit::Connected as i32), "{text}");
+    assert_eq!(exit, 0, "{text}");
+    assert!(!text.contains('\x1b') && !fs::exists(&picture).unwrap(), "{text}");
 }
 
 #[tokio::test]
-async fn a_number_that_is_disconnected_meanwhile_is_not_waited_for() {
+async fn number_that_is_unlinked_is_not_waited_for() {
     let school = School::start().await;
     let run = Run::piped(school.link(&[]));
-    run.says("Scan it with the phone").await;
+    run.picture().await;
     school.app.platform.set_status(&school.session(), "offline").unwrap();
     let (exit, text) = run.end().await;
-    assert_eq!(exit, Some(Exit::Refused as i32), "{text}");
-    assert!(text.lines().last().unwrap().contains("disconnected"), "{text}");
+    assert_eq!(exit, 1, "{text}");
+    assert!(
+        text.lines().last().unwrap().contains("disconnected on this number. Run the same command again"),
+        "{text}"
+    );
 }
 
 #[tokio::test]
-async fn a_number_is_named_by_its_session() {
+async fn number_is_named_by_its_session() {
     let school = School::start().await;
     let first = school.app.number().await;
     school.app.link(&first).await;
     let (exit, text) = Run::piped(school.link(&[("SESSION", &first.session)])).end().await;
-    assert_eq!(
-        (exit, text),
-        (Some(0), format!("Getting the code ready…\n{} is connected.\n", first.session))
-    );
-    let run = Run::piped(school.link(&[("ADD", "1")]));
-    run.says("Scan it with the phone").await;
+    let said = format!("Getting the code ready…\nThe number {} is connected.\n", first.session);
+    assert_eq!((exit, text), (0, said));
+    Run::piped(school.link(&[("ADD", "1")])).picture().await;
     assert_eq!(school.app.numbers().await.len(), 2);
 }
 
 #[tokio::test]
-async fn every_end_has_its_exit_code_and_its_sentence() {
+async fn every_end_has_its_exit_code_with_a_sentence() {
     let school = School::start().await;
     let nowhere = tempfile::tempdir().unwrap();
     let nowhere = nowhere.path().to_str().unwrap();
     let closed = format!("http://127.0.0.1:{}", local::service::free_port().unwrap());
     for (env, exit, sentence) in [
-        (&[("WPP_TOKEN", "no-token")][..], Exit::Refused, "Please sign in again."),
-        (&[("WPP_TOKEN", "no-token"), ("LANG", "ru_RU.UTF-8")], Exit::Refused, "Войдите снова."),
-        (&[("SESSION", "0"), ("ADD", "1")], Exit::Refused, "add_new"),
-        (&[("WAIT_S", "2")], Exit::GaveUp, "No phone has scanned the code within 2 s."),
-        (&[("WAIT_S", "soon")], Exit::Unusable, "WAIT_S"),
-        (&[("WPP_TOKEN", "")], Exit::Unusable, "WPP_TOKEN"),
-        (&[("WPP_TOKEN", "secret\nsecret")], Exit::Unusable, "WPP_TOKEN"),
-        (&[("WPP_URL", "http://example.com/functions/v1")], Exit::Unusable, "WPP_URL"),
-        (&[("WPP_URL", &closed)], Exit::Unreachable, "No answer from http://127.0.0.1"),
-        (&[("WPP_URL", ""), ("WPP_LOCAL_DATA", nowhere)], Exit::Unreachable, "start it with `make dev`"),
+        (
+            &[("WPP_TOKEN", "no-token")][..],
+            1,
+            "Please sign in again. Here this takes a new token in WPP_TOKEN",
+        ),
+        (&[("WPP_TOKEN", "no-token"), ("LANG", "ru_RU.UTF-8")], 1, "Войдите снова."),
+        (&[("SESSION", "0"), ("ADD", "1")], 1, "add_new"),
+        (&[("WAIT_S", "1")], 3, "Time is up, and the number is not connected. Run the same command again"),
+        (&[("WPP_TOKEN", "")], 1, "WPP_TOKEN"),
+        (&[("WPP_TOKEN", "secret\nsecret")], 1, "WPP_TOKEN"),
+        (&[("WPP_URL", "http://example.com/functions/v1")], 1, "WPP_URL"),
+        (&[("WPP_URL", &closed)], 1, "http://127.0.0.1"),
+        (&[("WPP_URL", ""), ("WPP_LOCAL_DATA", nowhere)], 1, "start `make dev`"),
     ] {
         let (code, text) = Run::piped(school.link(env)).end().await;
-        assert_eq!(code, Some(exit as i32), "{env:?}: {text}");
-        let last = text.lines().last().unwrap();
-        assert!(last.contains(sentence), "{env:?}: {text}");
+        assert_eq!(code, exit, "{env:?}: {text}");
+        assert!(text.lines().last().unwrap().contains(sentence), "{env:?}: {text}");
         assert!(!text.contains("secret") && !text.contains(&school.app.school.token), "{env:?}: {text}");
     }
 }
 
-/// What stands before the functions answers in words of its own.
 #[tokio::test]
-async fn control_characters_of_others_move_no_cursor() {
-    let escape = json!({"error": "\x1b[2Jboo", "retryable": false}).to_string();
+async fn answer_of_a_gateway_moves_no_cursor() {
+    let error = |code, retryable| json!({"error": "\x1b[2Jboo", "code": code, "retryable": retryable});
     for (status, body, exit, said) in [
-        (403, "{\"message\":\"Forbidden\"}", Exit::Refused, "answered 403 Forbidden."),
-        (200, "<html>", Exit::Refused, "answered 200 OK."),
-        (502, "<html>", Exit::GaveUp, "answered 502 Bad Gateway."),
-        (409, &escape, Exit::Refused, " [2Jboo"),
+        (403, json!({"message": "Forbidden"}), 1, " answered with the HTTP status 403."),
+        (302, json!("elsewhere"), 1, " answered with the HTTP status 302."),
+        (502, json!([]), 3, "Time is up"),
+        (409, error("platform_refused", false), 1, "[2Jboo"),
+        (
+            409,
+            error("api_key_rejected", false),
+            1,
+            "[2Jboo You can connect it again from here: make link AGAIN=1",
+        ),
+        (503, error("platform_busy", true), 3, "Time is up"),
     ] {
-        let answer = (StatusCode::from_u16(status).unwrap(), body.to_owned());
-        let (code, text) = ended_with(Router::new().fallback(async || answer)).await;
-        assert_eq!(code, Some(exit as i32), "{text}");
+        let (code, text, asked) = ended_with(status, "0", body).await;
+        assert_eq!((code, asked), (exit, 1), "{text}");
         assert!(text.lines().last().unwrap().contains(said) && !text.contains('\x1b'), "{text}");
     }
 }
 
 #[tokio::test]
-async fn an_address_that_has_answered_is_asked_again() {
-    let created = json!({"session": "1", "status": "starting", "poll_after_ms": 1}).to_string();
-    let router = Router::new().route("/wpp-create", post(async || created)).fallback(async || severed());
-    let (code, text) = ended_with(router).await;
-    assert_eq!(code, Some(Exit::Unreachable as i32), "{text}");
-}
-
-#[tokio::test]
 async fn nothing_is_asked_before_the_answer_wants_it() {
-    let waits = json!({"error": "Busy.", "retryable": true}).to_string();
-    let polls = json!({"session": "1", "status": "starting", "poll_after_ms": 3_600_000}).to_string();
-    for (status, body) in [(503, waits), (200, polls)] {
-        let asked = Arc::new(AtomicUsize::new(0));
-        let count = asked.clone();
-        let answer = (StatusCode::from_u16(status).unwrap(), [("retry-after", "3600")], body);
-        let answers = async move || {
-            count.fetch_add(1, Relaxed);
-            answer
-        };
-        let (code, text) = ended_with(Router::new().fallback(answers)).await;
-        assert_eq!((code, asked.load(Relaxed)), (Some(Exit::GaveUp as i32), 1), "{text}");
-    }
+    let polls =
+        json!({"session": "1", "state": "qr_pending", "message": "Soon.", "poll_after_ms": 3_600_000});
+    assert_eq!(ended_with(200, "", polls).await.2, 1);
+    let waits = json!({"error": "Busy.", "retryable": true});
+    let (code, text, asked) = ended_with(503, "3600", waits).await;
+    assert_eq!((code, asked), (1, 1), "{text}");
 }
 
-#[tokio::test]
-async fn the_countdown_goes_by_the_functions_clock() {
-    let (now, end) = ("2026-11-25T09:00:00.250Z", "2026-11-25T09:00:07.250Z");
-    let code = json!({"session": "1", "qrcode": "2@", "seen_at": now, "qr_good_until": end}).to_string();
-    let server = Server::start(0, Router::new().fallback(async || code)).await.unwrap();
-    let (run, _terminal) = Run::on_terminal(link(&[("WPP_URL", &server.url()), ("WPP_TOKEN", "secret")]), 50);
-    run.says("A new code in ").await;
-    assert!(run.text().contains("A new code in 7 s."), "{}", run.text());
-}
-
-/// Returns how it ends, within five seconds, if the functions answer like this.
-async fn ended_with(functions: Router) -> (Option<i32>, String) {
-    let server = Server::start(0, functions).await.unwrap();
-    Run::piped(link(&[("WPP_URL", &server.url()), ("WPP_TOKEN", "secret"), ("WAIT_S", "5")])).end().await
+/// Returns how it ends within a second if the functions answer like this, and how often they were asked.
+async fn ended_with(status: u16, retry_after: &str, body: Value) -> (i32, String, usize) {
+    let asked = Arc::new(AtomicUsize::new(0));
+    let count = asked.clone();
+    let answer =
+        (StatusCode::from_u16(status).unwrap(), [("retry-after", retry_after.to_owned())], Json(body));
+    let router = Router::new().fallback(async move || {
+        count.fetch_add(1, Relaxed);
+        answer
+    });
+    let server = Server::start(0, router).await.unwrap();
+    let env = [("WPP_URL", &*server.url()), ("WPP_TOKEN", "secret"), ("WAIT_S", "1")];
+    let (code, text) = Run::piped(link(&env)).end().await;
+    (code, text, asked.load(Relaxed))
 }

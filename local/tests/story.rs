@@ -104,10 +104,10 @@ impl Dev {
         serde_json::from_str(answer["body"].as_str().unwrap()).unwrap()
     }
 
-    /// Runs `local link`, which finds the running functions without being told.
+    /// Runs `make link`'s script, which finds the running functions by the data folder.
     async fn link(&self) -> String {
-        let mut link = Command::new(env!("CARGO_BIN_EXE_local"));
-        link.arg("link").env("WPP_LOCAL_DATA", &self.data).env("WPP_LOCAL_PORT", self.functions.to_string());
+        let mut link = Command::new("python3");
+        link.arg(concat!(env!("CARGO_MANIFEST_DIR"), "/link.py")).env("WPP_LOCAL_DATA", &self.data);
         let linked = link.env_remove("WPP_URL").env("LC_ALL", "C").output().await.unwrap();
         assert!(linked.status.success(), "{}", String::from_utf8_lossy(&linked.stderr));
         String::from_utf8(linked.stdout).unwrap()

@@ -10,7 +10,6 @@ pub mod fault_injector;
 pub mod front;
 pub mod http;
 pub mod lambda;
-pub mod limits;
 pub mod page;
 pub mod platform;
 pub mod postgres;

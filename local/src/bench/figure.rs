@@ -1,30 +1,30 @@
-//! A figure, its target, and the table of them all.
+//! A figure with its target, the table of all figures, and samples.
 
-use serde::{Serialize, Serializer};
-use serde_json::json;
+use std::fmt;
+
+use serde::Serialize;
 
 /// One line of the table.
-#[derive(Clone, Debug, PartialEq)]
+#[derive(Clone, Debug, PartialEq, Serialize)]
 pub struct Figure {
-    /// What was measured.
-    pub what: String,
-    /// In what.
+    /// Its name, also in `local/limits.json`.
+    pub figure: String,
     pub unit: Unit,
-    /// The most that it should be, if a target was set.
+    /// The most that it should be.
     pub target: Option<f64>,
-    /// What it is.
     pub measured: f64,
-    /// What the figure is made of: its spread, and what it was held against.
+    /// Its spread, and what it was compared with.
     pub note: String,
 }
 
-/// What a figure counts.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Unit {
-    /// Whole things.
-    Count,
-    /// Times something else.
+    /// Upstream requests.
+    Requests,
+    /// Instructions of the processor.
+    Instructions,
+    /// A multiple of something else.
     Ratio,
     /// Milliseconds.
     Ms,
@@ -32,145 +32,145 @@ pub enum Unit {
     Mb,
     /// 1,048,576 bytes.
     Mib,
-    /// Instructions of the processor.
-    Instructions,
 }
 
 impl Unit {
-    /// Writes a value as a person reads it.
-    pub fn text(self, value: f64) -> String {
+    fn text(self, value: f64) -> String {
         match self {
-            Self::Count => format!("{value:.0}"),
+            Self::Requests => format!("{}", (value * 10.0).round() / 10.0),
+            Self::Instructions => format!("{:.0} k", value / 1000.0),
             Self::Ratio => format!("{value:.2} x"),
+            Self::Ms if value >= 100.0 => format!("{value:.0} ms"),
             Self::Ms => format!("{value:.2} ms"),
             Self::Mb => format!("{value:.2} MB"),
             Self::Mib => format!("{value:.2} MiB"),
-            Self::Instructions => format!("{:.0} k", value / 1000.0),
         }
     }
-}
-
-/// What a figure's target says to it.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
-#[serde(rename_all = "snake_case")]
-pub enum Verdict {
-    /// It is no more than it should be.
-    Met,
-    /// It is more.
-    Missed,
-    /// It has no target.
-    Stated,
 }
 
 impl Figure {
     /// Makes a figure without a target.
-    pub fn new(what: impl Into<String>, unit: Unit, measured: f64) -> Self {
-        Self { what: what.into(), unit, target: None, measured, note: String::new() }
+    pub fn new(figure: impl Into<String>, unit: Unit, measured: f64) -> Self {
+        Self { figure: figure.into(), unit, target: None, measured, note: String::new() }
     }
 
-    /// Sets the target: it should be no more than this.
-    #[must_use]
+    /// Sets the target.
     pub fn at_most(self, target: f64) -> Self {
         Self { target: Some(target), ..self }
     }
 
-    /// Notes what it is made of.
-    #[must_use]
+    /// Sets the note.
     pub fn note(self, note: impl Into<String>) -> Self {
         Self { note: note.into(), ..self }
     }
 
-    /// Returns whether it is as it should be.
-    pub fn verdict(&self) -> Verdict {
-        match self.target {
-            None => Verdict::Stated,
-            Some(target) if self.measured <= target => Verdict::Met,
-            Some(_) => Verdict::Missed,
-        }
-    }
-
-    fn cells(&self) -> [String; 4] {
-        let target =
-            self.target.map_or_else(|| "-".to_owned(), |target| format!("<= {}", self.unit.text(target)));
-        let measured = self.unit.text(self.measured);
-        let note = if self.note.is_empty() { measured } else { format!("{measured}; {}", self.note) };
-        let verdict = match self.verdict() {
-            Verdict::Met => "met",
-            Verdict::Missed => "MISSED",
-            Verdict::Stated => "stated",
+    fn cells(&self) -> [String; 5] {
+        let verdict = match self.target {
+            None => "",
+            Some(target) if self.measured <= target => "met",
+            Some(_) => "MISSED",
         };
-        [self.what.clone(), target, note, verdict.to_owned()]
-    }
-}
-
-impl Serialize for Figure {
-    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        json!({
-            "figure": self.what,
-            "unit": self.unit,
-            "target": self.target,
-            "measured": self.measured,
-            "verdict": self.verdict(),
-            "note": self.note,
-        })
-        .serialize(serializer)
+        let target = self.target.map(|target| self.unit.text(target)).unwrap_or_default();
+        [self.figure.clone(), target, self.unit.text(self.measured), verdict.to_owned(), self.note.clone()]
     }
 }
 
 /// Writes the figures in Markdown, in columns that are also straight in a terminal.
 pub fn table(figures: &[Figure]) -> String {
-    let head = ["figure", "target", "measured", "verdict"].map(str::to_owned);
-    let rows: Vec<_> = [head].into_iter().chain(figures.iter().map(Figure::cells)).collect();
+    let head = ["figure", "target", "measured", "", ""].map(str::to_owned);
+    let mut rows: Vec<_> = [head].into_iter().chain(figures.iter().map(Figure::cells)).collect();
     let width = |column: usize| rows.iter().map(|row| row[column].chars().count()).max().unwrap_or_default();
-    let widths: [usize; 4] = std::array::from_fn(width);
-    let mut lines: Vec<_> = rows.iter().map(|row| line(row, widths)).collect();
-    lines.insert(1, format!("|{}|", widths.map(|width| "-".repeat(width + 2)).join("|")));
-    lines.iter().map(|line| format!("{line}\n")).collect()
+    // The notes are long, and end the line.
+    let widths = [width(0), width(1), width(2), width(3), 0];
+    rows.insert(1, widths.map(|width| "-".repeat(width.max(1))));
+    let line = |row: &[String; 5]| {
+        let cells: Vec<_> = row.iter().zip(widths).map(|(cell, width)| format!("{cell:width$}")).collect();
+        format!("| {} |\n", cells.join(" | ").trim_end())
+    };
+    rows.iter().map(line).collect()
 }
 
-fn line(row: &[String; 4], widths: [usize; 4]) -> String {
-    let cells: Vec<_> = row.iter().zip(widths).map(|(cell, width)| format!("{cell:width$}")).collect();
-    format!("| {} |", cells.join(" | "))
+/// Many measurements of one thing, in one unit.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Sample(Vec<f64>);
+
+impl Sample {
+    pub fn median(&self) -> f64 {
+        self.percentile(50)
+    }
+
+    /// Returns the smallest value that this percentage of all does not exceed, or 0 if nothing was measured.
+    pub fn percentile(&self, percent: usize) -> f64 {
+        let mut sorted = self.0.clone();
+        sorted.sort_by(f64::total_cmp);
+        let rank = (sorted.len() * percent).div_ceil(100).max(1);
+        sorted.get(rank - 1).copied().unwrap_or_default()
+    }
+
+    /// Returns each measurement as a multiple of the other sample's in the same round. So it does not show what slows a whole round down.
+    pub fn against(&self, yardstick: &Self) -> Self {
+        self.0.iter().zip(&yardstick.0).map(|(own, other)| own / other).collect()
+    }
+
+    pub fn push(&mut self, value: f64) {
+        self.0.push(value);
+    }
+}
+
+impl FromIterator<f64> for Sample {
+    fn from_iter<I: IntoIterator<Item = f64>>(values: I) -> Self {
+        Self(values.into_iter().collect())
+    }
+}
+
+/// `21.9 (21.6 to 22.3)`: the median and the middle half.
+impl fmt::Display for Sample {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let digits = f.precision().unwrap_or(2);
+        let (median, from, to) = (self.median(), self.percentile(25), self.percentile(75));
+        write!(f, "{median:.digits$} ({from:.digits$} to {to:.digits$})")
+    }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
-    fn calls(measured: f64) -> Figure {
-        Figure::new("calls", Unit::Count, measured)
-    }
-
     #[test]
     fn a_figure_meets_its_target_up_to_the_target_itself() {
-        for (figure, verdict) in [
-            (calls(2.0).at_most(2.0), Verdict::Met),
-            (calls(2.5).at_most(2.0), Verdict::Missed),
-            (calls(2.0), Verdict::Stated),
-            (calls(f64::NAN).at_most(2.0), Verdict::Missed),
-        ] {
-            assert_eq!(figure.verdict(), verdict, "{figure:?}");
+        for (measured, verdict) in [(2.0, "met"), (2.5, "MISSED"), (f64::NAN, "MISSED")] {
+            assert_eq!(Figure::new("calls", Unit::Requests, measured).at_most(2.0).cells()[3], verdict);
         }
     }
 
     #[test]
     fn the_table_is_markdown_in_straight_columns() {
-        let figures = [calls(3.0).at_most(2.0), Figure::new("wait", Unit::Ratio, 1.0532).note("of 20 ms")];
+        let figures = [
+            Figure::new("calls", Unit::Requests, 3.0).at_most(2.0),
+            Figure::new("wait", Unit::Ratio, 1.0532).note("of 20 ms"),
+        ];
         let expected = "\
-| figure | target | measured         | verdict |
-|--------|--------|------------------|---------|
-| calls  | <= 2   | 3                | MISSED  |
-| wait   | -      | 1.05 x; of 20 ms | stated  |
+| figure | target | measured |        | |
+| ------ | ------ | -------- | ------ | - |
+| calls  | 2      | 3        | MISSED | |
+| wait   |        | 1.05 x   |        | of 20 ms |
 ";
         assert_eq!(table(&figures), expected);
     }
 
     #[test]
-    fn a_program_reads_the_same_with_every_digit() {
-        let expected = json!({
-            "figure": "calls", "unit": "count", "target": 2.0, "measured": 3.0, "verdict": "missed", "note": "",
-        });
-        assert_eq!(json!(calls(3.0).at_most(2.0)), expected);
-        assert_eq!(json!(calls(3.0))["target"], json!(null));
+    fn a_percentile_is_one_of_the_measurements() {
+        let hundred: Sample = (1..=100).rev().map(f64::from).collect();
+        for (percent, expected) in [(0, 1.0), (1, 1.0), (50, 50.0), (99, 99.0), (100, 100.0)] {
+            assert_eq!(hundred.percentile(percent), expected);
+        }
+        assert_eq!(Sample::default().median(), 0.0);
+    }
+
+    #[test]
+    fn a_slow_round_changes_no_comparison() {
+        let yardstick: Sample = [10.0, 40.0, 10.0].into_iter().collect();
+        let doubled: Sample = [20.0, 80.0, 20.0].into_iter().collect();
+        assert_eq!(doubled.against(&yardstick), [2.0, 2.0, 2.0].into_iter().collect());
     }
 }

@@ -159,8 +159,9 @@ impl Accounts {
 
     /// Answers `POST /api/accounts/start`.
     pub fn start(&mut self, token: &str, id: &str) -> Result<Value, Refused> {
-        let (looks_until_qr, now_ms) = (self.behavior.looks_until_qr, self.now_ms());
-        let word = self.authorised(token, id)?.start(looks_until_qr, now_ms);
+        let (looks_until_qr, ms_until_qr) = (self.behavior.looks_until_qr, self.behavior.ms_until_qr);
+        let now_ms = self.now_ms();
+        let word = self.authorised(token, id)?.start(looks_until_qr, ms_until_qr, now_ms);
         let start_answer = self.behavior.start_answer;
         let word = match start_answer {
             StartAnswer::Word(other) if word == "starting" => other,
@@ -200,6 +201,7 @@ impl Accounts {
         let known = self.tokens.iter().find(|known| known.text == token && known.expires_ms > now_ms);
         let is_of_session = known.ok_or(INVALID_TOKEN)?.session == id;
         let session = self.session(id)?;
+        session.show_qr_if_due(now_ms);
         if is_of_session { Ok(session) } else { Err(STRANGE_SESSION) }
     }
 

@@ -23,6 +23,8 @@ pub struct Behavior {
     pub accepted_tokens: AcceptedTokens,
     /// How many looks (at status or QR) a started session still sees `starting`; 0 asks for the QR at once.
     pub looks_until_qr: u32,
+    /// How many milliseconds a started session needs until it shows its QR.
+    pub ms_until_qr: i64,
     /// Writes its status words in capitals.
     pub in_capitals: bool,
     /// The field of an answer that holds its QR.
@@ -54,6 +56,7 @@ impl Default for Behavior {
             opaque_tokens: false,
             accepted_tokens: AcceptedTokens::Unexpired,
             looks_until_qr: 0,
+            ms_until_qr: 0,
             in_capitals: false,
             qr_field: QrField::Qr,
             qr_form: QrForm::Text,

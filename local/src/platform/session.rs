@@ -26,6 +26,8 @@ enum Phase {
     Offline,
     Starting {
         looks_left: u32,
+        #[serde(default)]
+        qr_from_ms: i64,
     },
     QrRequired {
         since_ms: i64,
@@ -43,10 +45,10 @@ impl Session {
         })
     }
 
-    /// Starts it, unless it runs, and gives the word for what it does now.
-    pub fn start(&mut self, looks_until_qr: u32, now_ms: i64) -> &'static str {
+    /// Starts it, unless it runs, and gives the word for what it does now. Its QR is shown after so many looks and so much time.
+    pub fn start(&mut self, looks_until_qr: u32, ms_until_qr: i64, now_ms: i64) -> &'static str {
         if self.phase == Phase::Offline {
-            self.enter(Phase::Starting { looks_left: looks_until_qr });
+            self.enter(Phase::Starting { looks_left: looks_until_qr, qr_from_ms: now_ms + ms_until_qr });
             self.show_qr_if_due(now_ms);
         }
         match self.phase {
@@ -57,7 +59,7 @@ impl Session {
 
     /// Counts a look: a starting session is one look nearer to its QR.
     pub fn looked(&mut self, now_ms: i64) {
-        if let Phase::Starting { looks_left } = &mut self.phase
+        if let Phase::Starting { looks_left, .. } = &mut self.phase
             && *looks_left != FOREVER
         {
             *looks_left = looks_left.saturating_sub(1);
@@ -65,8 +67,11 @@ impl Session {
         }
     }
 
-    fn show_qr_if_due(&mut self, now_ms: i64) {
-        if self.phase == (Phase::Starting { looks_left: 0 }) {
+    /// Shows the first QR if nothing more is to be waited for.
+    pub fn show_qr_if_due(&mut self, now_ms: i64) {
+        if let Phase::Starting { looks_left: 0, qr_from_ms } = self.phase
+            && qr_from_ms <= now_ms
+        {
             self.phase = Phase::QrRequired { since_ms: now_ms };
         }
     }
@@ -101,7 +106,7 @@ impl Session {
     pub fn set_status(&mut self, word: &str, now_ms: i64) {
         self.enter(match word.to_lowercase().as_str() {
             "connected" => Phase::Connected,
-            "starting" => Phase::Starting { looks_left: FOREVER },
+            "starting" => Phase::Starting { looks_left: FOREVER, qr_from_ms: now_ms },
             "offline" => Phase::Offline,
             _ => Phase::QrRequired { since_ms: now_ms },
         });

@@ -108,6 +108,18 @@ async fn a_number_is_linked_from_create_to_scan() {
 }
 
 #[tokio::test]
+async fn a_qr_is_shown_once_its_time_has_passed() {
+    let caller = Caller::start().await;
+    caller.platform.behave(|behavior| behavior.ms_until_qr = 600_000);
+    let (_, session, token) = caller.account().await;
+    caller.begin(&session, &token).await;
+    assert_eq!(caller.status(&session, &token).await, said("starting"));
+    assert_eq!(caller.qr(&session, &token).await, (200, json!({"qr": null})));
+    caller.platform.advance(Duration::from_secs(600));
+    assert_ne!(caller.qr(&session, &token).await.1["qr"], Value::Null);
+}
+
+#[tokio::test]
 async fn one_organization_id_has_one_session_and_one_key() {
     let caller = Caller::start().await;
     let (key, session, token) = caller.account().await;

@@ -21,7 +21,7 @@ SAM = PATH="$(CURDIR)/.tools/cargo-lambda/bin:$$PATH" .tools/sam/bin/sam
 # The tests that `make test` leaves out.
 SLOW = browser contract smoke properties walk
 
-.PHONY: help dev link check test test-slow $(SLOW:%=slow-%) bench measurable simulate mutants advisories build target deploy configured \
+.PHONY: help dev link check test test-slow $(SLOW:%=slow-%) bench simulate mutants advisories build target deploy configured \
 	migrate sam tools clean
 
 help: ## list these verbs
@@ -84,16 +84,14 @@ slow-properties:
 slow-walk:
 	CARGO_PROFILE_DEV_OPT_LEVEL=2 WALK_MISHAPS=2 cargo test --package shared --target-dir target/walk walk -- --nocapture
 
-# It takes a good minute after the build. Run it on an idle machine; it says if the machine was busy.
-bench: measurable ## measure the functions against their targets; with CHECK=1 only counts, which local/limits.json limits (RENEW=1 renews it)
-	ulimit -S -n "$$(ulimit -H -n)" && TMPDIR=$(SCRATCH) cargo run --quiet --profile bench --package local \
-		$(if $(CHECK)$(RENEW),limits,bench) $(if $(RENEW),renew)
-
-# Builds the measured programs as they are deployed.
-measurable: tools
+# Measures what is deployed: the table, and target/bench.json. It takes some minutes after the build. Run it on an idle machine; it says
+# if the machine was busy.
+bench: tools ## measure the functions against their targets; CHECK=1 fails if a count exceeds local/limits.json, RENEW=1 renews that
 	@sh local/tools.sh valgrind
 	cargo build --release
 	cargo build --release --package empty
+	WPP_VERSION=$(VERSION) TMPDIR=$(SCRATCH) cargo run --quiet --profile bench --package local bench \
+		$(if $(RENEW),renew,$(if $(CHECK),check))
 
 # It takes a minute, after the build that it shares with the walk.
 simulate: ## simulate an hour of a fleet, for docs/measured.md
@@ -108,7 +106,8 @@ advisories: ## check the dependencies' faults, licenses and sources; ADVISORY_DB
 	local/advisories.sh $(ADVISORY_DB)
 
 # The version that each line of the log names.
-build slow-smoke: export WPP_VERSION = $(or $(shell git describe --tags --always --dirty 2>/dev/null),unknown)
+VERSION = $(or $(shell git describe --tags --always --dirty 2>/dev/null),unknown)
+build slow-smoke: export WPP_VERSION = $(VERSION)
 
 # It uses only what the files of hashes and Cargo.lock name.
 build: target sam ## build what `make deploy` deploys, into .aws-sam/build

@@ -84,8 +84,8 @@ slow-properties:
 slow-walk:
 	CARGO_PROFILE_DEV_OPT_LEVEL=2 WALK_MISHAPS=2 cargo test --package shared --target-dir target/walk walk -- --nocapture
 
-# Measures what is deployed: the table, and target/bench.json. It takes some minutes after the build. Run it on an idle machine; it says
-# if the machine was busy.
+# Measures what is deployed: the table, and target/bench.json. It takes three minutes after the build. Run it on an idle machine; it
+# says if the machine was busy.
 bench: tools ## measure the functions against their targets; CHECK=1 fails if a count exceeds local/limits.json, RENEW=1 renews that
 	@sh local/tools.sh valgrind
 	cargo build --release

@@ -1,4 +1,5 @@
-//! A new number as its user sees it: from the request to `wpp-create` until the page has a QR code, on a platform that takes some time.
+//! What the user of a new number waits for: from the request to `wpp-create` until the page has a QR code. The platform needs some time
+//! for it.
 
 use std::time::Duration;
 
@@ -17,7 +18,7 @@ use crate::{Result, clock};
 /// How long the platform needs from a start to its QR code.
 const PLATFORM_MS: f64 = 3_000.0;
 
-/// How often `wpp-create` asks for the QR code: no page should wait longer for a code that is there.
+/// How often `wpp-create` asks for the QR code: no page should wait longer once the platform has the code.
 const POLL_MS: f64 = 1_000.0;
 
 /// Sandboxes of each function that work at once. The first number of each is a cold one's.

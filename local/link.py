@@ -14,7 +14,6 @@ import tempfile
 import textwrap
 import time
 import urllib.request
-from datetime import datetime
 from http.client import HTTPException
 from pathlib import Path
 
@@ -304,17 +303,16 @@ class Link:
 
 
 def pause_after(seen):
-    """Returns the seconds until the next question, as the answer advises. The next code is due when this one expires."""
-    pause = seen.get("poll_after_ms", 1000 * PAUSE) / 1000
-    if "qr_good_until" in seen:
-        good_for = datetime.fromisoformat(seen["qr_good_until"]) - datetime.fromisoformat(seen["seen_at"])
-        pause = min(pause, max(PAUSE, good_for.total_seconds()))
-    return pause
+    """Returns the seconds until the next question, as the answer advises. While a code is shown, somebody may scan it now."""
+    advised = seen.get("poll_after_ms", 1000 * PAUSE) / 1000
+    return min(advised, PAUSE) if "qrcode" in seen else advised
 
 
 def main():
     for ending in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
         signal.signal(ending, signal.default_int_handler)
+    # A reader such as `head` may end first.
+    signal.signal(signal.SIGPIPE, signal.SIG_DFL)
     for stream in (sys.stdout, sys.stderr):
         stream.reconfigure(encoding="utf-8", errors="replace")
     try:

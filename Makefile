@@ -1,11 +1,11 @@
-# Every verb sets up what it needs, says what it installs, and repeats no set-up.
+# Every target installs what it needs, says so, and never installs it twice.
 
 SHELL := /bin/bash
 
-# Many tests wait for servers rather than for a processor.
+# Most tests wait for servers and use little CPU, so more threads than cores are fine.
 export RUST_TEST_THREADS ?= 4
 
-# Every test copies its own database. In memory, if some gigabytes are free, that is three times as fast.
+# Every test creates its own copy of the database. In /dev/shm that is three times as fast; used if 2 GB are free.
 SCRATCH = $(shell [ "$$(df -k --output=avail /dev/shm 2>/dev/null | tail -1)" -gt 2000000 ] 2>/dev/null && \
 	echo /dev/shm || echo "$${TMPDIR:-/tmp}")
 
@@ -14,7 +14,7 @@ SAVED_ARCH := $(or $(shell sed -n '/^ *\#/d;s/.*Architecture=[\\"]*\([a-z0-9_]*\
 ARCH ?= $(SAVED_ARCH)
 TARGET = $(if $(filter x86_64,$(ARCH)),x86_64,aarch64)-unknown-linux-gnu
 
-# SAM builds with the cargo-lambda in .tools, and that with the zig in .tools. SAM checks and builds without an account.
+# SAM builds with cargo-lambda from .tools, which uses zig from .tools. Neither check nor build needs an AWS account.
 export SAM_CLI_TELEMETRY = 0
 SAM = PATH="$(CURDIR)/.tools/cargo-lambda/bin:$$PATH" .tools/sam/bin/sam
 
@@ -33,9 +33,9 @@ dev: tools ## run the whole system on this machine; it prints the page's address
 link: ## link a number in this terminal, at `make dev` or at WPP_URL with WPP_TOKEN
 	@python3 local/link.py
 
-# Never edit a released migration: SHA256SUMS lists each. WS1004 only accepts a log group that is named after its function. The
-# template makes the log groups before their functions, and the smoke test checks their retention.
-# The deployed functions do not have the feature `testing`.
+# Never edit a released migration: SHA256SUMS lists each. WS1004 is ignored: it requires a log group whose name is computed from its
+# function, but the template creates the groups first. The smoke test checks their retention. Also fails if the feature `testing`
+# gets into a deployed function.
 check: sam ## check the format, the lints, the layers and the template
 	@sh local/tools.sh lint
 	cd migrations && sha256sum --check --strict --quiet SHA256SUMS && ls [0-9]*.sql | diff - <(sed -n 's/.*  //p' SHA256SUMS)
@@ -55,7 +55,7 @@ test: tools ## run the tests, with real PostgreSQL and real HTTP
 
 test-slow: $(addprefix slow-,$(or $(ONLY),$(SLOW))) ## run the slow ones: browser, contract, smoke, properties, walk; ONLY="smoke walk" runs some
 
-# The connect page in Chromium, against all that `make dev` runs: about five minutes, of which it watches a code for two. Its
+# The connect page in Chromium, against everything that `make dev` runs. Takes about five minutes, two of them watching a code. Its
 # pictures are in target/page.
 slow-browser: tools
 	@sh local/tools.sh browser
@@ -63,7 +63,7 @@ slow-browser: tools
 	cargo build --package local
 	PATH="$(CURDIR)/.tools/node/bin:$$PATH" npm --prefix local/browser --silent test
 
-# openapi.yaml as its users have it: with schemathesis, and with a generated TypeScript client, against the local stack.
+# Tests openapi.yaml against the local stack, with schemathesis and with a generated TypeScript client.
 slow-contract: tools
 	@sh local/tools.sh contract
 	cargo build
@@ -75,12 +75,12 @@ slow-smoke: build
 	@sh local/tools.sh ministack
 	.tools/sam/bin/python local/smoke.py
 
-# Each parser of foreign input, for so many seconds.
+# Fuzzes every parser of untrusted input for SECONDS each.
 SECONDS := 60
 slow-properties:
 	FUZZ_SECONDS=$(SECONDS) cargo test --package shared properties -- --nocapture
 
-# Every interleaving of a token's refresh with two faults in one run instead of one: a minute, after its own build.
+# Every interleaving of a token's refresh with two faults per run instead of one. Takes a minute after its own build.
 slow-walk:
 	CARGO_PROFILE_DEV_OPT_LEVEL=2 WALK_MISHAPS=2 cargo test --package shared --target-dir target/walk walk -- --nocapture
 
@@ -97,11 +97,11 @@ bench: tools ## measure the functions against their targets; CHECK=1 fails if a 
 simulate: ## simulate an hour of a fleet, for docs/measured.md
 	CARGO_PROFILE_DEV_OPT_LEVEL=2 cargo test --package shared --lib --target-dir target/walk simulate -- --ignored --nocapture
 
-mutants: ## list the mistakes that no in-process test finds: FILE=shared/src/wpp/token.rs, or DIFF=my.diff
+mutants: ## list the mutants that no in-process test kills: FILE=shared/src/wpp/token.rs, or DIFF=my.diff
 	@sh local/tools.sh cargo-mutants
 	.tools/bin/cargo-mutants mutants --package shared --output target $(if $(FILE),--file $(FILE)) $(if $(DIFF),--in-diff $(DIFF)) -- --lib
 
-advisories: ## check the dependencies' faults, licenses and sources; ADVISORY_DB=folder uses a copy of the database
+advisories: ## check the dependencies for vulnerabilities, licenses and sources; ADVISORY_DB=folder uses a copy of the database
 	@sh local/tools.sh cargo-deny
 	local/advisories.sh $(ADVISORY_DB)
 
@@ -109,7 +109,7 @@ advisories: ## check the dependencies' faults, licenses and sources; ADVISORY_DB
 VERSION = $(or $(shell git describe --tags --always --dirty 2>/dev/null),unknown)
 build slow-smoke: export WPP_VERSION = $(VERSION)
 
-# It uses only what the files of hashes and Cargo.lock name.
+# Uses only what Cargo.lock and the hash files pin.
 build: target sam ## build what `make deploy` deploys, into .aws-sam/build
 	@sh local/tools.sh cargo-lambda
 	cargo fetch --locked --quiet
@@ -117,7 +117,7 @@ build: target sam ## build what `make deploy` deploys, into .aws-sam/build
 
 # Without this check, cargo-lambda would fetch a missing target.
 target:
-	@test -d "$$(rustc --print sysroot)/lib/rustlib/$(TARGET)" || { echo "Rust builds nothing for $(ARCH) yet: rustup target add $(TARGET)" >&2; exit 1; }
+	@test -d "$$(rustc --print sysroot)/lib/rustlib/$(TARGET)" || { echo "the Rust target for $(ARCH) is missing: rustup target add $(TARGET)" >&2; exit 1; }
 
 deploy: configured $(if $(BUILT),sam,build) ## build and deploy with samconfig.toml; with BUILT=1, deploy .aws-sam/build as it is
 	$(SAM) deploy

@@ -6,7 +6,7 @@ cd "$(dirname "$0")/.."
 if [ $# = 0 ]; then
   exec .tools/bin/cargo-deny --all-features check
 fi
-# cargo-deny expects a clone of https://github.com/RustSec/advisory-db in a folder with its own kind of name.
+# cargo-deny expects a clone of https://github.com/RustSec/advisory-db in a folder that it names itself.
 clone=.tools/advisories/advisory-db-3157b0e258782691
 rm -rf "$clone"
 mkdir -p "$clone"

@@ -32,8 +32,8 @@ FUNCTIONS = {"WppCreate": "wpp-create", "WppQr": "wpp-qr", "WppStatus": "wpp-sta
 REACHED = {"wpp-create": "platform_unavailable", "wpp-qr": "organization_not_found", "wpp-status": "organization_not_found"}
 STACK, REGION = "smoke", "eu-central-1"
 TOOLS = Path(__file__).parent.parent / ".tools"
-# The functions look for a new secret at most every 30 s.
-ROTATION_PATIENCE_S = 60
+# The functions reread a secret at most every 30 s.
+ROTATION_TIMEOUT_S = 60
 
 
 def step(text):
@@ -179,7 +179,7 @@ def main():
     scratch = tempfile.mkdtemp(prefix="wpp-smoke-")
     port = free_port()
     endpoint = f"http://127.0.0.1:{port}"
-    # Never the AWS account of the person who runs this.
+    # Never use the AWS account of the person who runs this.
     account = {
         "AWS_ENDPOINT_URL": endpoint, "AWS_ACCESS_KEY_ID": "smoke", "AWS_SECRET_ACCESS_KEY": "smoke", "AWS_DEFAULT_REGION": REGION,
         "AWS_CONFIG_FILE": "/dev/null", "AWS_SHARED_CREDENTIALS_FILE": "/dev/null", "AWS_EC2_METADATA_DISABLED": "true",
@@ -244,7 +244,7 @@ def smoke(endpoint, upstreams):
         variables = aws["lambda"].get_function_configuration(FunctionName=names[logical])["Environment"]["Variables"]
         for secret in [*Upstreams.accepted, *Upstreams.accepted.values()]:
             check(secret not in [*variables, *variables.values()], f"{function} has {secret} in its environment")
-        # The emulator has no upstream with TLS, and makes no routes of an API.
+        # The emulator has no upstream with TLS, and creates no API routes.
         variables |= {"WPP_BASE_URL": upstreams, "SUPABASE_URL": upstreams}
         aws["lambda"].update_function_configuration(FunctionName=names[logical], Environment={"Variables": variables})
         integration = aws["apigatewayv2"].create_integration(
@@ -275,7 +275,7 @@ def smoke(endpoint, upstreams):
         Upstreams.accepted = Upstreams.accepted | value
     started = time.monotonic()
     while (seen := codes()) != REACHED:
-        check(time.monotonic() - started < ROTATION_PATIENCE_S, f"after a rotation, {REACHED} were expected: {seen}")
+        check(time.monotonic() - started < ROTATION_TIMEOUT_S, f"after a rotation, {REACHED} were expected: {seen}")
         time.sleep(1)
     step(f"a rotation was seen without a deployment, after {time.monotonic() - started:.0f} s")
 

@@ -1,6 +1,6 @@
 #!/bin/sh
-# Installs what a verb of the Makefile needs in addition to Rust, make and Python. PostgreSQL comes from the system's packages, the
-# rest goes below .tools and local. Installs what a lock file names, and again only when that file changes.
+# Installs what a target of the Makefile needs in addition to Rust, make and Python. PostgreSQL comes from the system's packages;
+# the rest is installed below .tools and local, from lock files, and again only when a lock file changes.
 set -eu
 cd "$(dirname "$0")/.."
 
@@ -8,7 +8,7 @@ say() { echo "tools: $*" >&2; }
 fail() { say "$*"; exit 1; }
 has() { command -v "$1" >/dev/null 2>&1; }
 
-# Installs the packages $*, with the system's package manager; for a user, with sudo.
+# Installs the packages $* with the system's package manager, with sudo if this user is not root.
 system_packages() {
   has apt-get || fail "please install these with your package manager, then try again: $*"
   as_root=
@@ -26,7 +26,8 @@ need_python() {
   python3 -c 'import ensurepip, venv' 2>/dev/null || system_packages python3-venv
 }
 
-# Makes the virtual environment .tools/$1 with the packages of local/requirements/$1.txt, by hash. No package runs code to build.
+# Creates the virtual environment .tools/$1 with the packages of local/requirements/$1.txt, pinned by hash. No package is built from
+# source.
 python_tools() {
   requirements="local/requirements/$1.txt"
   cmp -s "$requirements" ".tools/$1/installed.txt" && return
@@ -70,7 +71,7 @@ cargo_tool() {
   rm -rf .tools/build
 }
 
-# The real PostgREST if there is one, otherwise a crate that speaks its protocol.
+# PostgREST if it is installed, otherwise a crate that implements its protocol.
 need_postgrest() {
   [ -n "${POSTGREST_BIN:-}${POSTRUST_BIN:-}" ] && return
   has postgrest || has postrust && return
@@ -86,8 +87,8 @@ need_node() {
   python_tools node
 }
 
-# Installs the packages of the folder $1, as its lock file says, with the npm options that follow. If the package $needed is not
-# there, fewer packages were installed before.
+# Installs the packages in the folder $1 by its lock file, with the npm options that follow. If the package $needed is missing,
+# fewer packages were installed before.
 npm_packages() {
   need_node
   cmp -s "$1/package-lock.json" "$1/node_modules/installed.json" && [ -d "$1/node_modules/${needed:-}" ] && return

@@ -1,10 +1,11 @@
--- The tables that the three functions share with the rest of the product. Existing tables are checked and left as they are: their
--- columns, constraints, policies and rights belong to their owner. Missing tables are created.
+-- The tables that the three functions share with the rest of the product. Existing tables are checked. If
+-- messenger_integrations.organization_id has no index, it gets one; columns, constraints, policies and rights stay as they are.
+-- Missing tables are created.
 
 set lock_timeout = '5s';
 
--- Stops with one sentence before it creates anything if an existing table is not what the functions need. The probe inserts and
--- updates rows in the real tables as the functions do, and is always rolled back.
+-- If the functions cannot use an existing table, this block stops with one sentence before anything is created. The probe inserts
+-- and updates rows in the real tables as the functions do, and is always rolled back.
 do $preflight$
 declare
   v_need record;
@@ -53,7 +54,7 @@ begin
     then
       raise exception 'Column messenger_integrations.organization_id has no index, and only the owner of the table can create one.';
     end if;
-    -- PostgreSQL would also write these values into columns of type text, but cannot compare text with them.
+    -- The probe below would not notice text columns here: PostgreSQL casts on insert, but not in comparisons.
     select a.attname, t.type into v_step
     from (values ('settings', 'jsonb'), ('organization_id', 'uuid')) t (name, type)
     join pg_attribute a on a.attrelid = v_need.oid and a.attname = t.name and format_type(a.atttypid, null) <> t.type;
@@ -95,7 +96,7 @@ begin
       end loop;
     end if;
 
-    -- A session in each state, in a separate row or in the organization's only one.
+    -- A session in each state: in its own row, or in the organization's only row if the table allows just one.
     v_table := 'whatsapp_sessions';
     if to_regclass('public.whatsapp_sessions') is not null then
       for v_step in select s as status from unnest('{connected,disconnected,qr_issued,pairing}'::text[]) s loop
@@ -126,7 +127,7 @@ begin
           (select c.conkey from pg_constraint c where c.conrelid = a.attrelid and c.conname = v_constraint),
           (select x.indkey::int2[] from pg_index x where x.indexrelid = to_regclass('public.' || quote_ident(v_constraint)))));
       elsif v_column = '' and sqlstate in ('22001', '22P02') then
-        -- PostgreSQL does not say which value its column cannot hold, so each value is tried alone.
+        -- For these errors PostgreSQL does not name the column, so each value is tried on its own.
         for v_step in select key, jsonb_build_object(key, value) as value from jsonb_each(v_values) loop
           begin
             execute format('select to_jsonb(jsonb_populate_record(null::public.%I, $1))', v_table) using v_step.value;
@@ -196,14 +197,14 @@ begin
     v_table := concat_ws(',', v_table, 'whatsapp_sessions');
   end if;
 
-  -- Tables that were created here are for service_role only.
+  -- Only service_role may use the tables created here.
   foreach v_table in array coalesce(string_to_array(v_table, ','), '{}') loop
     execute format('alter table public.%I enable row level security', v_table);
     execute format('revoke all on table public.%I from public, anon, authenticated', v_table);
     execute format('grant select, insert, update, delete on table public.%I to service_role', v_table);
   end loop;
 
-  -- Every look-up begins with an organization.
+  -- Every query filters by organization first.
   if not exists (
     select from pg_index x join pg_attribute a on a.attrelid = x.indrelid and a.attnum = x.indkey[0]
     where x.indrelid = 'public.messenger_integrations'::regclass and x.indisvalid and x.indpred is null

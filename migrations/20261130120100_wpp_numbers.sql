@@ -1,12 +1,12 @@
--- Finds the number that a request is about, what is known of it, and the snapshot of its session.
--- Each function that PostgREST serves takes the organization (or the verified user who belongs to it) and reads or writes only that
--- organization's rows. The tenant can write its rows of messenger_integrations, so each value is checked when it is read.
+-- Finds the number that a request is about, what we know about it, and its session's snapshot. Each function that PostgREST serves
+-- takes an organization (or a verified user of one), and reads and writes only that organization's rows. The organization's users
+-- can write its rows of messenger_integrations, so each value is checked when it is read.
 
 set lock_timeout = '5s';
 
--- What the shared row has no column for. `session` and `platform_id` are the last ones that the platform gave under WPP_SECRET;
--- credentials_saved_at and first_connected_at are about that session. The webhook may also be registered for sessions that the other
--- functions have saved.
+-- One row per number, for everything that has no column in messenger_integrations. `session` and `platform_id` are the last ones
+-- that the platform gave under WPP_SECRET; credentials_saved_at and first_connected_at are about that session. The webhook may also
+-- be registered for sessions that the other functions have saved.
 create table if not exists public.wpp_numbers (
   integration_id uuid,
   organization_id uuid,
@@ -17,28 +17,28 @@ create table if not exists public.wpp_numbers (
   webhook_session text,
   webhook_url text,
   webhook_tried_at timestamptz,
-  -- A number that is given to another organization starts anew.
+  -- The key includes the organization, so a number that moves to another organization starts over.
   primary key (integration_id, organization_id)
 );
 create index if not exists wpp_numbers_by_organization on public.wpp_numbers (organization_id);
 create index if not exists wpp_numbers_by_session on public.wpp_numbers (session);
 alter table public.wpp_numbers enable row level security;
 
--- Helpers, in a schema that PostgREST does not serve and only service_role may use. Helpers of one expression that read no table are
--- SQL-standard bodies without `set search_path`, so that PostgreSQL inlines them. Helpers that read a shared table are text, so that
--- the table's owner may change it.
+-- Helpers, in a schema that PostgREST does not serve and only service_role may use. Single-expression helpers that read no table
+-- have SQL-standard bodies and no `set search_path`, so that PostgreSQL can inline them. Helpers that read a shared table have a
+-- text body: a SQL-standard body would be a dependency that stops the owner from changing the table.
 create schema if not exists wpp_internal;
 grant usage on schema wpp_internal to service_role;
 
--- How far a time may be in the future before it counts as another clock's mistake.
+-- A time further in the future than this was set by a wrong clock, and is ignored.
 create or replace function wpp_internal.max_clock_skew() returns interval
 language sql immutable return interval '1 minute';
 
--- How long a creation, a rejected API key and an added number that was never linked are remembered.
+-- How long to remember a creation, a rejected API key, and an added number that was never linked.
 create or replace function wpp_internal.memory_ttl() returns interval
 language sql immutable return interval '24 hours';
 
--- How many new ids an organization may bring to the platform in one hour.
+-- How many new platform ids an organization may use per hour.
 create or replace function wpp_internal.new_platform_ids_per_hour() returns integer
 language sql immutable return 30;
 
@@ -68,8 +68,7 @@ exception
 end
 $$;
 
--- Returns a row's settings as an object, also from a JSON string that holds one, which some writers make. Null if they cannot be
--- read.
+-- Returns a row's settings as an object. Some writers store them as a JSON string, which is parsed. Null if they cannot be read.
 create or replace function wpp_internal.settings(settings jsonb) returns jsonb
 language sql immutable
 return case coalesce(jsonb_typeof(settings), 'null')
@@ -86,7 +85,7 @@ return case
     and btrim(value #>> '{}', E' \t\n\r') !~ '[[:cntrl:]]'
   then btrim(value #>> '{}', E' \t\n\r') end;
 
--- Returns the API key in a number's settings. Reading, comparing and digests all use it.
+-- Returns the API key in a number's settings. Every read, comparison and digest of the API key goes through this function.
 create or replace function wpp_internal.api_key(settings jsonb) returns text
 language sql immutable
 return wpp_internal.plain_text(settings -> 'wppApiKey', 512);
@@ -96,7 +95,7 @@ create or replace function wpp_internal.token(settings jsonb) returns text
 language sql immutable
 return wpp_internal.plain_text(settings -> 'wppJwtToken', 8192);
 
--- Returns the session in a number's settings. It is used in paths and names.
+-- Returns the session in a number's settings. Restricted to what is safe in URL paths and session names.
 create or replace function wpp_internal.session(settings jsonb) returns text
 language sql immutable
 return case
@@ -104,7 +103,7 @@ return case
     and settings ->> 'wppAccountNumber' not in ('.', '..')
   then settings ->> 'wppAccountNumber' end;
 
--- Whether an organization may ask the platform for this id: its own id, or its own id with a suffix.
+-- Whether a platform id belongs to an organization: it is the organization's id, with or without the functions' suffix.
 create or replace function wpp_internal.is_own_platform_id(organization_id uuid, platform_id text) returns boolean
 language sql immutable
 return platform_id = organization_id::text or platform_id ~ ('^' || organization_id::text || '__wpp__[0-9a-f]{8}$');
@@ -120,9 +119,8 @@ begin
 end
 $$;
 
--- Returns an organization's numbers, with checked settings. `never_linked`: the platform gave the row's session, the functions saved
--- its credentials, and it was never seen connected. Every other number counts as linked. Has no `set search_path`, so that it is
--- inlined.
+-- Returns an organization's numbers, with checked settings. `never_linked`: the platform gave the row's session, the functions
+-- saved its credentials, and it was never seen connected. Every other number counts as linked.
 create or replace function wpp_internal.numbers(p_organization_id uuid)
 returns table (id uuid, is_active boolean, is_primary boolean, created_at timestamptz, settings jsonb, api_key text, session text,
   works boolean, never_linked boolean, platform_id text, saved_at timestamptz)
@@ -139,8 +137,8 @@ as $$
   where i.organization_id = p_organization_id and i.messenger_type = 'whatsapp' and i.provider = 'wpp'
 $$;
 
--- Whether one of the organization's WhatsApp rows that work is primary; with `p_linked`, a row that was ever linked. Of another
--- provider's row, only is_active and is_enabled are known.
+-- Whether the organization has a usable primary WhatsApp row. With `p_linked`, a row that was never linked does not count. Another
+-- provider's row counts if it is active and enabled.
 create or replace function wpp_internal.primary_works(p_organization_id uuid, p_linked boolean) returns boolean
 language plpgsql stable set search_path = ''
 as $$
@@ -155,7 +153,7 @@ begin
 end
 $$;
 
--- Returns what whatsapp_sessions holds of a session; null if it holds nothing. A QR that is too long to be real is read as null.
+-- Returns a session's row of whatsapp_sessions, or null. An implausibly long QR becomes null.
 create or replace function wpp_internal.snapshot(p_organization_id uuid, p_session text) returns jsonb
 language plpgsql stable set search_path = ''
 as $$
@@ -172,7 +170,8 @@ end
 $$;
 
 -- Returns a number as the functions use it: the row's identity, its checked settings, what is known of it, and its snapshot.
--- `ignored` names the settings that are out of bounds. `connected_is_news`: seeing it connected would change what is stored.
+-- `ignored` lists the settings that are present but invalid. `connected_is_news`: `connected`
+-- must be saved even if the snapshot seems unchanged.
 create or replace function wpp_internal.number(p_integration_id uuid) returns jsonb
 language plpgsql stable set search_path = ''
 as $$
@@ -211,9 +210,8 @@ begin
 end
 $$;
 
--- Returns the number that a request names: by its session, otherwise by its row, otherwise the organization's choice. The choice is
--- a number that works: the primary one, and of several primary ones the oldest. A session may be named as the platform names it or
--- as whatsapp_sessions does.
+-- Returns the number that a request names by its session or its row. Otherwise returns the organization's default number: a usable
+-- one, the primary one first, then the oldest. A session may be given with or without the `wpp_` prefix.
 create or replace function wpp_internal.choose_number(
   p_organization_id uuid, p_session text, p_integration_id uuid, p_active_only boolean)
 returns uuid
@@ -249,9 +247,9 @@ begin
 end
 $$;
 
--- Makes the organization's best number primary if none of its working WhatsApp rows is primary. The best number is the one just seen
+-- If no usable WhatsApp row of the organization is primary, makes its best number primary. The best number is the one just seen
 -- connected (`p_session`), otherwise one that is connected in its snapshot. Otherwise it is one that was ever linked, or the oldest
--- one. The function does not wait for locked rows: the next creation or the next connected number tries again.
+-- one. Does not wait for locked rows: the next creation or connection tries again.
 create or replace function wpp_internal.settle_primary(p_organization_id uuid, p_session text default null) returns void
 language plpgsql set search_path = ''
 as $$
@@ -288,8 +286,8 @@ end
 $$;
 
 -- Takes over another organization's row of whatsapp_sessions for a session that the platform gave to this organization, and empties
--- it. Deletes the row if the table has no room for a second row of this organization. Leaves it, with a warning, if a foreign key
--- forbids that. Answers the organization that has the row afterwards; null if the row does not exist.
+-- it. Deletes the row instead if the table allows only one row per organization. If a foreign key forbids this, leaves the row and
+-- logs a warning. Returns the row's organization afterwards, or null if there is no row.
 create or replace function wpp_internal.take_over_snapshot(p_organization_id uuid, p_session text) returns uuid
 language plpgsql set search_path = ''
 as $$
@@ -318,25 +316,25 @@ exception
 end
 $$;
 
--- Saves a session's state, seen at `p_at_ms` or later, as its snapshot, all fields at once. A newer row stays, so a slow poll does
--- not undo what the webhook reported. A row whose time is too far in the future does not count. A session that the platform does
--- not know (`p_is_known`) never gets a row. If the table has UNIQUE (organization_id), its only row stays with an active number's
--- session and leaves any other session. Called by Store::save_snapshot.
--- Answers the snapshot afterwards, see snapshot; null if the organization has no such number or the table no room.
--- Its lock timeout is shorter than PostgreSQL's deadlock_timeout, so that it is never part of a deadlock with an upsert.
+-- Saves the state of a session, observed at `p_at_ms` or later, as its snapshot. A newer snapshot wins, so that a slow poll does
+-- not undo the webhook's report, unless its time is too far in the future. A session that the platform does not know (`p_is_known`)
+-- never gets a row. If the table has UNIQUE (organization_id), its only row is moved to this session, unless it belongs to an
+-- active number's session. Called by Store::save_snapshot. Returns the snapshot afterwards (see `snapshot`); null if the
+-- organization has no such number, or the table has no room for it. Its lock timeout is shorter than PostgreSQL's deadlock_timeout,
+-- so that it is never part of a deadlock with an upsert.
 create or replace function public.wpp_save_snapshot(
   p_organization_id uuid, p_session text, p_status text, p_at_ms bigint, p_qr text default null, p_is_known boolean default true)
 returns jsonb
 language plpgsql set search_path = '' set lock_timeout = '800ms'
 as $$
 declare
-  -- Each word in the type that the table has for it.
+  -- jsonb_populate_record converts each value to its column's type.
   v_seen public.whatsapp_sessions := jsonb_populate_record(null::public.whatsapp_sessions, jsonb_build_object(
     'organization_id', p_organization_id, 'session_name', 'wpp_' || p_session, 'status', p_status, 'last_qr_b64', p_qr,
     'updated_at', clock_timestamp(), 'last_qr_at', case when p_qr is not null then clock_timestamp() end));
   v_owner uuid;
   v_is_taken_over boolean := false;
-  -- A state that the other functions saved counts too, and is about to be overwritten.
+  -- Read before the update overwrites it: the other functions may have saved `connected`.
   v_was_connected boolean := p_status = 'connected' or wpp_internal.is_connected(p_organization_id, p_session);
 begin
   if not exists (select from wpp_internal.numbers(p_organization_id) n where n.session = p_session) then
@@ -386,14 +384,14 @@ begin
   end if;
   return wpp_internal.snapshot(p_organization_id, p_session);
 exception
-  -- The transaction that holds the row writes its own state; this request's answer does not depend on it.
+  -- Another transaction holds the row and saves its own state. This request can answer without saving.
   when lock_not_available or unique_violation then
     return wpp_internal.snapshot(p_organization_id, p_session);
 end
 $$;
 
--- Claims the right to register a number's webhook once more: one request in `p_every_ms` gets it. False if the organization has no
--- such number. Called by Store::claim_webhook.
+-- Claims the right to register a number's webhook again. At most one request per `p_every_ms` gets it. False if the organization
+-- has no such number. Called by Store::claim_webhook.
 create or replace function public.wpp_claim_webhook(
   p_organization_id uuid, p_integration_id uuid, p_every_ms integer)
 returns boolean

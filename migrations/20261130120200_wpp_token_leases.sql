@@ -1,13 +1,13 @@
 -- Grants the lease to refresh a number's token, and saves the result of the refresh. Called by TokenRow.
--- Every function answers {now_ms, outcome, ...} and may be repeated by the same holder. If the organization does not have the
--- number, it answers `gone`; if the settings cannot be read, `unreadable`. In both cases it changes nothing.
+-- Every function returns {now_ms, outcome, ...}. The same holder may repeat a call. If the organization does not have the number,
+-- it answers `gone`; if the settings cannot be read, `unreadable`. In both cases it changes nothing.
 
 set lock_timeout = '5s';
 
--- One row for each number whose token was ever refreshed. `held_until` ends a lease whose holder died. `retry_at` is the end of the
--- cooldown after a refresh that failed, or after a new token that was rejected. `key_digest` identifies the API key that the row is
--- about. `token_digest` and `saved_at` tell which token the last refresh saved, and when. There is no foreign key, so that deleting
--- a number never waits.
+-- One row for each number that ever got a lease. `held_until` is the end of the lease, even if its holder dies. `retry_at` is the
+-- end of the cooldown after a refresh that failed, or after the platform rejected a new token. `key_digest` identifies the API key
+-- that the row is about. `token_digest` and `saved_at` identify the token that the last refresh saved, and the time. No foreign
+-- key: deleting a number must never wait.
 create table if not exists public.wpp_token_leases (
   integration_id uuid,
   organization_id uuid,
@@ -39,19 +39,19 @@ create or replace function wpp_internal.refusal(settings jsonb) returns text
 language sql immutable
 return case when settings is null then 'gone' when settings = 'null' then 'unreadable' end;
 
--- Returns the milliseconds until a lease or a cooldown ends; null if it has ended. An end too far in the future counts as ended.
+-- Returns the milliseconds until a lease or a cooldown ends; null if it has ended. See max_clock_skew.
 create or replace function wpp_internal.ms_left(p_until timestamptz, p_now timestamptz) returns bigint
 language sql stable
 return case when p_until > p_now and p_until <= p_now + wpp_internal.max_clock_skew()
   then ceil(extract(epoch from p_until - p_now) * 1000)::bigint end;
 
--- Asks for the lease, to replace the token `p_replaces` (null: none is stored). `p_is_rejected`: the platform rejected that token.
--- The outcome is one of these:
---   granted  The caller refreshes, with the API key in `number`.
---   moved    The row now holds another token, which is in `number`.
---   busy     Another holder refreshes with this API key, for at most `wait_ms` more.
---   cooling  The last refresh with this API key has just failed, with `failure`. The failure is `token_rejected` if the rejected
---            token was saved less than a minute ago: the platform would reject another one too.
+-- Asks for the lease, in order to replace the token `p_replaces` (null if none is stored). `p_is_rejected`: the platform rejected
+-- that token. The outcome is one of these:
+--   granted  The caller must refresh the token, with the API key in `number`.
+--   moved    The row now holds another token, or none. `number` is the row.
+--   busy     Another holder is refreshing with this API key, for at most `wait_ms` more.
+--   cooling  The last refresh with this API key failed a moment ago; `failure` says why. It is `token_rejected` if the rejected
+--            token was saved less than a minute ago: the platform would reject a newer token too.
 create or replace function public.wpp_claim_refresh(
   p_organization_id uuid, p_integration_id uuid, p_holder uuid, p_lease_ms integer, p_replaces text default null,
   p_is_rejected boolean default false)
@@ -72,7 +72,7 @@ begin
 
   select * into v_lease from public.wpp_token_leases l
   where l.integration_id = p_integration_id and l.organization_id = p_organization_id;
-  -- A refresh with another API key does not block this one, and its result does not count for it.
+  -- A lease that was taken with another API key neither blocks this request nor tells it anything.
   if v_lease.holder <> p_holder and v_lease.key_digest is not distinct from v_digest then
     if wpp_internal.ms_left(v_lease.held_until, v_now) is not null then
       return wpp_internal.answer('busy', jsonb_build_object('wait_ms', wpp_internal.ms_left(v_lease.held_until, v_now)));
@@ -97,11 +97,11 @@ begin
 end
 $$;
 
--- Saves a refreshed token and ends the lease. It saves only if the lease was not taken over, and the row still holds the token to be
--- replaced. The API key that fetched it must still be the number's. Only the two token settings are merged; the others stay.
--- The outcome is one of these:
+-- Saves a refreshed token and ends the lease. Saves only if the lease was not taken over and the row still holds `p_replaces`. Its
+-- API key must still be the one that fetched the new token. Only the two token settings are merged; the others stay. The outcome is
+-- one of these:
 --   saved  The row holds the token.
---   moved  The row holds another token, or waits for one. It is in `number`.
+--   moved  The row holds another token, or none. `number` is the row.
 create or replace function public.wpp_save_token(
   p_organization_id uuid, p_integration_id uuid, p_holder uuid, p_api_key text,
   p_token text, p_expires_at_ms bigint, p_replaces text default null)
@@ -116,7 +116,7 @@ begin
     return wpp_internal.answer(wpp_internal.refusal(v_settings));
   end if;
 
-  -- The platform may give the same token again. Then only its end is new.
+  -- The platform may return the same token with a new expiry.
   if wpp_internal.api_key(v_settings) = p_api_key
     and (wpp_internal.token(v_settings) is not distinct from p_replaces or wpp_internal.token(v_settings) = p_token)
     and exists (
@@ -141,10 +141,10 @@ begin
 end
 $$;
 
--- Ends the lease after a refresh that failed. No request is granted another lease for `p_cooldown_ms`. The outcome is one of these:
+-- Ends the lease after a refresh that failed. No request gets a lease for `p_cooldown_ms`. The outcome is one of these:
 --   noted  The failure is saved.
---   moved  The failure no longer matters: since the claim, the row got another API key or the lease another holder. The row is in
---          `number`.
+--   moved  The failure no longer matters: since the claim, the API key has changed or the lease has a new holder. `number` is
+--          the row.
 create or replace function public.wpp_release_refresh(
   p_organization_id uuid, p_integration_id uuid, p_holder uuid, p_failure text, p_cooldown_ms integer)
 returns jsonb

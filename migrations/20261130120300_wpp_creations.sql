@@ -1,15 +1,16 @@
 -- How a number gets its credentials. A creation is recorded here before the platform is asked. After a crash, a retry or a double
--- click, the next request finishes it with the same platform id and so the same session. The shared table gets its row
--- once the platform has given the credentials.
+-- click, the next request finishes it with the same platform id and so the same session. The row in messenger_integrations is
+-- created only after the platform has returned the credentials.
 
 set lock_timeout = '5s';
 
 -- An attempt to get credentials. `kind` is one of these:
 --   first       A number for an organization that has none.
 --   additional  One more number, with its own platform id.
---   replace     New credentials for `integration_id`, because a person asked for them or it has none.
---   repair      New credentials for `integration_id`, because the platform refuses its API key. Saved only if no link can be lost.
--- `holder` works on it until `held_until`. Once it is finished, `integration_id` is the number that it was about.
+--   replace     New credentials for `integration_id`, because a person asked for them or the number has none.
+--   repair      New credentials for `integration_id`, because the platform refuses its API key. Saved only if no linked phone can
+--               be lost.
+-- `holder` has the lease until `held_until`. After `finished_at`, `integration_id` is the number that was created or changed.
 create table if not exists public.wpp_creations (
   id uuid primary key default gen_random_uuid(),
   organization_id uuid not null,
@@ -25,7 +26,7 @@ create table if not exists public.wpp_creations (
 create index if not exists wpp_creations_by_organization on public.wpp_creations (organization_id);
 alter table public.wpp_creations enable row level security;
 
--- The ids that an organization brought to the platform, for the limit on new ones.
+-- The platform ids that an organization has used, for the hourly limit on new ones.
 create table if not exists public.wpp_platform_ids (
   platform_id text primary key,
   organization_id uuid not null,
@@ -34,14 +35,14 @@ create table if not exists public.wpp_platform_ids (
 create index if not exists wpp_platform_ids_by_organization on public.wpp_platform_ids (organization_id, created_at);
 alter table public.wpp_platform_ids enable row level security;
 
--- Lets only one decision at a time be made about an organization's numbers. The platform is never called under this lock.
+-- Serializes all decisions about an organization's numbers. The lock is never held during a call to the platform.
 create or replace function wpp_internal.lock_organization(p_organization_id uuid) returns void
 language sql volatile
 return pg_advisory_xact_lock(hashtextextended('wpp_creation ' || p_organization_id, 0));
 
 -- Deletes creations that are too old, and the data about numbers that were deleted or given to another organization. A rejected API
--- key of such a number is remembered as long as a creation: the platform may give it again. Used platform ids stay for the hour of
--- the limit.
+-- key of a deleted number is kept for memory_ttl, because the platform may return it again. Used platform ids are kept for an hour
+-- for the limit, and as long as a number or a creation uses them.
 create or replace function wpp_internal.forget_old(p_organization_id uuid) returns void
 language sql volatile set search_path = ''
 as $$
@@ -66,12 +67,13 @@ as $$
   where n.organization_id = p_organization_id and n.integration_id not in (select id from numbers)
 $$;
 
+-- Returns a new platform id: the organization's id with a random suffix.
 create or replace function wpp_internal.new_platform_id(p_organization_id uuid) returns text
 language sql volatile
 return p_organization_id || '__wpp__' || substr(md5(gen_random_uuid()::text), 1, 8);
 
--- Returns the number that add_new uses instead of adding one more. It works, was never linked, and either has the organization's own
--- platform id or was added recently.
+-- Returns an unlinked number that add_new can reuse: usable, never linked, and either with the organization's own platform id or
+-- added within memory_ttl.
 create or replace function wpp_internal.number_to_link(p_organization_id uuid) returns uuid
 language sql stable set search_path = ''
 as $$
@@ -83,9 +85,9 @@ as $$
   limit 1
 $$;
 
--- Returns the id to ask the platform with for a number (null: a new number). It is the last id that the platform gave credentials
--- for, otherwise a well-formed id in the row, otherwise the organization's own. With `p_alone`, the organization's own id is used
--- only if no other number has it; otherwise a new one.
+-- Returns the platform id for a number (null for a new number). It is the last id that the platform gave credentials for, otherwise
+-- a well-formed id in the row, otherwise the organization's own. With `p_alone`, a new id replaces the organization's own id if
+-- another number already has it.
 create or replace function wpp_internal.platform_id(p_organization_id uuid, p_integration_id uuid, p_alone boolean) returns text
 language sql volatile set search_path = ''
 as $$
@@ -103,8 +105,8 @@ as $$
       then wpp_internal.new_platform_id(p_organization_id) else p_organization_id::text end)
 $$;
 
--- Records that the platform is asked with this id. Returns null if that is within the limit, otherwise the milliseconds until it
--- is. An id that was used before is always within the limit.
+-- Reserves a platform id for a call. Returns null, or the milliseconds to wait if the hourly limit is reached. An id that was used
+-- before is always within the limit.
 create or replace function wpp_internal.use_platform_id(p_organization_id uuid, p_platform_id text) returns bigint
 language plpgsql set search_path = ''
 as $$
@@ -132,8 +134,8 @@ begin
 end
 $$;
 
--- Returns the unfinished creation that a request joins. For a number it is any creation. A repair is joined only if the number does
--- not work or the mode is not ensure. Without a number it is the first one or, if the request adds a number, also an additional one.
+-- Returns the unfinished creation that a request joins. For a number: its latest unfinished creation, except that `ensure` does not
+-- join the repair of a usable number. Without a number: a `first` creation, and for add_new also an `additional` one.
 create or replace function wpp_internal.creation_to_join(
   p_organization_id uuid, p_integration_id uuid, p_works boolean, p_mode text)
 returns public.wpp_creations
@@ -150,19 +152,19 @@ $$;
 
 -- Begins, resumes or joins the creation that a request needs. Called by Store::begin_creation.
 -- Answers {now_ms, outcome, ...}. The outcome is one of these:
---   existing         `number` has its credentials: there is nothing to create.
---   begun            The caller asks the platform for `platform_id` and saves the credentials as `creation`. `number` gets them; it
---                    is null if its row does not exist yet. `works` tells whether the number works already.
+--   existing         `number` already has credentials; there is nothing to create.
+--   begun            The caller asks the platform with `platform_id`, and saves the credentials for `creation`. `number` is the
+--                    number that gets them, null if it does not exist yet. `works` says whether it already has working credentials.
 --   busy             Another caller works on `creation`, for at most `wait_ms` more.
 --   unreadable       The number's settings cannot be read.
---   too_many         The organization brought too many new ids to the platform. There is room again in `wait_ms`.
+--   too_many         The organization used too many new platform ids. The next one is allowed in `wait_ms`.
 --   unknown          The organization does not have this number, or no longer has it.
 --   no_organization  The user has no organization.
 -- `p_request` is {mode, session, integration_id, rejected_key}. The mode is ensure (the organization's number, otherwise a first
 -- one), add_new, force_recreate or repair. A repair gets new credentials for a number whose `rejected_key` the platform refuses.
--- `session` or `integration_id` names a number; without them, it is the organization's choice.
--- `p_holder` names the attempt: repeating a call with it repeats the answer. `p_waited_for` is the creation that the attempt has
--- waited for. Once that is finished, its number is the answer.
+-- `session` or `integration_id` names a number; without them, it is the organization's default number.
+-- `p_holder` identifies the attempt: a call may be repeated with it. `p_waited_for` is the creation that the attempt has waited
+-- for. Once that is finished, its number is the answer.
 create or replace function public.wpp_begin_creation(
   p_user_id uuid, p_request jsonb, p_holder uuid, p_lease_ms integer, p_waited_for uuid default null)
 returns jsonb
@@ -182,8 +184,7 @@ begin
     return wpp_internal.answer('no_organization');
   end if;
   perform wpp_internal.lock_organization(v_organization);
-  -- A deletion of these numbers waits until this is decided. This does not wait for a deletion: with several rows locked, that
-  -- could be a deadlock.
+  -- Locks the rows, so that a deletion waits for this transaction. Skips rows that are being deleted: waiting for them could deadlock.
   perform from public.messenger_integrations i
   where i.organization_id = v_organization for key share skip locked;
   perform wpp_internal.forget_old(v_organization);
@@ -203,7 +204,7 @@ begin
       return wpp_internal.answer('unreadable');
     end if;
     v_creation := wpp_internal.creation_to_join(v_organization, v_number.id, v_number.works, v_mode);
-    -- A number that was switched off or emptied in between is not repaired: a person decides about it.
+    -- A number that was deactivated or cleared in the meantime is not repaired: a person must decide.
     if v_mode = 'repair' and not (v_number.works and (v_creation.id is not null or v_number.api_key = p_request ->> 'rejected_key'))
       or v_mode in ('ensure', 'add_new') and v_creation.id is null and v_number.works
     then
@@ -243,7 +244,7 @@ begin
 end
 $$;
 
--- Creates the row of a new number, with each word in the type that the table has for it.
+-- Creates the row of a new number, converting each value to its column's type.
 create or replace function wpp_internal.new_number(p_organization_id uuid) returns uuid
 language sql volatile set search_path = ''
 as $$
@@ -256,7 +257,7 @@ as $$
   returning id
 $$;
 
--- Saves a number's previous session as disconnected, unless another number of the organization has it too.
+-- Marks a number's previous session as disconnected, unless another number of the organization uses it.
 create or replace function wpp_internal.leave_session(p_organization_id uuid, p_integration_id uuid, p_session text) returns void
 language sql volatile set search_path = ''
 as $$
@@ -267,16 +268,17 @@ as $$
     select from wpp_internal.numbers(p_organization_id) n where n.id <> p_integration_id and n.session = p_session)
 $$;
 
--- Saves the credentials that the platform gave in the number's row. For a new number, it creates the row, in one transaction with
--- everything that depends on it. Called by Store::save_credentials. Safe to repeat.
+-- Saves the platform's credentials in the number's row. For a new number, it creates the row, in one transaction with everything
+-- that depends on it. Called by Store::save_credentials. Safe to repeat.
 -- Answers {now_ms, outcome, number?}. The outcome is one of these:
 --   saved       The row holds them.
---   superseded  Another attempt has taken the creation over.
---   rejected    It is the same API key that the platform rejected for a deleted number. Only another id brings another key.
---   kept        They are for another session than the number's, which counts as linked. The row stays; the creation is finished.
---   taken       Their session is a number of another organization. Nothing is saved.
+--   superseded  Another attempt has taken over the creation.
+--   rejected    The platform returned the API key that it had rejected for a number deleted since. Only another platform id gets
+--               another key.
+--   kept        They are for a different session, and the number counts as linked. The row is unchanged; the creation is finished.
+--   taken       Their session belongs to another organization's number. Nothing is saved.
 --   unreadable  The number's settings cannot be read.
---   gone        The number was deleted and stays deleted.
+--   gone        The number was deleted; it is not recreated.
 create or replace function public.wpp_save_credentials(
   p_organization_id uuid, p_creation uuid, p_holder uuid, p_api_key text, p_session text)
 returns jsonb
@@ -306,7 +308,7 @@ begin
     then
       return wpp_internal.answer('taken');
     end if;
-    -- Another function may have created a row for this session in between. That row is then the number's.
+    -- Another function may have created a row for this session in between. Use that row.
     if v_number is null then
       v_number := wpp_internal.choose_number(p_organization_id, p_session, null, false);
     end if;
@@ -349,7 +351,7 @@ begin
       insert into public.wpp_numbers as n
         (integration_id, organization_id, session, platform_id, credentials_saved_at, first_connected_at)
       values (v_number, p_organization_id, p_session, v_creation.platform_id, clock_timestamp(),
-        -- A session that counts as linked still does.
+        -- A linked session stays linked; its time is then only a marker.
         case when v_is_same_session and not v_before.never_linked then clock_timestamp() end)
       on conflict (integration_id, organization_id) do update
       set session = excluded.session, platform_id = excluded.platform_id, credentials_saved_at = excluded.credentials_saved_at,
@@ -357,7 +359,7 @@ begin
             then coalesce(n.first_connected_at, excluded.first_connected_at) end,
           -- The platform must be told again where to report.
           webhook_session = null, webhook_url = null, webhook_tried_at = null;
-      -- An earlier failure no longer counts, even if the API key is the same.
+      -- Clear the cooldown, even if the API key is the same.
       update public.wpp_token_leases l
       set failure = null, retry_at = null
       where l.integration_id = v_number and l.organization_id = p_organization_id;
@@ -372,11 +374,11 @@ begin
 end
 $$;
 
--- Gives a creation another platform id, for an API key that the platform gives but refuses. Called by Store::assign_platform_id.
--- It may be repeated after a lost answer. The id then changes again, and the platform is asked only with the last one.
--- Answers {now_ms, outcome, ...}. The outcome is one of these:
+-- Gives a creation another platform id, for an API key that the platform gives but refuses. Called by Store::assign_platform_id. It
+-- may be repeated after a lost answer. Each call assigns another id; only the last one is used. Answers {now_ms, outcome, ...}. The
+-- outcome is one of these:
 --   assigned    The platform is asked with `platform_id` from now on.
---   kept        The number counts as linked, and no person asked for new credentials. The creation is finished.
+--   kept        The number counts as linked, and the request did not ask for new credentials. The creation is finished.
 --   too_many    See wpp_begin_creation.
 --   superseded  The attempt no longer holds the creation.
 create or replace function public.wpp_assign_platform_id(p_organization_id uuid, p_creation uuid, p_holder uuid)
@@ -408,7 +410,7 @@ begin
 end
 $$;
 
--- After an attempt that failed, lets the next caller work on a creation at once. Called by Store::release_creation.
+-- Ends the lease after a failed attempt, so that the next caller can continue at once. Called by Store::release_creation.
 create or replace function public.wpp_release_creation(p_organization_id uuid, p_creation uuid, p_holder uuid)
 returns void
 language sql volatile set search_path = '' set lock_timeout = '2s'

@@ -1,4 +1,4 @@
-// A visitor with a browser: what they see, what goes wrong unseen, and what a camera reads.
+// A visitor with a browser: what they see, hidden errors, and what a camera reads.
 
 import assert from 'node:assert/strict';
 import { mkdir, readFile } from 'node:fs/promises';
@@ -14,12 +14,12 @@ import { MISSING, makeOld } from './old_browsers.js';
 const PICTURES = join(import.meta.dirname, '../../target/page');
 const AXE = await readFile(createRequire(import.meta.url).resolve('axe-core/axe.min.js'), 'utf8');
 
-/** How long a test waits for what has to come. */
-const PATIENCE_MS = 20_000;
+/** How long a test waits for something to happen. */
+const TIMEOUT_MS = 20_000;
 
 const WIDTHS = [360, 768, 1440];
 
-/** A browser that talks to this machine alone; `port` is for other tools to drive it. */
+/** Starts a browser that can only reach this machine; other tools control it through `port`. */
 export const launch = ({ port } = {}) => chromium.launch({
   executablePath: process.env.CHROMIUM ?? '/usr/bin/chromium',
   chromiumSandbox: process.getuid() !== 0,
@@ -29,26 +29,26 @@ export const launch = ({ port } = {}) => chromium.launch({
   ],
 });
 
-/** A new visitor, in a window of their own, on the page at `url`. Their browser is an old one. */
+/** Opens the page at `url` as a new visitor, in a separate window that behaves like an old browser. */
 export async function visit(browser, url, { language = 'en', ...options } = {}) {
   const locale = { en: 'en-GB', ru: 'ru-RU' }[language];
   const context = await browser.newContext({ viewport: { width: 1280, height: 900 }, locale, ...options });
   await context.addInitScript(makeOld, MISSING);
   await context.addInitScript(watchPage);
   const page = await context.newPage();
-  page.setDefaultTimeout(PATIENCE_MS);
+  page.setDefaultTimeout(TIMEOUT_MS);
   if (options.clock) await page.clock.install();
   const visitor = new Visitor(context, page);
   await page.goto(url);
   return visitor;
 }
 
-/** Tells of a focus that is lost, and measures the cumulative layout shift. It runs in the page. */
+/** Reports a lost focus, and measures the cumulative layout shift. Runs in the page. */
 function watchPage() {
   addEventListener('focusout', () => setTimeout(() => {
     if (document.activeElement === document.body) console.error('the focus is lost');
   }, 50));
-  // As the browsers define it: the largest sum within 5 s, with no second between two shifts.
+  // As browsers define it: the largest sum within 5 s, with less than a second between two shifts.
   window.layoutShift = 0;
   let [sum, begun, last] = [0, 0, 0];
   new PerformanceObserver((list) => {
@@ -62,11 +62,11 @@ function watchPage() {
 }
 
 class Visitor {
-  /** What went wrong: console errors, exceptions, failed requests. */
+  /** The errors: console errors, exceptions, failed requests. */
   #troubles = [];
-  /** Calls of the functions: `{name, body}`. */
+  /** The calls to the functions: `{name, body}`. */
   calls = [];
-  /** The most of them that were ever under way at once. */
+  /** The most of them that were in progress at once. */
   mostAtOnce = 0;
   #underWay = new Set();
 
@@ -75,13 +75,13 @@ class Visitor {
     this.page = page;
     page.on('pageerror', (error) => this.#troubles.push(`exception: ${error.stack || error.message}`));
     page.on('console', (message) => {
-      // A failed request is told below, with its name.
+      // A failed request is reported below, with its name.
       const told = message.text().startsWith('Failed to load resource');
       if (['error', 'warning'].includes(message.type()) && !told) this.#troubles.push(`console: ${message.text()}`);
     });
     page.on('requestfailed', (request) => {
       const why = request.failure().errorText;
-      // The page itself gives up what is no longer wanted.
+      // The page cancels requests that it no longer needs.
       if (why !== 'net::ERR_ABORTED') this.#troubles.push(`${nameOf(request)}: ${why}`);
     });
     page.on('response', (response) => {
@@ -109,7 +109,7 @@ class Visitor {
     return this.page.locator('#card').getAttribute('data-kind');
   }
 
-  /** Waits until a text is there. */
+  /** Waits until a text is visible. */
   reads(words) {
     return this.page.getByText(words).first().waitFor();
   }
@@ -128,7 +128,7 @@ class Visitor {
     return this.page.evaluate(() => JSON.parse(sessionStorage.getItem('number'))?.session);
   }
 
-  /** What a camera reads from the screen; nothing while there is no code. */
+  /** What a camera reads from the screen; `undefined` if there is no code. */
   async readCode() {
     const { width, height, data } = PNG.sync.read(await this.page.locator('.frame').screenshot());
     return jsqr(new Uint8ClampedArray(data), width, height)?.data;
@@ -142,17 +142,17 @@ class Visitor {
     });
   }
 
-  /** What a person does who turns to the page again. */
+  /** Does what happens when a person returns to the page. */
   looksAgain() {
     return this.page.evaluate(() => window.dispatchEvent(new Event('focus')));
   }
 
-  /** Waits until a return to the page has begun its look. */
+  /** Waits until the page has started to refresh after a return. */
   settles() {
     return this.page.waitForTimeout(300);
   }
 
-  /** The cumulative layout shift so far: of what no click or key has moved. */
+  /** The cumulative layout shift so far, without shifts caused by clicks or keys. */
   layoutShift() {
     return this.page.evaluate(() => window.layoutShift);
   }
@@ -162,24 +162,24 @@ class Visitor {
     return this.calls.filter((call) => call.name === name).length;
   }
 
-  /** Only these went wrong, and each of them did. */
+  /** Asserts that exactly these errors happened. */
   wasWellBut(...meant) {
     const troubles = this.#troubles.splice(0);
     assert.deepEqual(troubles.filter((trouble) => !meant.some((one) => one.test(trouble))), []);
     for (const one of meant) assert(troubles.some((trouble) => one.test(trouble)), `${one} in ${troubles}`);
   }
 
-  /** Forgets what may have gone wrong, but does not have to. */
+  /** Forgets these errors, which may have happened or not. */
   forgive(trouble) {
     this.#troubles = this.#troubles.filter((one) => !trouble.test(one));
   }
 
-  /** Nothing went wrong. */
+  /** Asserts that there were no errors. */
   wasWell() {
     this.wasWellBut();
   }
 
-  /** What axe finds at each width, light and dark; the pictures stay, to be looked at. */
+  /** Runs axe at each width, light and dark. The screenshots are kept. */
   async looksGood(name) {
     await mkdir(PICTURES, { recursive: true });
     const before = this.page.viewportSize();
@@ -214,10 +214,10 @@ function nameOf(request) {
   return url.includes('/functions/v1/') ? new URL(url).pathname.split('/').at(-1) : url;
 }
 
-/** Asks until it is so. */
+/** Polls until the condition holds. */
 export async function until(condition) {
-  const end = Date.now() + PATIENCE_MS;
+  const end = Date.now() + TIMEOUT_MS;
   while (!(await condition())) {
-    assert(Date.now() < end, `not so after ${PATIENCE_MS} ms: ${condition}`);
+    assert(Date.now() < end, `not so after ${TIMEOUT_MS} ms: ${condition}`);
   }
 }

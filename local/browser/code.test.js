@@ -1,4 +1,4 @@
-// A code on the screen of the connect page for two minutes; then what Lighthouse says of that page.
+// Shows a code on the connect page for two minutes, then runs Lighthouse on the page.
 
 import assert from 'node:assert/strict';
 import { after, before, test } from 'node:test';
@@ -9,11 +9,11 @@ import desktop from 'lighthouse/core/config/desktop-config.js';
 import { launch, visit } from './browser.js';
 import { freePorts, startStack } from './stack.js';
 
-/** How long the code is looked at, and how much of that it may be dead. */
+/** How long the code is watched, and how much of that time it may be outdated. */
 const LOOKED_AT_MS = 125_000;
 const DEAD = 0.05;
 
-/** What Lighthouse must give at least. A machine that is busy makes it slower: then it is asked again. */
+/** The lowest accepted Lighthouse scores. On a busy machine the page is slower, so a low score is measured again. */
 const SCORES = { performance: 90, accessibility: 100, 'best-practices': 100 };
 const TRIES = 3;
 
@@ -31,13 +31,13 @@ after(async () => {
   await stack?.end();
 });
 
-test('a code can be scanned for 95 % of the time, on a number that has waited for long', async () => {
+test('the code can be scanned 95% of the time after a long wait', async () => {
   const visitor = await visit(browser, stack.page);
   await visitor.sees('nothing');
   await visitor.click('Connect WhatsApp');
   await visitor.sees('scan');
   const session = await visitor.session();
-  // The functions now ask for a pause of 15 s.
+  // By now the functions ask for a pause of 15 s.
   await stack.change('age', session);
   await visitor.page.reload();
   await visitor.sees('scan');
@@ -50,14 +50,14 @@ test('a code can be scanned for 95 % of the time, on a number that has waited fo
     await visitor.page.waitForTimeout(200);
   }
   assert(codes.size >= 6, `${codes.size} codes`);
-  assert(all >= 100, `${all} looks`);
+  assert(all >= 100, `${all} polls`);
   assert(dead / all <= DEAD, `${dead} of ${all}`);
   visitor.wasWell();
   await visitor.leave();
 });
 
 for (const [device, config] of Object.entries({ mobile: undefined, desktop })) {
-  test(`Lighthouse is content on a ${device}`, async () => {
+  test(`Lighthouse scores are high enough on a ${device}`, async () => {
     let found;
     for (let i = 0; i < TRIES; i += 1) {
       const { lhr } = await lighthouse(stack.page, { port, logLevel: 'error', onlyCategories: Object.keys(SCORES) }, config);

@@ -1,4 +1,4 @@
-// What old browsers make of the page: its files hold nothing that is newer than they are.
+// The page works in old browsers: its files use nothing that they lack.
 
 import assert from 'node:assert/strict';
 import { join } from 'node:path';
@@ -11,7 +11,7 @@ import { rules } from './old_browsers.js';
 
 const LOCAL = join(import.meta.dirname, '..');
 
-/** What a browser that does not know it may pass over. */
+/** What a browser may ignore if it does not know it. */
 const OPTIONAL = ['forced-color-adjust', 'hyphens', 'outline'];
 
 const linter = new ESLint({
@@ -32,7 +32,7 @@ const linter = new ESLint({
 const found = (results) => results.flatMap(({ filePath, messages }) =>
   messages.map(({ line, message }) => `${filePath.slice(LOCAL.length + 1)}:${line} ${message}`));
 
-test('the page has nothing that old browsers lack', async () => {
+test('the page uses nothing that old browsers lack', async () => {
   const results = await linter.lintFiles(['page/*.js', 'page/*.css']);
   assert(results.length > 10, `${results.length} files`);
   assert.deepEqual(found(results), []);
@@ -48,7 +48,7 @@ for (const [file, text] of Object.entries({
   'dark.css': ':root { color: light-dark(#000, #fff); }',
   'nested.css': 'p { & a { color: red; } }',
 })) {
-  test(`the linter notices ${file}`, async () => {
+  test(`the linter reports ${file}`, async () => {
     assert.notDeepEqual(found(await linter.lintText(text, { filePath: join(LOCAL, 'page', file) })), []);
   });
 }

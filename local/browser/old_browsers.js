@@ -1,15 +1,15 @@
-// The oldest browsers that the page is for, and what they lack.
+// The oldest supported browsers, and what they lack.
 
 import { features } from 'web-features';
 
 const OLDEST = { chrome: 109, safari: 16 };
 
-/** `3.2`, or `≤13.1`; nothing for a browser that never had it. */
+/** A version: `3.2`, or `≤13.1`; nothing if the browser never had the feature. */
 const version = (text) => Number.parseFloat(text?.replace('≤', '') ?? Infinity);
 
 const isMissing = ({ support }) => Object.entries(OLDEST).some(([browser, oldest]) => version(support[browser]) > oldest);
 
-/** The parts of a name such as `api.AbortSignal.any_static`; nothing for what is no name in a program. */
+/** The parts of a name such as `api.AbortSignal.any_static`; nothing if it is not a name in a program. */
 function partsOf(key) {
   const [, source, owner, member, isStatic] = /^(api|javascript\.builtins)\.(\w+)(?:\.(\w+?)(_static)?)?$/.exec(key) ?? [];
   return { source, owner, member, isStatic: Boolean(isStatic) };
@@ -20,21 +20,21 @@ const names = Object.values(features)
   .map(([key, status]) => ({ ...partsOf(key), isMissing: isMissing(status) }))
   .filter(({ owner }) => owner);
 
-/** What at least one of them lacks: `{owner, member, isStatic}`, without a member if that is all of the owner. */
+/** What at least one of them lacks: `{owner, member, isStatic}`, without a member if the whole owner is missing. */
 export const MISSING = names.filter(({ isMissing }) => isMissing);
 
 const known = new Set(names.filter(({ isMissing }) => !isMissing).map(({ owner, member }) => member ?? owner));
 
-/** Whose members a program can hardly have names for, beside those of the language itself. */
+/** Owners whose members a program rarely names, apart from those of the language itself. */
 const DOCUMENT = /^(Abort(Signal|Controller)|Document|Element|Event|FormData|Headers|HTMLElement|Navigator|Node|Request|Response|URL|Window)$/;
 
-/** The rules of ESLint against that. A member is known by its name alone, which must be no older object's too. */
+/** The ESLint rules against that. A member is recognized only by its name, so no older object may have the same name. */
 export function rules() {
   const members = MISSING.filter(({ source, owner, member }) => member && (source !== 'api' || DOCUMENT.test(owner)));
   const properties = members
     .filter(({ member, isStatic }) => isStatic || !known.has(member))
     .map(({ owner, member, isStatic }) => (isStatic ? { object: owner, property: member } : { property: member }));
-  // In the language's own data, all members look alike.
+  // In the data about the language, all members have the same form.
   const builtins = members.filter(({ source }) => source !== 'api').map(({ owner, member }) => ({ object: owner, property: member }));
   const unique = new Map([...properties, ...builtins].map((one) => [JSON.stringify(one), one]));
   const globals = new Set(MISSING.filter(({ owner, member }) => !member && !known.has(owner)).map(({ owner }) => owner));
@@ -44,7 +44,7 @@ export function rules() {
   };
 }
 
-/** Takes all that from the page of a newer browser. It runs in the page. */
+/** Removes all that from a newer browser. Runs in the page. */
 export function makeOld(missing) {
   for (const { owner, member, isStatic } of missing) {
     const object = globalThis[owner];

@@ -1,4 +1,4 @@
-// The connect page in a real browser, against the whole system: one story in each language and organization, told in order.
+// The connect page in a real browser, against the whole system: one story for each language and organization, step by step.
 
 import assert from 'node:assert/strict';
 import { join } from 'node:path';
@@ -24,7 +24,7 @@ after(async () => {
   await stack?.end();
 });
 
-/** The steps of a story: a step after one that failed proves nothing. */
+/** The steps of a story. After a failed step, the others are skipped, because they would prove nothing. */
 function story(t) {
   let failed = false;
   return (name, work) => t.test(name, { skip: failed && 'the story ended before' }, async () => {
@@ -44,7 +44,7 @@ async function showsTheCode(visitor) {
   await visitor.readsCode(() => stack.codeOf(session));
 }
 
-/** The picture of the README, to be copied to docs when the page has changed. */
+/** The README's screenshot. Copy it to docs when the page has changed. */
 async function picture({ page }) {
   await page.setViewportSize({ width: 1120, height: 720 });
   await page.screenshot({ path: join(import.meta.dirname, '../../target/page/connect-page.png') });
@@ -57,7 +57,7 @@ async function reload(visitor, kind) {
   await visitor.sees(kind);
 }
 
-/** What a person does who leaves the page for another one, and comes back. */
+/** Does what happens when a person leaves the page and comes back. */
 async function hide({ page }, hidden) {
   await page.evaluate((hidden) => {
     Object.defineProperty(document, 'hidden', { value: hidden, configurable: true });
@@ -67,23 +67,23 @@ async function hide({ page }, hidden) {
 
 const ORGANIZATIONS = { en: 'Lyceum 42', ru: 'Riverside School' };
 
-/** What the person of each language must read, word for word. */
-const SAID = {
+/** The exact texts that a person must see in each language. */
+const EXPECTED = {
   en: {
     title: 'Connect WhatsApp',
     passkey: 'Open WhatsApp on the phone, confirm the passkey there, then come back here.',
     ready: /^Last known( at [^:]+:\d\d)?: ready to scan$/,
     connected: /^Last known( at [^:]+:\d\d)?: connected$/,
-    wrongPhone: 'Not the right phone? On it: WhatsApp, Linked devices, log out.',
-    samePhone: 'Is this page open on that very phone? Open it on a computer or another phone.',
-    dead: 'WhatsApp no longer gives access to this number. Connect it again.',
+    wrongPhone: 'Wrong phone? On that phone, open WhatsApp, go to Linked devices and log out.',
+    samePhone: 'Are you viewing this page on that phone? Open it on a computer or another phone.',
+    dead: 'WhatsApp no longer allows access to this number. Connect it again.',
     offline: 'You are offline',
-    down: 'Our service does not answer',
+    down: 'Our service is not responding',
     drop: 'Don’t need this number? Delete it in the settings, in the list of numbers.',
     failed: /WhatsApp/,
     steps: ['Open WhatsApp on the phone.', /Android.*iPhone/, 'Tap Link a device and point the phone at this code.'],
     away: /put the phone away.*online from time to time/,
-    renews: 'The code renews itself.',
+    renews: 'The code refreshes automatically.',
     broken: 'Something went wrong on this page',
   },
   ru: {
@@ -106,29 +106,29 @@ const SAID = {
 };
 
 for (const language of ['en', 'ru']) {
-  test(`a number from the first click to the phone, through every kind of trouble (${language})`, async (t) => {
+  test(`a number from the first click to the phone, with every kind of failure (${language})`, async (t) => {
     const step = story(t);
-    const [words, said] = [TEXTS[language], SAID[language]];
+    const [words, expected] = [TEXTS[language], EXPECTED[language]];
     const visitor = await visit(browser, stack.page, { language });
     const { page } = visitor;
-    const mood = (name) => visitor.click(words.mood[name][0]);
+    const action = (name) => visitor.click(words.actions[name][0]);
     const looksGood = (name) => visitor.looksGood(`${language}-${name}`);
     const rows = async (count) => until(async () => (await visitor.numbers()).length === count);
 
     await step('an organization without a number is asked to connect one', async () => {
       if (language === 'ru') {
-        // The pictures of the other organization's story are over.
+        // The other organization's story no longer takes screenshots.
         await page.getByLabel(words.organization).selectOption(ORGANIZATIONS[language]);
       }
       await visitor.sees('nothing');
-      assert.equal(await page.title(), said.title);
+      assert.equal(await page.title(), expected.title);
       await looksGood('nothing');
       if (language === 'en') await reload(visitor, 'nothing');
       visitor.wasWell();
     });
 
-    await step('a camera reads from the screen what the platform shows', async () => {
-      // By keyboard alone: from the organization over the two languages to the one thing to do.
+    await step('the code on the screen is the platform’s', async () => {
+      // With the keyboard only: from the organization to the two languages and the one button.
       await page.getByLabel(words.organization).focus();
       for (let i = 0; i < 3; i += 1) await page.keyboard.press('Tab');
       await page.keyboard.press('Enter');
@@ -140,16 +140,16 @@ for (const language of ['en', 'ru']) {
       visitor.wasWell();
     });
 
-    await step('the card says how to scan, on which phone, where to delete', async () => {
-      for (const words of [...said.steps, said.renews, said.drop]) await visitor.reads(words);
-      assert.equal(await page.getByText(said.samePhone).isVisible(), false);
+    await step('the card explains scanning and deleting', async () => {
+      for (const words of [...expected.steps, expected.renews, expected.drop]) await visitor.reads(words);
+      assert.equal(await page.getByText(expected.samePhone).isVisible(), false);
       await page.setViewportSize({ width: 499, height: 900 });
-      assert(await page.getByText(said.samePhone).isVisible());
+      assert(await page.getByText(expected.samePhone).isVisible());
       await page.setViewportSize({ width: 1280, height: 900 });
       await visitor.reads(/^WhatsApp \(WPP\) · …\d{4}$/);
     });
 
-    await step('a code that is replaced is replaced on the screen', async () => {
+    await step('a replaced code is replaced on the screen', async () => {
       const before = await visitor.readCode();
       await stack.platform('advance', { seconds: 21 });
       await until(async () => ![before, undefined].includes(await visitor.readCode()));
@@ -157,21 +157,21 @@ for (const language of ['en', 'ru']) {
       visitor.wasWell();
     });
 
-    await step('a code that comes as a picture is shown as it is', async () => {
+    await step('a code sent as an image is shown unchanged', async () => {
       const url = toPngDataURL(generate('2@a picture,of a,code,1'), { scale: 4, pad: 4 });
       for (const qr of [url, url.split(',')[1]]) {
         await stack.platform('faults', { endpoint: 'qr', fault: { body: JSON.stringify({ qr }) } });
         await visitor.readsCode(() => '2@a picture,of a,code,1');
-        await mood('normal');
+        await action('normal');
         await showsTheCode(visitor);
       }
       visitor.wasWell();
     });
 
-    await step('a passkey that WhatsApp asks for is said, with what to do', async () => {
-      await mood('passkey');
+    await step('a requested passkey is explained', async () => {
+      await action('passkey');
       await visitor.sees('stuck');
-      await visitor.reads(said.passkey);
+      await visitor.reads(expected.passkey);
       await looksGood('passkey');
       await reload(visitor, 'stuck');
       await stack.platform('status', { session: await visitor.session(), status: 'qr_required' });
@@ -179,10 +179,10 @@ for (const language of ['en', 'ru']) {
       visitor.wasWell();
     });
 
-    await step('an outage shows what is known, and the code comes back by itself', async () => {
-      await mood('outage');
+    await step('an outage shows the last known state until the code is back', async () => {
+      await action('outage');
       await visitor.sees('outage');
-      await visitor.reads(said.ready);
+      await visitor.reads(expected.ready);
       await looksGood('outage');
       await page.reload();
       await visitor.sees('outage');
@@ -191,46 +191,46 @@ for (const language of ['en', 'ru']) {
       visitor.wasWellBut(/^wpp-qr: 50[23]$/);
     });
 
-    await step('a token that expires or is revoked is not noticed', async () => {
+    await step('an expired or revoked token is not noticed', async () => {
       const tokens = async () => (await stack.platform('counts', undefined, 'GET')).token;
       for (const name of ['expire', 'revoke']) {
         const before = await tokens();
-        await mood(name);
+        await action(name);
         await until(async () => (await tokens()) === before + 1);
         await showsTheCode(visitor);
       }
       visitor.wasWell();
     });
 
-    await step('a slow platform is waited for', async () => {
-      await mood('slow');
+    await step('the page waits for a slow platform', async () => {
+      await action('slow');
       await reload(visitor, 'scan');
-      await mood('normal');
+      await action('normal');
       await showsTheCode(visitor);
       visitor.wasWell();
     });
 
     await step('a scan connects the number, which becomes the primary one', async () => {
-      await mood('scan');
+      await action('scan');
       await visitor.sees('connected');
       const row = new RegExp(`^WhatsApp \\(WPP\\) ${words.primary} ${words['state-connected']} \\d+ .*${words.registered}$`);
       await until(async () => row.test(await visitor.numbers()));
-      for (const words of [said.wrongPhone, said.away]) await visitor.reads(words);
+      for (const words of [expected.wrongPhone, expected.away]) await visitor.reads(words);
       await reload(visitor, 'connected');
       await looksGood('connected');
       visitor.wasWell();
     });
 
     await step('an outage disconnects no number', async () => {
-      await mood('outage');
+      await action('outage');
       await visitor.sees('outage');
-      await visitor.reads(said.connected);
-      await mood('normal');
+      await visitor.reads(expected.connected);
+      await action('normal');
       await visitor.sees('connected');
       visitor.wasWellBut(/^wpp-qr: 50[23]$/);
     });
 
-    await step('an unlinked phone is seen within 5 s of a look at the page', async () => {
+    await step('an unlinked phone is noticed within 5 s of a return to the page', async () => {
       const session = await visitor.session();
       const comesBack = { focus: () => visitor.looksAgain(), tab: () => hide(visitor, false) };
       for (const way of ['focus', 'tab']) {
@@ -248,17 +248,17 @@ for (const language of ['en', 'ru']) {
       visitor.wasWell();
     });
 
-    await step('the reader’s own network is told from ours', async () => {
+    await step('an offline browser is told apart from an unreachable service', async () => {
       await visitor.context.setOffline(true);
       await visitor.sees('offline');
-      await visitor.reads(said.offline);
-      await visitor.reads(said.connected);
+      await visitor.reads(expected.offline);
+      await visitor.reads(expected.connected);
       await looksGood('offline');
       await visitor.context.setOffline(false);
       await page.locator('#card[data-kind="connected"]').waitFor({ timeout: 2000 });
       await page.route('**/functions/v1/*', (route) => route.abort());
       await visitor.looksAgain();
-      await visitor.reads(said.down);
+      await visitor.reads(expected.down);
       await page.unroute('**/functions/v1/*');
       await visitor.click(words.check);
       await visitor.sees('connected');
@@ -266,7 +266,7 @@ for (const language of ['en', 'ru']) {
       visitor.wasWell();
     });
 
-    await step('two clicks add one number, and so does another one later', async () => {
+    await step('two quick clicks add one number, and a later click adds another', async () => {
       const first = await visitor.session();
       await stack.platform('faults', { endpoint: 'create', fault: { delay: { ms: 1000 } }, times: 1 });
       const before = visitor.count('wpp-create');
@@ -291,11 +291,11 @@ for (const language of ['en', 'ru']) {
       visitor.wasWell();
     });
 
-    await step('a number that is deleted leaves the page', async () => {
-      await mood('remove');
+    await step('a deleted number leaves the page', async () => {
+      await action('remove');
       await rows(1);
       await visitor.sees('connected');
-      // A colleague deletes it, while the code is looked at.
+      // A colleague deletes the number while the code is on the screen.
       await visitor.click(words.add);
       await showsTheCode(visitor);
       await rows(2);
@@ -305,12 +305,12 @@ for (const language of ['en', 'ru']) {
       visitor.wasWellBut(/^wpp-qr: 404$/);
     });
 
-    await step('a second number has a code of its own, and the first stays primary', async () => {
+    await step('a second number has its own code, and the first stays primary', async () => {
       const first = await visitor.session();
       await visitor.click(words.add);
       await showsTheCode(visitor);
       await reload(visitor, 'scan');
-      await mood('scan');
+      await action('scan');
       await visitor.sees('connected');
       await until(async () => {
         const [one, other] = await visitor.numbers();
@@ -325,12 +325,12 @@ for (const language of ['en', 'ru']) {
     });
 
     await step('a check never creates a number', async () => {
-      for (const otherwise of [() => page.locator('#numbers button').first().click(), () => mood('normal')]) {
+      for (const otherwise of [() => page.locator('#numbers button').first().click(), () => action('normal')]) {
         await stack.platform('faults', { endpoint: 'create', fault: { status: { status: 503 } } });
         await visitor.click(words.add);
         await visitor.sees('error');
         await stack.platform('faults', undefined, 'DELETE');
-        await visitor.reads(said.failed);
+        await visitor.reads(expected.failed);
         const before = visitor.count('wpp-create');
         await visitor.looksAgain();
         await visitor.settles();
@@ -346,7 +346,7 @@ for (const language of ['en', 'ru']) {
       visitor.wasWellBut(/^wpp-create: 50[23]$/);
     });
 
-    await step('a creation that failed is repeated with a click', async () => {
+    await step('a failed creation is repeated with a click', async () => {
       await stack.platform('faults', { endpoint: 'create', fault: { status: { status: 503 } } });
       await visitor.click(words.add);
       await visitor.sees('error');
@@ -355,16 +355,16 @@ for (const language of ['en', 'ru']) {
       await visitor.click(words.retry);
       await showsTheCode(visitor);
       await rows(3);
-      await mood('remove');
+      await action('remove');
       await rows(2);
       visitor.wasWellBut(/^wpp-create: 50[23]$/);
     });
 
-    await step('a dead key is said, and the number connected again with one click', async () => {
+    await step('a number with a dead key is reconnected with one click', async () => {
       const session = await visitor.session();
-      await mood('dead');
+      await action('dead');
       await visitor.sees('stuck');
-      await visitor.reads(said.dead);
+      await visitor.reads(expected.dead);
       await looksGood('dead-key');
       visitor.wasWellBut(/^wpp-qr: 409$/);
       await reload(visitor, 'stuck');
@@ -375,8 +375,8 @@ for (const language of ['en', 'ru']) {
       visitor.wasWell();
     });
 
-    await step('a number that a colleague has mended is shown as it is', async () => {
-      await mood('dead');
+    await step('a number that a colleague reconnected is shown as connected', async () => {
+      await action('dead');
       await visitor.sees('stuck');
       visitor.forgive(/^wpp-(qr|status): 409$/);
       const colleague = await visit(browser, stack.page, { language });
@@ -392,8 +392,8 @@ for (const language of ['en', 'ru']) {
       visitor.wasWell();
     });
 
-    await step('a number that was unlinked on the phone is linked again', async () => {
-      await mood('unlink');
+    await step('a number unlinked on the phone is linked again', async () => {
+      await action('unlink');
       await visitor.sees('disconnected');
       await reload(visitor, 'disconnected');
       await looksGood('disconnected');
@@ -405,7 +405,7 @@ for (const language of ['en', 'ru']) {
     await step('an expired sign-in is renewed with a click, three times in a row', async () => {
       const session = await visitor.session();
       for (let i = 0; i < 3; i += 1) {
-        await mood('sign-out');
+        await action('sign-out');
         await visitor.sees('expired');
         if (i === 0) await looksGood('expired');
         if (i === 1) await reload(visitor, 'expired');
@@ -419,23 +419,23 @@ for (const language of ['en', 'ru']) {
       visitor.wasWell();
     });
 
-    await step('the other language speaks at once, and after a reload', async () => {
+    await step('the other language applies at once and after a reload', async () => {
       const other = language === 'en' ? 'ru' : 'en';
       const button = { en: 'EN, English', ru: 'RU, русский' };
       await visitor.click(button[other]);
       assert.equal(await page.title(), TEXTS[other].page);
       await reload(visitor, 'scan');
       assert.equal(await page.title(), TEXTS[other].page);
-      await visitor.click(TEXTS[other].mood.outage[0]);
+      await visitor.click(TEXTS[other].actions.outage[0]);
       await visitor.sees('outage');
-      await visitor.click(TEXTS[other].mood.normal[0]);
+      await visitor.click(TEXTS[other].actions.normal[0]);
       await visitor.click(button[language]);
       await showsTheCode(visitor);
       visitor.forgive(/^wpp-qr: 50[23]$/);
       visitor.wasWell();
     });
 
-    await step('another organization has numbers of its own', async () => {
+    await step('another organization has its own numbers', async () => {
       const [own, other] = language === 'en' ? ['en', 'ru'] : ['ru', 'en'];
       await page.getByLabel(words.organization).selectOption(ORGANIZATIONS[other]);
       if (language === 'en') {
@@ -451,7 +451,7 @@ for (const language of ['en', 'ru']) {
     await step('an exception shows the error card', async () => {
       await page.route('**/config.json', (route) => route.fulfill({ body: 'no JSON' }));
       await page.reload();
-      await visitor.reads(said.broken);
+      await visitor.reads(expected.broken);
       await looksGood('broken');
       await page.unroute('**/config.json');
       await page.locator('#reload').click();
@@ -471,7 +471,7 @@ for (const language of ['en', 'ru']) {
 
 test('the layout', async (t) => {
   for (const [language, words] of Object.entries(TEXTS)) {
-    /** A visitor with two numbers, of which the second waits for a phone. */
+    /** A visitor with two numbers; the second one waits for a phone. */
     const opened = async (options) => {
       const visitor = await visit(browser, stack.page, { language, ...options });
       await visitor.page.getByLabel(words.organization).selectOption(ORGANIZATIONS[language]);
@@ -504,7 +504,7 @@ test('the layout', async (t) => {
       });
     }
 
-    await t.test(`the code is in view where there is little room (${language})`, async () => {
+    await t.test(`the code is in view on small screens (${language})`, async () => {
       const visitor = await opened();
       // 200 % of 1280x900 and of 1366x768, a phone on its side, small phones.
       for (const [width, height] of [[640, 450], [683, 384], [740, 360], [360, 640], [375, 667]]) {
@@ -517,7 +517,7 @@ test('the layout', async (t) => {
       await visitor.leave();
     });
 
-    await t.test(`text of 200 % fits into 360 px (${language})`, async () => {
+    await t.test(`200% text fits into 360 px (${language})`, async () => {
       const visitor = await opened({ viewport: { width: 360, height: 740 } });
       const { page } = visitor;
       const fits = async () => {
@@ -536,7 +536,7 @@ test('the layout', async (t) => {
       await visitor.leave();
     });
 
-    await t.test(`forced colors show the language and a code that can be read (${language})`, async () => {
+    await t.test(`forced colors show the language and a readable code (${language})`, async () => {
       const visitor = await opened({ forcedColors: 'active', colorScheme: 'dark' });
       await showsTheCode(visitor);
       const grounds = await visitor.page.evaluate(() => [...document.querySelectorAll('[data-language]')].map((button) =>
@@ -567,13 +567,13 @@ test('the layout', async (t) => {
   });
 });
 
-test('what the page asks, and when it stops', async (t) => {
+test('what the page polls, and when it stops', async (t) => {
   const step = story(t);
   const visitor = await visit(browser, stack.page, { clock: true });
   const { page } = visitor;
   const words = TEXTS.en;
 
-  /** The number of calls while so much time goes by. A round trip later, all that was begun has been seen. */
+  /** Counts the calls during `ms`. Waits one round trip more, so that every started call is counted. */
   const asked = async (seconds) => {
     const before = visitor.calls.length;
     await page.clock.fastForward(seconds * 1000);
@@ -581,10 +581,10 @@ test('what the page asks, and when it stops', async (t) => {
     return visitor.calls.length - before;
   };
 
-  await step('a reload in the middle of a creation makes no second number', async () => {
+  await step('a reload during a creation adds no second number', async () => {
     await page.locator('#numbers button').nth(1).click();
     await showsTheCode(visitor);
-    await visitor.click(words.mood.scan[0]);
+    await visitor.click(words.actions.scan[0]);
     await visitor.sees('connected');
     const before = (await visitor.numbers()).length;
     await stack.platform('faults', { endpoint: 'create', fault: { delay: { ms: 2000 } }, times: 1 });
@@ -595,16 +595,16 @@ test('what the page asks, and when it stops', async (t) => {
     await showsTheCode(visitor);
     await until(async () => (await visitor.numbers()).length > before);
     assert.equal((await visitor.numbers()).length, before + 1);
-    // The first request may be at work still when the second one comes.
+    // The first request may still be running when the second one arrives.
     visitor.forgive(/^wpp-create: 503$/);
     visitor.wasWell();
   });
 
-  await step('it asks one question at a time', () => assert.equal(visitor.mostAtOnce, 1));
+  await step('it sends one request at a time', () => assert.equal(visitor.mostAtOnce, 1));
 
-  await step('a hidden page asks nothing', async () => {
+  await step('a hidden page sends no requests', async () => {
     await hide(visitor, true);
-    // What was under way when it was hidden comes to its end.
+    // Calls that were in progress when the page was hidden still finish.
     await asked(60);
     assert.equal(await asked(60), 0);
     const before = visitor.calls.length;
@@ -614,7 +614,7 @@ test('what the page asks, and when it stops', async (t) => {
     visitor.wasWell();
   });
 
-  await step('it stops after five minutes, says so, and continues with a click', async () => {
+  await step('it stops after five minutes and continues with a click', async () => {
     await showsTheCode(visitor);
     await asked(300);
     await visitor.sees('paused');
@@ -630,7 +630,7 @@ test('what the page asks, and when it stops', async (t) => {
   });
 
   await step('it stops when the number is connected', async () => {
-    await visitor.click(words.mood.scan[0]);
+    await visitor.click(words.actions.scan[0]);
     await visitor.sees('connected');
     await asked(60);
     assert.equal(await asked(3600), 0);
@@ -640,11 +640,11 @@ test('what the page asks, and when it stops', async (t) => {
   await visitor.leave();
 });
 
-test('a page of an origin that the functions do not know is told that there is no answer', async () => {
+test('a page of an unknown origin shows that the service is not responding', async () => {
   const elsewhere = stack.page.replace('127.0.0.1', 'localhost');
   const visitor = await visit(browser, elsewhere);
   await visitor.sees('outage');
-  await visitor.reads(SAID.en.down);
+  await visitor.reads(EXPECTED.en.down);
   await visitor.looksGood('en-no-answer');
   visitor.wasWellBut(/blocked by CORS policy/, /^wpp-status: net::ERR_FAILED$/);
   await visitor.leave();

@@ -1,4 +1,4 @@
-// The whole system as `make dev` runs it, on ports of its own, with data that goes with it.
+// The whole system as `make dev` runs it, on separate ports and with temporary data.
 
 import assert from 'node:assert/strict';
 import { spawn } from 'node:child_process';
@@ -13,21 +13,21 @@ const WORKSPACE = join(import.meta.dirname, '../..');
 
 const SUPERVISE = join(WORKSPACE, 'local/src/supervise.sh');
 
-/** What is begun with nothing built, on a machine that is busy. */
-const PATIENCE_MS = 300_000;
+/** The start timeout: nothing may be built yet, and the machine may be busy. */
+const START_TIMEOUT_MS = 300_000;
 
 /** Each service, by the variable that names its port. */
 const PORTS = ['', '_PAGE', '_PLATFORM', '_SUPABASE', '_POSTGRES', '_POSTGREST'];
 
-/** Starts it; the functions answer no page but the one on this machine's address. */
+/** Starts the system. The functions accept only the page at this machine's address. */
 export async function startStack() {
   const data = await mkdtemp(join(tmpdir(), 'connect-page-'));
-  // PostgreSQL runs as another user where this one is root.
+  // If this user is root, PostgreSQL runs as another user.
   await chmod(data, 0o755);
   const ports = await freePorts(PORTS.length);
   const env = Object.fromEntries(PORTS.map((name, index) => [`WPP_LOCAL${name}_PORT`, String(ports[index])]));
   const page = `http://127.0.0.1:${env.WPP_LOCAL_PAGE_PORT}`;
-  // The script ends it when its own input does: also where this process is killed.
+  // The script stops the system when its standard input ends, even if this process is killed.
   const local = spawn('sh', [SUPERVISE, '15', 'cargo', 'run', '--quiet', '--package', 'local', 'dev'], {
     cwd: WORKSPACE,
     env: { ...process.env, ...env, WPP_LOCAL_DATA: data, CORS_ALLOWED_ORIGINS: page },
@@ -38,7 +38,7 @@ export async function startStack() {
     throw new Error(`the system ended:\n${lines.join('\n')}`);
   });
   const ready = new Promise((resolve, reject) => {
-    setTimeout(() => reject(new Error(`the system does not start:\n${lines.join('\n')}`)), PATIENCE_MS).unref();
+    setTimeout(() => reject(new Error(`the system does not start:\n${lines.join('\n')}`)), START_TIMEOUT_MS).unref();
     for (const output of [local.stdout, local.stderr]) {
       createInterface(output).on('line', (line) => {
         lines.push(line);
@@ -50,14 +50,14 @@ export async function startStack() {
   await Promise.race([ready, ended]);
   return {
     page: `${page}/`,
-    /** What a person at a terminal does to the platform. */
+    /** Controls the platform's simulator. */
     async platform(path, body, method = 'POST') {
       const url = `http://127.0.0.1:${env.WPP_LOCAL_PLATFORM_PORT}/_sim/${path}`;
       const response = await fetch(url, { method, body: body && JSON.stringify(body) });
       assert(response.ok, `${path}: ${response.status}`);
       return response.status === 204 ? null : response.json();
     },
-    /** What time or the product does to a number: `expire-token`, `age` or `remove`. */
+    /** Changes a number as time or the product would: `expire-token`, `age` or `remove`. */
     async change(path, session) {
       const headers = { 'Content-Type': 'application/json' };
       const response = await fetch(`${page}/${path}`, { method: 'POST', headers, body: JSON.stringify({ session }) });
@@ -75,7 +75,7 @@ export async function startStack() {
   };
 }
 
-/** Below the range that systems take for outgoing connections. */
+/** Below the range of ports for outgoing connections. */
 export async function freePorts(count) {
   const ports = new Set();
   while (ports.size < count) {

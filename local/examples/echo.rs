@@ -1,6 +1,6 @@
-//! A function that says what it was asked, for the tests of the sandbox.
+//! A function that echoes its request, for the sandbox's tests.
 //!
-//! `?do=fail` fails, `?do=panic` panics, `?do=exit` ends the process, `?do=meet` waits until two requests meet there.
+//! `?do=fail` fails, `?do=panic` panics, `?do=exit` ends the process, `?do=meet` waits until two requests are there at the same time.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -21,8 +21,8 @@ async fn main() -> Result<(), Error> {
 async fn echo(request: Request, meeting: Arc<Barrier>) -> Result<Value, Error> {
     let query = request.query_string_parameters();
     match query.first("do") {
-        Some("fail") => return Err("failed as told".into()),
-        Some("panic") => panic!("panicked as told"),
+        Some("fail") => return Err("failed on request".into()),
+        Some("panic") => panic!("panicked on request"),
         Some("exit") => std::process::exit(3),
         Some("meet") => {
             meeting.wait().await;
@@ -33,7 +33,7 @@ async fn echo(request: Request, meeting: Arc<Barrier>) -> Result<Value, Error> {
         .lambda_context()
         .deadline()
         .elapsed()
-        .map_or_else(|ahead| ahead.duration(), |_| Duration::ZERO);
+        .map_or_else(|error| error.duration(), |_| Duration::ZERO);
     println!("echoed");
     let variables: Vec<_> = std::env::vars().map(|(name, _)| name).collect();
     Ok(json!({

@@ -2,7 +2,7 @@
 
 import { retryAfterMs } from './poll.js';
 
-/** A call that takes longer has been lost on the way: the functions answer within 30 s. */
+/** A call that takes longer is lost, because the functions answer within 30 s. */
 const CALL_TIMEOUT_MS = 40_000;
 
 /** How long the page's own address may take to answer. */
@@ -10,12 +10,12 @@ const PROBE_TIMEOUT_MS = 5_000;
 
 /**
  * Makes one request at a time, in the order of the calls.
- * An answer is `{ok: true, ...}`, or `{ok: false, code, error, retryable, retryAfterMs, language}`. Two codes are the page's own:
- * `offline` if the reader's network is down, `unreachable` if ours is.
+ * An answer is `{ok: true, ...}`, or `{ok: false, code, error, retryable, retryAfterMs, language}`. The page adds two codes:
+ * `offline` if the browser has no network, `unreachable` if the service cannot be reached.
  */
 export function createApi({ functions, supabase: project, key }, { accessToken, language, onCall }) {
   const { createClient } = window.supabase;
-  // The functions are deployed beside the project, at an address of their own.
+  // The functions are deployed apart from the project, at a separate address.
   const gateway = createClient(functions, key, { accessToken });
   const database = createClient(project, key, { accessToken });
 
@@ -24,10 +24,10 @@ export function createApi({ functions, supabase: project, key }, { accessToken, 
     const call = async () => {
       signal.throwIfAborted();
       const begun = performance.now();
-      const spoken = language();
-      const said = await within(CALL_TIMEOUT_MS, signal, work);
+      const current = language();
+      const reply = await within(CALL_TIMEOUT_MS, signal, work);
       signal.throwIfAborted();
-      const answer = { ...(said ?? (await noAnswer(signal))), language: spoken };
+      const answer = { ...(reply ?? (await noAnswer(signal))), language: current };
       signal.throwIfAborted();
       onCall({ name, ms: Math.round(performance.now() - begun), code: answer.ok ? null : answer.code });
       return answer;
@@ -57,7 +57,7 @@ export function createApi({ functions, supabase: project, key }, { accessToken, 
         .match({ messenger_type: 'whatsapp', provider: 'wpp', is_active: true })
         .order('is_primary', { ascending: false })
         .order('created_at')
-        // The page says what is wrong, and repeats the request.
+        // The page shows the error, and retries.
         .retry(false)
         .abortSignal(signal);
       if (!error) return { ok: true, numbers: data };
@@ -69,7 +69,7 @@ export function createApi({ functions, supabase: project, key }, { accessToken, 
 
 const refused = (code, retryable) => ({ ok: false, code, error: null, retryable, retryAfterMs: 0 });
 
-/** supabase-js leaves the answer to an error unread; `null` if there was none. */
+/** Reads the answer of an error, which supabase-js leaves unread; `null` if there is none. */
 async function failure(response) {
   if (!(response instanceof Response)) return null;
   const body = await response.json().catch(() => ({}));
@@ -82,14 +82,14 @@ async function failure(response) {
   };
 }
 
-/** Whose fault it is that there is no answer: the page's own address tells. */
+/** Finds out why there is no answer, by a request to the page's own address. */
 async function noAnswer(signal) {
   const probe = (signal) => fetch('/icon.svg', { method: 'HEAD', cache: 'no-store', signal });
   const isOnline = navigator.onLine && (await within(PROBE_TIMEOUT_MS, signal, probe).then(() => true, () => false));
   return refused(isOnline ? 'unreachable' : 'offline', true);
 }
 
-/** Does the work until the time is over or the signal ends it. */
+/** Does the work until the timeout or the signal ends it. */
 async function within(ms, signal, work) {
   const both = new AbortController();
   const abort = () => both.abort(signal.reason);

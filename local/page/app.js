@@ -1,4 +1,4 @@
-// The page: what a person does, what that asks of the functions, and what is shown of the answers.
+// The page: handles what a person does, calls the functions, and shows their answers.
 
 import { createApi } from './api.js';
 import * as cards from './card.js';
@@ -6,25 +6,25 @@ import * as memory from './memory.js';
 import { PAUSE_MS, pause, pauseAfter, watch } from './poll.js';
 import { accessToken, signIn, user } from './sign_in.js';
 import { createSimulator } from './simulator.js';
-import { speak, spoken, text } from './text.js';
+import { currentLanguage, setLanguage, text } from './text.js';
 import { bringCard, keepingFocus, nameOf, showAdding, showCall, showCard, showLanguage, showNumbers, showPeople } from './view.js';
 
-/** The several events of one return to the page come within this time. */
+/** All events of one return to the page arrive within this time. */
 const RETURN_MS = 100;
 
 /** The organization's numbers, each with the last answer about it; null until they are read. */
 let numbers = null;
 
-/** What is shown of the number on the card. */
+/** The view of the number on the card. */
 let card = cards.loading;
 
-/** The work that is under way; other work ends it. */
+/** The current work; new work aborts it. */
 let scene = new AbortController();
 
-/** The signal of the `wpp-create` that is under way. No other one is begun beside it. */
+/** The signal of the `wpp-create` in progress. No second one is started meanwhile. */
 let creation = null;
 
-/** The look that a return to the page has begun. */
+/** The refresh that a return to the page has started. */
 let comingBack = 0;
 
 async function start(work) {
@@ -38,15 +38,15 @@ async function start(work) {
   }
 }
 
-/** From the beginning: carries out the creation that a reload has interrupted, otherwise shows what there is. */
+/** Starts the page: continues the creation that a reload interrupted, otherwise shows the numbers. */
 async function open(signal) {
   if (memory.intent.get()) return create(signal);
   show(cards.loading);
-  return look(signal);
+  return refresh(signal);
 }
 
-/** Asks anew for everything that is shown: the list, the number on the card, the others. What was to be created is forgotten. */
-async function look(signal) {
+/** Refreshes everything: the list, the number on the card, the others. Forgets an unfinished creation. */
+async function refresh(signal) {
   memory.intent.set(null);
   const read = await insist(() => readList(signal), signal);
   if (!read.ok) return show(cards.cardOf({ failure: read }));
@@ -56,12 +56,12 @@ async function look(signal) {
   const number = chosenNumber() ?? (isNew ? { session: chosen.session } : numbers[0]);
   if (!number) {
     memory.number.set(null);
-    return show(cards.nothing);
+    return show(cards.noNumber);
   }
   await Promise.all([follow(number, signal), askOthers(number, signal)]);
 }
 
-/** Asks until there is an answer or a lasting error; meanwhile the card says what is in the way. */
+/** Polls until there is an answer or a permanent error; until then, the card shows what is wrong. */
 async function insist(ask, signal) {
   for (let failures = 1; ; failures += 1) {
     const answer = await ask();
@@ -71,7 +71,7 @@ async function insist(ask, signal) {
   }
 }
 
-/** Shows a number until nothing more is to come; `created` is what `wpp-create` has just answered. */
+/** Shows a number until its state can no longer change; `created` is the answer of `wpp-create`, if it was just created. */
 async function follow(number, signal, created = null) {
   choose(number);
   if (!number.answer?.ok || !number.session) {
@@ -84,28 +84,28 @@ async function follow(number, signal, created = null) {
   let wasConnected = known.status === 'connected';
   for await (const view of watch(api, number.session, known, signal)) {
     if (view.failure) return fail(view.failure, number, signal);
-    // The list may hold the number that was just created by now.
+    // The list may already contain the number that was just created.
     const row = chosenNumber() ?? number;
     row.answer = { ...view, ok: true, trouble: null, paused: false };
     show(cards.cardOf(view));
-    // The first number that is connected becomes the primary one.
+    // The first connected number becomes the primary one.
     if (card.kind === 'connected' && !wasConnected) await readList(signal);
     wasConnected = card.kind === 'connected';
   }
 }
 
-/** Shows a lasting error. Instead of a number that was deleted, the others are shown. */
+/** Shows a permanent error. If the number was deleted, shows the others instead. */
 async function fail(failure, number, signal) {
   number.answer = failure;
   if (failure.code === 'number_not_found') {
     memory.number.set(null);
     const read = await readList(signal);
-    if (read.ok && !numbers.some(({ id, session }) => id === number.id || session === number.session)) return look(signal);
+    if (read.ok && !numbers.some(({ id, session }) => id === number.id || session === number.session)) return refresh(signal);
   }
   show(cards.cardOf({ failure }));
 }
 
-/** Carries out the `wpp-create` that is wanted. A reload or an error repeats it, which makes no second number. */
+/** Sends the pending `wpp-create`. A reload or an error repeats it, which does not create a second number. */
 async function create(signal) {
   const body = memory.intent.get();
   creation = signal;
@@ -113,7 +113,7 @@ async function create(signal) {
   let answer;
   try {
     answer = await api.create(body, signal);
-    // The request that a reload has interrupted is still at work.
+    // The request that a reload interrupted is still running.
     while (answer.code === 'creation_in_progress') {
       await pause(Math.max(answer.retryAfterMs, PAUSE_MS), signal);
       answer = await api.create(body, signal);
@@ -123,7 +123,7 @@ async function create(signal) {
   }
   if (!answer.ok) {
     if (!answer.retryable && !cards.isSignedOut(answer)) memory.intent.set(null);
-    // New credentials are for a number that is named.
+    // New credentials are requested for a named number.
     const failure = body.add_new && cards.isStuck(answer) ? { ...answer, code: null } : answer;
     return show(cards.cardOf({ failure }));
   }
@@ -143,7 +143,7 @@ async function readList(signal) {
   return read;
 }
 
-/** Asks for every number but the one on the card. */
+/** Polls every number except the one on the card. */
 async function askOthers(shown, signal) {
   for (const number of numbers ?? []) {
     if (number === shown) continue;
@@ -188,10 +188,10 @@ function draw() {
   });
 }
 
-/** A new intention, which a reload carries out too. */
+/** Starts a new creation, which a reload continues. */
 function want(body) {
   if (creation) return;
-  // An error of the new number must not lead to the number that was shown before.
+  // An error of the new number must not bring back the number that was shown before.
   if (body.add_new) memory.number.set(null);
   memory.intent.set(body);
   start(create);
@@ -205,15 +205,15 @@ const actions = {
   'connect-again': () => want({ force_recreate: true, ...named() }),
   retry: () => start(open),
   reload: () => start(open),
-  check: () => start(look),
-  'go-on': () => start(look),
+  check: () => start(refresh),
+  'go-on': () => start(refresh),
   'sign-in': async () => {
     if (await signIn(user())) return start(open);
     show(cards.notSignedIn);
   },
 };
 
-/** The number on the card, as `wpp-create` is told of it. */
+/** The fields that name the number on the card for `wpp-create`. */
 function named() {
   const { id, session } = memory.number.get() ?? {};
   if (session) return { session };
@@ -225,7 +225,7 @@ function showNumber(id) {
   const { answer } = chosenNumber();
   start((signal) => {
     show(answer?.ok ? cards.cardOf(answer) : cards.loading);
-    return look(signal);
+    return refresh(signal);
   });
   bringCard();
 }
@@ -240,38 +240,38 @@ async function signInAs(person) {
   return start(open);
 }
 
-/** A person looks at the page again, or the network has changed: so much may have happened meanwhile. */
+/** Refreshes when a person returns to the page or the network changes: the state may have changed. */
 function comeBack() {
   clearTimeout(comingBack);
   comingBack = setTimeout(() => {
     if (document.hidden || creation) return;
-    // What was asked for and failed is asked for again only by the person, or because it was the network.
-    if (!memory.intent.get()) start(look);
+    // A failed creation is repeated only by the person, or if the network was the cause.
+    if (!memory.intent.get()) start(refresh);
     else if (card.kind === 'offline' && navigator.onLine) start(create);
   }, RETURN_MS);
 }
 
 function speakTo(language) {
   memory.language.set(language);
-  speak(language);
+  setLanguage(language);
   showLanguage(language);
   draw();
-  // The functions' sentences are asked for again, unless that would create something.
-  if ((card.said || card.note) && !memory.intent.get()) start(look);
+  // Requests the functions' sentences in the new language, unless that would create something.
+  if ((card.sentence || card.note) && !memory.intent.get()) start(refresh);
 }
 
-// After a reload, too, the card comes first.
+// After a reload, the focus goes to the card first, too.
 history.scrollRestoration = 'manual';
-speak(spoken());
-showLanguage(spoken());
+setLanguage(currentLanguage());
+showLanguage(currentLanguage());
 showCard(card);
 
 const config = await (await fetch('/config.json')).json();
-const api = createApi(config, { accessToken, language: spoken, onCall: showCall });
+const api = createApi(config, { accessToken, language: currentLanguage, onCall: showCall });
 const simulator = createSimulator(config, {
   session: () => memory.number.get()?.session,
   expireSignIn: () => signIn(user(), -3600),
-  changed: () => creation || start(look),
+  changed: () => creation || start(refresh),
 });
 
 document.addEventListener('click', ({ target }) => {

@@ -1,11 +1,11 @@
-// What the page says about a number, and the one thing to do: a view in, words out. Nothing here touches the document.
+// Turns a view of a number into a card: what the page says, and the one thing to do. Does not touch the document.
 
-/** The number is stuck, and new credentials are the way on. */
+/** The codes of a stuck number that needs new credentials. */
 const CONNECT_AGAIN = new Set(['session_lost', 'start_stuck', 'api_key_rejected']);
 
 const SIGN_IN = new Set(['sign_in_expired', 'unauthorized']);
 
-/** What WhatsApp is to blame for. Our own service is to blame for everything else that passes. */
+/** The codes of WhatsApp's outages. All other temporary errors are our service's. */
 const WHATSAPP = /^(platform_|token_rejected$)/;
 
 /** Whether only new credentials help. */
@@ -15,13 +15,13 @@ export const isStuck = ({ code }) => CONNECT_AGAIN.has(code);
 export const isSignedOut = ({ code, retryable }) => SIGN_IN.has(code) && !retryable;
 
 export const loading = { kind: 'loading', title: 'loading' };
-export const nothing = { kind: 'nothing', title: 'nothing', text: 'nothingText', act: 'connect' };
+export const noNumber = { kind: 'nothing', title: 'noNumber', text: 'noNumberText', act: 'connect' };
 export const starting = { kind: 'starting', title: 'starting', text: 'startingText' };
 const expired = { kind: 'expired', title: 'expired', text: 'expiredText', act: 'sign-in' };
 export const notSignedIn = { ...expired, text: 'notSignedIn' };
 
 /**
- * Returns the card of a number. `title`, `text` and `more` are keys of text.js; `said` and `note` are sentences of the functions,
+ * Returns the card of a number. `title`, `text` and `more` are keys of text.js; `sentence` and `note` are sentences of the functions,
  * in the language `language`.
  */
 export function cardOf(view) {
@@ -29,7 +29,7 @@ export function cardOf(view) {
   if (failure) return cardOfFailure(failure);
   if (trouble?.code === 'api_key_not_active') return starting;
   if (trouble || view.stale) return cardOfTrouble(view);
-  if (code === 'passkey_required' && !paused) return { kind: 'stuck', title: 'passkey', said: message, language };
+  if (code === 'passkey_required' && !paused) return { kind: 'stuck', title: 'passkey', sentence: message, language };
   if (status === 'connected') {
     const note = code ? { note: message, language } : {};
     return { kind: 'connected', title: 'connected', text: 'connectedText', more: 'wrongPhone', check: true, ...note };
@@ -48,7 +48,7 @@ export function cardOf(view) {
 
 const stuck = (code) => ({ kind: 'stuck', title: 'stuck', text: code, more: 'drop', act: 'connect-again' });
 
-/** What passes by itself, and what was known before. */
+/** Returns the card for a temporary problem, with the last known state. */
 function cardOfTrouble({ trouble, stale, status, seen_at: seenAt }) {
   const known = status ? { status, seenAt: seenAt ?? null } : null;
   if (trouble?.code === 'offline') return { kind: 'offline', title: 'offline', text: 'offlineText', known, check: true };
@@ -56,7 +56,7 @@ function cardOfTrouble({ trouble, stale, status, seen_at: seenAt }) {
   return { kind: 'outage', title, text: 'outageText', known, check: true };
 }
 
-/** What a person asked for, and did not get. */
+/** Returns the card for a request that failed. */
 function cardOfFailure(failure) {
   const { code, error, retryable, retryAfterMs, language } = failure;
   if (isSignedOut(failure)) return expired;
@@ -64,10 +64,10 @@ function cardOfFailure(failure) {
   if (code === 'offline') return { kind: 'offline', title: 'offline', text: 'offlineText', act: 'retry' };
   const card = { kind: 'error', title: 'error', act: retryable ? 'retry' : 'reload' };
   if (code === 'too_many_numbers') return { ...card, text: 'tooMany', at: Date.now() + retryAfterMs };
-  return error ? { ...card, said: error, language } : { ...card, text: retryable ? 'unreachable' : 'refused' };
+  return error ? { ...card, sentence: error, language } : { ...card, text: retryable ? 'unreachable' : 'refused' };
 }
 
-/** The word of a number's state in the list. */
+/** Returns the key of a number's state in the list. */
 export function stateOf(answer) {
   if (!answer) return 'checking';
   if (answer.ok === false) return answer.retryable ? 'unknown' : 'attention';

@@ -1,12 +1,12 @@
-// What survives a reload. Nothing here is needed: a page whose browser stores nothing begins anew.
+// What survives a reload. None of it is required: if the browser stores nothing, the page starts over.
 
-/** A value that is stored under `name`, as JSON: in this tab alone, or for every later visit too. */
+/** Stores a value under `name`, as JSON: only in this tab, or for later visits, too. */
 function kept(name, storage = 'sessionStorage') {
   let value = null;
   try {
     value = JSON.parse(globalThis[storage].getItem(name));
   } catch {
-    // There is no storage, or the value is not ours.
+    // There is no storage, or the value is not from this page.
   }
   return {
     get: () => value,
@@ -25,11 +25,11 @@ function kept(name, storage = 'sessionStorage') {
 /** `{user, access_token, expires_at}` */
 export const signIn = kept('sign-in');
 
-/** The body of a `wpp-create` that was begun and has not been answered. */
+/** The body of an unanswered `wpp-create`. */
 export const intent = kept('intent');
 
-/** The number on the card: `{id, session}`, either only if it is known. */
+/** The number on the card: `{id, session}`, each only if it is known. */
 export const number = kept('number');
 
-/** The language that was chosen: `en` or `ru`. */
+/** The chosen language: `en` or `ru`. */
 export const language = kept('language', 'localStorage');

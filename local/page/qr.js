@@ -1,4 +1,4 @@
-// Draws a code in the form that the platform sent.
+// Draws a code in the format that the platform sent.
 
 import { generate } from './lib/lean-qr.mjs';
 
@@ -10,6 +10,6 @@ export function draw(qr, format, canvas, image) {
   canvas.hidden = format === 'image';
   image.hidden = format !== 'image';
   if (format === 'image') image.src = qr.startsWith('data:') ? qr : `data:image/png;base64,${qr}`;
-  // Its own white, also on a page that the system colors.
+  // Always white, even if the system changes the page's colors.
   else generate(qr).toCanvas(canvas, { pad: QUIET_ZONE, on: [0, 0, 0, 255], off: [255, 255, 255, 255] });
 }

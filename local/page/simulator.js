@@ -1,4 +1,4 @@
-// The panel of the simulated phone, platform and product. A product has none of this.
+// The panel that controls the simulated phone, platform and product. A real product has nothing like it.
 
 import { text } from './text.js';
 import { fill } from './view.js';
@@ -9,17 +9,17 @@ const GROUPS = {
   access: ['expire', 'revoke', 'dead', 'sign-out', 'remove'],
 };
 
-/** What these are about is the number on the card. */
+/** The actions on the number on the card. */
 const OF_A_NUMBER = new Set(['scan', 'unlink', 'passkey', 'expire', 'revoke', 'dead', 'remove']);
 
-/** Every call of WhatsApp misbehaves in this way. */
+/** Applies this fault to every call of the platform. */
 const everything = (fault) => JSON.stringify({ endpoint: '*', fault });
 
 const JSON_HEADERS = { 'Content-Type': 'application/json' };
 
-/** Builds the panel. `session` gives the number on the card, `expireSignIn` ends the user's sign-in, `changed` looks again. */
+/** Builds the panel. `session` returns the number on the card, `expireSignIn` expires the sign-in, `changed` refreshes the page. */
 export function createSimulator({ platform }, { session, expireSignIn, changed }) {
-  const panel = document.getElementById('moods');
+  const panel = document.getElementById('simulator-actions');
   const done = document.getElementById('done');
 
   const named = (more = {}) => JSON.stringify({ session: session(), ...more });
@@ -27,7 +27,7 @@ export function createSimulator({ platform }, { session, expireSignIn, changed }
   const tell = (path, body, method = 'POST') => sent(`${platform}/_sim/${path}`, { method, body });
   const change = (path) => sent(`/${path}`, { headers: JSON_HEADERS, body: named() });
 
-  const moods = {
+  const actions = {
     scan: () => tell('scan', named()),
     unlink: () => tell('status', named({ status: 'offline' })),
     passkey: () => tell('status', named({ status: 'passkey_required' })),
@@ -35,44 +35,44 @@ export function createSimulator({ platform }, { session, expireSignIn, changed }
     slow: () => tell('faults', everything({ delay: { ms: 2000 } })),
     outage: () => tell('faults', everything({ status: { status: 503 } })),
     expire: () => change('expire-token'),
-    // A key or a token that is refused in its first minute counts as one that is not active yet.
+    // A key or token that is refused in its first minute counts as not active yet.
     revoke: async () => (await change('age')) && tell('forget-tokens'),
     dead: async () => (await change('age')) && tell('revoke-key', named()),
     'sign-out': expireSignIn,
     remove: () => change('remove'),
   };
 
-  async function play(mood) {
-    const went = await moods[mood]();
-    done.textContent = went ? text(`mood.${mood}`)[1] : text('impossible');
+  async function play(action) {
+    const went = await actions[action]();
+    done.textContent = went ? text(`actions.${action}`)[1] : text('impossible');
     if (went) changed();
   }
 
   panel.addEventListener('click', ({ target }) => {
     const button = target.closest('button');
-    if (button && button.getAttribute('aria-disabled') !== 'true') play(button.dataset.mood);
+    if (button && button.getAttribute('aria-disabled') !== 'true') play(button.dataset.action);
   });
 
   for (const [group, names] of Object.entries(GROUPS)) {
     const set = document.createElement('fieldset');
     set.dataset.group = group;
     set.append(document.createElement('legend'));
-    for (const mood of names) {
+    for (const action of names) {
       const button = Object.assign(document.createElement('button'), { type: 'button' });
-      button.dataset.mood = mood;
+      button.dataset.action = action;
       set.append(button);
     }
     panel.append(set);
   }
 
   return {
-    /** Fills the words in, and offers what can be done now: without a code there is nothing to scan. */
+    /** Fills in the texts, and enables the actions that are possible now: without a code there is nothing to scan. */
     show(hasCode) {
       for (const set of panel.children) fill(set.firstElementChild, text(set.dataset.group));
-      for (const button of panel.querySelectorAll('[data-mood]')) {
-        const { mood } = button.dataset;
-        fill(button, text(`mood.${mood}`)[0]);
-        const isOff = mood === 'scan' ? !hasCode : OF_A_NUMBER.has(mood) && !session();
+      for (const button of panel.querySelectorAll('[data-action]')) {
+        const { action } = button.dataset;
+        fill(button, text(`actions.${action}`)[0]);
+        const isOff = action === 'scan' ? !hasCode : OF_A_NUMBER.has(action) && !session();
         button.setAttribute('aria-disabled', String(isOff));
       }
     },

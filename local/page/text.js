@@ -1,4 +1,4 @@
-// Every word of the page, in each language. What the functions say comes from them, in the language that they are asked in.
+// All texts of the page, in each language. Messages from the functions arrive in the language that the page requests.
 
 import * as memory from './memory.js';
 
@@ -8,24 +8,24 @@ export const TEXTS = {
     organization: 'Organization',
     language: 'Language',
     loading: 'One moment…',
-    nothing: 'Connect WhatsApp',
-    nothingText: 'Link the school’s WhatsApp. Parents write to it as before, and you answer from here.',
+    noNumber: 'Connect WhatsApp',
+    noNumberText: 'Link the school’s WhatsApp. Parents write to it as before, and you answer from here.',
     connect: 'Connect WhatsApp',
     starting: 'Getting your code ready',
     startingText: 'This takes a few seconds.',
     scan: 'Scan this code',
     scanText: 'You need the phone with the school’s WhatsApp.',
     code: 'QR code that links the phone',
-    renews: 'The code renews itself.',
-    samePhone: 'Is this page open on that very phone? Open it on a computer or another phone.',
+    renews: 'The code refreshes automatically.',
+    samePhone: 'Are you viewing this page on that phone? Open it on a computer or another phone.',
     step1: 'Open WhatsApp on the phone.',
     step2: 'Go to Linked devices: on Android under the three dots at the top, on iPhone in Settings.',
     step3: 'Tap Link a device and point the phone at this code.',
     connected: 'WhatsApp is connected',
     connectedText: 'Messages arrive here. You can put the phone away, but it must go online from time to time, at least every two weeks.',
-    wrongPhone: 'Not the right phone? On it: WhatsApp, Linked devices, log out.',
+    wrongPhone: 'Wrong phone? On that phone, open WhatsApp, go to Linked devices and log out.',
     stuck: 'Something is wrong with this number',
-    api_key_rejected: 'WhatsApp no longer gives access to this number. Connect it again.',
+    api_key_rejected: 'WhatsApp no longer allows access to this number. Connect it again.',
     session_lost: 'This number is no longer connected to WhatsApp. Connect it again.',
     start_stuck: 'This number has been trying to connect for several minutes. Connect it again.',
     'connect-again': 'Connect again',
@@ -34,23 +34,23 @@ export const TEXTS = {
     disconnectedText: 'It was unlinked on the phone, or the phone was offline for too long.',
     link: 'Connect this number',
     drop: 'Don’t need this number? Delete it in the settings, in the list of numbers.',
-    outage: 'WhatsApp does not answer',
-    down: 'Our service does not answer',
+    outage: 'WhatsApp is not responding',
+    down: 'Our service is not responding',
     outageText: 'We keep trying. Nothing is lost, and you don’t need to do anything.',
     offline: 'You are offline',
-    offlineText: 'This device has no internet connection. As soon as it is back, this page continues.',
+    offlineText: 'This device has no internet connection. This page will continue as soon as you are back online.',
     lastKnown: 'Last known: {state}',
     lastKnownAt: 'Last known at {time}: {state}',
     error: 'That did not work',
-    unreachable: 'Our service does not answer right now. Please try again in a moment.',
-    refused: 'Our service did not accept this. Please tell support.',
+    unreachable: 'Our service is not responding right now. Please try again in a moment.',
+    refused: 'Our service did not accept the request. Please contact support.',
     repeat: 'Please try again.',
-    tooMany: 'Too many numbers were added within an hour. You can add the next one at {time}.',
+    tooMany: 'Too many numbers were added in the last hour. You can add the next one at {time}.',
     retry: 'Try again',
     reload: 'Reload the numbers',
     expired: 'Your sign-in has expired',
     expiredText: 'Sign in again, and you can continue where you left off.',
-    notSignedIn: 'You could not be signed in. Please try again in a moment.',
+    notSignedIn: 'We could not sign you in. Please try again in a moment.',
     'sign-in': 'Sign in again',
     paused: 'The code was not scanned',
     pausedText: 'Five minutes have passed, so we stopped renewing it.',
@@ -65,7 +65,7 @@ export const TEXTS = {
     newNumber: 'New number',
     primary: 'Primary',
     checking: 'Checking…',
-    unknown: 'Not known',
+    unknown: 'Unknown',
     attention: 'Needs attention',
     'state-connected': 'Connected',
     'state-qr_issued': 'Ready to scan',
@@ -76,23 +76,23 @@ export const TEXTS = {
     registered: 'receives messages',
     pending: 'messages do not arrive yet',
     simulator: 'Simulator',
-    simulatorText: 'Only on this computer: play the phone and WhatsApp, and see how the page responds.',
+    simulatorText: 'Only on this computer: act as the phone and as WhatsApp, and see how the page responds.',
     phone: 'Phone',
     whatsapp: 'WhatsApp',
     access: 'Access',
     calls: 'Last requests',
     list: 'numbers',
     ok: 'OK',
-    mood: {
+    actions: {
       scan: ['Scan with the simulated phone', 'The phone has scanned the code.'],
       unlink: ['Unlink', 'The phone has unlinked this number.'],
       passkey: ['Ask for a passkey', 'WhatsApp is waiting for a passkey on the phone.'],
       normal: ['Normal', 'Everything works again.'],
       slow: ['Slow', 'WhatsApp takes two seconds for each answer.'],
-      outage: ['Outage', 'WhatsApp answers no request. The last data is kept.'],
+      outage: ['Outage', 'WhatsApp does not respond. The last known state is kept.'],
       expire: ['Expire the token', 'The token has expired. The next request renews it.'],
       revoke: ['Revoke the token', 'WhatsApp refuses the token. The next request gets a new one and continues.'],
-      dead: ['Kill the key', 'The key no longer works: only a person can connect the number again.'],
+      dead: ['Kill the key', 'The API key no longer works: the number must be connected again by hand.'],
       'sign-out': ['Expire the sign-in', 'Your sign-in has expired.'],
       remove: ['Delete the number', 'The number is deleted, as in the product’s settings.'],
     },
@@ -103,8 +103,8 @@ export const TEXTS = {
     organization: 'Организация',
     language: 'Язык',
     loading: 'Одну секунду…',
-    nothing: 'Подключите WhatsApp',
-    nothingText: 'Подключите школьный WhatsApp. Родители, как и раньше, пишут на него, а вы отвечаете отсюда.',
+    noNumber: 'Подключите WhatsApp',
+    noNumberText: 'Подключите школьный WhatsApp. Родители, как и раньше, пишут на него, а вы отвечаете отсюда.',
     connect: 'Подключить WhatsApp',
     starting: 'Готовим код',
     startingText: 'Это займёт несколько секунд.',
@@ -126,7 +126,7 @@ export const TEXTS = {
     'connect-again': 'Подключить заново',
     passkey: 'Подтвердите вход на телефоне',
     disconnected: 'Этот номер отключён',
-    disconnectedText: 'Его отключили на телефоне, или телефон слишком долго был не в сети.',
+    disconnectedText: 'Его отключили на телефоне, или телефон слишком долго был без интернета.',
     link: 'Подключить этот номер',
     drop: 'Номер не нужен? Удалите его в настройках, в списке номеров.',
     outage: 'WhatsApp не отвечает',
@@ -138,13 +138,13 @@ export const TEXTS = {
     lastKnownAt: 'По последним данным ({time}): {state}',
     error: 'Не получилось',
     unreachable: 'Наш сервис сейчас не отвечает. Попробуйте ещё раз чуть позже.',
-    refused: 'Наш сервис не принял запрос. Сообщите в поддержку.',
+    refused: 'Наш сервис не принял запрос. Напишите в поддержку.',
     repeat: 'Попробуйте ещё раз.',
-    tooMany: 'За последний час добавлено слишком много номеров. Следующий можно добавить в {time}.',
+    tooMany: 'За последний час добавлено слишком много номеров. Следующий можно будет добавить позже: {time}.',
     retry: 'Повторить',
     reload: 'Обновить список номеров',
     expired: 'Сеанс истёк',
-    expiredText: 'Войдите снова, и всё продолжится с того же места.',
+    expiredText: 'Войдите снова и продолжайте с того же места.',
     notSignedIn: 'Войти не удалось. Попробуйте ещё раз чуть позже.',
     'sign-in': 'Войти снова',
     paused: 'Код так и не отсканировали',
@@ -166,7 +166,7 @@ export const TEXTS = {
     'state-qr_issued': 'Ждёт сканирования',
     'state-qr_pending': 'Готовится',
     'state-disconnected': 'Отключён',
-    added: 'добавлен {time}',
+    added: 'добавлен: {time}',
     seen: 'по данным на {time}',
     registered: 'получает сообщения',
     pending: 'сообщения пока не приходят',
@@ -178,16 +178,16 @@ export const TEXTS = {
     calls: 'Последние запросы',
     list: 'номера',
     ok: 'OK',
-    mood: {
+    actions: {
       scan: ['Отсканировать телефоном симулятора', 'Телефон отсканировал код.'],
       unlink: ['Отвязать', 'Номер отключили на телефоне.'],
       passkey: ['Запросить ключ доступа', 'WhatsApp ждёт подтверждения ключом доступа на телефоне.'],
-      normal: ['Норма', 'Снова всё работает.'],
+      normal: ['Всё работает', 'Снова всё работает.'],
       slow: ['Медленно', 'WhatsApp отвечает на каждый запрос через две секунды.'],
-      outage: ['Сбой', 'WhatsApp никому не отвечает. Последние данные сохранены.'],
-      expire: ['Истёк токен', 'Токен истёк. Следующий запрос его обновит.'],
+      outage: ['Сбой', 'WhatsApp не отвечает. Последние данные сохранены.'],
+      expire: ['Завершить срок токена', 'Токен истёк. Следующий запрос его обновит.'],
       revoke: ['Отозвать токен', 'WhatsApp не принимает токен. Следующий запрос получит новый, и работа продолжится.'],
-      dead: ['Отключить ключ', 'Ключ больше не действует: подключить номер заново может только человек.'],
+      dead: ['Отключить ключ', 'Ключ больше не действует: номер нужно подключить заново вручную.'],
       'sign-out': ['Завершить сеанс', 'Ваш сеанс истёк.'],
       remove: ['Удалить номер', 'Номер удалён, как в настройках продукта.'],
     },
@@ -195,7 +195,7 @@ export const TEXTS = {
   },
 };
 
-/** The language that was chosen, otherwise the browser's first that the page has. */
+/** Returns the chosen language, or the first of the browser's languages that the page supports. */
 function firstLanguage() {
   const wanted = [memory.language.get(), ...navigator.languages.map((tag) => tag.split('-')[0])];
   return wanted.find((tag) => Object.keys(TEXTS).includes(tag)) ?? 'en';
@@ -203,11 +203,11 @@ function firstLanguage() {
 
 let language = firstLanguage();
 
-/** The language that is spoken. */
-export const spoken = () => language;
+/** Returns the current language. */
+export const currentLanguage = () => language;
 
-/** Speaks a language from now on, and fills its words in. */
-export function speak(wanted) {
+/** Switches the page to a language. */
+export function setLanguage(wanted) {
   language = wanted;
   document.documentElement.lang = language;
   document.title = text('page');
@@ -216,13 +216,13 @@ export function speak(wanted) {
   for (const element of document.querySelectorAll('[data-alt]')) element.alt = text(element.dataset.alt);
 }
 
-/** The words of a key; `{name}` stands for a value. */
+/** Returns the text of a key, with each `{name}` replaced by its value. */
 export function text(key, values = {}) {
-  const said = key.split('.').reduce((texts, part) => texts[part], TEXTS[language]);
-  return typeof said === 'string' ? said.replace(/\{(\w+)\}/g, (_, name) => values[name]) : said;
+  const found = key.split('.').reduce((texts, part) => texts[part], TEXTS[language]);
+  return typeof found === 'string' ? found.replace(/\{(\w+)\}/g, (_, name) => values[name]) : found;
 }
 
-/** A moment as the language writes it; the day only if it is another one. */
+/** Formats a time in the current language; adds the day if it is not today. */
 export function time(moment) {
   const date = new Date(moment);
   const day = date.toDateString() === new Date().toDateString() ? {} : { day: 'numeric', month: 'short' };

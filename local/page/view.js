@@ -1,12 +1,12 @@
-// Puts a card, the list and the last calls into the document. The elements stay, so that the focus stays on them.
+// Renders a card, the list and the last calls. Elements are reused, so that they keep the focus.
 
 import { stateOf } from './card.js';
 import * as qr from './qr.js';
-import { spoken, text, time } from './text.js';
+import { currentLanguage, text, time } from './text.js';
 
 const element = (id) => document.getElementById(id);
 
-/** Makes a change, and keeps the focus: what is hidden or taken away passes it on to the card. */
+/** Makes a change and keeps the focus; if the focused element is hidden or removed, the card gets it. */
 export function keepingFocus(change) {
   const focused = document.activeElement;
   change();
@@ -16,23 +16,23 @@ export function keepingFocus(change) {
 
 const isShown = (element) => element.getClientRects().length > 0;
 
-/** Brings the card into view and gives it the focus: what a person has just asked for happens there. */
+/** Scrolls to the card and focuses it, because it shows the result of what the person just did. */
 export function bringCard() {
   element('title').focus({ preventScroll: true });
   const { top, bottom } = element('card').getBoundingClientRect();
   if (top < 0 || bottom > window.innerHeight) element('card').scrollIntoView();
 }
 
-/** Shows a card about the number that is called `name`. */
+/** Shows a card about the number with this name. */
 export function showCard(card, name) {
   element('card').dataset.kind = card.kind;
   say(element('which'), name ?? '');
   say(element('title'), text(card.title));
-  // A sentence of the functions in another language than the page's gives way to words of the page.
-  const isSpoken = card.language === spoken();
-  const said = isSpoken ? card.said : card.said && text('repeat');
-  say(element('text'), said ?? (card.text ? text(card.text, { time: card.at && time(card.at) }) : ''));
-  say(element('note'), card.note && isSpoken ? card.note : '');
+  // If a sentence from the functions is in another language, the page shows its own text instead.
+  const isInLanguage = card.language === currentLanguage();
+  const sentence = isInLanguage ? card.sentence : card.sentence && text('repeat');
+  say(element('text'), sentence ?? (card.text ? text(card.text, { time: card.at && time(card.at) }) : ''));
+  say(element('note'), card.note && isInLanguage ? card.note : '');
   say(element('last'), card.known ? lastKnown(card.known) : '');
   for (const place of document.querySelectorAll('[data-more]')) place.hidden = place.dataset.more !== card.more;
   const act = element('act');
@@ -47,7 +47,7 @@ export function showCard(card, name) {
   showCode(card);
 }
 
-/** Puts words into a place. The same words are left alone: a screen reader would say them again. */
+/** Sets a text, unless it is unchanged: a screen reader would read it again. */
 export function fill(place, words) {
   if (place.textContent !== words) place.textContent = words;
 }
@@ -74,7 +74,7 @@ function showCode({ qr: code = null, format }) {
   else for (const id of ['drawn', 'picture']) element(id).hidden = true;
 }
 
-/** Shows the numbers, each a button that brings it onto the card; `isChosen` tells which is there now. */
+/** Shows the numbers, each as a button that moves it to the card; `isChosen` tells which one is on the card. */
 export function showNumbers(numbers, isChosen) {
   element('no-numbers').hidden = numbers === null || numbers.length > 0;
   element('add').hidden = !numbers?.length;
@@ -109,7 +109,7 @@ function emptyRow() {
   return row;
 }
 
-/** What a number is called: its name in the product, and the end of the platform's name for it, since several may be called the same. */
+/** A number's label: its name in the product, and the end of its session, because several may have the same name. */
 export function nameOf({ name, session, answer }) {
   return [answer?.name ?? name, session?.replace(/^.+(?=.{4}$)/, '…')].filter(Boolean).join(' · ');
 }
@@ -123,7 +123,7 @@ function fillRow(row, number, isChosen) {
   const put = (part, words) => say(button.querySelector(`.${part}`), words);
   put('name', answer?.name ?? name);
   put('badge', is_primary ? text('primary') : '');
-  put('pill', state in SAID ? text(state) : stateWords(state));
+  put('pill', state in OWN_STATES ? text(state) : stateWords(state));
   button.querySelector('.pill').dataset.state = state;
   const about = [
     session,
@@ -134,18 +134,18 @@ function fillRow(row, number, isChosen) {
   put('about', about.filter(Boolean).join(' · '));
 }
 
-/** States that the page names itself. */
-const SAID = { checking: 1, unknown: 1, attention: 1 };
+/** The states that the page names itself. */
+const OWN_STATES = { checking: 1, unknown: 1, attention: 1 };
 
 /** How many calls are shown. */
 const CALLS = 5;
 
-/** Shows a call that has been answered, above those before it. */
+/** Shows an answered call, above the earlier ones. */
 export function showCall({ name, ms, code }) {
   const call = document.createElement('li');
-  const said = Object.assign(document.createElement('span'), { textContent: code ?? text('ok') });
-  said.dataset.ok = String(!code);
-  call.append(name === 'numbers' ? text('list') : name, ' ', said, ` ${ms} ms`);
+  const result = Object.assign(document.createElement('span'), { textContent: code ?? text('ok') });
+  result.dataset.ok = String(!code);
+  call.append(name === 'numbers' ? text('list') : name, ' ', result, ` ${ms} ms`);
   element('calls').prepend(call);
   while (element('calls').children.length > CALLS) element('calls').lastElementChild.remove();
 }
@@ -156,7 +156,7 @@ export function showPeople(people, user) {
   element('people').replaceChildren(...options);
 }
 
-/** Marks the language that is spoken. */
+/** Marks the current language. */
 export function showLanguage(language) {
   for (const button of document.querySelectorAll('[data-language]')) {
     button.setAttribute('aria-pressed', String(button.dataset.language === language));

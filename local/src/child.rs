@@ -1,4 +1,4 @@
-//! Programs of this machine: their places, and how they run supervised. They end with their owner, even if it was killed or panicked.
+//! Programs on this machine: finds them, and runs them supervised. They end with their owner, even if it was killed or panicked.
 
 use std::env;
 use std::ffi::OsStr;
@@ -15,48 +15,48 @@ use tokio::process::{ChildStdin, Command};
 
 use crate::Result;
 
-/// What runs the command; it explains itself.
+/// The script that runs the command; it explains itself.
 const SUPERVISE: &str = include_str!("supervise.sh");
 
 /// How often a dropped child is checked until it has ended.
 const DROP_POLL: Duration = Duration::from_millis(2);
 
-/// How long a drop waits: a little more than the script waits before it kills.
-const DROP_PATIENCE: Duration = Duration::from_secs(7);
+/// How long a drop waits: a little longer than the script waits before it kills.
+const DROP_TIMEOUT: Duration = Duration::from_secs(7);
 
 /// The destination of a child's output.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Output {
-    /// Kept for [`Child::logs`] alone.
+    /// Kept only for [`Child::logs`].
     Captured,
-    /// Into this file, begun anew.
+    /// To this file, which is truncated first.
     File(PathBuf),
     /// To the terminal of this process.
     Terminal,
 }
 
-/// Makes a command that will run `program` supervised: add arguments and environment, then [`Child::spawn`] it.
+/// Returns a command that runs `program` supervised. Add arguments and environment, then [`Child::spawn`] it.
 ///
-/// When its owner is gone or drops it, the program gets `ending`, and is killed if that does not end it within five seconds.
+/// When its owner is gone or drops it, the program gets the signal `ending`, and is killed if it has not ended after five seconds.
 pub fn supervised(program: impl AsRef<OsStr>, ending: Signal) -> Command {
     let mut command = Command::new("/bin/sh");
     command.args(["-c", SUPERVISE, "supervise", &ending.as_raw().to_string()]).arg(program);
     command
 }
 
-/// A running program. Dropping it ends the program and waits for that.
+/// A running program. Dropping it ends the program and waits until it has ended.
 #[derive(Debug)]
 pub struct Child {
     name: String,
     pid: u32,
     process: tokio::process::Child,
-    /// Its end tells the script that the owner is gone.
+    /// When this is closed, the script knows that the owner is gone.
     pipe: Option<ChildStdin>,
     log: Option<File>,
 }
 
 impl Child {
-    /// Starts a command made by [`supervised`]; `name` is what error messages call it.
+    /// Starts a command made by [`supervised`]; error messages use `name`.
     pub fn spawn(name: &str, mut command: Command, output: &Output) -> Result<Self> {
         let log = open_log(output).map_err(|error| format!("{name}: cannot write its output: {error}"))?;
         let sink = || log.as_ref().map_or(Ok(Stdio::inherit()), |file| file.try_clone().map(Stdio::from));
@@ -77,7 +77,7 @@ impl Child {
         self.pid
     }
 
-    /// Returns what it has written so far, standard output and error in one; empty for [`Output::Terminal`].
+    /// Returns its output so far, standard output and error combined; empty for [`Output::Terminal`].
     pub fn logs(&self) -> String {
         let Some(log) = &self.log else { return String::new() };
         let length = log.metadata().map_or(0, |metadata| metadata.len());
@@ -86,23 +86,23 @@ impl Child {
         String::from_utf8_lossy(&bytes[..read]).into_owned()
     }
 
-    /// Returns how it ended, or `None` if it runs.
+    /// Returns how it ended, or `None` if it is running.
     pub fn ended(&mut self) -> Option<ExitStatus> {
         self.process.try_wait().ok().flatten()
     }
 
-    /// Waits until the process ends without being asked to. The wait may be given up and started again.
+    /// Waits until the process ends on its own. The wait can be canceled and restarted.
     pub async fn wait(&mut self) -> Result<ExitStatus> {
         Ok(self.process.wait().await?)
     }
 
-    /// Ends it by the signal of [`supervised`] and waits until it is gone.
+    /// Sends the signal of [`supervised`] and waits until it has ended.
     pub async fn stop(&mut self) -> Result<ExitStatus> {
         self.pipe = None;
         Ok(self.process.wait().await?)
     }
 
-    /// Kills it at once and waits until it is gone.
+    /// Kills it at once and waits until it has ended.
     pub async fn kill(&mut self) -> Result<ExitStatus> {
         if self.ended().is_none() {
             self.process.start_kill()?;
@@ -116,7 +116,7 @@ impl Child {
         kill_process(pid, signal).map_err(|_| format!("{} is not running", self.name).into())
     }
 
-    /// Returns in one line why it ended: its name, its exit status and its last line. A line with an error is preferred.
+    /// Returns one line about why it ended: its name, its exit status and its last line of output, preferably one with an error.
     pub fn exit_report(&mut self) -> String {
         let how = self.ended().map_or("is running".to_owned(), |status| format!("ended with {status}"));
         let logs = self.logs();
@@ -132,8 +132,8 @@ impl Child {
 impl Drop for Child {
     fn drop(&mut self) {
         self.pipe = None;
-        let looks = DROP_PATIENCE.as_millis() / DROP_POLL.as_millis();
-        for _ in 0..looks {
+        let checks = DROP_TIMEOUT.as_millis() / DROP_POLL.as_millis();
+        for _ in 0..checks {
             if !matches!(self.process.try_wait(), Ok(None)) {
                 return;
             }
@@ -166,7 +166,7 @@ pub(crate) fn named_by(variable: &str) -> Result<Option<PathBuf>> {
     if path.exists() {
         return Ok(Some(path));
     }
-    Err(format!("{variable} names {}, which is not there", path.display()).into())
+    Err(format!("{variable} names {}, which does not exist", path.display()).into())
 }
 
 /// Returns the root of the workspace that this crate is a part of.
@@ -182,13 +182,13 @@ mod tests {
     use super::*;
 
     fn sh(script: &str, ending: Signal) -> Child {
-        // A shell cannot trap what was ignored when it began, as Ctrl-C is in a job in the background.
+        // A shell cannot trap a signal that was ignored when it started, as SIGINT is in a background job.
         let mut command = supervised("env", ending);
         command.args(["--default-signal=INT", "/bin/sh", "-c", script]);
         Child::spawn("script", command, &Output::Captured).unwrap()
     }
 
-    /// Looks until `done`, for ten seconds at most.
+    /// Polls until `done`, for at most ten seconds.
     async fn until(mut done: impl FnMut() -> bool) -> bool {
         for _ in 0..1000 {
             if done() {
@@ -205,7 +205,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn output_and_exit_status_are_the_programs_own() {
+    async fn output_and_exit_status_are_passed_through() {
         let mut child = sh("echo out; echo err >&2; exit 7", Signal::TERM);
         assert_eq!(child.wait().await.unwrap().code(), Some(7));
         assert_eq!(child.logs(), "out\nerr\n");
@@ -237,7 +237,7 @@ mod tests {
 
     #[tokio::test]
     async fn a_child_ends_when_its_owner_is_killed() {
-        // A shell plays the owner: it holds the only writing end of the pipe.
+        // A shell acts as the owner: it holds the only writing end of the pipe.
         let directory = tempfile::tempdir().unwrap();
         let owner = r#"mkfifo pipe; sh -c "$0" supervise 15 sh -c 'echo $$ > pid; sleep 1000' <pipe & exec sleep 1000 >pipe"#;
         let mut owner =

@@ -1,4 +1,4 @@
-//! The machine's clock, read in this one place.
+//! The machine's clock, which is read only here.
 
 use std::time::{Instant, SystemTime, UNIX_EPOCH};
 
@@ -9,7 +9,7 @@ pub fn unix_ms() -> i64 {
     i64::try_from(since_1970.as_millis()).unwrap_or(i64::MAX)
 }
 
-/// Returns the present moment, to measure how long something takes.
+/// Returns the current instant, to measure a duration.
 #[allow(clippy::disallowed_methods, reason = "the one reading of the stopwatch")]
 pub fn now() -> Instant {
     Instant::now()

@@ -1,4 +1,4 @@
-//! PostgreSQL servers: which programs run them, as whom, on what data.
+//! PostgreSQL servers: their programs, their system user and their data.
 
 use std::env::temp_dir;
 use std::fs;
@@ -17,14 +17,15 @@ use crate::service::{Program, Service};
 /// The directory of Debian's PostgreSQL packages, with a subdirectory for each major version.
 const DEBIAN_SERVERS: &str = "/usr/lib/postgresql";
 
-/// The users that PostgreSQL runs as if this process is root, since it refuses to run as root. The first that exists is taken.
+/// The users that can run PostgreSQL if this process is root, because PostgreSQL refuses to run as root. The first one that exists
+/// is used.
 const STAND_INS: [&str; 2] = ["postgres", "nobody"];
 
-/// Options of `initdb`: no passwords, since only the loopback address is served.
+/// Options of `initdb`. No passwords, because the server listens only on loopback.
 const INITDB: [&str; 6] =
     ["--username=postgres", "--auth=trust", "--encoding=UTF8", "--locale=C", "--wal-segsize=1", "--no-sync"];
 
-/// Settings of every server. It has no sockets except on the loopback address, and connections for all tests of a process at once.
+/// Settings of every server. It listens only on loopback, and has enough connections for all tests of a process.
 const SETTINGS: [&str; 6] = [
     "listen_addresses=127.0.0.1",
     "unix_socket_directories=",
@@ -37,10 +38,10 @@ const SETTINGS: [&str; 6] = [
 /// Settings of a server whose data may be lost.
 const CARELESS: [&str; 3] = ["fsync=off", "synchronous_commit=off", "full_page_writes=off"];
 
-/// Begins the names of temporary directories; their owner's process id follows.
+/// The prefix of temporary directories; the owner's process id follows.
 const SCRATCH: &str = "wpp-local-run-";
 
-/// A running PostgreSQL server. Dropping it ends it, and removes its data if that is temporary.
+/// A running PostgreSQL server. Dropping it stops the server, and removes temporary data.
 pub(crate) type Cluster = Service<Server>;
 
 /// How a server is run.
@@ -67,7 +68,7 @@ impl Cluster {
         let directory = fs::canonicalize(directory)?;
         let data = directory.join("postgres");
         if !data.exists() {
-            // Half a cluster, of an `initdb` that was interrupted, must not be taken for one.
+            // The incomplete cluster of an interrupted `initdb` must not be used.
             let unfinished = directory.join("postgres.unfinished");
             if unfinished.exists() {
                 fs::remove_dir_all(&unfinished)?;
@@ -95,7 +96,7 @@ impl Program for Server {
         command
     }
 
-    /// Returns whether this server answers there: another one has another directory.
+    /// Returns whether this server answers there. Another server would have another directory.
     async fn answers(&self, port: u16) -> bool {
         let Ok(client) = connect(&url("postgres", port, "template1")).await else { return false };
         let directory = client.query_one("show data_directory", &[]).await;
@@ -103,7 +104,7 @@ impl Program for Server {
     }
 }
 
-/// Returns a database's address for a client that is `role`; no password is needed.
+/// Returns a database's URL for a client with this role; no password is needed.
 pub(crate) fn url(role: &str, port: u16, database: &str) -> String {
     format!("postgresql://{role}@127.0.0.1:{port}/{database}")
 }
@@ -111,7 +112,7 @@ pub(crate) fn url(role: &str, port: u16, database: &str) -> String {
 /// Connects to a database.
 pub(crate) async fn connect(url: &str) -> Result<Client> {
     let (client, connection) = tokio_postgres::connect(url, NoTls).await?;
-    // It ends with the client; a failure shows in the client's own calls.
+    // The connection ends with the client. A failure shows in the client's calls.
     tokio::spawn(async { drop(connection.await) });
     Ok(client)
 }
@@ -120,12 +121,12 @@ pub(crate) async fn connect(url: &str) -> Result<Client> {
 #[derive(Clone, Debug)]
 pub(crate) struct Installation {
     programs: PathBuf,
-    /// User and group to become, being root.
+    /// The user and group to switch to if this process is root.
     stand_in: Option<(u32, u32)>,
 }
 
 impl Installation {
-    /// Finds it: `POSTGRES_BIN` (a directory), the `PATH`, then Debian's place, newest version first.
+    /// Finds it in `POSTGRES_BIN` (a directory), on the `PATH`, or in Debian's directory, newest version first.
     pub fn find() -> Result<Self> {
         let named = named_by("POSTGRES_BIN")?;
         let programs =
@@ -138,14 +139,14 @@ impl Installation {
         Ok(Self { programs, stand_in })
     }
 
-    /// Returns whether the user that runs PostgreSQL can reach `path`, or the place in which it would be made.
+    /// Returns whether the user that runs PostgreSQL can reach `path`, or the directory in which it would be created.
     pub fn reaches(&self, path: &Path) -> bool {
         let open =
             |directory: &Path| fs::metadata(directory).is_ok_and(|it| it.permissions().mode() & 0o001 != 0);
         self.stand_in.is_none() || path.ancestors().skip(1).filter(|above| above.exists()).all(open)
     }
 
-    /// Returns a command that runs one of its programs supervised, as the user it must be.
+    /// Returns a command that runs one of its programs supervised, as the right user.
     fn command(&self, program: &str) -> Command {
         let mut command = supervised(self.programs.join(program), Signal::INT);
         command.env("LC_ALL", "C");
@@ -155,7 +156,7 @@ impl Installation {
         command
     }
 
-    /// Makes a temporary directory, and removes those whose owners are gone without having done so.
+    /// Creates a temporary directory, and removes those of owners that are gone.
     fn scratch(&self) -> Result<TempDir> {
         let usual = temp_dir();
         let place = if self.reaches(&usual.join(SCRATCH)) { usual } else { PathBuf::from("/tmp") };
@@ -190,7 +191,7 @@ fn installed() -> Option<PathBuf> {
     on_path.into_iter().chain(versions.iter().map(|version| version.join("bin"))).find(|it| holds_server(it))
 }
 
-/// Returns the user and group id of the first of [`STAND_INS`] that the machine knows.
+/// Returns the user and group id of the first of [`STAND_INS`] that exists.
 fn stand_in() -> Result<(u32, u32)> {
     let users = fs::read_to_string("/etc/passwd")?;
     let ids = |name: &str| {
@@ -204,13 +205,13 @@ fn stand_in() -> Result<(u32, u32)> {
     })
 }
 
-/// Removes what killed processes have left behind. The server that the tests of a live process share is kept.
+/// Removes what killed processes left behind. Keeps the shared server of a running test process.
 fn sweep(place: &Path) {
     for entry in fs::read_dir(place).into_iter().flatten().flatten() {
         let name = entry.file_name().to_string_lossy().into_owned();
         let owner = name.strip_prefix(SCRATCH).and_then(|rest| rest.split('-').next());
         if owner.is_some_and(|pid| !Path::new("/proc").join(pid).exists()) {
-            // Another process may be sweeping too, or this one may lack the right to remove the directory.
+            // Another process may be cleaning up, too, or this one may not have the right to remove the directory.
             let _ = fs::remove_dir_all(entry.path());
         }
     }

@@ -1,4 +1,4 @@
-//! `local dev`: the whole system for a person, the three functions under `cargo lambda watch` included.
+//! `local dev`: the whole system for a person, including the three functions under `cargo lambda watch`.
 
 use std::env;
 use std::path::{Path, PathBuf};
@@ -23,7 +23,7 @@ use crate::postgres::Storage;
 use crate::service;
 use crate::stack::{Settings, Stack};
 
-/// The organizations that are there from the start, each with its user. The printed lines are about the first.
+/// The organizations that exist from the start, each with its user. The printed lines are about the first one.
 const ORGANISATION: Uuid = uuid!("00000000-0000-4000-8000-000000000001");
 const PEOPLE: [(Uuid, Person); 2] = [
     (ORGANISATION, Person { user: uuid!("00000000-0000-4000-8000-000000000002"), organization: "Lyceum 42" }),
@@ -33,24 +33,24 @@ const PEOPLE: [(Uuid, Person); 2] = [
     ),
 ];
 
-/// How long the printed token lives, in seconds: a working day.
+/// How long the printed token is valid, in seconds: a working day.
 const TOKEN_LIFETIME_S: i64 = 12 * 3600;
 
-/// The same at every start, so that a token outlasts one. It guards nothing but the loopback address.
+/// The same at every start, so that tokens stay valid after a restart. It only protects the loopback address.
 const JWT_SECRET: &str = "local-jwt-secret-with-at-least-32-characters";
 
-/// How long a function that is built may take to start and answer.
+/// How long a built function may take to start and answer.
 const FUNCTION_PATIENCE: Duration = Duration::from_secs(60);
 
-/// How often to ask whether everything still runs, or whether something runs yet.
+/// How often to check that everything is still running, or that something has started.
 const POLL: Duration = Duration::from_millis(250);
 
-/// Runs the system until Ctrl-C, a termination, or a failure.
+/// Runs the system until Ctrl-C, SIGTERM or a failure.
 pub async fn run() -> Result<()> {
     let mut interrupt = signal(SignalKind::interrupt())?;
     let mut terminate = signal(SignalKind::terminate())?;
     let mut hangup = signal(SignalKind::hangup())?;
-    // Whatever has been started by then ends with the future that holds it.
+    // Everything that was started ends when its future is dropped.
     tokio::select! {
         failed = serve() => failed,
         _ = interrupt.recv() => Ok(()),
@@ -59,7 +59,7 @@ pub async fn run() -> Result<()> {
     }
 }
 
-/// Starts everything, says so, and returns only when something fails.
+/// Starts everything, prints how to use it, and returns only when something fails.
 async fn serve() -> Result<()> {
     let (port, page_port) = (port("WPP_LOCAL_PORT", 9000)?, port("WPP_LOCAL_PAGE_PORT", 9400)?);
     let cargo_lambda = cargo_lambda()?;
@@ -108,7 +108,7 @@ fn settings(data: &Path) -> Result<Settings> {
     })
 }
 
-/// Returns the port that a variable names. It must be free now, before anything has been started.
+/// Returns the port in a variable. It must be free before anything is started.
 fn port(variable: &str, default: u16) -> Result<u16> {
     let port = match env::var(variable) {
         Ok(text) => {
@@ -119,7 +119,8 @@ fn port(variable: &str, default: u16) -> Result<u16> {
     if service::is_free(port) {
         return Ok(port);
     }
-    Err(format!("port {port} is in use: end what listens there, or name another in {variable}").into())
+    Err(format!("port {port} is in use: stop the program that uses it, or set {variable} to another port")
+        .into())
 }
 
 /// Finds `CARGO_LAMBDA`, the workspace's own, or the one on the `PATH`.
@@ -185,7 +186,7 @@ fn watch(cargo_lambda: &Path, port: u16, stack: &Stack) -> Result<Child> {
     let mut watch = supervised(cargo_lambda, Signal::TERM);
     watch.args(["lambda", "watch", "--disable-cors", "--invoke-address", "127.0.0.1"]);
     watch.args(["--invoke-port", &port.to_string()]).current_dir(workspace()).envs(stack.env());
-    // All that the functions call is here, whatever proxy this machine has.
+    // The functions call only this machine, so no proxy must be used.
     watch.env("NO_PROXY", "127.0.0.1");
     // Set in the environment to try out a list of origins.
     watch.envs(env::var("CORS_ALLOWED_ORIGINS").map(|origins| ("CORS_ALLOWED_ORIGINS", origins)));
@@ -193,7 +194,7 @@ fn watch(cargo_lambda: &Path, port: u16, stack: &Stack) -> Result<Child> {
     Child::spawn("cargo lambda watch", watch, &Output::Terminal)
 }
 
-/// Removes what `cargo run` tells of this package: it would make a nested cargo build the others anew.
+/// Removes the variables that `cargo run` sets for this package: they would make a nested cargo rebuild the others.
 fn forget_cargo_run(command: &mut Command) {
     let about_us = |name: &str| name.starts_with("CARGO_PKG_") || name.starts_with("CARGO_MANIFEST_");
     for (name, _) in env::vars_os() {
@@ -217,10 +218,10 @@ async fn first_answer(client: &Client, url: String) -> Result<()> {
         }
     };
     let answered = tokio::time::timeout(FUNCTION_PATIENCE, answer).await;
-    answered.map_err(|_| format!("{url} does not answer; what it says against that is above").into())
+    answered.map_err(|_| format!("{url} does not answer; see its output above").into())
 }
 
-/// Waits until a process ends without being asked to, and returns which one.
+/// Waits until a process ends unexpectedly, and returns which one.
 async fn failure(stack: &Stack, watch: &mut Child) -> String {
     loop {
         if let Some(failure) = stack.failure().await {
@@ -263,6 +264,6 @@ The same without HTTP:
 
 What else the platform can do: curl -sS {platform}
 The database: psql {database}
-The data stays in {data}. Ctrl-C ends it all."
+The data stays in {data}. Press Ctrl-C to stop everything."
     )
 }

@@ -1,4 +1,4 @@
-//! Events as API Gateway and function URLs hand them to a Lambda function.
+//! Events as API Gateway and function URLs send them to a Lambda function.
 
 use std::collections::BTreeMap;
 
@@ -15,7 +15,7 @@ const USER_AGENT: &str = "Mozilla/5.0";
 const TIME: &str = "12/Mar/2026:19:03:58 +0000";
 const TIME_EPOCH_MS: i64 = 1_773_342_238_390;
 
-/// A request of a browser to `/functions/v1/<name>`, finished by [`v2`](Self::v2) or [`function_url`](Self::function_url).
+/// A browser's request to `/functions/v1/<name>`, completed by [`v2`](Self::v2) or [`function_url`](Self::function_url).
 #[derive(Clone, Debug)]
 pub struct Event {
     method: String,
@@ -56,7 +56,7 @@ impl Event {
         Self::new("POST", name)
     }
 
-    /// Makes an `OPTIONS`, as a browser sends it before a call from another origin.
+    /// Makes an `OPTIONS`, which a browser sends before a cross-origin call.
     pub fn options(name: &str) -> Self {
         Self::new("OPTIONS", name)
     }
@@ -162,7 +162,7 @@ impl Event {
 
 type Pairs = [(String, String)];
 
-/// Returns one value for each name: all its values, joined.
+/// Joins all values of each name.
 fn joined(pairs: &Pairs) -> Value {
     let mut groups = BTreeMap::<_, Vec<_>>::new();
     for (name, value) in pairs {

@@ -1,6 +1,6 @@
-//! What a test does to an upstream: count its requests, make it fail, stop it at a chosen point.
+//! Controls an upstream in a test: counts its requests, makes it fail, or stops it at a chosen point.
 //!
-//! Served by [`Server`](crate::server::Server), which is what closes a connection when a fault asks for it.
+//! [`Server`](crate::server::Server) serves it, and closes a connection if a fault says so.
 
 use std::collections::BTreeMap;
 use std::convert::Infallible;
@@ -36,16 +36,16 @@ pub enum Fault {
     Status {
         /// The HTTP status.
         status: u16,
-        /// The body, sent as JSON whatever it is.
+        /// The body; its content type is always JSON.
         #[serde(default)]
         body: String,
         /// The `Retry-After` header, in seconds.
         #[serde(default)]
         retry_after_s: Option<u64>,
     },
-    /// Answers 200 with this body, called JSON whatever it is, without doing the work.
+    /// Answers 200 with this body and the content type JSON, without doing the work.
     Body(String),
-    /// Answers 200 with an HTML page, as a proxy on the way does, without doing the work.
+    /// Answers 200 with an HTML page, like a proxy, without doing the work.
     Html,
     /// Does the work, promises the whole answer, sends half of it and closes the connection.
     Truncated,
@@ -54,7 +54,7 @@ pub enum Fault {
         /// The length of the body.
         bytes: u64,
     },
-    /// Waits, then works well.
+    /// Waits, then works normally.
     Delay {
         /// The wait, in milliseconds.
         ms: u64,
@@ -74,15 +74,15 @@ pub enum Fault {
 /// The point at which a [`Hold`] stops a request.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Point {
-    /// On arrival, the work not begun.
+    /// On arrival, before the work.
     Before,
-    /// The work done, the answer not yet sent.
+    /// After the work, before the answer.
     After,
 }
 
-/// Stands before an upstream's endpoints: counts requests and misbehaves on demand.
+/// Sits in front of an upstream's endpoints: counts requests, and injects faults.
 ///
-/// Clones share one state. If an endpoint's name is asked for, `"*"` means every endpoint.
+/// Clones share one state. As an endpoint's name, `"*"` means every endpoint.
 #[derive(Clone, Debug, Default)]
 pub struct FaultInjector {
     state: Arc<Mutex<State>>,
@@ -98,7 +98,7 @@ struct State {
 #[derive(Debug)]
 struct Planned {
     endpoint: String,
-    /// How often it still happens; `None` until cleared.
+    /// How many times are left; `None` until it is cleared.
     left: Option<u32>,
     fault: Fault,
 }
@@ -107,7 +107,7 @@ struct Planned {
 struct Barrier {
     endpoint: String,
     point: Point,
-    /// How many it stops at most.
+    /// The most requests that it stops.
     room: usize,
     arrived: watch::Sender<usize>,
     open: watch::Sender<bool>,
@@ -134,12 +134,12 @@ impl FaultInjector {
         self.state().counts.clone()
     }
 
-    /// Counts from zero again.
+    /// Resets the counts.
     pub fn reset_counts(&self) {
         self.state().counts.clear();
     }
 
-    /// Makes `endpoint` misbehave until [`FaultInjector::clear`], or until it is given another lasting fault.
+    /// Makes `endpoint` misbehave until [`FaultInjector::clear`] or another lasting fault.
     ///
     /// Faults injected a number of times come first.
     pub fn inject(&self, endpoint: &str, fault: Fault) {
@@ -153,7 +153,7 @@ impl FaultInjector {
         self.state().plan(endpoint, Some(times), fault);
     }
 
-    /// Forgets all faults. Requests that suffer one now keep it.
+    /// Removes all faults. Requests that already have one keep it.
     pub fn clear(&self) {
         self.state().faults.clear();
     }
@@ -163,7 +163,7 @@ impl FaultInjector {
         self.hold_up_to(usize::MAX, endpoint, point)
     }
 
-    /// Stops the next request to `endpoint` at `point`, and lets those pass that come after it.
+    /// Stops the next request to `endpoint` at `point`, and lets later ones pass.
     pub fn hold_one(&self, endpoint: &str, point: Point) -> Hold {
         self.hold_up_to(1, endpoint, point)
     }
@@ -180,7 +180,7 @@ impl FaultInjector {
         Hold { barrier }
     }
 
-    /// Runs one request; `work` is what the endpoint really does.
+    /// Runs one request; `work` is the endpoint's handler.
     pub async fn pass<F>(&self, endpoint: &str, work: F) -> Response<Body>
     where
         F: Future<Output = Response<Body>> + Send,
@@ -222,8 +222,8 @@ impl State {
         self.faults.push(Planned { endpoint: endpoint.to_owned(), left, fault });
     }
 
-    /// Counts a request and returns what happens to it. A fault that was planned for its endpoint by name comes before one for all. A
-    /// fault for a number of times comes before one that lasts.
+    /// Counts a request and returns what happens to it. A fault for this endpoint comes before one for all. A fault for a number of
+    /// times comes before a lasting one.
     fn arrive(&mut self, endpoint: &str) -> Option<Fault> {
         *self.counts.entry(endpoint.to_owned()).or_default() += 1;
         self.faults.retain(|planned| planned.left != Some(0));
@@ -250,7 +250,7 @@ impl State {
 }
 
 impl Hold {
-    /// Waits until `n` requests have come to a stop here, including the requests that gave up in between.
+    /// Waits until `n` requests have stopped here, including requests that have given up since.
     pub async fn reached(&self, n: usize) {
         // This hold owns the barrier, so its sender cannot be gone.
         let _ = self.barrier.arrived.subscribe().wait_for(|arrived| *arrived >= n).await;
@@ -332,7 +332,7 @@ async fn truncated(response: Response<Body>) -> Response<Body> {
     parts.headers.insert(CONTENT_LENGTH, HeaderValue::from(whole.len()));
     let half = whole.slice(..whole.len() / 2);
     let broken = stream::once(async {
-        // The half must have left before the connection is closed.
+        // The first half must be sent before the connection is closed.
         tokio::task::yield_now().await;
         Err(io::Error::from(io::ErrorKind::ConnectionReset))
     });

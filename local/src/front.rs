@@ -1,4 +1,4 @@
-//! The three functions behind plain HTTP, as API Gateway serves them: for programs that know no events.
+//! The three functions behind plain HTTP, as API Gateway serves them, for programs that do not send events.
 
 use std::sync::Arc;
 
@@ -50,7 +50,7 @@ async fn event(name: &str, request: Request) -> Result<Value> {
         Err(_) => event.base64_body(&body),
     };
     let mut event = event.v2();
-    // As it came, with whatever is wrong in it.
+    // Passed on unchanged, even if it is malformed.
     event["rawQueryString"] = parts.uri.query().unwrap_or_default().into();
     Ok(event)
 }

@@ -22,18 +22,18 @@ mod runtime_api;
 
 use runtime_api::RuntimeApi;
 
-/// How long an invocation is given when nothing else is said, in milliseconds.
+/// The default time for an invocation, in milliseconds.
 const DEADLINE_MS: i64 = 30_000;
 
-/// How often the process is checked, to see whether it has ended.
-const LOOK: Duration = Duration::from_millis(5);
+/// How often to check whether the process has ended.
+const CHECK_INTERVAL: Duration = Duration::from_millis(5);
 
 /// How often a process that should stop is checked, a millisecond apart.
 const LOOKS_UNTIL_STOPPED: u32 = 1000;
 
 const REGION: &str = "eu-central-1";
 
-/// How a sandbox differs from the ordinary one.
+/// The options of a sandbox.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Options {
     /// Invocations that the process works on at once (`AWS_LAMBDA_MAX_CONCURRENCY` when more than one).
@@ -79,11 +79,11 @@ pub struct Answer {
     pub status: u16,
     /// The headers by lower-case name; several values of one are joined by `", "`.
     pub headers: BTreeMap<String, String>,
-    /// The body, decoded if it came in base64.
+    /// The body, decoded if it was sent in base64.
     pub body: String,
     /// The body as JSON; `Null` if it is not JSON.
     pub json: Value,
-    /// What the function answered, as it was.
+    /// The function's raw answer.
     pub raw: Value,
 }
 
@@ -104,7 +104,7 @@ impl Answer {
     }
 }
 
-/// Reads the headers of either kind, and prefers the form with all their values.
+/// Reads the headers of either format, and prefers the one with all values.
 fn headers(raw: &Value) -> BTreeMap<String, String> {
     let fields = |field: &str| raw[field].as_object().cloned().unwrap_or_default();
     let single = fields("headers").into_iter().map(|(name, value)| (name, vec![value]));
@@ -124,7 +124,7 @@ fn headers(raw: &Value) -> BTreeMap<String, String> {
 pub struct Exit {
     /// Its exit code; `None` after a signal.
     pub code: Option<i32>,
-    /// All that it wrote.
+    /// Everything that it wrote.
     pub logs: String,
 }
 
@@ -135,14 +135,14 @@ pub struct Sandbox {
     pid: u32,
     exit: watch::Receiver<Option<Exit>>,
     freeze: bool,
-    /// Invocations that the process works on; at none it may be frozen.
+    /// The number of invocations in progress; at zero, the process may be frozen.
     in_flight: Mutex<usize>,
     _server: Server,
 }
 
 impl Sandbox {
-    /// Starts the function with this environment, `PATH` and the variables that Lambda sets, and no other. If it gives up at once,
-    /// [`Sandbox::ready`] tells.
+    /// Starts the function with only this environment, `PATH` and the variables that Lambda sets. If it exits at once,
+    /// [`Sandbox::ready`] reports that.
     pub async fn start(binary: &Path, env: &[(String, String)]) -> Result<Self> {
         Self::start_with(binary, env, Options::default()).await
     }
@@ -194,7 +194,7 @@ impl Sandbox {
         })
     }
 
-    /// Waits until the function asks for its first invocation; an error if its process ends instead, with what it wrote.
+    /// Waits until the function asks for its first invocation. If its process ends instead, fails with its output.
     pub async fn ready(&self) -> Result<()> {
         tokio::select! {
             () = self.api.asked() => Ok(()),
@@ -202,13 +202,13 @@ impl Sandbox {
         }
     }
 
-    /// Invokes the function with 30 seconds to answer. Many may wait at once.
+    /// Invokes the function with 30 seconds to answer. Several calls may wait at once.
     pub async fn invoke(&self, event: Value) -> Ended {
         self.invoke_by(event, unix_ms() + DEADLINE_MS).await
     }
 
-    /// Invokes the function and tells it this deadline. The sandbox does not enforce it; it gives up after a minute,
-    /// in the words of Lambda.
+    /// Invokes the function with this deadline. The sandbox does not enforce the deadline; it gives up after a minute, with
+    /// Lambda's message.
     pub async fn invoke_by(&self, event: Value, deadline_unix_ms: i64) -> Ended {
         self.thaw().await;
         let ended = self.api.invoke(event, deadline_unix_ms).await;
@@ -234,7 +234,7 @@ impl Sandbox {
     }
 
     async fn signal(&self, signal: Signal) {
-        // It fails if the process has ended. Callers that wait for an answer learn that anyway.
+        // This fails if the process has ended, which the waiting callers learn anyway.
         let _ = self.child.lock().await.signal(signal);
     }
 
@@ -263,7 +263,7 @@ impl Sandbox {
         self.api.init_error()
     }
 
-    /// Returns what the process has written so far, standard output and error in one.
+    /// Returns the process's output so far, standard output and error combined.
     pub async fn logs(&self) -> String {
         self.child.lock().await.logs()
     }
@@ -274,22 +274,22 @@ impl Sandbox {
     }
 }
 
-/// Watches the process until it has ended, and then tells all callers that wait for it.
+/// Watches the process until it has ended, then tells all waiting callers.
 async fn watch_over(child: Weak<Mutex<Child>>, api: Arc<RuntimeApi>, died: watch::Sender<Option<Exit>>) {
     while let Some(child) = child.upgrade() {
-        // Nothing is waited for with the process in hand: a sandbox that is dropped must be the last to hold it.
+        // Never waits while holding the process: a dropped sandbox must be the last owner.
         if let Ok(mut child) = child.try_lock_owned()
             && let Some(status) = child.ended()
         {
             died.send_replace(Some(Exit { code: status.code(), logs: child.logs() }));
             break;
         }
-        tokio::time::sleep(LOOK).await;
+        tokio::time::sleep(CHECK_INTERVAL).await;
     }
     api.close();
 }
 
-/// Waits until a process that was told to stop has done so: the signal takes it out of whatever it is at.
+/// Waits until a process has stopped after its signal, which interrupts it anywhere.
 async fn stopped(pid: u32) {
     for _ in 0..LOOKS_UNTIL_STOPPED {
         let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
@@ -300,7 +300,7 @@ async fn stopped(pid: u32) {
     }
 }
 
-/// Returns what Lambda sets in the environment of every function.
+/// Returns the variables that Lambda sets for every function.
 pub(crate) fn lambda_variables(
     name: &str,
     runtime_api: SocketAddr,

@@ -1,6 +1,6 @@
-//! The connect page of `local/page`, for a person with a browser: its files, and the sign-in of the people who are seeded.
+//! Serves the connect page of `local/page` to a browser: its files, and the sign-in of the seeded users.
 //!
-//! It has an address of its own, as a frontend has: whatever it calls is another origin, and answers with CORS.
+//! Like a real frontend, it has a separate address, so everything that it calls is another origin and needs CORS.
 
 use std::sync::Arc;
 
@@ -24,21 +24,21 @@ use crate::server::Server;
 use crate::stack::Stack;
 use crate::users::Keys;
 
-/// What a product lets its signed-in users read; our migrations give them nothing.
+/// The rights that a product gives its signed-in users; the migrations give them none.
 const MEMBERS_MAY_READ: &str = include_str!("page.sql");
 
-/// The paths at which the page finds its two libraries, and the places in which npm has put them.
+/// The paths of the page's two libraries, and the places where npm installs them.
 const LIBRARIES: [(&str, &str); 2] = [
     ("/lib/supabase.js", "@supabase/supabase-js/dist/umd/supabase.js"),
     ("/lib/lean-qr.mjs", "lean-qr/index.mjs"),
 ];
 
-/// The saved token of a session has ended a second ago.
+/// Makes the saved token of a session expire a second ago.
 const EXPIRE_TOKEN: &str = "update messenger_integrations
     set settings = jsonb_set(settings, '{wppJwtExpiresAt}', to_jsonb(wpp_internal.now_ms() - 1000))
     where settings ->> 'wppAccountNumber' = $1";
 
-/// An hour goes by for a session: neither its API key nor its token is new any longer.
+/// Makes a session an hour older: its API key and its token are no longer new.
 const AGE: &str = "with number as (
         select id from messenger_integrations where settings ->> 'wppAccountNumber' = $1
     ), token as (
@@ -55,11 +55,11 @@ const REMOVE: &str = "delete from messenger_integrations where settings ->> 'wpp
 pub struct Person {
     /// `profiles.id`
     pub user: Uuid,
-    /// What their organization is called.
+    /// The organization's name.
     pub organization: &'static str,
 }
 
-/// A page that is served. Dropping it closes its port.
+/// A running server of the page. Dropping it closes its port.
 #[derive(Debug)]
 pub struct Page {
     server: Server,
@@ -75,12 +75,12 @@ struct Site {
 #[derive(Deserialize)]
 struct SignIn {
     user: Uuid,
-    /// How long the sign-in lasts. An expired one is what a person has after leaving the page open over night.
+    /// How long the sign-in lasts. It may have expired already, as if the page had been left open overnight.
     lifetime_s: i64,
 }
 
 impl Page {
-    /// Serves the page on `127.0.0.1:port` to these people; `functions` is what stands before `/functions/v1`.
+    /// Serves the page on `127.0.0.1:port` to these users; `functions` is the address before `/functions/v1`.
     pub async fn start(port: u16, functions: &str, stack: &Stack, people: &[Person]) -> Result<Self> {
         let database = stack.sql().await?;
         database.batch_execute(MEMBERS_MAY_READ).await?;
@@ -109,7 +109,7 @@ impl Page {
         for (path, file) in LIBRARIES {
             let file = workspace.join("local/browser/node_modules").join(file);
             if !file.exists() {
-                return Err(format!("{} is not there: run `make dev`", file.display()).into());
+                return Err(format!("{} is missing: run `make dev`", file.display()).into());
             }
             router = router.route_service(path, ServeFile::new(file));
         }
@@ -127,7 +127,7 @@ impl Page {
         for (name, value) in headers {
             router = router.layer(header(name, value)?);
         }
-        // As every host of pages does: most of what a page loads is text.
+        // Compresses, as web hosts do: most of what a page loads is text.
         Ok(Self { server: Server::start(port, router.layer(CompressionLayer::new())).await? })
     }
 
@@ -216,7 +216,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn only_a_seeded_person_signs_in() {
+    async fn only_a_seeded_user_can_sign_in() {
         let stack = Stack::start().await.unwrap();
         let (page, user, stranger) = page(&stack).await;
         let sign_in =
@@ -258,7 +258,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn age_makes_the_key_of_a_session_old() {
+    async fn age_backdates_a_sessions_key() {
         let stack = Stack::start().await.unwrap();
         let (page, ..) = page(&stack).await;
         let sql = named(&stack).await;

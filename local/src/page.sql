@@ -1,5 +1,5 @@
--- What a signed-in user may read through PostgREST, as the product around us has it: the numbers of the own organization, but
--- none of the secrets in `settings`. Applying it twice changes nothing.
+-- What a signed-in user may read through PostgREST, as in the real product: the numbers of the user's organization, without the
+-- secrets in `settings`. The file is safe to apply twice.
 grant select (id, organization_id, messenger_type, provider, name, is_active, is_primary, created_at)
   on messenger_integrations to authenticated;
 

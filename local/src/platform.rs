@@ -1,4 +1,4 @@
-//! A simulator of the WPP Platform: its HTTP API with its rules and its failures.
+//! A simulator of the WPP Platform: its HTTP API, its rules and its failures.
 
 use std::collections::VecDeque;
 use std::fs;
@@ -28,16 +28,16 @@ pub use behavior::{AcceptedTokens, Behavior, FieldValue, QrField, QrForm, Repeat
 /// How many requests are remembered.
 const SEEN_LIMIT: usize = 1000;
 
-/// What a platform starts with.
+/// The settings of a platform.
 #[derive(Clone, Debug)]
 pub struct Settings {
     /// The port on 127.0.0.1; 0 takes a free one.
     pub port: u16,
-    /// What a create must bear (`WPP_SECRET`).
+    /// The secret that `create` requires (`WPP_SECRET`).
     pub secret: String,
-    /// The file that keeps its accounts for the next start, as JSON; without one they are in memory alone.
+    /// The JSON file that keeps its accounts for the next start; without a file, they are only in memory.
     pub file: Option<PathBuf>,
-    /// How it behaves at first.
+    /// Its initial behavior.
     pub behavior: Behavior,
 }
 
@@ -47,12 +47,12 @@ impl Default for Settings {
     }
 }
 
-/// A request that the platform has seen.
+/// A request that the platform received.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Seen {
     /// The fault injector's name for the endpoint.
     pub endpoint: &'static str,
-    /// The path as it was sent, percent-encoding and all.
+    /// The path as it was sent, still percent-encoded.
     pub path: String,
     /// The token or the secret; empty without one.
     pub bearer: String,
@@ -60,10 +60,10 @@ pub struct Seen {
     pub body: String,
 }
 
-/// A running platform. The fault injector knows its endpoints as `create`, `token`, `status`, `qr`, `start`, `webhook` and `stop`. A
-/// request to any other address is `unknown` there.
+/// A running platform. The fault injector knows its endpoints as `create`, `token`, `status`, `qr`, `start`, `webhook` and `stop`.
+/// All other requests are `unknown`.
 pub struct Platform {
-    /// What listens: it can close connections, and refuse them.
+    /// The server, which can close and refuse connections.
     pub server: Server,
     simulator: Arc<Simulator>,
 }
@@ -93,7 +93,7 @@ impl Platform {
         Ok(Self { server: Server::start(port, router).await?, simulator })
     }
 
-    /// Returns its base URL, without a slash at the end.
+    /// Returns its base URL, without a trailing slash.
     pub fn url(&self) -> String {
         self.server.url()
     }
@@ -107,9 +107,9 @@ impl Deref for Platform {
     }
 }
 
-/// A platform without its port: what a test sees of it and does to it.
+/// A platform without its server, for tests to inspect and control.
 ///
-/// Its clock is the machine's until [`Simulator::advance`] moves it ahead.
+/// Its clock is the machine's, until [`Simulator::advance`] moves it forward.
 pub struct Simulator {
     /// Counts, faults and holds of the endpoints.
     pub faults: FaultInjector,
@@ -120,12 +120,12 @@ pub struct Simulator {
 }
 
 impl Simulator {
-    /// Returns the secret that a create must have.
+    /// Returns the secret that `create` requires.
     pub fn secret(&self) -> String {
         self.secret.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
-    /// Replaces the secret that a create must have.
+    /// Replaces the secret that `create` requires.
     pub fn replace_secret(&self, secret: &str) {
         secret.clone_into(&mut self.secret.lock().unwrap_or_else(PoisonError::into_inner));
     }
@@ -135,7 +135,7 @@ impl Simulator {
         change(&mut self.accounts().behavior);
     }
 
-    /// Moves its clock ahead: tokens expire, QRs rotate.
+    /// Moves its clock forward: tokens expire, QRs rotate.
     pub fn advance(&self, by: Duration) {
         self.accounts().ahead_ms += i64::try_from(by.as_millis()).unwrap_or_default();
     }
@@ -145,7 +145,7 @@ impl Simulator {
         self.accounts().tokens.clear();
     }
 
-    /// Refuses the key for good. Tokens that it was given stay valid.
+    /// Revokes the API key. Its tokens stay valid.
     pub fn revoke_key(&self, api_key: &str) {
         self.accounts().revoke_key(api_key);
     }
@@ -155,13 +155,13 @@ impl Simulator {
         self.accounts().sessions.entry(session.to_owned()).and_modify(session::Session::forget);
     }
 
-    /// Has a phone scan the session's QR.
+    /// Scans the session's QR with a phone.
     pub fn scan(&self, session: &str) -> Result<(), Refused> {
         if self.accounts().session(session)?.scan() { Ok(()) } else { Err(NO_QR) }
     }
 
-    /// Puts the session into the state that `status` names, and has the platform answer with exactly that word. A word that the platform
-    /// does not know itself stands for a QR that is needed.
+    /// Puts the session into the state that `status` names, and makes the platform answer with exactly that word. Unknown words
+    /// mean that a QR is needed.
     pub fn set_status(&self, session: &str, status: &str) -> Result<(), Refused> {
         let mut accounts = self.accounts();
         let now_ms = accounts.now_ms();
@@ -179,7 +179,7 @@ impl Simulator {
         self.accounts().sessions_by_organization.len()
     }
 
-    /// Creates that were carried out, repeated ones included.
+    /// The successful `create` calls, including repeated ones.
     pub fn create_calls(&self) -> u64 {
         self.accounts().creates
     }
@@ -189,18 +189,18 @@ impl Simulator {
         self.accounts().sessions_by_organization.get(organization_id).cloned()
     }
 
-    /// Returns the present key of an organization id.
+    /// Returns the current API key of an organization id.
     pub fn key_of(&self, organization_id: &str) -> Option<String> {
         let session = self.session_of(organization_id)?;
         self.accounts().sessions.get(&session).map(|session| session.key.clone())
     }
 
-    /// Returns the present key of a session.
+    /// Returns the current API key of a session.
     pub fn key_of_session(&self, session: &str) -> String {
         self.accounts().sessions.get(session).map_or_else(String::new, |session| session.key.clone())
     }
 
-    /// Tokens that a key was given.
+    /// Returns the tokens issued for an API key.
     pub fn tokens_issued(&self, api_key: &str) -> u64 {
         self.accounts().keys.get(api_key).map_or(0, |key| key.tokens_issued)
     }
@@ -213,7 +213,7 @@ impl Simulator {
         accepted.map(|token| token.text.clone()).collect()
     }
 
-    /// Returns the word for a session's state, as the platform would answer it, or `None` if there is no such session.
+    /// Returns the status word that the platform would answer for a session, or `None` if there is no such session.
     pub fn status_of(&self, session: &str) -> Option<String> {
         self.accounts().session(session).ok().map(|session| session.status().to_owned())
     }
@@ -223,12 +223,12 @@ impl Simulator {
         self.accounts().qr_of(session)
     }
 
-    /// Returns the webhook that a session was given last.
+    /// Returns the session's current webhook.
     pub fn webhook_of(&self, session: &str) -> Option<String> {
         self.accounts().sessions.get(session)?.webhook.clone()
     }
 
-    /// Returns the last requests, the oldest first, including the requests that met a fault.
+    /// Returns the last requests, the oldest first, including those with a fault.
     pub fn requests(&self) -> Vec<Seen> {
         self.seen().iter().cloned().collect()
     }
@@ -249,7 +249,7 @@ impl Simulator {
         seen.push_back(request);
     }
 
-    /// Writes the accounts to the file, so that it holds all of them at any moment.
+    /// Writes the accounts to the file, so that it is always complete.
     fn keep(&self) -> crate::Result<()> {
         if let Some(file) = &self.file {
             let accounts = self.accounts();
@@ -261,7 +261,7 @@ impl Simulator {
     }
 }
 
-/// Answers once what the request changed is kept.
+/// Answers after the request's changes are saved.
 async fn keeping(State(simulator): State<Arc<Simulator>>, request: Request, next: Next) -> Response {
     let response = next.run(request).await;
     match simulator.keep() {

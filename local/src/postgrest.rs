@@ -22,7 +22,7 @@ pub struct Server {
     database_url: String,
     keys: Keys,
     client: Client,
-    /// Which schemas it shows, the one first that a request gets without asking.
+    /// The exposed schemas, the default one first.
     schemas: Mutex<&'static str>,
 }
 
@@ -40,7 +40,7 @@ impl Postgrest {
         Self::run(server, port, output).await
     }
 
-    /// Shows these schemas from now on, the one first that a request gets without asking.
+    /// Exposes these schemas from now on, the default one first.
     pub async fn expose(&self, schemas: &'static str) -> Result<()> {
         *self.program().schemas.lock().unwrap_or_else(PoisonError::into_inner) = schemas;
         self.restart().await
@@ -67,13 +67,13 @@ impl Program for Server {
             ("PGRST_SERVER_HOST", "127.0.0.1"),
             ("PGRST_SERVER_PORT", &port.to_string()),
             ("PGRST_LOG_LEVEL", "warn"),
-            // For postrust; PostgREST does not know it.
+            // Only for postrust; PostgREST ignores it.
             ("PGRST_COMPAT_MODE", "true"),
         ]);
         command
     }
 
-    /// Returns whether this server answers: another one would refuse our key.
+    /// Returns whether this server answers. Another server would refuse the key.
     async fn answers(&self, port: u16) -> bool {
         let request = self.client.get(url(port)).bearer_auth(self.keys.service_role_key());
         request.send().await.is_ok_and(|response| response.status().is_success())

@@ -1,4 +1,4 @@
--- The roles that every Supabase project has, which PostgREST takes on. Run at every start of a server.
+-- The roles of every Supabase project, to which PostgREST switches. Run at every start of a server.
 do $$
 declare
     missing text;

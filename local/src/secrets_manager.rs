@@ -1,4 +1,4 @@
-//! AWS Secrets Manager with the one call that a function makes: `GetSecretValue`, signed as AWS wants it.
+//! A fake AWS Secrets Manager with the one call that a function makes: `GetSecretValue`, with a checked signature.
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -17,7 +17,7 @@ use crate::Result;
 use crate::fault_injector::FaultInjector;
 use crate::server::Server;
 
-/// Of the account whose functions may read everything here.
+/// The credentials of an account whose functions may read all secrets.
 const ACCESS_KEY_ID: &str = "AKIALOCALEXAMPLE";
 const SECRET_ACCESS_KEY: &str = "local-secret-access-key";
 const SESSION_TOKEN: &str = "local-session-token";
@@ -26,14 +26,14 @@ const REGION: &str = "eu-central-1";
 const SERVICE: &str = "secretsmanager";
 const ALGORITHM: &str = "AWS4-HMAC-SHA256";
 
-/// The headers that a call is made of; all of them are signed, in this order.
+/// The headers of a call; all of them are signed, in this order.
 const SIGNED: [&str; 5] = ["content-type", "host", "x-amz-date", "x-amz-security-token", "x-amz-target"];
 
 /// A running Secrets Manager. Dropping it closes its port and every connection.
 pub struct SecretsManager {
-    /// Every call passes it, by the name of its secret.
+    /// The faults of all calls, by the name of the secret.
     pub faults: FaultInjector,
-    /// What listens: it can close connections, and refuse them.
+    /// The server, which can close and refuse connections.
     pub server: Server,
     secrets: Secrets,
 }
@@ -50,7 +50,7 @@ impl SecretsManager {
         Ok(Self { faults, server: Server::start(0, router).await?, secrets })
     }
 
-    /// Puts this in the place of what a secret holds; answers its ARN.
+    /// Replaces the value of a secret. Returns its ARN.
     pub fn put(&self, name: &str, value: &Value) -> String {
         let arn = format!("arn:aws:{SERVICE}:{REGION}:123456789012:secret:{name}");
         let mut secrets = self.secrets.lock().unwrap_or_else(PoisonError::into_inner);
@@ -95,7 +95,7 @@ fn refused(word: &str) -> Response<Body> {
     (StatusCode::BAD_REQUEST, axum::Json(body)).into_response()
 }
 
-/// Checks a call as AWS does. An error is the name of what is wrong with it.
+/// Checks a call like AWS. Returns the name of the error if it is wrong.
 fn admit(headers: &HeaderMap, body: &[u8]) -> std::result::Result<(), &'static str> {
     let header = |name: &str| headers.get(name).and_then(|value| value.to_str().ok()).unwrap_or_default();
     if header("x-amz-target") != "secretsmanager.GetSecretValue"

@@ -1,4 +1,4 @@
-//! An HTTP server that can also do what servers do when they fail: close a connection without an answer.
+//! An HTTP server that can also close a connection without an answer, as failing servers do.
 
 use std::io;
 use std::net::SocketAddr;
@@ -22,7 +22,7 @@ use tokio::task::JoinHandle;
 
 use crate::Result;
 
-/// The wait after a connection that could not be accepted.
+/// The pause after a connection that could not be accepted.
 const RESPITE: Duration = Duration::from_millis(10);
 
 /// Connections that may wait to be accepted.
@@ -39,7 +39,7 @@ pub fn severed() -> Response<Body> {
     response
 }
 
-/// Puts in front of a router what many servers have in front: a firewall. It refuses clients without a `User-Agent`, with its own page.
+/// Adds a firewall in front of a router, as many servers have. It refuses clients without a `User-Agent`, with an HTML page.
 pub fn behind_firewall(router: Router) -> Router {
     router.layer(from_fn(async |request: axum::extract::Request, next: Next| {
         if request.headers().contains_key(USER_AGENT) {
@@ -75,9 +75,9 @@ impl State {
 /// How connections end.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum End {
-    /// In the middle of whatever they are at.
+    /// At once, even in the middle of an answer.
     Now,
-    /// With the answer that is under way.
+    /// After the current answer.
     AfterTheAnswer,
 }
 
@@ -98,24 +98,24 @@ impl Server {
         self.address
     }
 
-    /// Returns `http://127.0.0.1:<port>`, without a slash at the end.
+    /// Returns `http://127.0.0.1:<port>`, without a trailing slash.
     pub fn url(&self) -> String {
         format!("http://{}", self.address)
     }
 
-    /// Closes every open connection, idle ones in a client's pool included; new ones are welcome.
+    /// Closes every open connection, including idle ones in a client's pool. Accepts new ones.
     pub fn disconnect(&self) {
         self.connections.send_replace(End::Now);
     }
 
-    /// Refuses every connection from now on. What is under way is answered, and its connection closed then.
+    /// Refuses every connection from now on. Requests in progress are answered, then their connections are closed.
     pub async fn refuse(&self) -> Result<()> {
         let mut state = self.state.lock().await;
         if let State::Accepting(accepting) = &mut *state {
             // Before the listener is dropped, so that no other process gets the port in between.
             let socket = bound(self.address)?;
             accepting.abort();
-            // The listener is gone once the task has ended; that it was told to is no error.
+            // The listener is closed when the task has ended; the cancellation is no error.
             let _ = accepting.await;
             *state = State::Refusing(Some(socket));
             self.connections.send_replace(End::AfterTheAnswer);
@@ -154,7 +154,7 @@ fn bound(address: SocketAddr) -> io::Result<TcpSocket> {
 
 async fn accept(listener: TcpListener, router: Router, connections: watch::Receiver<End>) {
     loop {
-        // Running out of file descriptors is the usual failure; it passes when a connection ends.
+        // The usual failure is running out of file descriptors, which ends when a connection closes.
         let Ok((stream, _)) = listener.accept().await else {
             tokio::time::sleep(RESPITE).await;
             continue;
@@ -179,7 +179,7 @@ async fn serve(stream: TcpStream, router: Router, mut connections: watch::Receiv
             Ok(response)
         }
     });
-    // An error here is a connection that broke, on the client's side or on this one: no client is left to answer.
+    // An error here is a broken connection, so there is no client left to answer.
     let mut connection = pin!(http1::Builder::new().serve_connection(TokioIo::new(stream), answer));
     loop {
         tokio::select! {

@@ -9,10 +9,10 @@ use tokio::sync::Mutex;
 use crate::Result;
 use crate::child::{Child, Output};
 
-/// How long a program may take to answer; a database's recovery after a crash included.
+/// How long a program may take to answer, including a database's recovery after a crash.
 const START_PATIENCE: Duration = Duration::from_secs(60);
 
-/// How often a program that is starting is asked.
+/// How often to check a program that is starting.
 const START_POLL: Duration = Duration::from_millis(10);
 
 /// How often to try another port if another process takes one first.
@@ -26,10 +26,10 @@ const PORTS: std::ops::Range<u16> = 12_000..32_000;
 
 /// How to run a program that listens.
 pub trait Program {
-    /// What messages call it.
+    /// Its name in messages.
     const NAME: &str;
 
-    /// Returns the command, made with [`supervised`](crate::child::supervised), that has it listen on `127.0.0.1:port`.
+    /// Returns the command, made with [`supervised`](crate::child::supervised), that makes it listen on `127.0.0.1:port`.
     fn command(&self, port: u16) -> Command;
 
     /// Returns whether this service answers at the port, and not another process.
@@ -39,7 +39,7 @@ pub trait Program {
 /// A running program. Dropping it ends it.
 #[derive(Debug)]
 pub struct Service<P> {
-    /// Declared before the program: it ends before what belongs to the program goes.
+    /// Declared before the program, so that the process ends before the program's data is dropped.
     child: Mutex<Option<Child>>,
     program: P,
     port: u16,
@@ -55,7 +55,7 @@ impl<P: Program> Service<P> {
                 service.port = free_port()?;
             }
             match service.restart().await {
-                // A free port did not stay free.
+                // The port was taken in between.
                 Err(_) if port == 0 && left > 0 && !is_free(service.port) => {}
                 started => return started.map(|()| service),
             }
@@ -73,7 +73,7 @@ impl<P: Program> Service<P> {
         self.port
     }
 
-    /// Ends it; its port stays for [`Service::restart`].
+    /// Stops it; its port is kept for [`Service::restart`].
     pub async fn stop(&self) -> Result<()> {
         if let Some(mut child) = self.child.lock().await.take() {
             child.stop().await?;
@@ -81,7 +81,7 @@ impl<P: Program> Service<P> {
         Ok(())
     }
 
-    /// Stops it if it runs, starts it on the same port and waits until it answers.
+    /// Stops it if it is running, starts it on the same port and waits until it answers.
     pub async fn restart(&self) -> Result<()> {
         self.stop().await?;
         let child = Child::spawn(P::NAME, self.program.command(self.port), &self.output)?;
@@ -89,14 +89,14 @@ impl<P: Program> Service<P> {
         Ok(())
     }
 
-    /// Returns one line on why it ended, or `None` if it runs or was stopped.
+    /// Returns one line about why it ended, or `None` if it is running or was stopped.
     pub async fn failure(&self) -> Option<String> {
         let mut child = self.child.lock().await;
         let child = child.as_mut()?;
         child.ended().map(|_| child.exit_report())
     }
 
-    /// Returns what it has written since it was started last.
+    /// Returns its output since its last start.
     pub async fn logs(&self) -> String {
         self.child.lock().await.as_ref().map(Child::logs).unwrap_or_default()
     }

@@ -1,4 +1,4 @@
-//! All of it together: a Supabase project and a WPP Platform, as the three functions find them.
+//! A whole local system: a Supabase project and a WPP Platform, as the three functions see them.
 
 use serde_json::Value;
 use tokio_postgres::Client;
@@ -13,32 +13,32 @@ use crate::postgrest::Postgrest;
 use crate::supabase::Supabase;
 use crate::users::Keys;
 
-/// What a stack starts with; by default free ports, fresh secrets, and data that goes with it.
+/// The settings of a stack. The defaults are free ports, new secrets, and data that is deleted with the stack.
 #[derive(Clone, Debug, Default)]
 pub struct Settings {
     /// PostgreSQL's port on 127.0.0.1; 0 takes a free one, here and below.
     pub postgres_port: u16,
     /// PostgREST's port.
     pub postgrest_port: u16,
-    /// The port of the Supabase project's front.
+    /// The port of the Supabase gateway (`supabase.rs`).
     pub supabase_port: u16,
-    /// The place of the data, and the output of the servers.
+    /// Where the data and the servers' output go.
     pub storage: Storage,
-    /// The project's JWT secret, 32 bytes at least; none for a new one.
+    /// The project's JWT secret, at least 32 bytes; `None` generates one.
     pub jwt_secret: Option<String>,
-    /// The platform's.
+    /// The settings of the platform's simulator.
     pub platform: platform::Settings,
 }
 
-/// A whole system except for the functions. Dropping it ends every process and removes temporary data.
+/// A running system without the functions. Dropping it stops every process and removes temporary data.
 pub struct Stack {
     /// The platform's simulator.
     pub platform: Platform,
-    /// What the functions see of Supabase.
+    /// The Supabase project as the functions see it: one URL for REST and JWKS.
     pub supabase: Supabase,
-    /// The REST API behind it.
+    /// The REST API behind `supabase`.
     pub postgrest: Postgrest,
-    /// The database behind that.
+    /// The database behind `postgrest`.
     pub postgres: Postgres,
     /// The project's secrets.
     pub keys: Keys,
@@ -51,24 +51,24 @@ pub struct Organization {
     pub id: Uuid,
     /// `profiles.id`
     pub user: Uuid,
-    /// The user's token, good for an hour.
+    /// The user's token, valid for an hour.
     pub token: String,
 }
 
 impl Organization {
-    /// Makes a POST of its user.
+    /// Returns a POST request by the organization's user.
     pub fn post(&self, name: &str, body: &Value) -> Event {
         Event::post(name).bearer(&self.token).json(body)
     }
 }
 
 impl Stack {
-    /// Starts a stack unlike any other, on ports of its own.
+    /// Starts a stack with new secrets on free ports.
     pub async fn start() -> Result<Self> {
         Self::start_with(Settings::default()).await
     }
 
-    /// Starts a stack as told.
+    /// Starts a stack with these settings.
     pub async fn start_with(settings: Settings) -> Result<Self> {
         let keys = match &settings.jwt_secret {
             Some(secret) => Keys::with_jwt_secret(secret)?,
@@ -105,20 +105,20 @@ impl Stack {
         self.postgres.connect().await
     }
 
-    /// Puts a database with these tables in the place of this one's, and applies our migrations to it.
+    /// Replaces the database with one that has these tables, and applies the migrations.
     pub async fn deploy(&self, privileges: Privileges, tables: &str) -> Result<()> {
         self.postgres.replace(privileges, tables).await?;
         self.postgres.migrate(&migrations()).await?;
-        // It has prepared statements about tables that are gone.
+        // PostgREST has prepared statements for tables that no longer exist.
         self.postgrest.restart().await
     }
 
-    /// Makes a new organization with one user.
+    /// Creates an organization with one user.
     pub async fn organization(&self, name: &str) -> Result<Organization> {
         self.seed(Uuid::new_v4(), Uuid::new_v4(), name).await
     }
 
-    /// Makes this organization with this user, unless they are there.
+    /// Creates this organization and this user if they do not exist.
     pub async fn seed(&self, id: Uuid, user: Uuid, name: &str) -> Result<Organization> {
         let sql = self.sql().await?;
         let organization = "insert into organizations (id, name) values ($1, $2) on conflict do nothing";
@@ -129,7 +129,7 @@ impl Stack {
         Ok(Organization { id, user, token })
     }
 
-    /// Returns one line on the first process that ended without being asked to, or `None` while all run.
+    /// Returns one line about the first process that ended unexpectedly, or `None` if all are running.
     pub async fn failure(&self) -> Option<String> {
         match self.postgres.failure().await {
             Some(failure) => Some(failure),
@@ -144,7 +144,7 @@ mod tests {
     use crate::test_app::until;
 
     #[tokio::test]
-    async fn stacks_stand_side_by_side_and_know_nothing_of_each_other() {
+    async fn two_stacks_are_independent() {
         let (one, two) = tokio::join!(Stack::start(), Stack::start());
         let (one, two) = (one.unwrap(), two.unwrap());
         let organization = one.organization("one").await.unwrap();
@@ -158,12 +158,12 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_server_that_ends_by_itself_is_reported() {
+    async fn server_that_dies_is_reported() {
         let settings = Settings { storage: Storage::OwnServer, ..Settings::default() };
         let stack = Stack::start_with(settings).await.unwrap();
         assert_eq!(stack.failure().await, None);
         let kill = "copy (select 1) to program 'kill -9 $(head -1 postmaster.pid)'";
-        // The connection that asks for it ends before an answer comes.
+        // The kill also ends this connection, before it gets an answer.
         let _ = stack.sql().await.unwrap().batch_execute(kill).await;
         until(async || stack.failure().await.is_some()).await;
         let failure = stack.failure().await.unwrap();

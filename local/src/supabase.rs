@@ -1,4 +1,4 @@
-//! The HTTP front of the Supabase project: its gateway's handling of keys, the REST API behind it, the JWKS.
+//! The HTTP gateway of the Supabase project: its handling of keys, the REST API behind it, the JWKS.
 
 use std::sync::{Arc, PoisonError, RwLock};
 
@@ -25,15 +25,15 @@ use crate::users::Keys;
 /// The path of the REST API, below the project's address.
 const REST: &str = "/rest/v1";
 
-/// Headers that belong to one connection, and so are not passed on.
+/// Headers of a single connection, which are not passed on.
 const HOP_BY_HOP: [http::HeaderName; 4] = [HOST, CONNECTION, CONTENT_LENGTH, TRANSFER_ENCODING];
 
-/// A running front. Dropping it closes its port and every connection.
+/// A running gateway. Dropping it closes its port and every connection.
 #[derive(Debug)]
 pub struct Supabase {
-    /// Every request passes it, as `rpc/<function>`, `rest/<table>` or `jwks`.
+    /// The faults of all requests, by `rpc/<function>`, `rest/<table>` or `jwks`.
     pub faults: FaultInjector,
-    /// What listens: it can close connections, and refuse them.
+    /// The server, which can close and refuse connections.
     pub server: Server,
     front: Arc<Front>,
 }
@@ -45,7 +45,7 @@ struct Front {
     project: RwLock<Project>,
 }
 
-/// What may change while the front is up.
+/// What may change while the gateway is running.
 #[derive(Clone, Debug)]
 struct Project {
     keys: Keys,
@@ -53,7 +53,7 @@ struct Project {
 }
 
 impl Supabase {
-    /// Starts the front of `postgrest` on `127.0.0.1:port`, 0 for a free one.
+    /// Starts the gateway of `postgrest` on `127.0.0.1:port`, 0 for a free one.
     pub async fn start(port: u16, keys: &Keys, postgrest: &Postgrest) -> Result<Self> {
         let faults = FaultInjector::default();
         let project = RwLock::new(Project { keys: keys.clone(), rest: postgrest.url() });
@@ -61,7 +61,7 @@ impl Supabase {
         let router = Router::new()
             .route("/auth/v1/.well-known/jwks.json", get(jwks))
             .route("/rest/v1/{*path}", any(rest))
-            // Supabase lets a page of any origin call.
+            // Supabase allows pages of any origin.
             .layer(
                 CorsLayer::new()
                     .allow_origin(Any)
@@ -141,7 +141,7 @@ impl Front {
         let key = key.to_str().unwrap_or_default();
         let project = self.project.read().unwrap_or_else(PoisonError::into_inner).clone();
         let keys = &project.keys;
-        // A legacy key gives no role in this header: PostgREST reads `Authorization`, or else takes the caller for `anon`.
+        // A legacy key sets no role by this header: PostgREST reads `Authorization`; without it, the caller is `anon`.
         let role_token = match key {
             _ if key == keys.secret_key() => Some(keys.service_role_key()),
             _ if key == keys.publishable_key() => Some(keys.anon_key()),
@@ -208,7 +208,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn keys_are_handled_as_supabases_gateway_does() {
+    async fn gateway_handles_keys_like_supabase() {
         let project = Project::start().await;
         let keys = &project.stack.keys;
         let (service, secret) = (keys.service_role_key(), keys.secret_key());

@@ -1,11 +1,10 @@
 # Runs a command that must not outlive its owner.
 # usage: sh supervise.sh <number of a signal> <command> [argument...]
 #
-# Standard input is a pipe that only the owner can write to and nobody does. Its end means that the
-# owner let go or is gone, however it went. A watcher then sends the signal to the command, waits five seconds at most,
-# and kills what is left of its process group and its descendants. The watcher belongs to that group, so the group's
-# number, which is the command's, cannot pass to a stranger meanwhile. The command itself takes over this shell's
-# process, so its exit status is what the owner sees.
+# Standard input is a pipe from the owner, on which nothing is ever written. When it closes, the owner has dropped it or is gone. A
+# watcher then sends the signal to the command, waits at most five seconds, and kills the rest of its process group and its
+# descendants. The watcher belongs to that group, so the system cannot reuse the group's id before that. The command replaces this
+# shell's process, so the owner sees its exit status.
 exec 3<&0 0</dev/null
 signal=$1
 shift
@@ -17,7 +16,7 @@ descendants() {
     done
 }
 
-# Whether the command runs; one that has ended may stay a zombie for as long as nobody asks how it ended.
+# Whether the command is running. An ended command may be a zombie until its exit status is read.
 running() {
     grep -qs '^State:[[:space:]]*[^ZX[:space:]]' /proc/$$/status
 }
@@ -33,7 +32,7 @@ watch() {
         tries=$((tries + 1))
         sleep 0.05
     done
-    # Some put their children into groups of their own.
+    # Some put their children into separate groups.
     for process in $family; do
         kill -s KILL "$process"
     done

@@ -1,7 +1,7 @@
-//! What the tests of the functions run on: a separate stack, with a sandbox of each function in it. For tests alone: a failure here
-//! panics, and so names the line of the test.
+//! The tests of the functions run on this: a separate stack, with a sandbox of each function. Only for tests: a failure panics, so
+//! that it names the test's line.
 
-#![allow(clippy::unwrap_used, clippy::missing_panics_doc, reason = "a test fails where it stands")]
+#![allow(clippy::unwrap_used, clippy::missing_panics_doc, reason = "a failed test panics")]
 
 use std::collections::BTreeMap;
 use std::ops::Deref;
@@ -38,7 +38,7 @@ impl Deref for TestApp {
     }
 }
 
-/// A number as a test makes it, with its row's id.
+/// A number that a test created, with its row's id.
 #[derive(Clone, Debug)]
 pub struct Number {
     /// `messenger_integrations.id`
@@ -50,7 +50,7 @@ pub struct Number {
 }
 
 impl TestApp {
-    /// Starts an app with functions as a deployment has them.
+    /// Starts an app with the functions configured as in a deployment.
     pub async fn start() -> Self {
         Self::start_with(&[], Options::default()).await
     }
@@ -62,7 +62,7 @@ impl TestApp {
         (app, number)
     }
 
-    /// Starts an app with more variables for the functions, and another kind of sandbox.
+    /// Starts an app with additional variables for the functions, and with these sandbox options.
     pub async fn start_with(more: &[(&str, &str)], options: Options) -> Self {
         Self::on(Stack::start().await.unwrap(), more, options).await
     }
@@ -93,13 +93,13 @@ impl TestApp {
         self.process_with(name, &[]).await
     }
 
-    /// Starts a process of a function with more or other variables. An empty one is left out.
+    /// Starts a process of a function with additional or different variables. Empty ones are left out.
     pub async fn process_with(&self, name: &str, more: &[(&str, &str)]) -> Sandbox {
         Sandbox::start(&binary(name).unwrap(), &environment(&self.stack, more)).await.unwrap()
     }
 
-    /// Kills a process of `wpp-create` once this event has brought it to the point, or an answer; says whether it came to
-    /// the point. Its leases are left to end by themselves, or by [`TestApp::end_waits`].
+    /// Kills a process of `wpp-create` when its request has reached this point, or was answered. Returns whether it reached the
+    /// point. Its leases expire, or are ended by [`TestApp::end_waits`].
     pub async fn killed_at(&self, endpoint: &str, point: Point, event: Event) -> bool {
         let (doomed, hold) = (self.process("wpp-create").await, self.hold(endpoint, point));
         let stands_there = tokio::select! {
@@ -110,17 +110,17 @@ impl TestApp {
         stands_there
     }
 
-    /// Invokes a function with an event of API Gateway and returns its answer.
+    /// Invokes a function with an API Gateway event and returns its answer.
     pub async fn invoke(&self, name: &str, event: Value) -> Answer {
         self.sandbox(name).invoke(event).await.answered().unwrap()
     }
 
-    /// Sends a POST of the school's user.
+    /// Sends a POST by the school's user.
     pub async fn post(&self, name: &str, body: Value) -> Answer {
         self.post_as(&self.school, name, body).await
     }
 
-    /// Sends a POST of another user.
+    /// Sends a POST by another user.
     pub async fn post_as(&self, caller: &Organization, name: &str, body: Value) -> Answer {
         self.invoke(name, caller.post(name, &body).v2()).await
     }
@@ -130,12 +130,12 @@ impl TestApp {
         self.post("wpp-create", body).await
     }
 
-    /// Calls `wpp-status` for the organization's number, as it is now.
+    /// Calls `wpp-status` with `force` for the organization's number.
     pub async fn check(&self) -> Answer {
         self.post("wpp-status", json!({"force": true})).await
     }
 
-    /// Asks any function about a number of the school, as it is now.
+    /// Asks a function about one of the school's numbers, with `force` if it has that field.
     pub async fn ask(&self, name: &str, session: &str) -> Answer {
         self.post(name, question(name, session)).await
     }
@@ -155,7 +155,7 @@ impl TestApp {
         number
     }
 
-    /// Adds a number. Unlinked numbers count as linked during the call: otherwise such a number would be used instead.
+    /// Adds a number. Makes unlinked numbers count as linked during the call, because otherwise one of them would be reused.
     pub async fn add_number(&self, caller: &Organization) -> Answer {
         let link_all = "update wpp_numbers set first_connected_at = 'epoch'
             where organization_id = $1 and first_connected_at is null";
@@ -167,7 +167,7 @@ impl TestApp {
         made
     }
 
-    /// Adds a number of some age: a refusal of its key means that the key is dead.
+    /// Adds a number that is old enough that a refusal means that its API key is dead.
     pub async fn settled_number(&self) -> Number {
         let number = self.number().await;
         self.settle_keys().await;
@@ -183,7 +183,7 @@ impl TestApp {
         Number { id: row.get(0), session: session.to_owned(), key: key.unwrap_or_default() }
     }
 
-    /// Has a phone scan the number's QR, and then asks for the number's status.
+    /// Scans the number's QR with a phone, and then asks for the number's status.
     pub async fn link(&self, number: &Number) {
         self.platform.scan(&number.session).unwrap();
         let check = json!({"session": number.session, "force": true});
@@ -195,7 +195,7 @@ impl TestApp {
         json!(self.platform.qr_of(session).unwrap())
     }
 
-    /// Asserts that each of these has brought the number's QR.
+    /// Asserts that each of these answers has the number's QR.
     pub fn assert_served(&self, number: &Number, answers: &[Answer]) {
         let qr = self.shown_qr(&number.session);
         for answer in answers {
@@ -204,7 +204,7 @@ impl TestApp {
         }
     }
 
-    /// Asserts that the token in the number's row is the platform's last one.
+    /// Asserts that the token in the number's row is the last one that the platform issued.
     pub async fn assert_stored_token_is_good(&self, number: &Number) {
         let stored = self.settings(number).await["wppJwtToken"].clone();
         assert_eq!(self.platform.tokens_of(&number.session).last().map(|token| json!(token)), Some(stored));
@@ -241,19 +241,19 @@ impl TestApp {
         self.faults(endpoint).count(endpoint)
     }
 
-    /// Forgets the faults of both upstreams.
+    /// Removes the faults of both upstreams.
     pub fn clear_faults(&self) {
         self.platform.faults.clear();
         self.supabase.faults.clear();
     }
 
-    /// Starts counting anew.
+    /// Resets the counts.
     pub fn forget_calls(&self) {
         self.platform.faults.reset_counts();
         self.supabase.faults.reset_counts();
     }
 
-    /// Returns all upstream calls since, as `{"endpoint": times}`.
+    /// Returns all upstream calls since the last reset, as `{"endpoint": times}`.
     pub fn calls(&self) -> Value {
         let (platform, supabase) = (self.platform.faults.counts(), self.supabase.faults.counts());
         let calls: BTreeMap<_, _> =
@@ -261,32 +261,32 @@ impl TestApp {
         json!(calls)
     }
 
-    /// Counts all of these.
+    /// Counts the calls to all of these.
     pub fn all_calls(&self) -> u64 {
         self.platform.faults.count("*") + self.supabase.faults.count("*")
     }
 
-    /// Returns a number's settings as they stand in its row.
+    /// Returns the settings in a number's row.
     pub async fn settings(&self, number: &Number) -> Value {
         let settings = "select settings from messenger_integrations where id = $1";
         let Json(settings) = self.sql.query_one(settings, &[&number.id]).await.unwrap().get(0);
         settings
     }
 
-    /// Merges keys into a number's settings, as another function may.
+    /// Merges fields into a number's settings, as another function may.
     pub async fn merge(&self, number: &Number, keys: Value) {
         let merge = "update messenger_integrations set settings = settings || $2 where id = $1";
         assert_eq!(self.sql.execute(merge, &[&number.id, &Json(keys)]).await.unwrap(), 1);
     }
 
-    /// Makes every API key an hour old: a key of that age is not refused for being new.
+    /// Makes every API key an hour old, so that a refusal does not mean that the key is new.
     pub async fn settle_keys(&self) {
         let age = "update wpp_numbers set credentials_saved_at = credentials_saved_at - interval '1 hour';
             update wpp_creations set finished_at = finished_at - interval '1 hour'";
         self.sql.batch_execute(age).await.unwrap();
     }
 
-    /// Makes every token of the school an hour old: a new one that is rejected is not replaced at once.
+    /// Makes every token of the school an hour old, because a rejected new token is not replaced at once.
     pub async fn settle_tokens(&self) {
         let age =
             "update wpp_token_leases set saved_at = saved_at - interval '1 hour' where organization_id = $1";
@@ -301,35 +301,35 @@ impl TestApp {
         rows.iter().map(|row| row.get::<_, Json<Value>>(0).0).collect()
     }
 
-    /// Returns what `whatsapp_sessions` holds of a session, or null if it has no row.
+    /// Returns a session's row of `whatsapp_sessions`, or null if it has none.
     pub async fn mirror(&self, session: &str) -> Value {
         let row = "select to_jsonb(s) from whatsapp_sessions s where session_name = 'wpp_' || $1";
         let row = self.sql.query_opt(row, &[&session]).await.unwrap();
         row.map_or(Value::Null, |row| row.get::<_, Json<Value>>(0).0)
     }
 
-    /// Moves everything in `whatsapp_sessions` this many seconds into the past.
+    /// Moves all times in `whatsapp_sessions` this many seconds into the past.
     pub async fn age_mirror(&self, seconds: i32) {
         let age = "update whatsapp_sessions set
             updated_at = updated_at - $1 * interval '1 second', last_qr_at = last_qr_at - $1 * interval '1 second'";
         self.sql.execute(age, &[&f64::from(seconds)]).await.unwrap();
     }
 
-    /// Ends at once what a request would wait for: leases, and the pauses after failures.
+    /// Ends everything that a request would wait for: leases and cooldowns.
     pub async fn end_waits(&self) {
         let end = "update wpp_creations set held_until = null;
             update wpp_token_leases set held_until = now(), retry_at = now()";
         self.sql.batch_execute(end).await.unwrap();
     }
 
-    /// Moves the stored token's end to this many seconds from now.
+    /// Sets the stored token's expiry to this many seconds from now.
     pub async fn set_token_end(&self, number: &Number, seconds: i64) {
         let end = clock::unix_ms() + seconds * 1000;
         self.merge(number, json!({"wppJwtExpiresAt": end})).await;
     }
 }
 
-/// Returns the body of a request about a number, as it is now. Only `wpp-status` has a field that asks for that.
+/// Returns the body of a request about a number, with `force` for `wpp-status`.
 pub fn question(name: &str, session: &str) -> Value {
     if name == "wpp-status" {
         json!({"session": session, "force": true})
@@ -339,13 +339,13 @@ pub fn question(name: &str, session: &str) -> Value {
 }
 
 impl Answer {
-    /// Returns the status, and the most telling word: an error's `code`, otherwise the `status` or the `state`.
+    /// Returns the HTTP status and the most important word: an error's `code`, otherwise the `status` or the `state`.
     pub fn told(&self) -> (u16, &str) {
         let word = if self.status == 200 { &self.json["status"] } else { &self.json["code"] };
         (self.status, word.as_str().or(self.json["state"].as_str()).unwrap_or_default())
     }
 
-    /// Asserts what was told.
+    /// Asserts the HTTP status and that word.
     #[track_caller]
     pub fn expect(self, status: u16, word: &str) -> Self {
         assert_eq!(self.told(), (status, word), "{self:?}");
@@ -359,22 +359,22 @@ impl Answer {
     }
 }
 
-/// Waits until `condition` holds; ten seconds are enough for anything that is still to come.
+/// Waits until `condition` holds, for at most ten seconds.
 pub async fn until(condition: impl AsyncFn() -> bool) {
     until_within(Duration::from_secs(10), condition).await;
 }
 
-/// Waits until `condition` holds, at most for `patience`.
-pub async fn until_within(patience: Duration, condition: impl AsyncFn() -> bool) {
+/// Waits until `condition` holds, for at most `timeout`.
+pub async fn until_within(timeout: Duration, condition: impl AsyncFn() -> bool) {
     let holds = async {
         while !condition().await {
             tokio::time::sleep(Duration::from_millis(5)).await;
         }
     };
-    tokio::time::timeout(patience, holds).await.unwrap();
+    tokio::time::timeout(timeout, holds).await.unwrap();
 }
 
-/// Returns the functions' environment in a stack, with more or other variables. An empty one is left out.
+/// Returns the functions' environment in a stack, with additional or different variables. Empty ones are left out.
 pub fn environment(stack: &Stack, more: &[(&str, &str)]) -> Vec<(String, String)> {
     let mut env = stack.env();
     env.retain(|(name, _)| more.iter().all(|(other, _)| other != name));

@@ -1,4 +1,4 @@
-//! TLS in front of a server on loopback, with an authority that only those trust who are given it.
+//! TLS in front of a server on loopback, with a private certificate authority.
 
 use std::io::Write;
 use std::net::SocketAddr;
@@ -21,23 +21,23 @@ use crate::test_app::TestApp;
 pub struct Authority(CertifiedIssuer<'static, KeyPair>);
 
 impl Authority {
-    /// Makes a new one, unlike any other.
+    /// Makes a new authority.
     pub fn new() -> Result<Self> {
         let mut params = CertificateParams::default();
         params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
         Ok(Self(CertifiedIssuer::self_signed(params, KeyPair::generate()?)?))
     }
 
-    /// Returns its certificate in PEM, for clients that have to trust it.
+    /// Returns its certificate in PEM, for clients that must trust it.
     pub fn pem(&self) -> String {
         self.0.pem()
     }
 
-    /// Makes an acceptor of TLS as `127.0.0.1`.
+    /// Makes a TLS acceptor with a certificate for `127.0.0.1`.
     pub fn acceptor(&self) -> Result<TlsAcceptor> {
         let key = KeyPair::generate()?;
         let mut params = CertificateParams::new(["127.0.0.1".to_owned()])?;
-        // With the authority's name it would count as self-signed.
+        // With the authority's name, it would count as self-signed.
         params.distinguished_name.push(DnType::CommonName, "127.0.0.1");
         let certificate = params.signed_by(&key, &self.0)?;
         let config = ServerConfig::builder()
@@ -52,12 +52,12 @@ impl Authority {
 pub struct Https {
     platform: Front,
     supabase: Front,
-    /// Whom to trust.
+    /// The authority.
     authority: NamedTempFile,
 }
 
 impl Https {
-    /// Stands before those of this app.
+    /// Puts TLS in front of this app's upstreams.
     pub async fn before(app: &TestApp) -> Result<Self> {
         let (authority, mut file) = (Authority::new()?, NamedTempFile::new()?);
         file.write_all(authority.pem().as_bytes())?;
@@ -68,30 +68,31 @@ impl Https {
         })
     }
 
-    /// Starts a process of a function that finds its upstreams here, and trusts them.
+    /// Starts a process of a function that uses these upstreams, and trusts them.
     pub async fn process(&self, app: &TestApp, name: &str) -> Sandbox {
         self.process_that_trusts(&self.authority.path().to_string_lossy(), app, name).await
     }
 
-    /// Starts a process that finds them here, and trusts the authorities in this file. Without a file, it trusts only the public ones.
+    /// Starts a process that uses these upstreams, and trusts the authorities in this file. Without a file, it trusts only the
+    /// public ones.
     pub async fn process_that_trusts(&self, file: &str, app: &TestApp, name: &str) -> Sandbox {
         let variables = [
             ("WPP_BASE_URL", &*self.platform.url()),
             ("SUPABASE_URL", &self.supabase.url()),
             ("UPSTREAM_CA_FILE", file),
-            // Another address would have to be registered with the platform.
+            // A different webhook address would have to be registered with the platform.
             ("WEBHOOK_BASE_URL", &app.supabase.url()),
         ];
         app.process_with(name, &variables).await
     }
 
-    /// Returns the connections so far whose client has trusted the certificate.
+    /// Returns the number of connections so far whose client trusted the certificate.
     pub fn handshakes(&self) -> u64 {
         self.platform.handshakes() + self.supabase.handshakes()
     }
 }
 
-/// A port with TLS that leads to another without. Dropping it closes the port and every connection.
+/// A TLS port that forwards to a plain port. Dropping it closes the port and every connection.
 #[derive(Debug)]
 struct Front {
     address: SocketAddr,
@@ -100,7 +101,7 @@ struct Front {
 }
 
 impl Front {
-    /// Stands before `http://127.0.0.1:<port>`, on a free port.
+    /// Puts TLS in front of `http://127.0.0.1:<port>`, on a free port.
     async fn before(url: &str, authority: &Authority) -> Result<Self> {
         let server = url.trim_start_matches("http://").to_owned();
         let (listener, tls) = (TcpListener::bind("127.0.0.1:0").await?, authority.acceptor()?);

@@ -13,15 +13,15 @@ use uuid::Uuid;
 use crate::Result;
 use crate::clock::unix_ms;
 
-/// How long a token of [`Keys::user_token`] lives, in seconds: Supabase's default.
+/// How long a token of [`Keys::user_token`] is valid, in seconds: Supabase's default.
 const USER_TOKEN_LIFETIME_S: i64 = 3600;
 
-/// When the project's own keys were issued and when they expire, in seconds since 1970. Fixed, so that a key is the
-/// same at each asking; far apart, as Supabase's are.
+/// When the project's own keys were issued and when they expire, in seconds since 1970. Fixed, so that a key never changes; far
+/// apart, like Supabase's.
 const PROJECT_KEY_ISSUED_S: i64 = 1_700_000_000;
 const PROJECT_KEY_EXPIRES_S: i64 = 4_100_000_000;
 
-/// The bytes of an EC point before its coordinates, and the length of each of these.
+/// The number of bytes of an EC point before its coordinates, and of each coordinate.
 const POINT_TAG: usize = 1;
 const COORDINATE: usize = 32;
 
@@ -32,20 +32,20 @@ pub enum Signing {
     Hs256,
     /// With the project's key pair, whose public half is in its JWKS.
     Es256,
-    /// Not at all (`"alg": "none"`): no server should accept it.
+    /// Not signed (`"alg": "none"`): no server should accept it.
     None,
 }
 
-/// What a project puts into `iss` of its users' tokens.
+/// What a project puts into `iss` in its users' tokens.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Issuer {
-    /// Nothing: a self-hosted project, unless it is told otherwise.
+    /// Nothing: a self-hosted project, by default.
     Absent,
-    /// An empty text: a self-hosted project whose variable is there and empty.
+    /// An empty text: a self-hosted project whose variable is set but empty.
     Empty,
-    /// What a self-hosted project is told to put there.
+    /// A configured value of a self-hosted project.
     Configured,
-    /// A hosted project's first address, though it is reached by a domain of its own.
+    /// A hosted project's first address, even if it has a custom domain.
     Hosted,
 }
 
@@ -75,7 +75,7 @@ pub struct Keys {
 }
 
 impl Keys {
-    /// Makes new secrets, unlike any others.
+    /// Makes new secrets.
     pub fn generate() -> Result<Self> {
         Self::with_jwt_secret(&format!("{}{}", Uuid::new_v4().simple(), Uuid::new_v4().simple()))
     }
@@ -94,7 +94,7 @@ impl Keys {
         })
     }
 
-    /// Returns the HS256 secret that PostgREST verifies with too.
+    /// Returns the HS256 secret, which PostgREST also uses.
     pub fn jwt_secret(&self) -> &str {
         &self.jwt_secret
     }
@@ -176,7 +176,7 @@ impl Keys {
     }
 }
 
-/// Returns the claims of a user right after a sign-in with a password, in a project that names this issuer.
+/// Returns the claims of a user right after a sign-in with a password, in a project with this issuer.
 pub fn user_claims(user: Uuid, issuer: Issuer) -> Value {
     let now = unix_ms() / 1000;
     let mut claims = json!({
@@ -200,7 +200,7 @@ pub fn user_claims(user: Uuid, issuer: Issuer) -> Value {
     claims
 }
 
-/// Returns the claims of a visitor who signed in without giving a name.
+/// Returns the claims of an anonymous sign-in.
 pub fn anonymous_claims(user: Uuid) -> Value {
     let mut claims = user_claims(user, Issuer::Absent);
     claims["email"] = json!("");

@@ -1,6 +1,6 @@
-//! What a deployment consists of, apart from what the functions do: `template.yaml`, the order of SQL and binaries, and pinned tools.
+//! The deployment: `template.yaml`, the order of SQL and binaries, and pinned tools.
 
-#![allow(clippy::unwrap_used, reason = "a test fails where it stands")]
+#![allow(clippy::unwrap_used, reason = "a failed test panics")]
 
 use local::FUNCTIONS;
 use local::events::Event;
@@ -39,14 +39,13 @@ fn alarms() -> impl Iterator<Item = &'static str> {
     names.filter(|name| !name.starts_with(' ') && name.ends_with("Alarm"))
 }
 
-/// What supabase-js sends, and what Sentry and tracing add to that. The functions allow whatever a page asks for; the API has the only
-/// list.
+/// The headers of supabase-js, and the ones that Sentry and tracing add. The functions allow every header; only the API has a list.
 const SENT_BY_PAGES: &str = "authorization, x-client-info, apikey, content-type, x-retry-count, x-region, \
     traceparent, tracestate, baggage, sentry-trace";
 
-/// An HTTP API puts its own CORS headers in the place of the functions'.
+/// An HTTP API replaces the functions' CORS headers with its own.
 #[tokio::test]
-async fn the_api_allows_pages_what_the_functions_allow_them() {
+async fn api_and_functions_have_the_same_cors_rules() {
     let app = TestApp::start().await;
     assert_eq!(list("AllowHeaders"), sorted(SENT_BY_PAGES));
     let mut methods = vec!["OPTIONS".to_owned()];
@@ -67,7 +66,7 @@ async fn the_api_allows_pages_what_the_functions_allow_them() {
     assert_eq!(list("AllowMethods"), methods);
 }
 
-/// Also tried on what is deployed, by `make test-slow`.
+/// `make test-slow` also tests this with the deployed stack.
 #[test]
 fn only_wpp_create_gets_the_platforms_secret() {
     assert!(resource("WppCreate").contains("WPP_SECRET_ARN"));
@@ -80,7 +79,7 @@ fn only_wpp_create_gets_the_platforms_secret() {
     assert!(!TEMPLATE.contains("resolve:"));
 }
 
-/// A group that refers to its function goes first, and the function's last words make it again, in the next deployment's way.
+/// A log group that refers to its function is deleted first. The function's last lines recreate it, and it blocks the next deployment.
 #[test]
 fn a_function_is_removed_before_its_log_group() {
     for function in ["WppCreate", "WppQr", "WppStatus"] {
@@ -94,7 +93,7 @@ fn a_function_is_removed_before_its_log_group() {
     assert!(resource("WppCreate").contains("{Effect: Deny, Action: logs:CreateLogGroup, Resource: \"*\"}"));
 }
 
-/// SAM tells what it refuses when it deploys. What the functions refuse is only in their log.
+/// SAM reports what it refuses during the deployment. What the functions refuse is only in their log.
 #[test]
 fn a_bad_parameter_is_refused_at_the_deployment() {
     let secret = "arn:aws:secretsmanager:eu-central-1:123456789012:secret:wpp-platform";
@@ -161,7 +160,7 @@ fn each_alarm_names_its_section_of_the_runbook() {
 }
 
 #[test]
-fn a_refused_secret_pages_at_two_confirmed_refusals_an_hour() {
+fn alarm_needs_two_confirmed_refusals_an_hour() {
     let alarm = resource("OwnKeyRejectedAlarm");
     assert_eq!(alarm.matches("Period: 3600\n").count(), 3, "{alarm}");
     assert!(alarm.contains("Threshold: 2\n") && alarm.contains("EvaluationPeriods: 1\n"), "{alarm}");
@@ -170,9 +169,9 @@ fn a_refused_secret_pages_at_two_confirmed_refusals_an_hour() {
     );
 }
 
-/// SQL goes first: this is what users see if it was forgotten.
+/// The SQL must be applied first. This is what users see if it was forgotten.
 #[tokio::test]
-async fn a_database_without_migrations_is_told_as_such() {
+async fn missing_migrations_are_reported() {
     let app = TestApp::start().await;
     app.stack.postgres.replace(Privileges::Granted, DEPLOYED).await.unwrap();
     app.stack.postgrest.restart().await.unwrap();
@@ -189,7 +188,7 @@ async fn a_database_without_migrations_is_told_as_such() {
     assert_eq!(answer.json["status"], "qr_issued", "{answer:?}");
 }
 
-/// A file that changes a function's signature and leaves the old one: PostgREST cannot choose.
+/// If a file changes a function's signature and keeps the old function, PostgREST cannot choose.
 #[tokio::test]
 async fn a_second_overload_counts_as_not_migrated() {
     let app = TestApp::start().await;
@@ -223,7 +222,7 @@ fn the_job_that_builds_reaches_no_secret() {
     for word in ["secrets.", "environment:", "id-token", "permissions:", "actions/cache@"] {
         assert!(!build.contains(word), "{word}");
     }
-    // Without BUILT it would build what it deploys.
+    // Without BUILT, it would also build.
     assert!(deploy.contains("run: make deploy BUILT=1\n"));
 }
 

@@ -1,6 +1,6 @@
-//! A fleet: processes of the functions, as many as a busy day brings, and one expired token between them.
+//! A fleet: as many processes of the functions as on a busy day, which share one expired token.
 
-#![allow(clippy::unwrap_used, reason = "a test fails where it stands")]
+#![allow(clippy::unwrap_used, reason = "a failed test panics")]
 
 use futures_util::future::join_all;
 use local::clock;
@@ -12,15 +12,15 @@ use local::test_app::{Number, TestApp, environment};
 use serde_json::json;
 use tokio::sync::{Mutex, MutexGuard};
 
-/// The processes are of these in turn.
+/// The processes alternate between these functions.
 const FUNCTIONS: [&str; 2] = ["wpp-qr", "wpp-status"];
 const PROCESSES: usize = 8;
 const REQUESTS: usize = 50;
 
-/// Longer than 400 requests take on a small machine: time must not decide.
+/// Longer than 400 requests take on a small machine, so that the test does not depend on timing.
 const PATIENCE_MS: i64 = 55_000;
 
-/// A fleet has the machine to itself.
+/// Only one fleet runs at a time.
 static MACHINE: Mutex<()> = Mutex::const_new(());
 
 struct Fleet {
@@ -63,7 +63,7 @@ impl Fleet {
         join_all(requests).await.into_iter().map(|ended| ended.answered().unwrap()).collect()
     }
 
-    /// Has all requests read the row before any of them continues.
+    /// Makes all requests read the row before any of them continues.
     async fn refreshes_once(&self) {
         let hold = self.app.hold("rpc/wpp_find_number", Point::After);
         let together = async {
@@ -78,12 +78,12 @@ impl Fleet {
         others.as_object_mut().unwrap().remove("rpc/wpp_claim_refresh");
         let expected = json!({"rpc/wpp_find_number": 400, "rpc/wpp_save_token": 1, "token": 1, "qr": 400, "status": 200});
         assert_eq!(others, expected);
-        // Sandboxes ask for the right to refresh, not each of their requests.
+        // Each sandbox asks for the lease once, not each of its requests.
         assert!(calls["rpc/wpp_claim_refresh"].as_u64() < Some(REQUESTS as u64 * 4), "{calls}");
         self.app.assert_stored_token_is_good(&self.number).await;
     }
 
-    /// Kills the first process while it has the lease: the lease is left until it expires.
+    /// Kills the first process while it has the lease, which then expires.
     async fn survives_its_holder(&self, point: Point) {
         let (holder, survivors) = self.sandboxes.split_first().unwrap();
         let hold = self.app.hold_one("token", point);
@@ -108,7 +108,7 @@ async fn four_hundred_requests_of_eight_processes_fetch_one_token() {
     Fleet::start().await.refreshes_once().await;
 }
 
-/// A replacement of a valid token would break the calls that are still using it.
+/// Replacing a valid token would break the calls that still use it.
 #[tokio::test]
 async fn four_hundred_requests_fetch_one_newest_token() {
     let fleet = Fleet::start().await;

@@ -1,9 +1,9 @@
-//! An upstream fails under a steady load of polls and comes back. Until it answers well again, every answer is good or an error that is
-//! worth repeating. From then on all are good. No row is damaged.
+//! An upstream fails under a steady load of polls and comes back. Until it works again, every answer is a success or a retryable
+//! error. From then on, every answer is a success. No row is damaged.
 //!
-//! `OUTAGE_SECONDS` says how long it is away: 5 by default, a minute in `.ci/run`.
+//! `OUTAGE_SECONDS` says how long it is down: 5 by default, a minute in `.ci/run`.
 
-#![allow(clippy::unwrap_used, reason = "a test fails where it stands")]
+#![allow(clippy::unwrap_used, reason = "a failed test panics")]
 
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
@@ -19,26 +19,25 @@ use serde_json::{Value, json};
 use tokio::task::JoinSet;
 use tokio_postgres::types::Json;
 
-/// Answers of each page that are waited for, before the outage and after it.
+/// How many answers of each page to wait for, before and after the outage.
 const POLLS: usize = 8;
 
 /// Short, so that a call without an answer ends soon.
 const TIMES: [(&str, &str); 2] = [("UPSTREAM_TIMEOUT_MS", "1500"), ("QR_WAIT_MS", "2000")];
 
-/// A refresh that has just failed is not tried again for a second: requests that need the token in that time get that failure.
+/// A failed refresh is not retried for a second: requests that need the token in that time get the same failure.
 const COOL_DOWN_MS: i64 = 1_000;
 
-/// Longer than any request takes that the outage has caught, and than PostgREST's longest pause before it looks for the database
-/// again: 32 s.
+/// Longer than any request during the outage, and than PostgREST's longest pause before it reconnects: 32 s.
 const PATIENCE: Duration = Duration::from_secs(60);
 
-/// The documented errors of an outage, each worth repeating.
+/// The documented, retryable errors of an outage.
 const DATABASE_AWAY: [(u16, &str); 3] =
     [(503, "database_unavailable"), (504, "database_timeout"), (504, "deadline_exceeded")];
 const PLATFORM_AWAY: [(u16, &str); 2] = [(502, "platform_unavailable"), (504, "platform_timeout")];
 const PLATFORM_GARBAGE: [(u16, &str); 2] = [(502, "platform_unavailable"), (502, "platform_bad_answer")];
 
-/// A school with a number whose token ends every few seconds, and three pages that poll for it all the time.
+/// A school with a number whose token expires every few seconds, and three pages that poll it all the time.
 struct Load {
     app: Arc<TestApp>,
     number: Number,
@@ -54,7 +53,7 @@ impl Load {
         let settings = Settings { storage: Storage::OwnServer, ..Settings::default() };
         let stack = Stack::start_with(settings).await.unwrap();
         let app = TestApp::on(stack, &TIMES, Options::default()).await;
-        // A fifth of such a lifetime is the margin, so it is used for 4 s.
+        // The margin is a fifth of such a TTL, so it is used for 4 s.
         app.platform.behave(|behavior| behavior.expires_in = FieldValue::This(json!(5)));
         let number = app.settled_number().await;
         let (app, answers) = (Arc::new(app), Arc::new(Mutex::default()));
@@ -78,7 +77,7 @@ impl Load {
         });
     }
 
-    /// Waits until every page has this many answers to requests that it sent since then.
+    /// Waits until every page has this many answers to requests sent since then.
     async fn answers_since(&self, since_ms: i64) {
         let enough = || {
             let answers = self.answers.lock().unwrap();
@@ -87,8 +86,8 @@ impl Load {
         until_within(PATIENCE, async || enough()).await;
     }
 
-    /// Stops an upstream while the pages poll, for `OUTAGE_SECONDS`, and starts it again. A poll may fail with one of these errors until
-    /// the database's own API answers well again, and for `grace_ms` more. Before and after that, no poll fails.
+    /// Stops an upstream while the pages poll, for `OUTAGE_SECONDS`, and starts it again. A poll may fail with one of these errors
+    /// until the project's REST API works again, and for `grace_ms` more. Before and after that, no poll fails.
     async fn survives(
         mut self,
         leave: impl AsyncFnOnce(&TestApp),
@@ -139,7 +138,7 @@ fn assert_repeatable(answer: &Answer, errors: &[(u16, &str)]) {
     assert_eq!(answer.json["request_id"], json!(answer.headers["x-request-id"]), "{answer:?}");
 }
 
-/// Whether the project's REST API reads a row, as the functions read it: it may need longer to come back than the database.
+/// Whether the project's REST API can read a row, like the functions: it may take longer to come back than the database.
 async fn database_answers(app: &TestApp) -> bool {
     let stack = &app.stack;
     let url = format!("{}/rest/v1/messenger_integrations?select=id&limit=1", stack.supabase.url());
@@ -152,7 +151,7 @@ fn outage() -> Duration {
     Duration::from_secs(seconds.unwrap_or(5))
 }
 
-/// Returns what must be unchanged: all but tokens and the times at which a snapshot was written.
+/// Returns what must be unchanged: everything except tokens and snapshot times.
 async fn rows(app: &TestApp) -> Value {
     let sql = app.sql().await.unwrap();
     let rows = "select jsonb_build_object(
@@ -167,7 +166,7 @@ async fn rows(app: &TestApp) -> Value {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_stopped_database_costs_errors_only_until_it_answers_again() {
+async fn stopped_database_fails_requests_until_it_is_back() {
     let load = Load::begin().await;
     load.survives(
         async |app| app.postgres.stop().await.unwrap(),
@@ -179,7 +178,7 @@ async fn a_stopped_database_costs_errors_only_until_it_answers_again() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_restart_of_postgrest_fails_only_while_it_lasts() {
+async fn postgrest_restart_fails_requests_only_while_it_lasts() {
     let load = Load::begin().await;
     load.survives(
         async |app| app.postgrest.stop().await.unwrap(),
@@ -190,7 +189,7 @@ async fn a_restart_of_postgrest_fails_only_while_it_lasts() {
     .await;
 }
 
-/// PostgREST without its schema cache, though the database is there.
+/// PostgREST without its schema cache, although the database is up.
 #[tokio::test(flavor = "multi_thread")]
 async fn an_unread_schema_fails_only_until_it_is_read() {
     let body = json!({"code": "PGRST002", "details": null, "hint": null,
@@ -207,7 +206,7 @@ async fn an_unread_schema_fails_only_until_it_is_read() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_platform_that_is_down_costs_errors_only_while_it_is_down() {
+async fn platform_outage_fails_requests_only_while_it_lasts() {
     let load = Load::begin().await;
     load.survives(
         async |app| app.platform.server.refuse().await.unwrap(),
@@ -219,7 +218,7 @@ async fn a_platform_that_is_down_costs_errors_only_while_it_is_down() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn nonsense_of_the_platform_fails_only_while_it_lasts() {
+async fn bad_platform_answers_fail_only_while_they_last() {
     let nonsense = [Fault::Html, Fault::status(503), Fault::Drop, Fault::Truncated];
     let load = Load::begin().await;
     load.survives(
@@ -236,7 +235,7 @@ async fn nonsense_of_the_platform_fails_only_while_it_lasts() {
 }
 
 #[tokio::test]
-async fn a_platform_that_has_forgotten_every_token_costs_one_refresh() {
+async fn platform_without_its_tokens_costs_one_refresh() {
     let (app, number) = TestApp::start_with_number().await;
     app.platform.forget_tokens();
     for _ in 0..3 {

@@ -1,6 +1,6 @@
-//! The whole story as a person lives it: `local dev`, the functions under `cargo lambda watch`, and plain HTTP.
+//! The whole journey of a person who links a number: `local dev`, the functions under `cargo lambda watch`, and plain HTTP.
 
-#![allow(clippy::unwrap_used, reason = "a test fails where it stands")]
+#![allow(clippy::unwrap_used, reason = "a failed test panics")]
 
 use std::fs::Permissions;
 use std::os::unix::fs::PermissionsExt;
@@ -14,10 +14,10 @@ use serde_json::{Value, json};
 use tokio::process::Command;
 use tokio_postgres::NoTls;
 
-/// The functions are built by then; what is left is to start a dozen processes.
-const PATIENCE: Duration = Duration::from_secs(240);
+/// The time that `local dev` may take to start: the functions are already built, so it only starts a dozen processes.
+const START_TIMEOUT: Duration = Duration::from_secs(240);
 
-/// A running `local dev` on ports and data of its own.
+/// A running `local dev` with its own ports and data directory.
 struct Dev {
     process: Child,
     data: PathBuf,
@@ -46,12 +46,12 @@ impl Dev {
         }
         let mut process = Child::spawn("local dev", command, &Output::Captured).unwrap();
         let ready = async {
-            while !process.logs().contains("Ctrl-C ends it all") {
+            while !process.logs().contains("Press Ctrl-C to stop everything") {
                 assert!(process.ended().is_none(), "{}", process.logs());
                 tokio::time::sleep(Duration::from_millis(50)).await;
             }
         };
-        let ready = tokio::time::timeout(PATIENCE, ready).await;
+        let ready = tokio::time::timeout(START_TIMEOUT, ready).await;
         assert!(ready.is_ok(), "{}", process.logs());
         let logs = process.logs();
         let token = logs.lines().find_map(|line| line.strip_prefix("TOKEN=")).unwrap().to_owned();
@@ -89,15 +89,16 @@ impl Dev {
     }
 
     async fn invoke(&self, function: &str, event: &str) -> Value {
-        let own =
+        let pinned =
             PathBuf::from(concat!(env!("CARGO_MANIFEST_DIR"), "/../.tools/cargo-lambda/bin/cargo-lambda"));
         let program = std::env::var_os("CARGO_LAMBDA").map(PathBuf::from);
-        let program = program.or(Some(own).filter(|own| own.exists())).unwrap_or("cargo-lambda".into());
+        let program =
+            program.or(Some(pinned).filter(|pinned| pinned.exists())).unwrap_or("cargo-lambda".into());
         let event = self.data.join("events").join(event);
-        let to =
+        let arguments =
             format!("lambda invoke {function} --invoke-address 127.0.0.1 --invoke-port {}", self.functions);
         let mut invoke = Command::new(program);
-        invoke.args(to.split(' ')).arg("--data-file").arg(event);
+        invoke.args(arguments.split(' ')).arg("--data-file").arg(event);
         let output = invoke.output().await.unwrap();
         assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
         let answer: Value = serde_json::from_slice(&output.stdout).unwrap();
@@ -113,7 +114,7 @@ impl Dev {
         String::from_utf8(linked.stdout).unwrap()
     }
 
-    /// Sends Ctrl-C, and checks what is left afterwards.
+    /// Sends SIGINT, waits for the exit, and checks that every port is free.
     async fn interrupt(mut self) -> Option<i32> {
         self.process.signal(Signal::INT).unwrap();
         let status = self.process.wait().await.unwrap();
@@ -126,9 +127,9 @@ impl Dev {
 
 #[tokio::test]
 async fn a_number_stays_connected_through_expiry_and_restart() {
-    // PostgreSQL's user must get through it.
-    let open = Permissions::from_mode(0o711);
-    let data = tempfile::Builder::new().permissions(open).tempdir().unwrap();
+    // The `postgres` user must be able to traverse the data directory.
+    let traversable = Permissions::from_mode(0o711);
+    let data = tempfile::Builder::new().permissions(traversable).tempdir().unwrap();
     let dev = Dev::start(data.path().to_owned()).await;
 
     let created = dev.post("wpp-create", json!({})).await;
@@ -142,21 +143,21 @@ async fn a_number_stays_connected_through_expiry_and_restart() {
         "success": true, "status": "connected", "state": "connected", "platform_status": "connected",
         "session": session, "account_number": session, "name": "WhatsApp (WPP)", "webhook": "registered",
     });
-    let but_for_the_time = |mut answer: Value| {
+    let without_seen_at = |mut answer: Value| {
         assert!(answer.as_object_mut().unwrap().remove("seen_at").is_some(), "{answer}");
         answer
     };
-    assert_eq!(but_for_the_time(dev.post("wpp-status", json!({"force": true})).await), connected);
+    assert_eq!(without_seen_at(dev.post("wpp-status", json!({"force": true})).await), connected);
     assert!(dev.link().await.ends_with(&format!("{session} is connected.\n")));
     assert_eq!(dev.platform_calls("token").await, 1);
 
     dev.expire_token().await;
-    assert_eq!(but_for_the_time(dev.invoke("wpp-status", "status.json").await), connected);
-    assert_eq!(but_for_the_time(dev.post("wpp-status", json!({"force": true})).await), connected);
+    assert_eq!(without_seen_at(dev.invoke("wpp-status", "status.json").await), connected);
+    assert_eq!(without_seen_at(dev.post("wpp-status", json!({"force": true})).await), connected);
     assert_eq!(dev.platform_calls("token").await, 2);
     assert_eq!(dev.interrupt().await, Some(0));
 
     let dev = Dev::start(data.path().to_owned()).await;
-    assert_eq!(but_for_the_time(dev.post("wpp-status", json!({"force": true})).await), connected);
+    assert_eq!(without_seen_at(dev.post("wpp-status", json!({"force": true})).await), connected);
     assert_eq!(dev.interrupt().await, Some(0));
 }

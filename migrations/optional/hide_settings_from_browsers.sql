@@ -1,7 +1,7 @@
--- Optional, and applied by hand. Removes the browsers' roles' right to read and write `settings`, which holds every secret.
--- A table-wide grant cannot exclude a column, so each such grant is replaced by a grant on the other columns. A client that reads
--- `select *` from messenger_integrations as a user stops working. Applying the file twice changes nothing more. If a role can still
--- reach the column afterwards, the file fails with a sentence and changes nothing.
+-- Optional, and applied by hand. Revokes the right of the browser roles (anon, authenticated) to read and write `settings`, which
+-- holds a number's API key and token. A table-wide grant cannot exclude a column, so each such grant is replaced by a grant on the
+-- other columns. A client that reads `select *` from messenger_integrations as a user stops working. The file is safe to apply
+-- twice. If a role can still reach the column afterwards, the file fails with a sentence and changes nothing.
 
 set lock_timeout = '5s';
 

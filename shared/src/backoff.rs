@@ -2,8 +2,8 @@
 
 use std::time::Duration;
 
-/// Pauses that double from the first to the longest. Each is drawn from its upper half, so that requests that began to wait
-/// together do not ask together.
+/// Pauses that double from the first to the longest. Each is drawn at random from its upper half. So requests that began to wait at
+/// the same time retry at different times.
 #[derive(Clone, Debug)]
 pub struct Backoff {
     next: Duration,
@@ -29,7 +29,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn pauses_double_up_to_the_longest_and_are_cut_to_what_is_left() {
+    fn pauses_double_up_to_the_limit() {
         for _ in 0..100 {
             let mut backoff = Backoff::new(Duration::from_millis(50), Duration::from_millis(800));
             for (at_most, longest) in
@@ -43,7 +43,7 @@ mod tests {
     }
 
     #[test]
-    fn those_who_begin_together_do_not_ask_together() {
+    fn simultaneous_requests_retry_at_different_times() {
         let pause = || Backoff::new(Duration::from_secs(1), Duration::from_secs(1)).pause(Duration::MAX);
         let pauses: std::collections::BTreeSet<_> = (0..100).map(|_| pause()).collect();
         assert!(pauses.len() > 50, "{} of 100 differ", pauses.len());

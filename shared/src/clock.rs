@@ -8,7 +8,7 @@ use time::OffsetDateTime;
 use time::format_description::well_known::Iso8601;
 use time::format_description::well_known::iso8601::{Config, EncodedConfig, TimePrecision};
 
-/// RFC 3339 with three digits of a second, always.
+/// RFC 3339, always with milliseconds.
 const TO_THE_MILLISECOND: EncodedConfig =
     Config::DEFAULT.set_time_precision(TimePrecision::Second { decimal_digits: NonZeroU8::new(3) }).encode();
 
@@ -28,13 +28,13 @@ impl UnixMs {
         Self(self.0.saturating_sub(millis(by)))
     }
 
-    /// Returns the distance of two points, whichever is later. So a clock set back a little ages nothing, and one set back a lot keeps
-    /// nothing young forever.
+    /// Returns the distance between two points, in either order. If the clock is set back a little, nothing ages; if it is set back
+    /// a lot, nothing stays new forever.
     pub fn apart(self, other: Self) -> Duration {
         Duration::from_millis(self.0.abs_diff(other.0))
     }
 
-    /// Writes it as a person and JavaScript's `Date` do, in UTC. Returns `None` for a point beyond year 9999.
+    /// Formats it as RFC 3339 in UTC, which JavaScript's `Date` reads. Returns `None` for a point beyond year 9999.
     pub fn to_rfc3339(self) -> Option<String> {
         let nanos = i128::from(self.0) * 1_000_000;
         OffsetDateTime::from_unix_timestamp_nanos(nanos).ok()?.format(&Iso8601::<TO_THE_MILLISECOND>).ok()

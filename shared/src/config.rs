@@ -1,4 +1,4 @@
-//! What the environment must say, read once at start.
+//! The configuration, read once from the environment at start.
 
 use std::time::Duration;
 
@@ -9,10 +9,10 @@ use rustls::pki_types::{CertificateDer, TrustAnchor};
 
 use crate::secret::Secret;
 
-/// One attempt at a call to the platform or the database.
+/// The timeout of one attempt at a call to the platform or the database.
 pub(crate) const UPSTREAM_TIMEOUT: Duration = Duration::from_secs(8);
 
-/// A request's whole time: below the 30 s at which an API gateway cuts it off.
+/// The budget of a whole request: below the 30 s after which an API gateway ends it.
 pub(crate) const REQUEST_BUDGET: Duration = Duration::from_secs(25);
 
 /// How long `wpp-create` waits for a QR once the session was started: each wait holds a sandbox, and a new account has ten.
@@ -25,7 +25,8 @@ pub struct Config {
     pub wpp_base_url: Url,
     /// `SUPABASE_URL`: the project.
     pub supabase_url: Url,
-    /// `SUPABASE_JWT_ISSUER`: the only issuers whose user tokens are accepted. If empty, any issuer's are: many projects name none.
+    /// `SUPABASE_JWT_ISSUER`: the only issuers whose user tokens are accepted. If it is empty, any issuer is accepted, because many
+    /// projects name none.
     pub jwt_issuers: Vec<String>,
     /// `WEBHOOK_BASE_URL`, or `SUPABASE_URL` if that is not set: the address that the platform reports to.
     pub webhook_base_url: Url,
@@ -41,7 +42,7 @@ pub struct Config {
     pub qr_wait: Duration,
 }
 
-/// A variable that is missing or makes no sense; names it, and never shows its value.
+/// A missing or invalid variable. The error names it, but never shows its value.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("{variable} {problem}")]
 pub struct ConfigError {
@@ -50,7 +51,7 @@ pub struct ConfigError {
 }
 
 impl Config {
-    /// Reads the variables. [`SecretSource`](crate::secrets::SecretSource) reads those of the secrets.
+    /// Reads the variables, except those of the secrets, which [`SecretSource`](crate::secrets::SecretSource) reads.
     pub fn read(source: impl Fn(&str) -> Option<String>) -> Result<Self, ConfigError> {
         let get = |name: &str| trimmed(source(name));
         let supabase_url = project_url("SUPABASE_URL", required("SUPABASE_URL", get)?)?;
@@ -87,7 +88,7 @@ impl Config {
 pub enum Origins {
     /// `*`.
     Any,
-    /// These. An unset variable means no page.
+    /// These origins. If the variable is not set, no page may call.
     Only(Vec<String>),
 }
 
@@ -118,12 +119,12 @@ impl Origins {
     }
 }
 
-/// Returns the texts of a list that commas separate.
+/// Splits a comma-separated list.
 fn listed(list: &str) -> impl Iterator<Item = &str> {
     list.split(',').map(str::trim).filter(|text| !text.is_empty())
 }
 
-/// Refuses an empty list, with which no issuer would be compared, and a blank in an issuer, which would match no token.
+/// Refuses an empty list, because then any issuer would be accepted, and an issuer with a space, because no token would match it.
 fn issuers(list: &str) -> Result<Vec<String>, ConfigError> {
     let issuers: Vec<_> = listed(list).map(str::to_owned).collect();
     if issuers.is_empty() || issuers.iter().any(|issuer| issuer.contains(char::is_whitespace)) {
@@ -133,7 +134,7 @@ fn issuers(list: &str) -> Result<Vec<String>, ConfigError> {
     Ok(issuers)
 }
 
-/// Returns a value without the blanks around it, and `None` if it is blank.
+/// Trims a value. Returns `None` if nothing is left.
 pub(crate) fn trimmed(value: Option<String>) -> Option<String> {
     value.map(|value| value.trim().to_owned()).filter(|value| !value.is_empty())
 }
@@ -151,13 +152,13 @@ pub(crate) fn refuse<T>(variable: &'static str, problem: &'static str) -> Result
     Err(ConfigError { variable, problem })
 }
 
-/// Returns an address that paths are appended to. A query or a password would end up in the middle, or in a log.
+/// Returns a base URL, to which paths are appended. A query would end up in the middle, and a password in a log.
 pub(crate) fn base_url(variable: &'static str, value: String) -> Result<Url, ConfigError> {
     let url =
         Url::parse(&value).ok().filter(|url| matches!(url.scheme(), "http" | "https") && url.has_host());
     let Some(url) = url else { return refuse(variable, "is not an http or https address") };
     if !url.username().is_empty() || url.password().is_some() {
-        return refuse(variable, "must not hold a user name or a password");
+        return refuse(variable, "must not contain a user name or a password");
     }
     if url.query().is_some() || url.fragment().is_some() {
         return refuse(variable, "must end before any ? or #");
@@ -170,12 +171,12 @@ fn project_url(variable: &'static str, value: String) -> Result<Url, ConfigError
     let url = base_url(variable, value)?;
     let service = ["/rest/v1", "/auth/v1", "/functions/v1"];
     if service.iter().any(|path| url.path().contains(path)) {
-        return refuse(variable, "is the address of one service, not the project's");
+        return refuse(variable, "is the address of one service, not of the project");
     }
     Ok(url)
 }
 
-/// Returns a value that goes into a header. One that cannot would be left out there, and every call refused.
+/// Returns a value for a header. An invalid one would be left out, and every call would be refused.
 pub(crate) fn header_text(variable: &'static str, value: String) -> Result<Secret, ConfigError> {
     if !value.bytes().all(|byte| byte.is_ascii_graphic()) {
         return refuse(variable, "contains a blank or a character that no key has");
@@ -183,7 +184,8 @@ pub(crate) fn header_text(variable: &'static str, value: String) -> Result<Secre
     Ok(Secret::new(value))
 }
 
-/// Returns the authorities in a PEM file. A bad one refuses the whole file: otherwise only the first call would fail.
+/// Returns the certificate authorities in a PEM file. One bad certificate makes the whole file invalid, so that the error shows at
+/// start and not at the first call.
 fn authorities(variable: &'static str, file: &str) -> Result<Vec<TrustAnchor<'static>>, ConfigError> {
     let Ok(text) = std::fs::read(file) else { return refuse(variable, "names a file that cannot be read") };
     let read = || {

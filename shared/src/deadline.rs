@@ -1,4 +1,4 @@
-//! The time that a request still has.
+//! The time that a request has left.
 
 use std::time::Duration;
 
@@ -7,10 +7,10 @@ use tokio::time::error::Elapsed;
 
 use crate::clock::UnixMs;
 
-/// Kept back from the invocation's own deadline, so that the function's answer leaves before Lambda's 502.
+/// Subtracted from the invocation's deadline, so that the function answers before Lambda returns a 502.
 const MARGIN: Duration = Duration::from_millis(500);
 
-/// Kept back from a wait, to answer afterwards.
+/// Subtracted from a wait, to leave time for the answer.
 const ANSWER_TIME: Duration = Duration::from_millis(500);
 
 /// The moment by which work must have ended, on the monotonic clock.
@@ -24,8 +24,8 @@ impl Deadline {
         Self(Instant::now() + budget)
     }
 
-    /// Returns the budget, cut to what the invocation allows. Its deadline (milliseconds since 1970) counts only if it is in the future:
-    /// `cargo lambda watch` sends 600000, ten minutes after 1970.
+    /// Returns the budget, or less if the invocation ends earlier. The invocation's deadline (milliseconds since 1970) counts only
+    /// if it is in the future: `cargo lambda watch` sends 600000, ten minutes after 1970.
     pub fn of_invocation(deadline_ms: u64, now: UnixMs, budget: Duration) -> Self {
         let left = now.until(UnixMs(i64::try_from(deadline_ms).unwrap_or(i64::MAX)));
         Self::within(if left.is_zero() { budget } else { budget.min(left.saturating_sub(MARGIN)) })
@@ -46,12 +46,12 @@ impl Deadline {
         self.0.saturating_duration_since(Self::within(Duration::ZERO).0)
     }
 
-    /// Runs `work` until it ends or the time has run out; it is dropped then.
+    /// Runs `work` until it ends. Drops it when the time has run out.
     pub async fn bound<F: Future>(self, work: F) -> Result<F::Output, Elapsed> {
         tokio::time::timeout_at(self.0, work).await
     }
 
-    /// Sleeps for `pause`, but not past this deadline. Returns whether the whole pause fitted.
+    /// Sleeps for `pause`, but not past this deadline. Returns whether the whole pause fit.
     pub async fn sleep(self, pause: Duration) -> bool {
         let fits = pause < self.remaining();
         tokio::time::sleep(pause.min(self.remaining())).await;
@@ -85,7 +85,7 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn a_pause_fits_where_something_is_left_after_it() {
+    async fn pause_must_end_before_the_deadline() {
         for (pause, fits) in [(24_999, true), (25_000, false), (60_000, false)] {
             let deadline = Deadline::within(BUDGET);
             assert_eq!(deadline.sleep(Duration::from_millis(pause)).await, fits, "{pause}");
@@ -94,7 +94,7 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn a_wait_leaves_half_a_second_to_answer_in() {
+    async fn wait_leaves_half_a_second_for_the_answer() {
         assert_eq!(Deadline::within(BUDGET).for_a_wait().remaining(), Duration::from_millis(24_500));
         assert!(Deadline::within(Duration::from_millis(400)).for_a_wait().remaining().is_zero());
     }

@@ -1,5 +1,5 @@
-//! What can go wrong. The log gets the whole cause. A person gets a sentence that says what is wrong and what to do. A program gets a
-//! stable code, and whether calling again can help.
+//! The errors. The log gets the whole cause. Users get a sentence that says what is wrong and what to do. Programs get a stable
+//! code, and whether retrying can help.
 
 use std::borrow::Cow;
 use std::time::Duration;
@@ -12,21 +12,21 @@ use crate::messages::{self as say, Language, Sentence};
 use crate::store::StoreError;
 use crate::upstream::CallError;
 
-/// For work that is under way already.
+/// How long to wait for work that is already under way.
 const SOON: Option<Duration> = Some(Duration::from_secs(2));
 
-/// Why a request failed. `Display` is for the log and never holds a secret or an upstream's text.
+/// Why a request failed. `Display` is for the log, and never contains a secret or an upstream's text.
 #[derive(Clone, Debug, PartialEq, thiserror::Error)]
 pub enum Error {
     /// The user's token was not accepted.
     #[error("caller refused: {0}")]
     Caller(#[from] AuthError),
-    /// A part of the request is not as it must be.
+    /// A part of the request is invalid.
     #[error("bad request: {}", wrong.about(field, Language::English))]
     BadRequest {
-        /// The part: mostly a field's name.
+        /// The part, usually a field's name.
         field: Cow<'static, str>,
-        /// What is wrong with it, without the value: that may be a secret in the wrong place.
+        /// What is wrong with it. Does not quote the value, which may be a secret in the wrong field.
         wrong: Sentence,
     },
     /// The body is not JSON.
@@ -47,16 +47,16 @@ pub enum Error {
     /// The number has no credentials yet.
     #[error("the number has no credentials yet")]
     NoCredentials,
-    /// An image is wanted of a QR code that is not there yet.
+    /// An image was requested, but there is no QR code yet.
     #[error("no QR yet")]
     QrNotReady,
-    /// An image is wanted of the QR code of a number that is connected.
+    /// An image was requested, but the number is connected and has no QR code.
     #[error("no QR: the number is connected")]
     AlreadyConnected,
-    /// Text is wanted of a QR code that the platform sent as an image.
+    /// Text was requested, but the platform sent the QR code as an image.
     #[error("the QR is a picture")]
     QrIsPicture,
-    /// The organization has created too many numbers within an hour; when there is room again.
+    /// The organization has created too many numbers in the last hour. Holds the time until the next one is allowed.
     #[error("too many new numbers")]
     TooManyNumbers(Duration),
     /// Another request is still creating the number.
@@ -79,28 +79,28 @@ pub enum Error {
     Panic,
 }
 
-/// The shortest time between two fetches of the keys that verify access tokens, and so the longest until a new key is taken.
+/// The shortest time between two fetches of the keys that verify access tokens, and so the longest time until a new key is accepted.
 pub(crate) const KEY_REFETCH_INTERVAL: Duration = Duration::from_secs(30);
 
-/// The check that a caller has not passed. Its text is for the log, and holds no part of the token.
+/// The check that a caller failed. Its text is for the log, and contains no part of the token.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum AuthError {
     /// There is no `Authorization` header, or it is blank.
-    #[error("the request carries no access token")]
+    #[error("the request has no access token")]
     Missing,
     /// The header is not `Bearer` and one JWT, or a claim is not of its type.
     #[error("the access token cannot be read")]
     Malformed,
-    /// The header is longer than any token that is read.
+    /// The header is longer than the limit for tokens.
     #[error("the access token is too long")]
     TooLong,
-    /// The token names an algorithm that its key does not have.
+    /// The token's algorithm is not that of its key.
     #[error("the algorithm of the access token is not accepted")]
     WrongAlgorithm,
-    /// The project has no such key, or does not show it yet.
+    /// The project has no such key, or has not published it yet.
     #[error("the access token is signed with an unknown key")]
     UnknownKey,
-    /// The signature is not the key's.
+    /// The signature is wrong.
     #[error("the signature of the access token is wrong")]
     BadSignature,
     /// `aud` is not that of a signed-in user.
@@ -109,24 +109,24 @@ pub enum AuthError {
     /// The configuration does not name this `iss`.
     #[error("the issuer of the access token is not one that SUPABASE_JWT_ISSUER names")]
     WrongIssuer,
-    /// `role` is not that of a signed-in user: a server's key, or a visitor's.
+    /// `role` is not that of a signed-in user: it is a service key or an anon key.
     #[error("the role of the access token is not a signed-in user's")]
     WrongRole,
     /// `exp` has passed.
     #[error("the access token has expired")]
     Expired,
-    /// `nbf` is still to come.
+    /// `nbf` has not been reached.
     #[error("the access token is not valid yet")]
     NotYetValid,
     /// `sub` is not a user's id.
     #[error("the subject of the access token is not a user's id")]
     WrongSubject,
-    /// The keys cannot be fetched, so that the token was not verified.
+    /// The signing keys cannot be fetched, so the token was not verified.
     #[error("the keys that verify access tokens cannot be fetched")]
     KeysUnavailable,
 }
 
-/// What leaves the function for an [`Error`].
+/// The answer to an [`Error`].
 #[derive(Debug)]
 pub struct ErrorResponse {
     /// The HTTP status.
@@ -135,7 +135,7 @@ pub struct ErrorResponse {
     pub code: &'static str,
     /// Whether the same request can succeed later. The status alone does not say so.
     pub retryable: bool,
-    /// Earliest moment at which a repetition makes sense.
+    /// How long to wait before a retry makes sense.
     pub retry_after: Option<Duration>,
     message: Sentence,
     field: Cow<'static, str>,
@@ -143,7 +143,7 @@ pub struct ErrorResponse {
 }
 
 impl ErrorResponse {
-    /// Makes an error that passes without a person's help.
+    /// Makes an error that goes away without help.
     fn transient(status: u16, code: &'static str, message: Sentence) -> Self {
         Self { retryable: true, ..Self::permanent(status, code, message, say::TRY_AGAIN) }
     }
@@ -157,7 +157,7 @@ impl ErrorResponse {
         Self { retry_after, ..self }
     }
 
-    /// Returns what is wrong and what to do: the frontend shows this alone.
+    /// Returns what is wrong and what to do. The frontend shows only this.
     pub fn error(&self, language: Language) -> String {
         format!("{} {}", self.message.about(&self.field, language), self.action.text(language))
     }
@@ -178,17 +178,17 @@ impl From<ClientError<CallError<StoreError>>> for Error {
 }
 
 impl Error {
-    /// Makes the error for a request with something wrong in this part.
+    /// Makes the error for a request in which this part is invalid.
     pub fn bad_request(field: impl Into<Cow<'static, str>>, wrong: Sentence) -> Self {
         Self::BadRequest { field: field.into(), wrong }
     }
 
-    /// Makes the error for a request without a field that it needs.
+    /// Makes the error for a request that lacks a required field.
     pub fn missing_field(field: &'static str) -> Self {
         Self::bad_request(field, say::FIELD_MISSING)
     }
 
-    /// Returns why a call to the platform failed, if one has.
+    /// Returns why a call to the platform failed, if one did.
     pub fn platform(&self) -> Option<PlatformError> {
         if let Self::Platform(error) = self { Some(error.why) } else { None }
     }
@@ -207,7 +207,7 @@ impl Error {
         is_callers || self.refused_secret().is_some()
     }
 
-    /// Returns the variable of the secret that a system refuses, if that is what it says.
+    /// Returns the variable of the secret that a system refuses; `None` for any other error.
     pub fn refused_secret(&self) -> Option<&'static str> {
         match self {
             Self::Database(error) if error.why == StoreError::KeyRefused => Some(SERVICE_KEY),
@@ -216,7 +216,7 @@ impl Error {
         }
     }
 
-    /// Turns the error into an answer. No other code does that.
+    /// Turns the error into an answer. This is the only place that does.
     pub fn response(&self) -> ErrorResponse {
         use {AuthError as A, PlatformError as P, StoreError as D};
         let (transient, permanent) = (ErrorResponse::transient, ErrorResponse::permanent);
@@ -226,8 +226,10 @@ impl Error {
             Self::Caller(A::Expired) => {
                 permanent(401, "sign_in_expired", say::SIGN_IN_EXPIRED, say::SIGN_IN_AGAIN)
             }
-            Self::Caller(A::TooLong) => permanent(431, "token_too_long", say::PROFILE_TOO_LARGE, say::TELL),
-            // A new key signs before the project's edge shows it.
+            Self::Caller(A::TooLong) => {
+                permanent(431, "token_too_long", say::PROFILE_TOO_LARGE, say::CONTACT_SUPPORT)
+            }
+            // A new key may sign tokens before the project publishes it.
             Self::Caller(A::UnknownKey) => {
                 transient(401, "unauthorized", say::SIGN_IN_REFUSED).after(Some(KEY_REFETCH_INTERVAL))
             }
@@ -246,7 +248,9 @@ impl Error {
             Self::TooManyNumbers(wait) => {
                 transient(429, "too_many_numbers", say::TOO_MANY_NUMBERS).after(Some(*wait))
             }
-            Self::NoOrganization => permanent(404, "organization_not_found", say::NO_ORGANIZATION, say::TELL),
+            Self::NoOrganization => {
+                permanent(404, "organization_not_found", say::NO_ORGANIZATION, say::CONTACT_SUPPORT)
+            }
             Self::NumberNotFound => permanent(404, "number_not_found", say::NO_SUCH_NUMBER, say::CONNECT),
             Self::NoCredentials => permanent(404, "number_not_found", say::NOT_CONNECTED_YET, say::CONNECT),
             Self::QrNotReady => transient(404, "qr_not_ready", say::QR_MISSING).after(SOON),
@@ -268,10 +272,14 @@ impl Error {
                 P::TimedOut => transient(504, "platform_timeout", say::WHATSAPP_SLOW),
                 P::BadAnswer => transient(502, "platform_bad_answer", say::WHATSAPP_UNREADABLE),
                 P::SecretRefused => {
-                    permanent(502, "platform_secret_rejected", say::SERVICE_REFUSED, say::TELL)
+                    permanent(502, "platform_secret_rejected", say::SERVICE_REFUSED, say::CONTACT_SUPPORT)
                 }
-                P::NumberRefused(_) => permanent(409, "platform_refused", say::WHATSAPP_REFUSED, say::TELL),
-                P::Refused(_) => permanent(502, "platform_refused", say::WHATSAPP_REFUSED, say::TELL),
+                P::NumberRefused(_) => {
+                    permanent(409, "platform_refused", say::WHATSAPP_REFUSED, say::CONTACT_SUPPORT)
+                }
+                P::Refused(_) => {
+                    permanent(502, "platform_refused", say::WHATSAPP_REFUSED, say::CONTACT_SUPPORT)
+                }
             },
             Self::Database(error) => match error.why {
                 D::Unavailable { retry_after } => {
@@ -279,30 +287,33 @@ impl Error {
                 }
                 D::TimedOut => transient(504, "database_timeout", say::SERVICE_DOWN),
                 D::KeyRefused => {
-                    permanent(500, "database_key_rejected", say::SERVICE_MISCONFIGURED, say::TELL)
+                    permanent(500, "database_key_rejected", say::SERVICE_MISCONFIGURED, say::CONTACT_SUPPORT)
                 }
                 D::NotMigrated => {
-                    permanent(500, "database_not_migrated", say::SERVICE_MISCONFIGURED, say::TELL)
+                    permanent(500, "database_not_migrated", say::SERVICE_MISCONFIGURED, say::CONTACT_SUPPORT)
                 }
-                D::SettingsUnreadable => {
-                    permanent(409, "settings_unreadable", say::SETTINGS_UNREADABLE, say::TELL_AND_KEEP)
-                }
-                // A conflict is with another's write, and over with it; what is unreadable comes from a proxy.
+                D::SettingsUnreadable => permanent(
+                    409,
+                    "settings_unreadable",
+                    say::SETTINGS_UNREADABLE,
+                    say::CONTACT_SUPPORT_AND_KEEP,
+                ),
+                // A conflict with another write ends with that write; an unreadable answer comes from a proxy.
                 D::Refused { status: 409, .. } | D::BadAnswer => {
                     transient(500, "database_error", say::WENT_WRONG)
                 }
-                D::Refused { .. } => permanent(500, "database_error", say::WENT_WRONG, say::TELL),
+                D::Refused { .. } => permanent(500, "database_error", say::WENT_WRONG, say::CONTACT_SUPPORT),
             },
 
             Self::Secret(SecretError::Unavailable { .. }) => {
                 transient(503, "secret_unavailable", say::SERVICE_DOWN)
             }
             Self::Secret(SecretError::Unusable { .. }) => {
-                permanent(500, "secret_unusable", say::SERVICE_MISCONFIGURED, say::TELL)
+                permanent(500, "secret_unusable", say::SERVICE_MISCONFIGURED, say::CONTACT_SUPPORT)
             }
             Self::DeadlineExceeded => transient(504, "deadline_exceeded", say::TOO_SLOW),
             // A bug makes the same request fail again.
-            Self::Panic => permanent(500, "internal_error", say::WENT_WRONG, say::TELL),
+            Self::Panic => permanent(500, "internal_error", say::WENT_WRONG, say::CONTACT_SUPPORT),
         }
     }
 }

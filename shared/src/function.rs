@@ -1,5 +1,5 @@
-//! A running function: its configuration, and the [`App`] with its secrets as they are now. An operator may replace them while it
-//! runs. There is another `App` then, and requests that are under way keep theirs.
+//! A running function: its configuration, and the [`App`] with its current secrets. If an operator replaces them, a new `App` is
+//! built; requests that are under way keep the old one.
 
 use std::sync::Arc;
 
@@ -15,7 +15,7 @@ use crate::upstream::Upstream;
 #[cfg(test)]
 mod tests;
 
-/// What a sandbox keeps from one request to the next.
+/// What a sandbox keeps between requests.
 pub struct Function {
     /// Everything but the secrets.
     pub config: Arc<Config>,
@@ -36,13 +36,13 @@ impl Function {
         Ok(Self { config, secrets: SecretCell::new(secrets, secrets_manager, build) })
     }
 
-    /// Returns the app for a request that came at `now`.
+    /// Returns the app for a request that arrived at `now`.
     pub async fn app(&self, now: UnixMs, deadline: Deadline) -> Result<Arc<App>, SecretError> {
         Ok(self.secrets.current(now, deadline).await?.built.clone())
     }
 
-    /// Serves a request that came at `now`. If a system refuses a secret, the secrets are read again, once, and the request is
-    /// served again: every request is safe to repeat.
+    /// Serves a request that arrived at `now`. If a system refuses a secret, reads the secrets again, once, and serves the request
+    /// again: every request is safe to repeat.
     pub async fn serve<W, A>(
         &self,
         now: UnixMs,
@@ -69,7 +69,8 @@ impl Function {
         if let Err(error) = &outcome
             && error.may_need_new_secrets()
             && let Some(later) = self.secrets.reread(&loaded, error.refused_secret(), now, deadline).await
-            // A user's token is refused again by the same secrets. A system may have refused the function's secrets only briefly.
+            // With unchanged secrets, a refused user token is refused again. But the refusal of a function's secret may have been
+            // temporary.
             && (error.refused_secret().is_some() || !Arc::ptr_eq(&later.built, &loaded.built))
         {
             outcome = request(later.built.clone()).await;

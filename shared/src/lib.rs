@@ -31,13 +31,13 @@ use store::Store;
 use upstream::Upstream;
 use wpp::{SingleFlight, WppApi};
 
-/// What was built: `git describe` at a build for deployment, otherwise the crate's version.
+/// The version: `git describe` in a build for deployment, otherwise the crate's version.
 pub(crate) const VERSION: &str = match option_env!("WPP_VERSION") {
     Some(version) => version,
     None => env!("CARGO_PKG_VERSION"),
 };
 
-/// What requests work with for as long as the function's secrets stay the same. Nothing in it belongs to one of them alone.
+/// What all requests share while the function's secrets stay the same.
 pub struct App {
     /// Everything but the secrets.
     pub config: Arc<Config>,
@@ -47,9 +47,9 @@ pub struct App {
     pub store: Store,
     /// The platform.
     pub wpp: WppApi,
-    /// The refreshes of tokens that are under way.
+    /// The token refreshes that are under way.
     pub single_flight: SingleFlight,
-    /// The numbers that the platform is asked about while their row is read.
+    /// What the sandbox remembers for prefetches.
     pub prefetches: PrefetchMemory,
     /// Verifies users' access tokens.
     pub verifier: http::auth::Verifier,

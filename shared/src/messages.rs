@@ -1,7 +1,7 @@
-//! Every sentence that a person may read, in each language that we speak.
+//! Every sentence that a user may see, in each supported language.
 //!
-//! The people of a school read them: they see a list of numbers and a QR code, and no technical word belongs in them. A program reads
-//! `code`.
+//! School staff read these sentences. They only see a list of numbers and a QR code, so the sentences contain no technical terms.
+//! Programs read `code` instead.
 
 use http::{HeaderMap, header};
 
@@ -24,7 +24,7 @@ impl Language {
         wanted.map(Self::preferred).unwrap_or_default()
     }
 
-    /// Returns the best for a list such as `ru-RU, en;q=0.8, *;q=0.1`; among equals, the first that is listed.
+    /// Returns the best language for an `Accept-Language` such as `ru-RU, en;q=0.8, *;q=0.1`; among equals, the first that is listed.
     fn preferred(list: &str) -> Self {
         let mut ranges: Vec<_> = list.split(',').filter_map(range).collect();
         ranges.sort_by(|(_, a), (_, b)| b.total_cmp(a));
@@ -76,8 +76,8 @@ impl Sentence {
     }
 }
 
-/// Each is its own documentation.
-macro_rules! catalogue {
+/// Declares the sentences. Each constant's English text is also its doc comment.
+macro_rules! catalog {
     ($($name:ident: $english:literal, $russian:literal;)+) => {
         $(
             #[doc = $english]
@@ -89,7 +89,7 @@ macro_rules! catalogue {
     };
 }
 
-catalogue! {
+catalog! {
     // What a person can do.
 
     SIGN_IN:
@@ -102,14 +102,14 @@ catalogue! {
         "Please try again in a moment.",
         "Пожалуйста, попробуйте ещё раз чуть позже.";
     RELOAD:
-        "Please reload the page and try again; if that does not help, tell support.",
-        "Обновите страницу и попробуйте ещё раз; если не поможет, сообщите в поддержку.";
-    TELL:
-        "Please tell your administrator or support.",
+        "Please reload the page and try again; if that does not help, contact support.",
+        "Обновите страницу и попробуйте ещё раз; если не поможет, напишите в поддержку.";
+    CONTACT_SUPPORT:
+        "Please contact your administrator or support.",
         "Пожалуйста, сообщите об этом администратору или в поддержку.";
-    TELL_AND_KEEP:
-        "Please tell support, and do not delete the number: it may still be connected.",
-        "Сообщите в поддержку и не удаляйте номер: возможно, он ещё подключён.";
+    CONTACT_SUPPORT_AND_KEEP:
+        "Please contact support, and do not delete the number: it may still be connected.",
+        "Напишите в поддержку и не удаляйте номер: возможно, он ещё подключён.";
     CONNECT:
         "Please reload the page; if the number is not in the list, connect it.",
         "Обновите страницу; если номера нет в списке, подключите его.";
@@ -117,20 +117,20 @@ catalogue! {
         "Please delete the number in the list and connect it again.",
         "Удалите номер в списке и подключите его заново.";
     SCAN:
-        "On the phone, open WhatsApp, go to Linked devices, tap Link a device, and scan the code that is shown now.",
+        "On the phone, open WhatsApp, go to Linked devices, tap Link a device, and scan the code on the screen.",
         "Откройте WhatsApp на телефоне, перейдите в раздел «Связанные устройства», нажмите «Привязка устройства» и \
-            отсканируйте код, который показан сейчас.";
+            отсканируйте код на экране.";
     SCAN_IN_BROWSER:
         "Please scan it in the browser.",
         "Отсканируйте его в браузере.";
     NOTHING_TO_SCAN:
-        "There is nothing to scan any more.",
+        "There is nothing left to scan.",
         "Сканировать больше ничего не нужно.";
     CONFIRM_PASSKEY:
         "Open WhatsApp on the phone, confirm the passkey there, then come back here.",
         "Откройте WhatsApp на телефоне, подтвердите ключ доступа и вернитесь сюда.";
-    WAIT_OR_TELL:
-        "We keep trying by ourselves; if this stays so, please tell support.",
+    WAIT_OR_CONTACT_SUPPORT:
+        "We will keep trying automatically; if it still does not work, please contact support.",
         "Мы пробуем снова автоматически; если не заработает, напишите в поддержку.";
 
     // The request.
@@ -143,13 +143,13 @@ catalogue! {
         "Сеанс истёк.";
     SIGN_IN_REFUSED:
         "Your sign-in was not accepted.",
-        "Не удалось подтвердить ваш вход.";
+        "Не удалось подтвердить вход в систему.";
     SIGN_IN_UNCHECKED:
         "Your sign-in cannot be checked right now.",
-        "Сейчас не удаётся проверить ваш вход.";
+        "Сейчас не удаётся подтвердить вход в систему.";
     PROFILE_TOO_LARGE:
-        "Your sign-in cannot be checked: your profile holds too much data.",
-        "Не удаётся проверить ваш вход: в вашем профиле слишком много данных.";
+        "Your sign-in cannot be checked: your profile contains too much data.",
+        "Войти не получается: в вашем профиле слишком много данных.";
     MALFORMED:
         "The request cannot be read: its {field} is malformed.",
         "Не удалось прочитать запрос: в нём ошибка ({field}).";
@@ -177,17 +177,17 @@ catalogue! {
     FIELD_NOT_AN_ID:
         "The field \"{field}\" must be a UUID.",
         "Поле «{field}» должно быть в формате UUID.";
-    FIELD_NOT_A_NAME:
-        "The field \"{field}\" may have up to 128 Latin letters, digits and characters of . _ - + @ : only.",
-        "Поле «{field}» может содержать не более 128 латинских букв, цифр и знаков . _ - + @ : и ничего другого.";
+    FIELD_NOT_A_SESSION:
+        "The field \"{field}\" may contain only Latin letters, digits and . _ - + @ : (at most 128 characters).",
+        "Поле «{field}» может содержать только латинские буквы, цифры и знаки . _ - + @ : (не более 128 знаков).";
     FIELD_CONTRADICTS:
-        "The field \"{field}\" names another number than the fields beside it.",
-        "Поле «{field}» указывает на другой номер, чем остальные поля.";
+        "The field \"{field}\" names a different number than the other fields.",
+        "Поле «{field}» указывает не на тот номер, что остальные поля.";
     FIELD_UNKNOWN:
         "There is no field \"{field}\".",
         "Поля «{field}» не существует.";
     FIELD_NOT_ALONE:
-        "The field \"{field}\" cannot be sent together with the others.",
+        "The field \"{field}\" cannot be combined with other fields.",
         "Поле «{field}» нельзя отправлять вместе с другими.";
 
     // Numbers.
@@ -205,8 +205,8 @@ catalogue! {
         "This WhatsApp number has not been connected yet. Please connect it first.",
         "Этот номер WhatsApp ещё не подключён. Сначала подключите его.";
     TOO_MANY_NUMBERS:
-        "Your organization has created too many WhatsApp numbers within an hour.",
-        "За последний час создано слишком много номеров WhatsApp.";
+        "Your organization has added too many WhatsApp numbers in the last hour.",
+        "За последний час добавлено слишком много номеров WhatsApp.";
     SETTINGS_UNREADABLE:
         "The stored data of this number cannot be read.",
         "Не удаётся прочитать сохранённые данные этого номера.";
@@ -217,13 +217,13 @@ catalogue! {
         "WhatsApp is still activating this number.",
         "WhatsApp ещё активирует этот номер.";
     API_KEY_REJECTED:
-        "WhatsApp no longer gives access to this number.",
+        "WhatsApp no longer allows access to this number.",
         "WhatsApp закрыл доступ к этому номеру.";
     SESSION_LOST:
         "This number is no longer connected to WhatsApp.",
         "Этот номер больше не подключён к WhatsApp.";
     DISCONNECTED:
-        "WhatsApp is disconnected on this number.",
+        "This number is disconnected from WhatsApp.",
         "WhatsApp на этом номере отключён.";
     QR_COMING:
         "The QR code is being prepared.",
@@ -235,16 +235,16 @@ catalogue! {
         "This QR code is a picture and cannot be shown as text.",
         "Этот QR-код — картинка, его нельзя показать текстом.";
     CONNECTED:
-        "WhatsApp is already connected on this number.",
+        "This number is already connected to WhatsApp.",
         "WhatsApp на этом номере уже подключён.";
     QR_WAITING:
         "The QR code has not been scanned yet.",
         "QR-код ещё не отсканирован.";
     PASSKEY_WANTED:
-        "WhatsApp asks for a passkey.",
+        "WhatsApp is asking for a passkey.",
         "WhatsApp запрашивает ключ доступа.";
     STARTING_LONG:
-        "The number has been starting for several minutes.",
+        "This number has been trying to connect for several minutes.",
         "Номер уже несколько минут не может подключиться.";
     MESSAGES_MISSING:
         "The number is connected, but incoming messages do not arrive yet.",
@@ -253,11 +253,11 @@ catalogue! {
         "WhatsApp cannot be reached right now; this is the last known state.",
         "Сейчас не удаётся связаться с WhatsApp; показаны последние данные.";
 
-    // WhatsApp and we.
+    // WhatsApp and our service.
 
     TOKEN_REJECTED:
-        "WhatsApp does not give access to this number right now.",
-        "WhatsApp сейчас не даёт доступа к этому номеру.";
+        "WhatsApp is denying access to this number right now.",
+        "Сейчас к этому номеру нет доступа в WhatsApp.";
     WHATSAPP_BUSY:
         "WhatsApp is busy right now.",
         "WhatsApp сейчас перегружен.";
@@ -269,12 +269,12 @@ catalogue! {
         "WhatsApp не ответил вовремя.";
     WHATSAPP_UNREADABLE:
         "WhatsApp sent an answer that cannot be read.",
-        "WhatsApp прислал ответ, который не удалось прочитать.";
+        "WhatsApp прислал непонятный ответ.";
     WHATSAPP_REFUSED:
         "WhatsApp refused the request.",
         "WhatsApp отклонил запрос.";
     SERVICE_REFUSED:
-        "WhatsApp does not accept our service.",
+        "WhatsApp is not accepting requests from our service.",
         "WhatsApp не принимает запросы нашего сервиса.";
     SERVICE_MISCONFIGURED:
         "Our service is not configured correctly.",

@@ -1,7 +1,7 @@
-//! Every parser of foreign input, fed with everything: nothing panics, and what is promised of good input holds of all.
+//! Feeds arbitrary input to every parser of untrusted input. Nothing may panic, and what holds for valid input must hold for all input.
 //!
-//! `cargo test` runs the same few hundred cases each time. `FUZZ_SECONDS=60 cargo test -p shared fuzz` runs new ones for
-//! so long for each target.
+//! `cargo test` runs the same few hundred cases each time. `FUZZ_SECONDS=60 cargo test -p shared fuzz` runs new ones for that long
+//! per target.
 
 use std::time::Duration;
 
@@ -16,8 +16,8 @@ mod answers;
 mod requests;
 mod tokens;
 
-/// Holds `test` against many values.
-fn hold<S: Strategy>(strategy: S, test: impl Fn(S::Value) -> TestCaseResult) {
+/// Checks `test` with many generated values.
+fn check<S: Strategy>(strategy: S, test: impl Fn(S::Value) -> TestCaseResult) {
     let config = Config { failure_persistence: None, ..Config::default() };
     let seconds = std::env::var("FUZZ_SECONDS").ok().and_then(|seconds| seconds.parse().ok());
     let Some(seconds) = seconds else {
@@ -30,12 +30,12 @@ fn hold<S: Strategy>(strategy: S, test: impl Fn(S::Value) -> TestCaseResult) {
     }
 }
 
-/// Drives what has to wait for something; servers live on in it.
+/// Runs async code; servers keep running in it.
 fn runtime() -> Runtime {
     tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap()
 }
 
-/// Generates any text: short, of every alphabet, with characters that break parsers.
+/// Generates short texts, in all alphabets and with characters that break parsers.
 fn text() -> impl Strategy<Value = String> {
     prop_oneof![
         any::<String>(),
@@ -80,13 +80,13 @@ fn object(names: &'static [&'static str]) -> impl Strategy<Value = Map<String, V
     prop::collection::vec((name, value()), 0..names.len() + 2).prop_map(|fields| fields.into_iter().collect())
 }
 
-/// Generates `good` with any part of it replaced by anything, several times.
-fn disturbed(good: Value) -> impl Strategy<Value = Value> {
-    disturbed_with(good, Just("9"))
+/// Generates `good` with several random parts replaced.
+fn mutated(good: Value) -> impl Strategy<Value = Value> {
+    mutated_with(good, Just("9"))
 }
 
-/// Does the same as [`disturbed`], with these words among the replacements.
-fn disturbed_with(good: Value, words: impl Strategy<Value = &'static str>) -> impl Strategy<Value = Value> {
+/// Does the same as [`mutated`], with these words among the replacements.
+fn mutated_with(good: Value, words: impl Strategy<Value = &'static str>) -> impl Strategy<Value = Value> {
     let pointers = pointers(&good, String::new());
     let new = prop_oneof![value(), text().prop_map(Value::from), words.prop_map(Value::from)];
     let change = (prop::sample::select(pointers), new);

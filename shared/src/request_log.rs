@@ -1,5 +1,5 @@
-//! What is noted of a request while it is served, for its line in the log. It belongs to the request's task, so that requests
-//! which a sandbox serves at once do not mix. Outside a request, notes are dropped.
+//! What is noted about a request while it is served, for its log line. The notes belong to the request's task, so that concurrent
+//! requests in one sandbox do not mix. Outside a request, notes are dropped.
 
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
@@ -15,11 +15,11 @@ tokio::task_local! {
     static LOG: RequestLog;
 }
 
-/// The notes on one request. Clones share them.
+/// The notes about one request. Clones share them.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct RequestLog(Arc<Mutex<Notes>>);
 
-/// What is noted.
+/// The notes.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Notes {
     pub(crate) organization_id: Option<Uuid>,
@@ -32,7 +32,7 @@ pub(crate) struct Notes {
     pub(crate) refresh_failure: Option<String>,
     /// Why the function's own secrets could not be read again.
     pub(crate) secret_failure: Option<String>,
-    /// Whether there is evidence that a person has to replace one of them.
+    /// Whether there is evidence that a person must replace one of them.
     pub(crate) own_key_rejected: bool,
     /// Why the answer is the last known state.
     pub(crate) stale_because: Option<String>,
@@ -43,9 +43,9 @@ pub(crate) struct Notes {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "snake_case")]
 pub enum TokenUse {
-    /// The stored one was used, also one that another request had just stored.
+    /// The stored token was used, possibly one that another request had just stored.
     Reused,
-    /// This request has fetched a new one.
+    /// This request fetched a new one.
     Refreshed,
     /// The stored one is due, could not be replaced yet, and was used once more.
     Kept,
@@ -59,7 +59,7 @@ pub(crate) struct Call {
     pub(crate) name: &'static str,
     #[serde(skip_serializing_if = "CallStatus::is_usual")]
     pub(crate) status: CallStatus,
-    /// With all attempts and the pauses between them.
+    /// The time of all attempts and the pauses between them.
     pub(crate) ms: i64,
     #[serde(skip_serializing_if = "is_one")]
     pub(crate) attempts: u32,
@@ -69,9 +69,9 @@ pub(crate) struct Call {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 #[serde(untagged)]
 pub(crate) enum CallStatus {
-    /// With this answer.
+    /// With this HTTP status.
     Http(u16),
-    /// Without a whole one.
+    /// Without a complete answer.
     Failed(String),
 }
 
@@ -85,11 +85,11 @@ fn is_one(attempts: &u32) -> bool {
     *attempts == 1
 }
 
-/// A call in progress. It is noted when this is dropped, also if the request gives it up.
+/// A call in progress. It is noted when this is dropped, even if the request gives up on it.
 pub(crate) struct CallGuard {
     name: &'static str,
     deadline: Deadline,
-    /// The time that was left when it began.
+    /// The time that the request had left when the call began.
     left_at_start: Duration,
     pub(crate) attempts: u32,
     pub(crate) status: CallStatus,
@@ -104,17 +104,17 @@ impl Drop for CallGuard {
 }
 
 impl RequestLog {
-    /// Runs a part of the request whose log this is.
+    /// Runs a part of the request that this log belongs to.
     pub(crate) async fn scope<W: Future>(self, work: W) -> W::Output {
         LOG.scope(self, work).await
     }
 
-    /// Returns the log of the request that runs now; a new one outside a request.
+    /// Returns the log of the current request, or a new log outside a request.
     pub(crate) fn current() -> Self {
         LOG.try_with(Self::clone).unwrap_or_default()
     }
 
-    /// Returns what was noted so far.
+    /// Returns the notes so far.
     pub(crate) fn notes(&self) -> Notes {
         self.lock().clone()
     }
@@ -156,7 +156,7 @@ pub(crate) fn token(used: TokenUse, why: Option<&'static str>) {
     });
 }
 
-/// Notes that the refresh of this request has failed.
+/// Notes that this request's refresh failed.
 pub(crate) fn refresh_failed(why: impl ToString) {
     note(|notes| notes.refresh_failure = Some(why.to_string()));
 }
@@ -166,12 +166,12 @@ pub(crate) fn secret_failed(why: impl ToString) {
     note(|notes| notes.secret_failure = Some(why.to_string()));
 }
 
-/// Notes that there is evidence that a person has to replace one of the function's own secrets.
+/// Notes that there is evidence that a person must replace one of the function's own secrets.
 pub(crate) fn own_key_rejected() {
     note(|notes| notes.own_key_rejected = true);
 }
 
-/// Whether a call whose name begins with `prefix` has succeeded.
+/// Whether a call whose name begins with `prefix` succeeded.
 pub(crate) fn is_answered(prefix: &str) -> bool {
     let answered =
         |call: &Call| call.name.starts_with(prefix) && matches!(call.status, CallStatus::Http(200..=299));
@@ -182,7 +182,7 @@ fn note(change: impl FnOnce(&mut Notes)) {
     let _ = LOG.try_with(|log| change(&mut log.lock()));
 }
 
-/// Runs work as a request. Returns what was noted, too.
+/// Runs work as a request. Also returns the notes.
 #[cfg(test)]
 pub(crate) async fn noted<W: Future>(work: W) -> (W::Output, Notes) {
     let log = RequestLog::default();
@@ -200,7 +200,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn requests_served_at_once_do_not_mix() {
+    async fn concurrent_requests_have_separate_logs() {
         let work = async |id: usize| {
             for nth in 0..5 {
                 let mut call = call("qr", deadline());
@@ -216,7 +216,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_spawned_task_notes_in_the_log_it_was_given() {
+    async fn spawned_task_writes_to_the_given_log() {
         let ((), notes) = noted(async {
             let log = RequestLog::current();
             tokio::spawn(log.scope(async { drop(call("status", deadline())) })).await.unwrap();

@@ -4,8 +4,7 @@ use std::fmt;
 
 use serde::{Deserialize, Serialize};
 
-/// A key, a token or a password. `Debug` does not show it, and there is no `Display`: to use it, say
-/// [`expose`](Self::expose).
+/// A key, a token or a password. `Debug` does not show it, and there is no `Display`: use [`expose`](Self::expose).
 #[derive(Clone, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(transparent)]
 pub struct Secret(String);
@@ -16,13 +15,13 @@ impl Secret {
         Self(text.into())
     }
 
-    /// Returns the text itself, for the one place that needs it.
+    /// Returns the text itself, where it is needed.
     pub fn expose(&self) -> &str {
         &self.0
     }
 
-    /// Returns what a person may see of an API key: its first 6 and last 4 characters. A key of under 12 characters gives `***`, since
-    /// those would be most of it.
+    /// Returns what a person may see of an API key: its first 6 and last 4 characters. A key of less than 12 characters becomes
+    /// `***`, because these would be most of it.
     pub fn masked(&self) -> String {
         let chars: Vec<char> = self.0.chars().collect();
         if chars.len() < 12 {

@@ -27,44 +27,44 @@ use manager::SecretRef;
 pub use values::{SecretValues, ServiceKey};
 use values::{checked, is_private};
 
-/// The secret that the platform asks for before it makes a client.
+/// The secret that the platform's `create` requires.
 pub const WPP_SECRET: &str = "WPP_SECRET";
 
-/// The service key: the right to every row.
+/// The service key, which can access every row.
 pub const SERVICE_KEY: &str = "SUPABASE_SERVICE_ROLE_KEY";
 
-/// The secret of user tokens of the legacy kind.
+/// The secret that signs legacy user tokens.
 pub const JWT_SECRET: &str = "SUPABASE_JWT_SECRET";
 
-/// From one regular reading of the secrets to the next.
+/// The interval between two regular reads of the secrets.
 const READ_INTERVAL: Duration = Duration::from_secs(300);
 
-/// After a regular reading with a problem, and between two readings that refusals cause: anyone can send a token with a
+/// The interval after a regular read with a problem, and between two reads after refusals. A stranger can cause such a read with a
 /// wrong signature.
 const RETRY_INTERVAL: Duration = Duration::from_secs(30);
 
-/// The first reading, which requests wait for: one attempt on a connection that died in silence, and one on a new connection.
+/// The timeout of the first read, which requests wait for: enough for one attempt on a dead connection and one on a new connection.
 const READ_TIMEOUT: Duration = Duration::from_secs(5);
 
-/// A later reading, which one request waits for.
+/// The timeout of a later read, which one request waits for.
 const REREAD_TIMEOUT: Duration = Duration::from_millis(1500);
 
-/// From the first refusal of a secret of the environment to one that confirms it: longer than a passing fault of a gateway.
+/// The time between the first refusal of an environment secret and one that confirms it: longer than a gateway's temporary fault.
 const CONFIRM_INTERVAL: Duration = Duration::from_secs(5);
 
 /// Which secrets a function needs.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum NeededSecrets {
-    /// Those of the project, as every function.
+    /// The project's secrets, which every function needs.
     Supabase,
-    /// And the platform's, as `wpp-create`.
+    /// Also the platform's, which `wpp-create` needs.
     SupabaseAndWpp,
 }
 
-/// The secrets of one moment, by the names of their variables.
+/// The current secrets, by the names of their variables.
 type Values = BTreeMap<&'static str, Secret>;
 
-/// Why a secret in Secrets Manager is of no use. Names the variable, and carries no value.
+/// Why a secret in Secrets Manager cannot be used. Names the variable, and never contains a value.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum SecretError {
     /// It cannot be read now.
@@ -75,7 +75,7 @@ pub enum SecretError {
         /// How the call failed.
         why: ReadError,
     },
-    /// It was read, and a key in it cannot be used.
+    /// It was read, but a key in it cannot be used.
     #[error("the secret that {variable} names cannot be used: {problem}")]
     Unusable {
         /// The variable that names it.
@@ -85,13 +85,13 @@ pub enum SecretError {
     },
 }
 
-/// The source of the secrets. A variable of the environment wins over Secrets Manager.
+/// The source of the secrets. An environment variable overrides Secrets Manager.
 #[derive(Clone, Debug)]
 pub struct SecretSource {
     given: Values,
-    /// What is read from Secrets Manager: nothing if the environment has all.
+    /// What is read from Secrets Manager; empty if the environment has everything.
     refs: Vec<SecretRef>,
-    /// Whether only this machine or its network reaches the project: a demo value does no harm then.
+    /// Whether the project is reachable only from this machine or its network. A demo value is then harmless.
     is_private: bool,
 }
 
@@ -125,7 +125,7 @@ impl SecretSource {
         Ok(Self { given, refs, is_private })
     }
 
-    /// Reads Secrets Manager. A problem with one key leaves that key its old value, and the others their new ones.
+    /// Reads Secrets Manager. If there is a problem with one key, it keeps its old value, and the others get their new values.
     async fn values(
         &self,
         mut values: Values,
@@ -147,14 +147,14 @@ impl SecretSource {
         (values, problems)
     }
 
-    /// Puts what a secret has for a key in the place of its value.
+    /// Applies what the secret holds for one key.
     fn take(&self, key: &'static str, json: Option<&Value>, values: &mut Values) -> Result<(), ConfigError> {
         match json.map(|json| json.as_str().map(str::trim)) {
             None if values.contains_key(key) => refuse(key, "is missing, and its old value stays in use"),
             None if key != JWT_SECRET => refuse(key, NOT_SET),
             None => Ok(()),
             Some(None) => refuse(key, "is not a text"),
-            // The other two can only be replaced.
+            // The other two can be replaced but not removed.
             Some(Some("")) if key != JWT_SECRET => refuse(key, "is empty"),
             Some(Some("")) => {
                 values.remove(key);
@@ -168,16 +168,16 @@ impl SecretSource {
     }
 }
 
-/// What is built with the secrets of one reading.
+/// What was built with the secrets of one read.
 pub struct Loaded<T> {
-    /// The same for as long as the secrets are.
+    /// Stays the same while the secrets do.
     pub built: Arc<T>,
     values: Values,
-    /// Counts the readings that Secrets Manager has answered.
+    /// Counts the successful reads.
     reading: u64,
 }
 
-/// The secrets of a running function, and what is built with them.
+/// The secrets of a running function, and what was built with them.
 pub struct SecretCell<T> {
     source: SecretSource,
     upstream: Upstream,
@@ -190,22 +190,22 @@ pub struct SecretCell<T> {
 
 #[derive(Default)]
 struct Schedule {
-    /// The last regular reading, and how long after it the next one is due.
+    /// The time of the last regular read, and how long after it the next one is due.
     regular: Option<(UnixMs, Duration)>,
-    /// The last reading that a refusal caused. It does not delay a regular one.
+    /// The time of the last read after a refusal. It does not delay a regular read.
     reread_at: Option<UnixMs>,
 }
 
 struct State<T> {
     loaded: Option<Arc<Loaded<T>>>,
-    /// The failure of the last first reading, for the requests that have waited for it.
+    /// The failure of the last first read, for the requests that waited for it.
     failure: Option<Arc<SecretError>>,
-    /// When a secret was first refused since it was last accepted, and in which reading.
+    /// When a secret was first refused since it was last accepted, and after which read.
     refusals: BTreeMap<&'static str, (UnixMs, u64)>,
 }
 
 impl<T> SecretCell<T> {
-    /// Makes a cell that asks Secrets Manager through `upstream`, and builds anew when the secrets have changed.
+    /// Makes a cell that reads Secrets Manager through `upstream`, and calls `build` again when the secrets have changed.
     pub fn new(
         source: SecretSource,
         upstream: Upstream,
@@ -220,8 +220,8 @@ impl<T> SecretCell<T> {
         cell
     }
 
-    /// Reads the secrets before the first request, which waits for it. After a failure that request reads them itself: the sandbox
-    /// may have been frozen.
+    /// Reads the secrets before the first request, which waits for this. After a failure, that request reads them itself, because
+    /// the sandbox may have been frozen.
     pub async fn read_early(&self, now: UnixMs) -> Result<(), SecretError> {
         let mut schedule = self.schedule.lock().await;
         if self.state().loaded.is_none() {
@@ -230,7 +230,7 @@ impl<T> SecretCell<T> {
         Ok(())
     }
 
-    /// Returns what a request that came at `now` works with.
+    /// Returns what a request that arrived at `now` uses.
     pub async fn current(&self, now: UnixMs, deadline: Deadline) -> Result<Arc<Loaded<T>>, SecretError> {
         let (loaded, old_failure) = self.outcome();
         if let Some(loaded) = loaded {
@@ -238,14 +238,14 @@ impl<T> SecretCell<T> {
                 Ok(mut schedule) if self.is_due(&schedule, now) => {
                     self.read_regularly(&mut schedule, now, deadline.at_most(REREAD_TIMEOUT)).await
                 }
-                // Also while another request reads: this one does not wait.
+                // Even while another request reads them, this one does not wait.
                 _ => Ok(loaded),
             };
         }
         let mut schedule = self.schedule.lock().await;
         match self.outcome() {
             (Some(loaded), _) => return Ok(loaded),
-            // This request has waited for a reading, and shares its failure.
+            // This request waited for another request's read, and shares its failure.
             (None, Some(failure)) if !old_failure.is_some_and(|old| Arc::ptr_eq(&old, &failure)) => {
                 return Err(SecretError::clone(&failure));
             }
@@ -256,8 +256,8 @@ impl<T> SecretCell<T> {
         read
     }
 
-    /// Returns what a reading later than that of `loaded` has brought, after the refusal of `secret` or of a user's token. Reads
-    /// for this, unless a refusal has already caused a reading within `RETRY_INTERVAL`.
+    /// After the refusal of `secret` or of a user's token, returns the result of a read that is newer than `loaded`. Reads the
+    /// secrets for this, unless a refusal has already caused a read within `RETRY_INTERVAL`.
     pub async fn reread(
         &self,
         loaded: &Loaded<T>,
@@ -280,9 +280,9 @@ impl<T> SecretCell<T> {
         Some(loaded).filter(is_later)
     }
 
-    /// Notes that a secret was refused at `refused_at`, to a request that came at `now`. Returns whether this is evidence that a
-    /// person must replace it. It is if the secret was read again since its first refusal. A secret of the environment is never
-    /// read again: there the request must have come `CONFIRM_INTERVAL` later.
+    /// Notes that a secret was refused at `refused_at`, for a request that arrived at `now`. Returns whether this is evidence that
+    /// a person must replace it. It is, if the secret was read again after its first refusal. An environment secret is never read
+    /// again; for it, the request must have arrived `CONFIRM_INTERVAL` later.
     pub fn is_refusal_confirmed(
         &self,
         secret: &'static str,
@@ -299,7 +299,7 @@ impl<T> SecretCell<T> {
         }
     }
 
-    /// Notes that a secret was accepted: an earlier refusal was a passing fault.
+    /// Notes that a secret was accepted: an earlier refusal was a temporary fault.
     pub fn accepted(&self, secret: &'static str) {
         self.state().refusals.remove(secret);
     }
@@ -320,7 +320,7 @@ impl<T> SecretCell<T> {
         Ok(loaded)
     }
 
-    /// Reads the secrets. The request's record names the problems; in a first reading one is an error.
+    /// Reads the secrets. The request's log line names the problems. In the first read, a problem is an error.
     async fn read(
         &self,
         now: UnixMs,

@@ -1,5 +1,5 @@
-//! The database, through PostgREST: one method for each SQL function of `migrations/`; those of a token are [`TokenRow`]'s. Each is
-//! safe to repeat, and each names the organization (or the verified user) whose rows it may touch.
+//! The database, through PostgREST: one method for each SQL function of `migrations/`. Those about a token are in [`TokenRow`].
+//! Each is safe to repeat, and names the organization (or the verified user) whose rows it may use.
 
 mod errors;
 mod records;
@@ -30,22 +30,22 @@ pub use token_row::TokenRow;
 #[cfg(test)]
 pub(crate) use token_row::lease_outcome;
 
-/// The longest that one attempt may take: a query by an index takes milliseconds.
+/// The timeout of one attempt; a query by an index takes milliseconds.
 const TIMEOUT: Duration = Duration::from_secs(8);
 
-/// The schema of the functions of `migrations/`. A project may expose another schema before it, and a call without this name would go
-/// there.
+/// The schema of the functions of `migrations/`. A project may expose another schema first, and a call that does not name the
+/// schema would go there.
 const SCHEMA: &str = "public";
 
-/// The pause before the one repetition of a call whose token PostgREST takes for one of the future: its clock goes by seconds.
+/// The pause before the one retry of a call whose token PostgREST considers to be issued in the future: its clock has whole seconds.
 const CLOCKS_DIFFER_PAUSE: Duration = Duration::from_secs(1);
 
-/// PostgREST of one Supabase project, with the right of its service role. Cheap to clone.
+/// The PostgREST of one Supabase project, used with the service role. Cheap to clone.
 #[derive(Clone)]
 pub struct Store {
     url: String,
     headers: HeaderMap,
-    /// Whether the service key is a JWT, of which PostgREST can say what it says of tokens.
+    /// Whether the service key is a JWT, so that PostgREST can refuse it as a token.
     key_is_jwt: bool,
     upstream: Upstream,
 }
@@ -66,7 +66,7 @@ impl Store {
         }
     }
 
-    /// Returns the number that the user means, with the database's time. A failure never means that there is no number.
+    /// Returns the number that the request names, with the database's time. A failure never means that there is no number.
     pub async fn find(
         &self,
         user_id: Uuid,
@@ -98,13 +98,13 @@ impl Store {
         deadline: Deadline,
     ) -> StoreResult<Option<Snapshot>> {
         let params = json!({
-            "organization_id": organization_id, "session": session, "status": state.mirrored(), "qr": qr,
+            "organization_id": organization_id, "session": session, "status": state.stored(), "qr": qr,
             "is_known": is_known, "at_ms": at,
         });
         self.rpc("wpp_save_snapshot", params, deadline).await
     }
 
-    /// Asks for the right to register a number's webhook again. The database grants it once in `every`.
+    /// Asks for the right to register a number's webhook again. The database grants it once per `every`.
     pub async fn claim_webhook(
         &self,
         number: &Number,
@@ -137,7 +137,7 @@ impl Store {
         self.rpc("wpp_begin_creation", json!(attempt), deadline).await
     }
 
-    /// Puts the platform's credentials into the row that waits for them.
+    /// Saves the platform's credentials in the number's row.
     pub(crate) async fn save_credentials(
         &self,
         lease: &CreationLease,
@@ -159,7 +159,7 @@ impl Store {
         self.rpc("wpp_assign_platform_id", json!(lease), deadline).await
     }
 
-    /// Lets the next caller take a creation over at once.
+    /// Lets the next caller take over a creation at once.
     pub(crate) async fn release_creation(
         &self,
         lease: &CreationLease,
@@ -168,7 +168,7 @@ impl Store {
         self.call("wpp_release_creation", json!(lease), deadline).await.map(drop)
     }
 
-    /// Calls a function and reads what it gives back. Each of `params` is its parameter of the same name, behind `p_`.
+    /// Calls a function and reads its result. Each of `params` is the parameter of the same name with the prefix `p_`.
     pub(crate) async fn rpc<T: DeserializeOwned>(
         &self,
         function: &'static str,
@@ -198,7 +198,7 @@ impl Store {
         let answer = async {
             let mut reply = ask().await?;
             if !reply.status.is_success() && is_over_in_a_moment(&reply) {
-                // A call with less time left, such as the save of a token that is due, pauses for less.
+                // If a call has less time left, such as the save of a due token, it pauses for less.
                 let pause =
                     Backoff::new(CLOCKS_DIFFER_PAUSE, CLOCKS_DIFFER_PAUSE).pause(deadline.remaining() / 2);
                 if deadline.sleep(pause).await {
@@ -210,8 +210,8 @@ impl Store {
         answer.await.map_err(|why| CallError { call: function, why })
     }
 
-    /// Makes the query with `postgrest`. [`Upstream`] sends it, under its limits. Null parameters are left out: the SQL functions have a
-    /// default for them.
+    /// Builds the query with `postgrest`; [`Upstream`] sends it, under its limits. Null parameters are left out, because the SQL
+    /// functions have defaults for them.
     fn request(&self, function: &str, params: &Value) -> Option<Request> {
         let given = params.as_object()?.iter().filter(|(_, value)| !value.is_null());
         let named: Value = given.map(|(name, value)| (format!("p_{name}"), value.clone())).collect();

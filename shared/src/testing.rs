@@ -1,4 +1,4 @@
-//! Stand-ins for the two upstreams, for the tests of this crate and of the handlers. No release has this module.
+//! Fakes of the two upstreams, for the tests of this crate and of the handlers. No release contains this module.
 
 #![allow(clippy::unwrap_used, reason = "a test ends where its stand-in fails")]
 
@@ -23,7 +23,7 @@ use crate::upstream::{Failure, Upstream};
 /// The database's time in a [`TestApp`], in milliseconds since 1970.
 pub const NOW: i64 = 1_800_000_000_000;
 
-/// Longer than any lifetime or interval that a handler knows, in milliseconds.
+/// Longer than any TTL or interval in a handler, in milliseconds.
 pub const LONG_AGO: i64 = 24 * 3_600_000;
 
 const TOKEN_TTL: i64 = 3_600_000;
@@ -45,9 +45,9 @@ pub struct Server {
 
 #[derive(Default)]
 struct Script {
-    /// The answers to requests whose first line contains the text; the last one that fits counts.
+    /// The answers to requests whose first line contains the text; the last match wins.
     says: Vec<(String, Vec<u8>)>,
-    /// The same, each for one request; the first one that fits counts, before those of `says`.
+    /// The same, each for one request; the first match wins, before those of `says`.
     says_once: Vec<(String, Vec<u8>)>,
     heard: Vec<String>,
     requests: usize,
@@ -85,7 +85,7 @@ impl Server {
         self.script.lock().unwrap().says_once.push((path.to_owned(), reply(status, body).into()));
     }
 
-    /// Returns the requests since the last call of this method, as they came.
+    /// Returns the requests since the last call of this method, unchanged.
     pub fn heard(&self) -> Vec<String> {
         std::mem::take(&mut self.script.lock().unwrap().heard)
     }
@@ -114,7 +114,7 @@ impl Script {
     }
 }
 
-/// Returns a whole answer.
+/// Returns a complete answer.
 pub fn reply(status: u16, body: &str) -> String {
     let length = body.len();
     format!(
@@ -122,7 +122,7 @@ pub fn reply(status: u16, body: &str) -> String {
     )
 }
 
-/// Sends the scripted answer. Keeps the connection open unless that is a whole answer.
+/// Sends the scripted answer. Keeps the connection open unless the answer is complete.
 async fn answer(mut connection: TcpStream, script: Arc<Mutex<Script>>) {
     let mut request = Vec::new();
     while !is_whole(&request) {
@@ -142,7 +142,7 @@ async fn answer(mut connection: TcpStream, script: Arc<Mutex<Script>>) {
     }
 }
 
-/// Whether the request is complete, with its body.
+/// Whether the whole request has arrived, with its body.
 fn is_whole(request: &[u8]) -> bool {
     let request = String::from_utf8_lossy(request);
     let Some((head, body)) = request.split_once("\r\n\r\n") else { return false };
@@ -150,7 +150,7 @@ fn is_whole(request: &[u8]) -> bool {
     body.len() >= length.map_or(0, |length| length.parse().unwrap())
 }
 
-/// An [`App`] whose database and platform are one [`Server`]. What a test does not script is refused with a 400.
+/// An [`App`] whose database and platform are one [`Server`]. A request without a scripted answer is refused with a 400.
 pub struct TestApp {
     /// The app.
     pub app: App,
@@ -205,7 +205,7 @@ impl TestApp {
         self.database("wpp_find_number", json!({"organization_id": Uuid::nil(), "number": number}));
     }
 
-    /// Scripts a creation that the request carries out, for a number without a row yet.
+    /// Scripts a creation by the request, for a number that has no row yet.
     pub fn begins_creation(&self) {
         let begun = json!({
             "outcome": "begun", "creation": Uuid::nil(), "organization_id": Uuid::nil(), "platform_id": "o",
@@ -214,7 +214,7 @@ impl TestApp {
         self.database("wpp_begin_creation", begun);
     }
 
-    /// Scripts a refresh that the platform and the database allow: the number gets this token.
+    /// Scripts a successful refresh: the number gets this token.
     pub fn refreshes_token(&self, number: TestNumber, token: &str) {
         let refreshed = number.clone().with_setting("wppJwtToken", token);
         let refreshed = refreshed.with_setting("wppJwtExpiresAt", NOW + TOKEN_TTL).row;
@@ -233,13 +233,13 @@ impl TestApp {
         self.server.says_once(path, status, &answer.to_string());
     }
 
-    /// Returns the calls since the last look, in order: the last part of each path, and the whole request.
+    /// Returns the calls since the last call of this method, in order: the last part of each path, and the whole request.
     pub fn requests(&self) -> Vec<(String, String)> {
         let name = |request: &str| request.split(' ').nth(1).unwrap().rsplit('/').next().unwrap().to_owned();
         self.server.heard().into_iter().map(|request| (name(&request), request)).collect()
     }
 
-    /// Returns the last part of each path that was called since the last look, in order.
+    /// Returns the last part of each called path since the last call of this method, in order.
     pub fn calls(&self) -> Vec<String> {
         self.requests().into_iter().map(|(name, _)| name).collect()
     }
@@ -347,7 +347,7 @@ impl Default for TestNumber {
     }
 }
 
-/// Returns a snapshot of this age. Its QR code, if it has one, came with it.
+/// Returns a snapshot of this age. Its QR code, if any, has the same age.
 pub fn snapshot(status: &str, qr: Option<&str>, age_ms: i64) -> Value {
     let at = UnixMs(NOW).minus(Duration::from_millis(age_ms.unsigned_abs()));
     json!({"status": status, "qr": qr, "qr_at_ms": qr.map(|_| at), "at_ms": at})

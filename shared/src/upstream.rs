@@ -19,7 +19,7 @@ use crate::clock;
 use crate::deadline::Deadline;
 use crate::request_log::{self, CallGuard, CallStatus};
 
-/// A name that does not resolve or a host that does not answer is known within this; it is a fraction of any call's timeout.
+/// The timeout for resolving a name and connecting: a fraction of any call's timeout.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(3);
 
 /// Idle connections kept for each host. A thawed sandbox may find all of them dead: with one fewer than
@@ -29,29 +29,29 @@ const IDLE_CONNECTIONS: u32 = 2;
 /// How long an unused connection is kept: longer than the time between two polls, and shorter than most gateways keep it.
 const IDLE_TIMEOUT: Duration = Duration::from_secs(20);
 
-/// A peer that does not even acknowledge what was sent is gone, as after a long freeze: a new connection is tried then.
+/// If a peer does not even acknowledge what was sent, as after a long freeze, it is gone, and a new connection is tried.
 const SILENCE_TIMEOUT: Duration = Duration::from_secs(3);
 
-/// How often one call is tried, the first time included.
+/// How often one call is tried, including the first attempt.
 const ATTEMPTS: usize = 3;
 
 /// The pauses before the second attempt and before the third.
 const FIRST_PAUSE: Duration = Duration::from_millis(100);
 const LONGEST_PAUSE: Duration = Duration::from_millis(200);
 
-/// A longer pause that a host asks for is left to our caller: it would hold the sandbox.
+/// If a host asks for a longer pause, the error is passed on to the caller: waiting would hold the sandbox.
 const LONGEST_ASKED_PAUSE: Duration = Duration::from_secs(2);
 
 /// The longest `Retry-After` that is passed on: no outage is known to last longer, and callers may obey it.
 const LONGEST_RETRY_AFTER: Duration = Duration::from_secs(3600);
 
-/// Repetitions that a sandbox may have in hand for one host. A failing host is soon asked once per request, not thrice.
+/// The retry budget of a sandbox for one host. A failing host is soon asked once per request instead of three times.
 const RETRY_BUDGET: u32 = 10;
 
-/// No answer of an upstream is this large: a QR as an image is some 20 KiB.
+/// The largest answer that is read; a QR as an image has about 20 KiB.
 const BODY_LIMIT: usize = 1 << 20;
 
-/// A whole answer.
+/// A complete answer.
 pub struct Reply {
     /// The HTTP status.
     pub status: StatusCode,
@@ -61,7 +61,7 @@ pub struct Reply {
     pub retry_after: Option<Duration>,
 }
 
-/// What an answer's body is, which tells who is speaking: the API that was asked, or a gateway, proxy or firewall before it.
+/// The kind of an answer's body. It shows who answered: the API itself, or a gateway, proxy or firewall in front of it.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Content {
     /// A JSON object.
@@ -70,17 +70,17 @@ pub enum Content {
     OtherJson,
     /// Plain text.
     Text,
-    /// Nothing, or blanks.
+    /// Nothing, or only whitespace.
     Empty,
-    /// A page, a firewall's own line, or bytes that are no text. No API that the functions call speaks like this.
+    /// An HTML page, a firewall's line of text, or bytes that are not text. No API that the functions call answers like this.
     Foreign,
 }
 
-/// How the text of a firewall begins that answers without a page: Cloudflare's and Envoy's.
+/// The beginnings of the texts of firewalls that answer without a page: Cloudflare and Envoy.
 const FIREWALLS: [&str; 2] = ["error code: ", "RBAC: access denied"];
 
 impl Reply {
-    /// Returns what the body is. The body itself decides: frameworks call their plain text `text/html`, too.
+    /// Returns the kind of the body. Ignores `Content-Type`, because frameworks also send plain text as `text/html`.
     pub fn content(&self) -> Content {
         let Ok(text) = str::from_utf8(&self.body) else { return Content::Foreign };
         match text.trim_start_matches('\u{feff}').trim() {
@@ -97,16 +97,16 @@ impl Reply {
     }
 }
 
-/// Why there is no whole answer. Carries no text of the other side.
+/// Why there is no complete answer. Never contains the upstream's text.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum Failure {
-    /// No connection, or it broke before the answer was whole.
+    /// No connection, or it broke before the answer was complete.
     #[error("connection failed")]
     Connection,
-    /// It has shown a certificate that no trusted authority has signed.
+    /// Its certificate is not signed by a trusted authority.
     #[error("certificate not trusted")]
     Untrusted,
-    /// No whole answer in time.
+    /// No complete answer in time.
     #[error("timed out")]
     TimedOut,
     /// The answer is larger than any answer should be.
@@ -118,9 +118,9 @@ pub enum Failure {
 #[derive(Clone, Copy, PartialEq, Eq, Hash, thiserror::Error)]
 #[error("{call}: {why}")]
 pub struct CallError<E> {
-    /// Which one.
+    /// The call's name.
     pub call: &'static str,
-    /// How.
+    /// Why it failed.
     pub why: E,
 }
 
@@ -134,16 +134,16 @@ impl<E: fmt::Display> fmt::Debug for CallError<E> {
 #[derive(Clone, Debug)]
 pub struct Upstream {
     http: Client,
-    /// The longest that one attempt may take, from connecting to the last byte.
+    /// The timeout of one attempt, from connecting to the last byte.
     timeout: Duration,
     retry_budget: Arc<RetryBudget>,
 }
 
 #[derive(Debug)]
 struct RetryBudget {
-    /// Repetitions that the host may be bothered with.
+    /// The remaining retries for the host.
     retries: AtomicU32,
-    /// Connections in the pool that may have died while the sandbox was frozen: finding that out is no bother.
+    /// The pooled connections that may have died while the sandbox was frozen. Retries on them cost the host nothing.
     stale: AtomicU32,
 }
 
@@ -186,14 +186,14 @@ impl Upstream {
         Self { retry_budget: RetryBudget::new(), ..self.clone() }
     }
 
-    /// Returns the bare client, for code that builds its own requests.
+    /// Returns the HTTP client, for code that builds its own requests.
     pub fn http(&self) -> &Client {
         &self.http
     }
 
-    /// Sends a request and reads its whole answer. Every call that is sent from here is safe to repeat, by an id or by what it does. So
-    /// connection errors, 502, 503, 504 and Cloudflare's own statuses are tried again while time and budget last. The call is noted under
-    /// this name, and carries the trace of the request that it is made for.
+    /// Sends a request and reads the complete answer. Every call that is sent from here is safe to repeat, because it carries an id
+    /// or is idempotent by nature. So connection errors, 502, 503, 504 and Cloudflare's own statuses are retried while time and
+    /// budget last. The call is logged under this name.
     pub async fn send(
         &self,
         name: &'static str,
@@ -263,7 +263,7 @@ impl Upstream {
 }
 
 impl fmt::Debug for Reply {
-    /// Writes it without the body, which may be a token.
+    /// Leaves out the body, which may be a token.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Reply").field("status", &self.status).finish_non_exhaustive()
     }
@@ -277,7 +277,7 @@ fn client(extra_roots: &[TrustAnchor<'static>]) -> Result<Client, Box<dyn Error 
         .with_no_client_auth();
     Ok(Client::builder()
         .tls_backend_preconfigured(tls)
-        // Firewalls refuse requests that do not say whose they are.
+        // Firewalls refuse requests without a `User-Agent`.
         .user_agent(format!("wpp-functions/{VERSION}"))
         // A variable such as HTTP_PROXY is meant for other programs.
         .no_proxy()
@@ -291,7 +291,7 @@ fn client(extra_roots: &[TrustAnchor<'static>]) -> Result<Client, Box<dyn Error 
         .build()?)
 }
 
-/// Whether the fault may be gone at the next attempt. A timeout is not: it has used the time a repetition would need.
+/// Whether the next attempt may succeed. Not after a timeout, which used up the time for a retry.
 fn is_retryable(outcome: &Result<Reply, Failure>) -> bool {
     match outcome {
         Ok(reply) => is_transient(reply.status),
@@ -299,8 +299,8 @@ fn is_retryable(outcome: &Result<Reply, Failure>) -> bool {
     }
 }
 
-/// Whether a gateway reports with this status that the server behind it does not answer. Cloudflare, which is in front of Supabase, has
-/// its own statuses.
+/// Whether a gateway uses this status to report that the server behind it does not answer. Cloudflare, which is in front of
+/// Supabase, has its own statuses for this.
 fn is_transient(status: StatusCode) -> bool {
     matches!(status.as_u16(), 502..=504 | 520..=524)
 }
@@ -309,18 +309,18 @@ fn asked_pause(outcome: &Result<Reply, Failure>) -> Duration {
     outcome.as_ref().ok().and_then(|reply| reply.retry_after).unwrap_or_default()
 }
 
-/// Reads `Retry-After` in either of its forms, seconds or a date. A date counts from the answer's own, if it has one: two
-/// clocks may differ.
+/// Reads `Retry-After`, which is in seconds or a date. A date is compared with the answer's `Date`, if it has one, because clocks
+/// may differ.
 fn retry_after(headers: &HeaderMap) -> Option<Duration> {
     let text = |name| headers.get(name).and_then(|value| value.to_str().ok()).map(str::trim);
-    let said = text(header::RETRY_AFTER).filter(|said| !said.is_empty())?;
-    let asked = if said.bytes().all(|byte| byte.is_ascii_digit()) {
-        // More seconds than there is room for are more than an hour.
-        Duration::from_secs(said.parse().unwrap_or(u64::MAX))
+    let value = text(header::RETRY_AFTER).filter(|value| !value.is_empty())?;
+    let asked = if value.bytes().all(|byte| byte.is_ascii_digit()) {
+        // A number that overflows is more than an hour.
+        Duration::from_secs(value.parse().unwrap_or(u64::MAX))
     } else {
         let date = |text| httpdate::parse_http_date(text).ok();
         let now = text(header::DATE).and_then(date).unwrap_or_else(|| clock::now().into());
-        date(said)?.duration_since(now).unwrap_or_default()
+        date(value)?.duration_since(now).unwrap_or_default()
     };
     Some(asked.min(LONGEST_RETRY_AFTER))
 }
@@ -337,7 +337,7 @@ fn failure(error: reqwest::Error) -> Failure {
 
 fn is_untrusted(error: &(dyn Error + 'static)) -> bool {
     let is_it = matches!(error.downcast_ref(), Some(rustls::Error::InvalidCertificate(_)));
-    // An `io::Error` does not name as its cause what is inside it.
+    // An `io::Error` does not report its inner error as its source.
     let inside =
         error.downcast_ref().and_then(io::Error::get_ref).map(|inside| inside as &(dyn Error + 'static));
     is_it || inside.or(error.source()).is_some_and(is_untrusted)

@@ -1,4 +1,4 @@
-//! A number for the organization, from its client on the platform to the QR code that links it.
+//! Creates or continues an organization's number, up to the QR code that links it.
 
 use serde::{Deserialize, Serialize};
 use shared::App;
@@ -18,7 +18,7 @@ use shared::wpp::PlatformError;
 
 use crate::linking;
 
-/// The JSON body; none means the organization's number. A name means that number.
+/// The JSON body. An empty request is about the organization's number; a session or id names another one.
 #[derive(Deserialize)]
 pub struct CreateRequest {
     /// Whether to get new credentials for the number.
@@ -34,10 +34,10 @@ pub struct CreateRequest {
     integration_id: Option<IntegrationId>,
 }
 
-/// The number and how far its link is.
+/// The number, and the state of its link.
 #[derive(Serialize)]
 pub struct CreateResponse {
-    /// Masked.
+    /// The API key, masked.
     #[serde(rename = "apiKey")]
     api_key: Option<String>,
     status: CreateStatus,
@@ -68,7 +68,7 @@ pub async fn create_number(
 ) -> Result<CreateResponse, Error> {
     let (mode, selector) = read(request)?;
     let (mut session, mut known) = create_and_link(app, context, mode, &selector).await?;
-    // An unfinished number that turns out to be connected is finished: the request asks for another one.
+    // If an unfinished number turns out to be connected, it is finished, and the request asks for another one.
     if known.is_connected() && mode == CreateMode::AddNew {
         (session, known) = create_and_link(app, context, mode, &selector).await?;
     }
@@ -93,7 +93,7 @@ fn read(request: CreateRequest) -> Result<(CreateMode, NumberSelector), Error> {
     ])?;
     let selector = NumberSelector { session: named, integration_id: request.integration_id };
     let mode = match (request.force_recreate, request.add_new) {
-        // One more number has no name yet, and no credentials to replace.
+        // A number to be added has no session yet, and no credentials to replace.
         (is_recreated, true) if is_recreated || selector.is_named() => {
             return Err(Error::bad_request("add_new", say::FIELD_NOT_ALONE));
         }
@@ -104,7 +104,7 @@ fn read(request: CreateRequest) -> Result<(CreateMode, NumberSelector), Error> {
     Ok((mode, selector))
 }
 
-/// Gets credentials and links with them. If the platform refuses the API key, it is asked for another one, once.
+/// Gets credentials and links with them. If the platform refuses the API key, gets another one, once.
 async fn create_and_link<'a>(
     app: &'a App,
     context: &RequestContext,
@@ -131,7 +131,7 @@ async fn link<'a>(
     let mut session = NumberSession::open(app, number, now, context.deadline.for_a_wait())?;
     let mut known = linking::link(&mut session, app.config.qr_wait).await?;
     session.deadline = context.deadline;
-    // A state that the platform has not told does not replace one that it has.
+    // A state that the platform did not report must not replace one that it did.
     if known.is_told() || session.number.snapshot.is_none() {
         session.save_snapshot(&mut known).await;
     }

@@ -15,7 +15,7 @@ const API_KEY_RETRY_INTERVALS: [Duration; 3] =
 /// The time between two polls for the QR code.
 const QR_POLL_INTERVAL: Duration = Duration::from_secs(1);
 
-/// Returns the number's state, at the latest `qr_wait` after its session was started: the frontend polls from then on. After a failure
+/// Returns the number's state, at most `qr_wait` after its session was started: from then on, the frontend polls. After a failure
 /// the next request continues with the same number.
 pub async fn link(session: &mut NumberSession<'_>, qr_wait: Duration) -> Result<NumberState, Error> {
     if session.number.key_is_new(session.now) {
@@ -30,7 +30,7 @@ async fn link_new(session: &mut NumberSession<'_>, qr_wait: Duration) -> Result<
     let mut pauses = API_KEY_RETRY_INTERVALS.into_iter();
     while let Err(error) = session.ensure_token().await {
         let may_pass = error.platform() == Some(PlatformError::KeyNotActive);
-        // A pause that does not fit would hold the sandbox for nothing.
+        // If the pause does not fit, waiting would only hold the sandbox.
         let pause = pauses.next().filter(|pause| may_pass && *pause < session.deadline.remaining());
         let Some(pause) = pause else { return Err(error) };
         tracing::warn!(%error, "no token for a new key yet");
@@ -45,7 +45,7 @@ async fn link_existing(session: &mut NumberSession<'_>, qr_wait: Duration) -> Re
             session.retry_webhook().await;
             return Ok(NumberState::live(status, None));
         }
-        // A session that the platform does not know may still come up when it is started.
+        // A session that the platform does not know may still exist after it is started.
         Err(error) if error.platform() != Some(PlatformError::UnknownSession) => return Err(error),
         _ => {}
     }
@@ -84,7 +84,7 @@ async fn bring_up(session: &mut NumberSession<'_>, qr_wait: Duration) -> Result<
     Ok(known)
 }
 
-/// Whether the platform may still show a QR code. It does not before a passkey is confirmed.
+/// Whether the platform may still show a QR code. It shows none until a passkey is confirmed.
 fn waits_for_qr(known: &NumberState) -> bool {
     let passkey = known.status.as_ref().is_some_and(|status| status.state == SessionState::PasskeyRequired);
     known.qr.is_none() && !known.is_connected() && !passkey

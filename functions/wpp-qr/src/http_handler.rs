@@ -24,7 +24,7 @@ pub struct QrRequest {
     account_number: Option<SessionId>,
 }
 
-/// The QR code, and the number's state. An image in place of the JSON, if `Accept` prefers one.
+/// The QR code, and the number's state. An image instead of the JSON, if `Accept` prefers one.
 #[derive(Serialize)]
 pub struct QrResponse {
     /// Null if the platform has none.
@@ -50,7 +50,7 @@ pub async fn get_qr(app: &App, context: &RequestContext, request: QrRequest) -> 
 
     let known = match session.fetch_qr().await? {
         Some(qr) => session.qr_issued(qr),
-        // Only the status tells why: the session starts, a phone is connected, or the session is gone.
+        // Only the status tells why: the session is starting, a phone is connected, or the session does not exist.
         None => NumberState::live(session.fetch_status().await?, None),
     };
     let number = session.describe(&known, Freshness::Live, context.language);

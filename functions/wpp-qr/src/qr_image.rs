@@ -1,4 +1,4 @@
-//! The QR code as an image: drawn from the platform's text, or taken from its picture.
+//! Renders the platform's QR code as SVG, PNG or text. The platform sends either the pairing text or a PNG.
 
 use std::fmt::Write;
 
@@ -12,16 +12,16 @@ use shared::number::qr::{self, Format};
 use shared::upstream::CallError;
 use shared::wpp::PlatformError;
 
-/// Light modules all around: without them a scanner may not find the code.
+/// The width of the light border, in modules. Scanners may not find a code without it.
 const QUIET_ZONE: usize = 4;
 
-/// A module's side in pixels. In a PNG of one bit for each, a module is a byte wide.
-const MODULE: usize = 8;
+/// A module's side in pixels. At one bit per pixel, a module is exactly one byte wide in a PNG.
+const MODULE_SIZE: usize = 8;
 
-/// Returns the QR code that the platform has sent, in this form.
-pub fn draw(qr: &str, form: QrImage) -> Result<Image, Error> {
-    let body = match (Format::of(qr), form) {
-        (Format::Text, _) => code(qr).and_then(|code| match form {
+/// Renders the platform's QR code in the requested format.
+pub fn draw(qr: &str, format: QrImage) -> Result<Image, Error> {
+    let body = match (Format::of(qr), format) {
+        (Format::Text, _) => encode(qr).and_then(|code| match format {
             QrImage::Svg => Some(svg_of_text(&modules(&code)).into()),
             QrImage::Png => png(&modules(&code)).ok(),
             QrImage::HalfBlocks => Some(half_blocks(&code).into()),
@@ -30,7 +30,7 @@ pub fn draw(qr: &str, form: QrImage) -> Result<Image, Error> {
         (Format::Image, QrImage::Png) => qr::png(qr),
         (Format::Image, QrImage::HalfBlocks) => return Err(Error::QrIsPicture),
     };
-    let media_type = match form {
+    let media_type = match format {
         QrImage::Svg => "image/svg+xml",
         QrImage::Png => "image/png",
         QrImage::HalfBlocks => "text/plain; charset=utf-8",
@@ -39,13 +39,14 @@ pub fn draw(qr: &str, form: QrImage) -> Result<Image, Error> {
     Ok(Image { media_type, body })
 }
 
-/// Returns `None` if the text is too long for a QR code. A screen damages nothing, so the least error correction is enough: the
-/// modules are larger.
-fn code(text: &str) -> Option<QrCode> {
+/// Returns `None` if the text is too long for a QR code. Uses the lowest error correction: a screen does not get damaged, and fewer
+/// modules can be drawn larger.
+fn encode(text: &str) -> Option<QrCode> {
     QrCode::with_error_correction_level(text, EcLevel::L).ok()
 }
 
-/// Draws the code for a terminal: two rows a line, and light modules lit, since terminals have a dark ground.
+/// Draws the code for a terminal: two rows of modules per line of text. Light modules are the lit ones, because most
+/// terminals have a dark background.
 fn half_blocks(code: &QrCode) -> String {
     code.render::<Dense1x2>().dark_color(Dense1x2::Light).light_color(Dense1x2::Dark).build() + "\n"
 }
@@ -62,26 +63,26 @@ fn modules(code: &QrCode) -> Vec<Vec<bool>> {
     modules
 }
 
-/// Draws one line for each run of dark modules.
+/// Draws an SVG with one path segment for each run of dark modules.
 fn svg_of_text(modules: &[Vec<bool>]) -> String {
     let (side, mut path) = (modules.len(), String::new());
     for (y, row) in modules.iter().enumerate() {
         let mut x = 0;
         for run in row.chunk_by(|a, b| a == b) {
             if run[0] {
-                // To write to a String cannot fail.
+                // Writing to a String cannot fail.
                 let _ = write!(path, "M{x} {y}.5h{}", run.len());
             }
             x += run.len();
         }
     }
-    let size = side * MODULE;
+    let size = side * MODULE_SIZE;
     format!(
         r##"<svg xmlns="http://www.w3.org/2000/svg" width="{size}" height="{size}" viewBox="0 0 {side} {side}" shape-rendering="crispEdges"><path fill="#fff" d="M0 0h{side}v{side}H0z"/><path stroke="#000" d="{path}"/></svg>"##
     )
 }
 
-/// Returns the PNG within an SVG, for a request that prefers an SVG.
+/// Wraps the platform's PNG in an SVG.
 fn svg_of_image(qr: &str) -> String {
     let base64 = qr.rsplit(',').next().unwrap_or_default().trim_end();
     format!(
@@ -90,10 +91,10 @@ fn svg_of_image(qr: &str) -> String {
 }
 
 fn png(modules: &[Vec<bool>]) -> Result<Vec<u8>, EncodingError> {
-    let rows = modules.iter().flat_map(|row| std::iter::repeat_n(row, MODULE)).flatten();
+    let rows = modules.iter().flat_map(|row| std::iter::repeat_n(row, MODULE_SIZE)).flatten();
     let pixels: Vec<_> = rows.map(|is_dark| if *is_dark { 0x00 } else { 0xff }).collect();
     let mut png = Vec::new();
-    let side = u32::try_from(modules.len() * MODULE).map_err(|_| EncodingError::LimitsExceeded)?;
+    let side = u32::try_from(modules.len() * MODULE_SIZE).map_err(|_| EncodingError::LimitsExceeded)?;
     let mut encoder = Encoder::new(&mut png, side, side);
     encoder.set_color(ColorType::Grayscale);
     encoder.set_depth(BitDepth::One);
@@ -110,21 +111,21 @@ mod tests {
     const PIXEL: &str =
         "iVBORw0KGgoAAAANSUhEUgAAAAEAAAABAQAAAAA3bvkkAAAACklEQVR4nGNoAAAAggCBd81ytgAAAABJRU5ErkJggg==";
 
-    fn text(qr: &str, drawing: QrImage) -> String {
-        String::from_utf8(draw(qr, drawing).unwrap().body).unwrap()
+    fn text(qr: &str, format: QrImage) -> String {
+        String::from_utf8(draw(qr, format).unwrap().body).unwrap()
     }
 
     #[test]
-    fn a_qr_code_that_cannot_be_drawn_is_a_bad_answer() {
+    fn undrawable_qr_is_a_bad_answer() {
         let too_long = "2".repeat(8000);
-        for (qr, drawing, code) in [
+        for (qr, format, code) in [
             (&*too_long, QrImage::Svg, "platform_bad_answer"),
             (&*too_long, QrImage::HalfBlocks, "platform_bad_answer"),
             ("data:image/jpeg;base64,/9j/4AAQ", QrImage::Png, "platform_bad_answer"),
             ("data:image/png;base64,\"><script/>", QrImage::Svg, "platform_bad_answer"),
             (PIXEL, QrImage::HalfBlocks, "qr_is_picture"),
         ] {
-            assert_eq!(draw(qr, drawing).err().unwrap().response().code, code);
+            assert_eq!(draw(qr, format).err().unwrap().response().code, code);
         }
     }
 
@@ -139,8 +140,8 @@ mod tests {
 
     /// The smallest code has 21 modules, 7 of them dark in the first row of a finder.
     #[test]
-    fn a_code_stands_in_a_quiet_zone_of_four_modules() {
-        assert_eq!(modules(&code("2@").unwrap()).len(), 29);
+    fn quiet_zone_is_four_modules_wide() {
+        assert_eq!(modules(&encode("2@").unwrap()).len(), 29);
         let blocks = text("2@", QrImage::HalfBlocks);
         let lines: Vec<_> = blocks.lines().collect();
         assert_eq!(lines.len(), 15);

@@ -19,8 +19,8 @@ use shared::wpp::PlatformError;
 /// How long an unforced request waits for the platform before it answers with the last known state.
 const STALE_TIMEOUT: Duration = Duration::from_secs(4);
 
-/// The query string of a GET, or the JSON body of a POST. Without a name it means the primary number, otherwise the oldest active
-/// one with credentials.
+/// The query string of a GET, or the JSON body of a POST. Without a session or id, it is about the primary number, otherwise the
+/// oldest active one with credentials.
 #[derive(Deserialize)]
 pub struct StatusRequest {
     session: Option<SessionId>,
@@ -94,10 +94,10 @@ pub async fn get_status(
     }
 }
 
-/// Asks the platform, and saves what it says.
+/// Asks the platform, and saves its answer.
 async fn poll(session: &mut NumberSession<'_>, context: &RequestContext) -> Result<NumberState, Error> {
     let mut known = match session.poll().await {
-        // The session is gone, and with it the link: that is a state of the number, to be saved like any other.
+        // The session no longer exists, so the phone is not linked. This state is saved like any other.
         Err(error) if error.platform() == Some(PlatformError::UnknownSession) => NumberState::lost(),
         polled => polled?,
     };

@@ -1,4 +1,4 @@
-//! A function that does nothing, built as the others are: the yardstick of `make bench`.
+//! A function that does nothing, built like the others, as the baseline of `make bench`.
 
 use lambda_http::{Body, Error, Request, Response, run, service_fn};
 

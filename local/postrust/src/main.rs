@@ -1,4 +1,4 @@
-//! Serves PostgREST's protocol for the machines that have no PostgREST. It reads the same variables.
+//! Serves PostgREST's protocol on machines that have no PostgREST. It reads the same variables.
 
 use anyhow::Result;
 use axum::serve;

@@ -45,7 +45,7 @@ impl Upstream {
         self.client.get(url).send().await
     }
 
-    /// Asks, and gives up soon: for answers that never come.
+    /// Sends a request with a short timeout, for answers that never arrive.
     async fn ask_briefly(&self, endpoint: &str) -> Result<Response, Error> {
         let url = format!("{}/{endpoint}", self.server.url());
         self.client.get(url).timeout(Duration::from_millis(200)).send().await
@@ -74,7 +74,7 @@ async fn requests_are_counted_by_endpoint_until_reset() {
 }
 
 #[tokio::test]
-async fn answers_instead_of_the_work_leave_it_undone() {
+async fn fault_that_answers_at_once_skips_the_handler() {
     let upstream = Upstream::start().await;
     let cases = [
         (
@@ -110,7 +110,7 @@ async fn answers_instead_of_the_work_leave_it_undone() {
 }
 
 #[tokio::test]
-async fn only_a_lost_answer_leaves_its_work_done() {
+async fn only_a_lost_answer_runs_the_handler() {
     let upstream = Upstream::start().await;
     for (fault, work_done) in [(Fault::Drop, 0), (Fault::LostAnswer, 1)] {
         upstream.faults.inject_times("a", 1, fault);
@@ -122,7 +122,7 @@ async fn only_a_lost_answer_leaves_its_work_done() {
 }
 
 #[tokio::test]
-async fn a_truncated_answer_promises_more_than_it_holds() {
+async fn truncated_answer_is_shorter_than_its_content_length() {
     let upstream = Upstream::start().await;
     upstream.faults.inject("a", Fault::Truncated);
     let mut response = upstream.ask("a").await.unwrap();
@@ -184,7 +184,7 @@ async fn held_requests_wait_until_they_are_released() {
 }
 
 #[tokio::test]
-async fn a_server_that_is_dropped_or_told_to_closes_its_connections() {
+async fn dropped_or_stopped_server_closes_its_connections() {
     let upstream = Upstream::start().await;
     upstream.faults.inject("a", Fault::SlowHeaders);
     let hold = upstream.faults.hold("a", Point::Before);
@@ -201,7 +201,7 @@ async fn a_server_that_is_dropped_or_told_to_closes_its_connections() {
 }
 
 #[tokio::test]
-async fn a_hold_for_one_lets_the_second_pass() {
+async fn hold_one_stops_only_the_first_request() {
     let upstream = Upstream::start().await;
     let hold = upstream.faults.hold_one("a", Point::Before);
     let second = async {
@@ -214,7 +214,7 @@ async fn a_hold_for_one_lets_the_second_pass() {
 }
 
 #[test]
-fn faults_read_well_as_json() {
+fn faults_have_readable_json() {
     let read = |json: &str| serde_json::from_str::<Fault>(json).unwrap();
     assert_eq!(read(r#""lost_answer""#), Fault::LostAnswer);
     assert_eq!(read(r#"{"delay": {"ms": 5}}"#), Fault::Delay { ms: 5 });

@@ -1,4 +1,4 @@
-//! The Lambda Runtime API: functions ask it for invocations and tell it what came of them.
+//! The Lambda Runtime API: functions get invocations from it and report their results.
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex as Lock, MutexGuard, PoisonError};
@@ -16,7 +16,7 @@ use uuid::Uuid;
 
 use super::{Answer, Ended, REGION};
 
-/// How long an invocation is waited for: more than any function is given.
+/// How long to wait for an invocation: longer than any function may take.
 const PATIENCE: Duration = Duration::from_secs(60);
 
 /// The invocations of one sandbox.
@@ -62,7 +62,7 @@ impl RuntimeApi {
             state.waiting.insert(id.clone(), tell);
         }
         let invocation = Invocation { id: id.clone(), deadline_unix_ms, event };
-        // The receiving end is ours, so this cannot fail.
+        // This function holds the receiver, so this cannot fail.
         let _ = self.arrivals.send(invocation);
         match tokio::time::timeout(PATIENCE, told).await {
             Ok(Ok(ended)) => ended,
@@ -76,7 +76,7 @@ impl RuntimeApi {
 
     /// Waits until the function has asked for an invocation.
     pub async fn asked(&self) {
-        // The sending end is ours, so it cannot be gone.
+        // This value holds the sender, so it cannot be gone.
         let _ = self.asked.subscribe().wait_for(|asked| *asked).await;
     }
 
@@ -91,7 +91,7 @@ impl RuntimeApi {
         state.waiting.clear();
     }
 
-    /// Tells how an invocation ended. Returns `false` if no caller waits for it.
+    /// Reports how an invocation ended. Returns `false` if no caller waits for it.
     fn tell(&self, id: &str, ended: Ended) -> bool {
         let waiting = self.state().waiting.remove(id);
         waiting.is_some_and(|tell| tell.send(ended).is_ok())
@@ -121,7 +121,7 @@ pub(super) fn routes(api: Arc<RuntimeApi>) -> Router {
 
 async fn next(State(api): State<Arc<RuntimeApi>>) -> Response {
     api.asked.send_replace(true);
-    // Requests that come at the same time queue for the lock, and each takes one invocation.
+    // Simultaneous requests queue for the lock, and each takes one invocation.
     let Some(invocation) = api.queue.lock().await.recv().await else {
         return StatusCode::GONE.into_response();
     };
@@ -137,7 +137,7 @@ async fn next(State(api): State<Arc<RuntimeApi>>) -> Response {
     (headers, trace, Json(invocation.event)).into_response()
 }
 
-/// Makes an id as X-Ray writes it.
+/// Makes an id in X-Ray's format.
 fn trace_id() -> String {
     let (time, id, parent) = (fastrand::u32(..), fastrand::u64(1..), fastrand::u64(1..));
     format!("Root=1-{time:08x}-{id:024x};Parent={parent:016x};Sampled=0")

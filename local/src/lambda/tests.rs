@@ -34,7 +34,7 @@ async fn every_shape_of_event_is_answered() {
 }
 
 #[tokio::test]
-async fn the_deadline_is_the_one_given() {
+async fn deadline_is_the_given_one() {
     let sandbox = echo(Options::default()).await;
     let past = sandbox.invoke_by(told(""), 600_000).await.answered().unwrap();
     assert_eq!(past.json["left_s"], 0);
@@ -43,7 +43,7 @@ async fn the_deadline_is_the_one_given() {
 }
 
 #[tokio::test]
-async fn the_function_has_the_environment_it_was_given_and_no_other() {
+async fn function_inherits_no_other_environment() {
     let env = [("GIVEN".to_owned(), "1".to_owned())];
     let sandbox = Sandbox::start(&binary("examples/echo").unwrap(), &env).await.unwrap();
     let answer = sandbox.invoke(told("")).await.answered().unwrap();
@@ -60,12 +60,12 @@ async fn the_function_has_the_environment_it_was_given_and_no_other() {
 }
 
 #[tokio::test]
-async fn failures_are_told_from_answers_and_from_death() {
+async fn failure_answer_and_exit_are_distinguished() {
     let sandbox = echo(Options::default()).await;
     let Ended::Failed(report) = sandbox.invoke(told("fail")).await else { panic!("it did not fail") };
-    assert_eq!(report["errorMessage"], "failed as told");
+    assert_eq!(report["errorMessage"], "failed on request");
     let Ended::Failed(report) = sandbox.invoke(told("panic")).await else { panic!("it did not fail") };
-    assert!(report["errorMessage"].as_str().unwrap().contains("panicked as told"), "{report}");
+    assert!(report["errorMessage"].as_str().unwrap().contains("panicked on request"), "{report}");
     sandbox.invoke(told("")).await.answered().unwrap();
     let (first, queued) = tokio::join!(sandbox.invoke(told("exit")), sandbox.invoke(told("")));
     assert_eq!((first, queued), (Ended::Died, Ended::Died));
@@ -74,7 +74,7 @@ async fn failures_are_told_from_answers_and_from_death() {
 }
 
 #[tokio::test]
-async fn many_invocations_wait_in_line_or_run_at_once() {
+async fn invocations_queue_or_run_concurrently() {
     let one = echo(Options::default()).await;
     let (a, b, c) = tokio::join!(one.invoke(told("")), one.invoke(told("")), one.invoke(told("")));
     assert!([a, b, c].into_iter().all(|ended| ended.answered().is_ok()));
@@ -96,7 +96,7 @@ async fn a_frozen_function_is_stopped_between_its_invocations() {
 }
 
 #[tokio::test]
-async fn a_function_that_refuses_to_start_says_why() {
+async fn function_that_fails_to_start_reports_why() {
     let env = [("REFUSE_TO_START".to_owned(), "WPP_BASE_URL is missing".to_owned())];
     let sandbox = Sandbox::start(&binary("examples/echo").unwrap(), &env).await.unwrap();
     let error = sandbox.ready().await.unwrap_err().to_string();
@@ -107,7 +107,7 @@ async fn a_function_that_refuses_to_start_says_why() {
 }
 
 #[tokio::test]
-async fn a_function_below_a_watcher_is_asked_and_ended_through_it() {
+async fn function_is_reached_through_its_watcher() {
     // `env` stands for the watcher: it adds a variable, and then becomes the function.
     let arguments = ["WATCHED=yes".to_owned()];
     let sandbox =
@@ -120,7 +120,7 @@ async fn a_function_below_a_watcher_is_asked_and_ended_through_it() {
 }
 
 #[tokio::test]
-async fn a_killed_function_is_gone_and_its_invocation_with_it() {
+async fn killing_a_function_ends_its_invocation() {
     let sandbox = echo(Options { concurrency: 2, ..Options::default() }).await;
     sandbox.ready().await.unwrap();
     let (held, killed) = tokio::join!(sandbox.invoke(told("meet")), sandbox.kill());

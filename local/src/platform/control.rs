@@ -1,4 +1,4 @@
-//! The control plane: what a person does to the platform from a terminal.
+//! The control API, with which a person changes the platform from a terminal.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -49,7 +49,7 @@ struct Status {
 }
 
 #[derive(Deserialize)]
-struct Misbehaviour {
+struct Misbehavior {
     endpoint: String,
     fault: Fault,
     times: Option<u32>,
@@ -60,7 +60,7 @@ struct Advance {
     seconds: u64,
 }
 
-/// A body is read as JSON whatever its content type is, so that no header has to be typed.
+/// A body is read as JSON with any content type, so that no header has to be typed.
 type Outcome = Result<Response<Body>, JsonRejection>;
 
 pub(super) fn routes() -> Router<Arc<Simulator>> {
@@ -104,7 +104,7 @@ async fn counts(State(simulator): State<Arc<Simulator>>) -> Json<Value> {
 }
 
 async fn misbehave(State(simulator): State<Arc<Simulator>>, body: Bytes) -> Outcome {
-    let Json(Misbehaviour { endpoint, fault, times }) = Json::from_bytes(&body)?;
+    let Json(Misbehavior { endpoint, fault, times }) = Json::from_bytes(&body)?;
     match times {
         Some(times) => simulator.faults.inject_times(&endpoint, times, fault),
         None => simulator.faults.inject(&endpoint, fault),

@@ -26,7 +26,7 @@ type Answer = Result<Option<Value>, Refused>;
 
 type Work = fn(&Simulator, &Call) -> Answer;
 
-/// What an endpoint needs of a request.
+/// The parts of a request that an endpoint needs.
 struct Call {
     /// As it was sent.
     path: String,
@@ -76,7 +76,7 @@ impl FromRequest<Arc<Simulator>> for Call {
 
     async fn from_request(request: Request, state: &Arc<Simulator>) -> Result<Self, Self::Rejection> {
         let (mut parts, body) = request.into_parts();
-        // Without a match there are no parameters, which this extractor takes for an error.
+        // Without a match there are no parameters, which this extractor treats as an error.
         let parameters = RawPathParams::from_request_parts(&mut parts, state).await;
         let number = parameters.iter().flatten().map(|(_, value)| value.to_owned()).next();
         let body = to_bytes(body, BODY_LIMIT).await.map_err(|_| refusal(MALFORMED))?;

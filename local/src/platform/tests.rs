@@ -146,7 +146,7 @@ async fn one_organization_id_has_one_session_and_one_key() {
 }
 
 #[tokio::test]
-async fn a_fresh_key_is_refused_as_often_as_told() {
+async fn new_key_is_refused_as_often_as_configured() {
     let caller = Caller::start().await;
     caller.platform.behave(|behavior| behavior.activate_after = 2);
     let (key, _) = caller.create(ORG).await;
@@ -157,7 +157,7 @@ async fn a_fresh_key_is_refused_as_often_as_told() {
 }
 
 #[tokio::test]
-async fn tokens_expire_are_forgotten_and_belong_to_one_session() {
+async fn tokens_expire_and_belong_to_one_session() {
     let caller = Caller::start().await;
     let (key, session, token) = caller.account().await;
     let (_, other) = caller.create("other").await;
@@ -175,7 +175,7 @@ async fn tokens_expire_are_forgotten_and_belong_to_one_session() {
 }
 
 #[tokio::test]
-async fn a_platform_of_newest_tokens_refuses_older_ones() {
+async fn newest_token_only_refuses_older_tokens() {
     let caller = Caller::start().await;
     let (key, session, first) = caller.account().await;
     caller.token(&key).await;
@@ -187,7 +187,7 @@ async fn a_platform_of_newest_tokens_refuses_older_ones() {
 }
 
 #[tokio::test]
-async fn the_answer_with_a_token_says_what_it_is_told_to() {
+async fn token_answer_has_the_configured_expiry() {
     let caller = Caller::start().await;
     let (key, session) = caller.create(ORG).await;
     let cases = [
@@ -247,7 +247,7 @@ async fn a_start_answers_in_every_way() {
 }
 
 #[tokio::test]
-async fn a_status_is_said_in_any_word_and_letter_case() {
+async fn status_has_the_configured_word_and_case() {
     let caller = Caller::start().await;
     let (_, session, token) = caller.account().await;
     caller.platform.set_status(&session, "Connected").unwrap();
@@ -307,7 +307,7 @@ async fn a_webhook_is_remembered() {
 }
 
 #[tokio::test]
-async fn malformed_and_unauthorised_requests_are_refused() {
+async fn malformed_or_unauthorized_request_is_refused() {
     let caller = Caller::start().await;
     let secret = caller.platform.secret();
     let secret = secret.as_str();
@@ -331,7 +331,7 @@ async fn malformed_and_unauthorised_requests_are_refused() {
 }
 
 #[tokio::test]
-async fn a_platform_with_a_file_knows_everything_after_a_restart() {
+async fn platform_with_a_file_survives_a_restart() {
     let directory = tempfile::tempdir().unwrap();
     let file = directory.path().join("platform.json");
     let settings = Settings { file: Some(file.clone()), ..Settings::default() };
@@ -358,7 +358,7 @@ async fn a_platform_with_a_file_knows_everything_after_a_restart() {
 }
 
 #[tokio::test]
-async fn a_person_plays_with_it_from_a_terminal() {
+async fn simulator_is_controlled_by_http() {
     let caller = Caller::start().await;
     let (key, session, token) = caller.account().await;
     caller.begin(&session, &token).await;

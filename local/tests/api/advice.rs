@@ -1,4 +1,4 @@
-//! A number that is stuck is recognised, and the answer says what to do.
+//! If a number is stuck, the answer says so and what to do.
 
 use serde_json::{Value, json};
 
@@ -24,7 +24,7 @@ async fn create(app: &TestApp) -> Value {
     answer.json
 }
 
-/// What the screen offers for a number that is lost.
+/// The advice for a lost session.
 const RECONNECT: &str = "delete the number in the list and connect it again";
 
 /// Asserts that a stuck number has a code for programs, and a sentence that says what a person can do.
@@ -40,8 +40,8 @@ fn assert_not_stuck(answer: &Value) {
 }
 
 #[tokio::test]
-async fn a_number_that_has_been_starting_for_two_minutes_is_stuck() {
-    // No QR will come, so a long wait would only cost time.
+async fn number_starting_for_two_minutes_is_stuck() {
+    // There will be no QR, so waiting would only cost time.
     let app = TestApp::start_with(&[("QR_WAIT_MS", "1500")], Options::default()).await;
     let number = app.number().await;
     app.platform.set_status(&number.session, "starting").unwrap();
@@ -57,7 +57,7 @@ async fn a_number_that_has_been_starting_for_two_minutes_is_stuck() {
     assert_eq!(created["status"], "starting");
     assert_stuck(&created, "start_stuck", RECONNECT);
 
-    // A recreation is a new start, even if the platform gives the same session again.
+    // A recreation is a new start, even if the platform returns the same session.
     let again = app.create(json!({"force_recreate": true})).await;
     assert_eq!((&again.json["session"], &again.json["status"]), (&json!(number.session), &json!("starting")));
     assert_not_stuck(&again.json);
@@ -65,7 +65,7 @@ async fn a_number_that_has_been_starting_for_two_minutes_is_stuck() {
 }
 
 #[tokio::test]
-async fn a_qr_that_is_not_scanned_for_ten_minutes_is_explained() {
+async fn qr_unscanned_for_ten_minutes_is_explained() {
     let (app, number) = TestApp::start_with_number().await;
     age_credentials(&app, &number, 500).await;
     assert_not_stuck(&status(&app).await);
@@ -85,7 +85,7 @@ async fn a_qr_that_is_not_scanned_for_ten_minutes_is_explained() {
 }
 
 #[tokio::test]
-async fn a_session_that_the_platform_does_not_know_is_disconnected() {
+async fn session_unknown_to_the_platform_is_disconnected() {
     let (app, number) = TestApp::start_with_number().await;
     app.platform.forget_session(&number.session);
     let answer = status(&app).await;
@@ -106,9 +106,9 @@ async fn a_session_that_the_platform_does_not_know_is_disconnected() {
 }
 
 #[tokio::test]
-async fn a_passkey_that_whatsapp_asks_for_is_not_waited_for() {
+async fn create_does_not_wait_for_a_passkey() {
     let (app, number) = TestApp::start_with_number().await;
-    // This platform shows no QR together with this status, in either of two forms.
+    // This platform returns no QR with this status, in either of two ways.
     let unknown = Fault::status(404);
     let null = Fault::Body(r#"{"qr":null}"#.to_owned());
     for (state, qr) in [("passkey_required", null), ("PASSKEY_CONFIRMATION_REQUIRED", unknown)] {
@@ -128,10 +128,10 @@ async fn a_passkey_that_whatsapp_asks_for_is_not_waited_for() {
 
 /// Deployed databases hold the snapshot of only one number of an organization. The others are stuck as visibly as that one.
 #[tokio::test]
-async fn a_number_without_a_snapshot_is_stuck_from_its_beginning() {
+async fn number_without_a_snapshot_is_stuck_after_two_minutes() {
     let app = TestApp::start().await;
     app.sql.batch_execute("alter table whatsapp_sessions add unique (organization_id)").await.unwrap();
-    let (_mirrored, number) = (app.number().await, app.number().await);
+    let (_with_snapshot, number) = (app.number().await, app.number().await);
     assert_eq!(app.mirror(&number.session).await, Value::Null);
     app.platform.set_status(&number.session, "starting").unwrap();
     let status = async || {

@@ -1,4 +1,4 @@
-//! What a function does with an environment that makes no sense, or that is meant for other programs.
+//! How a function handles an invalid environment, or variables meant for other programs.
 
 use std::time::Duration;
 
@@ -8,7 +8,7 @@ use serde_json::json;
 use tokio::process::Command;
 
 #[tokio::test]
-async fn a_bad_variable_ends_the_function_with_a_line_that_names_it() {
+async fn bad_variable_is_named_when_the_function_exits() {
     let app = TestApp::start().await;
     for (function, variable, value) in [
         ("wpp-create", "WPP_SECRET", ""),
@@ -53,7 +53,7 @@ async fn a_demo_key_of_a_public_project_ends_the_function() {
     assert!(exit.code.is_some_and(|code| code != 0), "{exit:?}");
     assert!(exit.logs.contains("SUPABASE_JWT_SECRET is a demo value"), "{}", exit.logs);
     assert!(exit.logs.contains("Dashboard") && !exit.logs.contains(demo), "{}", exit.logs);
-    // On this machine it does no harm.
+    // It is harmless on this machine.
     app.process_with("wpp-status", &[("SUPABASE_JWT_SECRET", demo)]).await.ready().await.unwrap();
 }
 
@@ -72,12 +72,12 @@ async fn a_function_started_by_hand_says_how_to_run_it() {
     for function in local::FUNCTIONS {
         let started = Command::new(binary(function).unwrap()).env_clear().kill_on_drop(true).output();
         let ended = tokio::time::timeout(Duration::from_secs(10), started).await.unwrap().unwrap();
-        let said =
+        let output =
             format!("{}{}", String::from_utf8_lossy(&ended.stdout), String::from_utf8_lossy(&ended.stderr));
-        assert_eq!(ended.status.code(), Some(1), "{said}");
-        assert_eq!(said.lines().count(), 1, "{said}");
+        assert_eq!(ended.status.code(), Some(1), "{output}");
+        assert_eq!(output.lines().count(), 1, "{output}");
         for words in ["AWS Lambda function", "make dev", "cargo lambda watch"] {
-            assert!(said.contains(words), "{said}");
+            assert!(output.contains(words), "{output}");
         }
     }
 }

@@ -1,4 +1,5 @@
-//! `openapi.yaml` and the first call of `docs/api.md` as the programs of others take them, against the functions behind plain HTTP: `make test-slow` installs them.
+//! Checks `openapi.yaml` and the first call in `docs/api.md` with other programs, against the functions behind plain HTTP.
+//! `make test-slow` installs the programs.
 
 use std::sync::Arc;
 
@@ -11,11 +12,11 @@ use uuid::{Uuid, uuid};
 
 const WORKSPACE: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/..");
 
-/// The session of the examples in `openapi.yaml`, and whose number has it.
+/// The session in the examples of `openapi.yaml`, and the organization that has it.
 const SESSION: &str = "0046178507792";
 const SCHOOL: Uuid = uuid!("00000000-0000-4000-8000-000000000001");
 
-/// The functions behind plain HTTP, and the school of the token that the programs are given.
+/// The functions behind plain HTTP, and the school whose token the programs get.
 struct Served {
     app: Arc<TestApp>,
     server: Server,
@@ -53,7 +54,7 @@ impl Served {
 /// Runs the program of `docs/api.md` with a user's token. Returns what it prints.
 async fn first_call(served: &Served, token: &str) -> String {
     let (_, program) = include_str!("../../../docs/api.md").split_once("```js\n").unwrap();
-    // An import may stand anywhere in a module.
+    // An import may be anywhere in a module.
     let program = format!(
         "const {{ ORIGIN, KEY, TOKEN }} = process.env
         const supabase = {{ auth: {{ getSession: async () => ({{ data: {{ session: {{ access_token: TOKEN }} }} }}) }} }}

@@ -1,4 +1,4 @@
-//! CORS on every answer: a page that may call reads even a failure, and one that may not reads nothing.
+//! CORS on every answer: an allowed page can read even a failure, and any other page can read nothing.
 
 use local::events::Event;
 use local::fault_injector::Fault;
@@ -20,7 +20,7 @@ fn allowed(answer: &Answer) -> Option<&str> {
     answer.headers.get("access-control-allow-origin").map(String::as_str)
 }
 
-/// Sends a request for each status that the functions have, with what brings it about.
+/// Sends a request for each HTTP status that the functions return.
 async fn answers(app: &TestApp, origin: &str) -> Vec<Answer> {
     let number = app.number().await;
     let post = |name: &str| Event::post(name).header("origin", origin);
@@ -53,7 +53,7 @@ async fn answers(app: &TestApp, origin: &str) -> Vec<Answer> {
 }
 
 #[tokio::test]
-async fn an_allowed_page_reads_every_answer_and_another_reads_none() {
+async fn only_an_allowed_page_can_read_answers() {
     let app = app(ALLOWED).await;
     for (origin, expected) in [
         (APP, Some(APP)),
@@ -78,7 +78,7 @@ async fn an_allowed_page_reads_every_answer_and_another_reads_none() {
 }
 
 #[tokio::test]
-async fn a_preflight_needs_no_token_and_costs_nothing() {
+async fn preflight_needs_no_token_and_no_upstream_call() {
     let app = app(ALLOWED).await;
     for (name, methods) in [("wpp-create", "POST"), ("wpp-qr", "GET,POST"), ("wpp-status", "GET,POST")] {
         for (origin, expected) in [(APP, Some(APP)), (OTHER, None)] {
@@ -100,7 +100,7 @@ async fn a_preflight_needs_no_token_and_costs_nothing() {
 }
 
 #[tokio::test]
-async fn any_page_may_call_only_where_that_is_said() {
+async fn star_origin_allows_any_page() {
     let any = app(("CORS_ALLOWED_ORIGINS", "*")).await;
     let none = app(("CORS_ALLOWED_ORIGINS", "")).await;
     for (app, expected) in [(any, Some("*")), (none, None)] {

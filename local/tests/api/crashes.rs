@@ -1,4 +1,4 @@
-//! `wpp-create`, killed at every point at which its work could be lost: the next call finishes what was begun.
+//! Kills `wpp-create` at every point where its work could be lost: the next call finishes it.
 
 use std::fmt::Write as _;
 
@@ -11,7 +11,7 @@ use local::platform::RepeatedCreate;
 use local::stack::Organization;
 use local::test_app::TestApp;
 
-/// What a call comes past, in its order: the upstream's endpoint that is held, and at which side of its work.
+/// The points that a call passes, in order: the endpoint that is held, and whether before or after its work.
 const POINTS: [(&str, &str, Point); 15] = [
     ("before the creation", "rpc/wpp_begin_creation", Before),
     ("after the creation", "rpc/wpp_begin_creation", After),
@@ -70,7 +70,7 @@ impl Request {
         }
     }
 
-    /// Returns whether the call passes: a key that the platform gives again keeps its token, so nothing is saved there.
+    /// Returns whether the call passes this point. If the platform returns the same API key, the token is kept and nothing is saved.
     fn passes(self, endpoint: &str, repeated_create: RepeatedCreate) -> bool {
         let is_replaced = matches!(self, Self::ForceRecreate | Self::FinishedByEnsure);
         let keeps_its_token = is_replaced && repeated_create == RepeatedCreate::SameKey;
@@ -79,7 +79,7 @@ impl Request {
 }
 
 #[tokio::test]
-async fn a_call_killed_at_any_point_is_finished_by_the_next() {
+async fn call_killed_at_any_point_is_finished_by_the_next() {
     let app = TestApp::start().await;
     let mut table = String::from("\nkilled                     create   ");
     REQUESTS.iter().for_each(|request| write!(table, "{:>18}", format!("{request:?}")).unwrap());
@@ -97,13 +97,13 @@ async fn a_call_killed_at_any_point_is_finished_by_the_next() {
         }
     }
     assert!(all_well, "{table}");
-    // 15 points, four requests, two behaviours. A key that is given again keeps its token, so that four calls save none.
+    // 15 points, four requests, two behaviors. An API key that is returned again keeps its token, so four calls save none.
     let finished = table.matches(" finished").count();
     assert_eq!((finished, table.matches(" not passed").count()), (116, 4), "{table}");
     println!("{table}");
 }
 
-/// Kills one call and makes the next one. Returns in one word how that went, or all about it if it failed.
+/// Kills one call and makes the next one. Returns the outcome in one word, or all details if it failed.
 async fn cell(
     app: &TestApp,
     request: Request,
@@ -116,12 +116,12 @@ async fn cell(
     let (before, after) = request.numbers();
     if before == 1 {
         let first = app.post_as(&caller, "wpp-create", json!({})).await.expect(200, "qr_issued");
-        // A number that was never linked would be used again.
+        // A number that was never linked would be reused.
         if after == 2 {
             platform.scan(first.text("session")).unwrap();
             app.post_as(&caller, "wpp-status", json!({"force": true})).await.expect(200, "connected");
         }
-        // The number gets some age, so that a refusal of its key counts. It is not in use any more.
+        // The number is made older, so that a refusal of its API key counts. It is no longer used.
         for age in [
             "update wpp_numbers set credentials_saved_at = credentials_saved_at - interval '1 hour' where organization_id = $1",
             "update whatsapp_sessions set status = 'disconnected', last_qr_b64 = null where organization_id = $1",
@@ -132,7 +132,7 @@ async fn cell(
     let (clients, first) = (platform.clients(), platform_id(app, caller.id).await);
 
     let killed = app.killed_at(endpoint, point, request.event(&caller)).await;
-    // The dead attempt's leases end by themselves after seconds; another test waits for that, this one has no time.
+    // The dead attempt's leases expire after seconds. Another test waits for that; this one does not.
     app.end_waits().await;
     if killed != passes {
         return Err(format!("killed: {killed}"));
@@ -166,7 +166,7 @@ async fn cell(
     }
 }
 
-/// Returns the id at the platform that the organization's latest creation is about.
+/// Returns the platform id of the organization's latest creation.
 async fn platform_id(app: &TestApp, organization: Uuid) -> Option<String> {
     let latest =
         "select platform_id from wpp_creations where organization_id = $1 order by created_at desc limit 1";

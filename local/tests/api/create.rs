@@ -1,4 +1,4 @@
-//! `wpp-create`, when all goes well.
+//! `wpp-create` without failures.
 
 use serde_json::{Value, json};
 
@@ -6,7 +6,7 @@ use local::clock::unix_ms;
 use local::lambda::Options;
 use local::test_app::TestApp;
 
-/// Returns an API key as an answer shows it.
+/// Returns an API key, masked as in an answer.
 pub fn masked(key: &str) -> Value {
     json!(format!("{}••••••{}", &key[..6], &key[key.len() - 4..]))
 }
@@ -60,7 +60,7 @@ async fn a_first_number_takes_one_call_of_each_kind() {
 }
 
 #[tokio::test]
-async fn a_number_that_is_connected_is_answered_and_nothing_else_done() {
+async fn connected_number_is_returned_unchanged() {
     let app = TestApp::start().await;
     let number = app.settled_number().await;
     app.platform.scan(&number.session).unwrap();
@@ -92,7 +92,7 @@ async fn a_disconnected_number_is_started_again() {
     );
 }
 
-/// The original kept the request for 30 s and registered no webhook. The wait leaves time to save the snapshot.
+/// The TypeScript version held the request for 30 s and registered no webhook. The wait leaves time to save the snapshot.
 #[tokio::test]
 async fn a_session_without_a_qr_in_time_is_starting() {
     for (qr_wait_ms, deadline_ms) in [("1500", 30_000), ("8000", 4_000)] {
@@ -109,9 +109,9 @@ async fn a_session_without_a_qr_in_time_is_starting() {
     }
 }
 
-/// The original gave up, and left a client on the platform whose key was lost.
+/// The TypeScript version gave up, and left a client on the platform whose key was lost.
 #[tokio::test]
-async fn a_key_that_is_active_only_after_a_second_still_brings_a_qr() {
+async fn key_active_after_a_second_still_gets_a_qr() {
     let app = TestApp::start().await;
     app.platform.behave(|behavior| behavior.activate_after = 1);
     app.create(json!({})).await.expect(200, "qr_issued");
@@ -120,15 +120,15 @@ async fn a_key_that_is_active_only_after_a_second_still_brings_a_qr() {
 }
 
 #[tokio::test]
-async fn a_key_that_is_not_active_in_time_is_told() {
-    // Less than the first pause, so that the key is tried once.
+async fn key_not_active_in_time_is_reported() {
+    // Shorter than the first pause, so that the key is tried once.
     let app = TestApp::start_with(&[("REQUEST_BUDGET_MS", "1500")], Options::default()).await;
     app.platform.behave(|behavior| behavior.activate_after = 2);
-    // The repetition finds the number already made, and its key no more active.
+    // The retry finds the number already created, and its key still not active.
     for _ in 0..2 {
         let answer = app.create(json!({})).await.expect(503, "api_key_not_active");
         assert_eq!((&answer.json["retryable"], &*answer.headers["retry-after"]), (&json!(true), "2"));
-        // A token is not asked for again within a second of a failure; this test does not wait for that.
+        // After a failure, no token is requested for a second. This test does not wait for that.
         app.end_waits().await;
     }
     let poll = app.post("wpp-status", json!({})).await;
@@ -157,9 +157,9 @@ async fn a_further_number_has_another_platform_id() {
     }
 }
 
-/// The original did not see two numbers, and made a third.
+/// The TypeScript version did not handle two numbers, and created a third.
 #[tokio::test]
-async fn an_organization_with_two_numbers_is_answered_for_its_primary() {
+async fn create_returns_the_primary_of_two_numbers() {
     let app = TestApp::start().await;
     let (_, second) = (app.number().await, app.settled_number().await);
     let primary = "update messenger_integrations set is_primary = false where organization_id = $1";

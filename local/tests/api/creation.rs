@@ -1,4 +1,4 @@
-//! `wpp-create`: one creation, one number, however many requests come at once.
+//! `wpp-create`: one creation and one number, however many requests arrive at once.
 
 use std::collections::BTreeSet;
 
@@ -44,7 +44,7 @@ async fn twenty_processes_create_one_number() {
     let event = app.school.post("wpp-create", &json!({})).v2();
     let answers = join_all(crowd.iter().map(|sandbox| sandbox.invoke(event.clone())));
     let all_wait = async {
-        // The first is held at the platform until every other has found it there.
+        // The first request is held at the platform until all others have found its creation.
         until(async || app.count("rpc/wpp_begin_creation") >= CROWD as u64).await;
         hold.release();
     };
@@ -58,9 +58,9 @@ async fn twenty_processes_create_one_number() {
     assert_eq!(rows(&app, &app.school).await, (1, 1, 1));
 }
 
-/// Two people who add a number at once share it.
+/// Two people who add a number at the same time get the same one.
 #[tokio::test]
-async fn twenty_that_add_at_once_share_one_number() {
+async fn twenty_simultaneous_add_new_share_one_number() {
     let app = TestApp::start().await;
     let crowd = crowd(&app).await;
     let event = app.school.post("wpp-create", &json!({"add_new": true})).v2();
@@ -90,7 +90,7 @@ async fn two_recreations_without_a_number_share_one_creation() {
     let other = app.process("wpp-create").await;
     let event = app.school.post("wpp-create", &json!({"force_recreate": true}));
     let both_wait = async {
-        // Three: one request has begun, and the other has asked again after its wait.
+        // Three calls: one request has started, and the other one has asked again after its wait.
         until(async || app.count("rpc/wpp_begin_creation") >= 3).await;
         hold.release();
     };
@@ -102,10 +102,10 @@ async fn two_recreations_without_a_number_share_one_creation() {
 }
 
 #[tokio::test]
-async fn a_caller_behind_one_that_died_gets_through_by_itself() {
+async fn caller_continues_after_the_holder_died() {
     let app = TestApp::start().await;
     assert!(app.killed_at("create", After, app.school.post("wpp-create", &json!({}))).await);
-    // The lease of the dead one is waited for in full: ten seconds.
+    // It waits for the whole lease of the dead one: ten seconds.
     app.create(json!({})).await.expect(200, "qr_issued");
     assert_eq!(app.platform.clients(), 1);
     assert_eq!(rows(&app, &app.school).await, (1, 1, 1));
@@ -130,7 +130,7 @@ async fn a_request_that_waits_too_long_is_a_retryable_503() {
 }
 
 #[tokio::test]
-async fn another_number_is_begun_only_when_the_last_is_linked() {
+async fn add_new_reuses_the_last_number_until_it_is_linked() {
     let app = TestApp::start().await;
     let add_new = async || {
         let added = app.create(json!({"add_new": true})).await.expect(200, "qr_issued");
@@ -143,7 +143,7 @@ async fn another_number_is_begun_only_when_the_last_is_linked() {
     let second = add_new().await;
     assert_ne!(second, first);
 
-    // `wpp-webhook`, which takes the platform's reports, knows of the link before our functions do.
+    // `wpp-webhook`, which receives the platform's reports, knows about the link before the functions do.
     let link = "update whatsapp_sessions set status = 'connected' where session_name = 'wpp_' || $1";
     app.sql.execute(link, &[&second]).await.unwrap();
     let third = add_new().await;
@@ -191,7 +191,7 @@ async fn an_unfinished_additional_number_is_not_the_first() {
 }
 
 #[tokio::test]
-async fn a_disconnected_number_is_taken_up_again_and_not_doubled() {
+async fn disconnected_number_is_reused() {
     let app = TestApp::start().await;
     for body in [json!({}), json!({"add_new": true})] {
         let school = app.organization("disconnected").await.unwrap();
@@ -205,9 +205,9 @@ async fn a_disconnected_number_is_taken_up_again_and_not_doubled() {
     assert_eq!(app.platform.clients(), 2);
 }
 
-/// The original said `not found` or `disconnected`; `wpp-create` made a second client and a second primary row.
+/// The TypeScript version answered `not found` or `disconnected`, and `wpp-create` created a second client and a second primary row.
 #[tokio::test]
-async fn a_database_failure_never_means_that_there_is_no_number() {
+async fn database_failure_is_not_a_missing_number() {
     let app = TestApp::start().await;
     for fault in [
         Fault::status_with(503, r#"{"code":"PGRST002"}"#),
@@ -237,9 +237,9 @@ async fn a_database_failure_never_means_that_there_is_no_number() {
     assert_eq!(app.platform.faults.count("*"), 0);
 }
 
-/// The original, or the runtime below it, sent the request again and got a second row or client.
+/// The TypeScript version or its runtime repeated the request, and got a second row or client.
 #[tokio::test]
-async fn an_answer_lost_on_its_way_makes_nothing_twice() {
+async fn lost_answer_creates_nothing_twice() {
     let app = TestApp::start().await;
     for endpoint in ["rpc/wpp_begin_creation", "rpc/wpp_save_credentials", "create"] {
         let school = app.organization(endpoint).await.unwrap();

@@ -1,4 +1,4 @@
-//! Many requests, and many writers, at one row at once.
+//! Many requests and writers use one row at the same time.
 
 use futures_util::future::join_all;
 use local::fault_injector::Point;
@@ -12,7 +12,7 @@ use tokio_postgres::types::Json;
 const CROWD: usize = 25;
 
 async fn app_for_a_crowd(accepted_tokens: AcceptedTokens) -> (TestApp, Number) {
-    // Time enough for a busy machine.
+    // Enough time for a busy machine.
     let env = [("REQUEST_BUDGET_MS", "29000"), ("UPSTREAM_TIMEOUT_MS", "29000")];
     let app = TestApp::start_with(&env, Options { concurrency: CROWD, ..Options::default() }).await;
     app.platform.behave(|behavior| behavior.accepted_tokens = accepted_tokens);
@@ -34,14 +34,14 @@ async fn crowd(app: &TestApp, number: &Number) -> Vec<Answer> {
     answers
 }
 
-/// Returns all calls but the claims: how often a waiting sandbox asks again is a matter of time.
+/// Returns all calls except the claims: how often a waiting sandbox claims again depends on timing.
 fn calls(app: &TestApp) -> Value {
     let mut calls = app.calls();
     calls.as_object_mut().unwrap().remove("rpc/wpp_claim_refresh");
     calls
 }
 
-/// Every one of them is refused once, and served at the second attempt.
+/// Each request is refused once, and succeeds at the second attempt.
 #[tokio::test]
 async fn fifty_requests_with_a_refused_token_fetch_one() {
     for accepted_tokens in [AcceptedTokens::Unexpired, AcceptedTokens::Newest] {
@@ -61,7 +61,7 @@ async fn fifty_requests_with_a_refused_token_fetch_one() {
 async fn fifty_requests_with_a_due_token_fetch_at_most_one() {
     for accepted_tokens in [AcceptedTokens::Unexpired, AcceptedTokens::Newest] {
         let (app, number) = app_for_a_crowd(accepted_tokens).await;
-        // Farther off than any token lives, and so due.
+        // Later than any token can expire, so it is due.
         app.set_token_end(&number, 3 * 24 * 3600).await;
         let old = app.settings(&number).await["wppJwtToken"].clone();
         let answers = crowd(&app, &number).await;
@@ -80,9 +80,9 @@ async fn fifty_requests_with_a_due_token_fetch_at_most_one() {
     }
 }
 
-/// Each writer counts in a settings key of its own, as `wpp-webhook` and the other functions do, until the token has rotated ten times.
+/// Each writer counts in its own settings field, like `wpp-webhook` and the other functions, until the token has been replaced ten times.
 #[tokio::test]
-async fn fifty_writers_of_other_keys_lose_nothing_while_tokens_rotate() {
+async fn refresh_loses_no_concurrent_settings_write() {
     const CONNECTIONS: usize = 10;
     let (app, number) = app_for_a_crowd(AcceptedTokens::Unexpired).await;
     let stop = watch::Sender::new(false);
@@ -120,10 +120,10 @@ async fn fifty_writers_of_other_keys_lose_nothing_while_tokens_rotate() {
     app.assert_stored_token_is_good(&number).await;
 }
 
-/// A writer has changed the row and not committed yet when the new token comes to be saved. The original wrote the whole of
-/// `settings` back as it had read them.
+/// A writer has changed the row, but not committed, when the new token is saved. The TypeScript version wrote back all of
+/// `settings` as it had read them.
 #[tokio::test]
-async fn a_writer_in_the_middle_of_it_and_a_new_token_both_stand() {
+async fn write_during_a_refresh_keeps_both_values() {
     let (app, number) = app_for_a_crowd(AcceptedTokens::Unexpired).await;
     app.merge(&number, json!({"greeting": "old"})).await;
     app.set_token_end(&number, -1).await;
@@ -158,8 +158,8 @@ async fn a_writer_in_the_middle_of_it_and_a_new_token_both_stand() {
     app.assert_stored_token_is_good(&number).await;
 }
 
-/// A poll has fetched a token for the old key, or is about to. Then `force_recreate` replaces the key, completely and with a token of its
-/// own. What the platform then says of the old key must not lead to advice to create the number again.
+/// A poll has fetched a token for the old API key, or is about to. Then `force_recreate` replaces the key, and fetches a token for
+/// the new one. The platform's answer about the old key must not lead to advice to recreate the number.
 #[tokio::test]
 async fn a_slow_poll_does_not_undo_a_recreation() {
     for (accepted_tokens, point) in [
@@ -190,7 +190,7 @@ async fn a_slow_poll_does_not_undo_a_recreation() {
     }
 }
 
-/// The holder was so slow that its lease ended, and another request did its work.
+/// The holder was so slow that its lease ended, and another request refreshed the token.
 #[tokio::test]
 async fn a_late_token_replaces_nothing() {
     let (app, number) = app_for_a_crowd(AcceptedTokens::Unexpired).await;

@@ -1,4 +1,4 @@
-//! One deadline for a request, and limits on every call: whatever an upstream does, our functions answer first.
+//! One deadline per request, and limits on every call: whatever an upstream does, the functions answer in time.
 
 use local::clock::unix_ms;
 use local::fault_injector::Fault;
@@ -6,7 +6,7 @@ use local::lambda::Options;
 use local::test_app::TestApp;
 use serde_json::json;
 
-/// Returns the most memory that the process ever held, in bytes.
+/// Returns the peak memory of the process, in bytes.
 fn peak_memory(pid: u32) -> u64 {
     let status = std::fs::read_to_string(format!("/proc/{pid}/status")).unwrap();
     let peak = status.lines().find_map(|line| line.strip_prefix("VmHWM:")).unwrap();
@@ -21,7 +21,7 @@ async fn the_invocations_deadline_ends_a_call() {
         ("qr", Fault::SlowBody, 900),
         ("rpc/wpp_find_number", Fault::SlowHeaders, 900),
         ("rpc/wpp_find_number", Fault::SlowBody, 900),
-        // No time at all, after what the answer itself needs.
+        // No time is left after the margin for the answer.
         ("rpc/wpp_find_number", Fault::SlowHeaders, 400),
     ] {
         app.inject(endpoint, fault);
@@ -56,7 +56,7 @@ async fn a_call_that_timed_out_is_not_made_again() {
     assert_eq!(created.json["code"], "platform_timeout", "{created:?}");
     assert_eq!(app.calls()["create"], 1);
 
-    // It does not use up the time of the call that follows it, either.
+    // It does not use up the next call's time, either.
     app.set_token_end(&number, -3600).await;
     app.inject("rpc/wpp_save_token", Fault::SlowHeaders);
     let answer = app.poll_qr(&number.session).await;
@@ -65,7 +65,7 @@ async fn a_call_that_timed_out_is_not_made_again() {
 }
 
 #[tokio::test]
-async fn an_endless_answer_is_cut_off_and_not_kept() {
+async fn endless_answer_is_cut_off() {
     let (app, number) = TestApp::start_with_number().await;
     let pid = app.sandbox("wpp-qr").pid();
     assert_eq!(app.poll_qr(&number.session).await.status, 200);
@@ -80,7 +80,7 @@ async fn an_endless_answer_is_cut_off_and_not_kept() {
 }
 
 #[tokio::test]
-async fn a_thawed_sandbox_never_shows_its_dead_connections() {
+async fn thawed_sandbox_hides_its_dead_connections() {
     let app = TestApp::start_with(&[], Options { freeze: true, ..Options::default() }).await;
     let number = app.number().await;
     for _ in 0..5 {

@@ -1,4 +1,4 @@
-//! Requests: everything is checked before anything is done, and a refusal has touched nothing.
+//! Requests: everything is checked before anything is done, and a refused request changes nothing.
 
 use local::FUNCTIONS;
 use local::events::Event;
@@ -24,7 +24,7 @@ async fn refused(app: &TestApp, name: &str, event: Value, status: u16, code: &st
 }
 
 #[tokio::test]
-async fn a_method_that_is_not_taken_is_refused_with_those_that_are() {
+async fn wrong_method_is_refused_with_the_allowed_ones() {
     let app = TestApp::start().await;
     let taken = [("wpp-create", "POST"), ("wpp-qr", "GET, POST"), ("wpp-status", "GET, POST")];
     for (name, methods) in taken {
@@ -40,7 +40,7 @@ async fn a_method_that_is_not_taken_is_refused_with_those_that_are() {
 }
 
 #[tokio::test]
-async fn a_body_that_is_not_a_json_object_of_16_kib_is_refused() {
+async fn body_must_be_a_json_object_of_up_to_16_kib() {
     let app = TestApp::start().await;
     let more = 16 * 1024 + 1;
     for name in FUNCTIONS {
@@ -66,7 +66,7 @@ async fn a_body_that_is_not_a_json_object_of_16_kib_is_refused() {
 
 /// `curl -d` calls every body a form.
 #[tokio::test]
-async fn a_body_is_read_as_json_whatever_type_it_is_called() {
+async fn body_is_json_with_any_content_type() {
     let app = TestApp::start().await;
     let post = || Event::post("wpp-status").bearer(&app.school.token);
     let called = |kind: &str| post().body(r#"{"session": "4"}"#).header("Content-Type", kind);
@@ -103,18 +103,18 @@ async fn an_unknown_field_is_refused_in_a_body() {
 }
 
 #[tokio::test]
-async fn names_of_two_numbers_are_refused() {
+async fn two_different_numbers_are_refused() {
     let app = TestApp::start().await;
     for name in FUNCTIONS {
         let body = json!({"session": "4", "session_name": "4", "account_number": "5"});
         let answer = refused(&app, name, app.school.post(name, &body).v2(), 400, "invalid_request").await;
-        let said = "The field \"account_number\" names another number than the fields beside it.";
-        assert!(answer.text("error").starts_with(said), "{answer:?}");
+        let message = "The field \"account_number\" names a different number than the other fields.";
+        assert!(answer.text("error").starts_with(message), "{answer:?}");
     }
 }
 
 #[tokio::test]
-async fn a_field_of_a_wrong_type_is_named_and_its_value_is_not_quoted() {
+async fn field_of_a_wrong_type_is_named_without_its_value() {
     let app = TestApp::start().await;
     for (name, field, value, expected) in [
         ("wpp-create", "add_new", json!("hunter2"), "true or false"),
@@ -129,13 +129,13 @@ async fn a_field_of_a_wrong_type_is_named_and_its_value_is_not_quoted() {
     ] {
         let event = app.school.post(name, &json!({field: value})).v2();
         let answer = refused(&app, name, event, 400, "invalid_request").await;
-        let said = format!("The field \"{field}\" must be {expected}. Please reload the page");
-        assert!(answer.text("error").starts_with(&said), "{answer:?}");
+        let message = format!("The field \"{field}\" must be {expected}. Please reload the page");
+        assert!(answer.text("error").starts_with(&message), "{answer:?}");
     }
 }
 
 #[tokio::test]
-async fn a_request_that_no_number_can_fit_is_refused() {
+async fn impossible_request_is_refused() {
     let app = TestApp::start().await;
     let mut wrong = Vec::new();
     for session in [
@@ -182,7 +182,7 @@ async fn a_request_that_no_number_can_fit_is_refused() {
 }
 
 #[tokio::test]
-async fn a_request_without_a_token_learns_nothing_else() {
+async fn missing_token_is_reported_before_anything_else() {
     let app = TestApp::start().await;
     for name in FUNCTIONS {
         refused(&app, name, Event::post(name).body("{").v2(), 401, "unauthorized").await;
@@ -218,9 +218,9 @@ async fn every_shape_of_event_gets_the_same_answer() {
     }
 }
 
-/// What a body may say, a `GET` says in its query. The original knew neither of two numbers.
+/// A `GET` sends in its query what a body may contain. The TypeScript version did not handle two numbers.
 #[tokio::test]
-async fn a_number_is_named_in_a_body_or_in_a_query_by_the_same_names() {
+async fn body_and_query_have_the_same_fields() {
     let app = TestApp::start().await;
     let (primary, number) = (app.number().await, app.number().await);
     app.assert_served(&primary, &[app.poll_qr(&primary.session).await]);
@@ -253,7 +253,7 @@ async fn a_number_is_named_in_a_body_or_in_a_query_by_the_same_names() {
 }
 
 #[tokio::test]
-async fn a_person_is_spoken_to_in_their_language() {
+async fn answer_is_in_the_requested_language() {
     let (app, number) = TestApp::start_with_number().await;
     app.platform.forget_session(&number.session);
     let russian = (
@@ -290,7 +290,7 @@ async fn a_person_is_spoken_to_in_their_language() {
 }
 
 #[tokio::test]
-async fn a_malformed_event_is_answered_too() {
+async fn malformed_event_is_answered() {
     let (app, number) = TestApp::start_with_number().await;
     let get = || Event::get("wpp-qr").bearer(&app.school.token).query("session", &number.session).v2();
     let with = |change: &dyn Fn(&mut Value)| {
@@ -326,22 +326,22 @@ async fn a_malformed_event_is_answered_too() {
         (with(&|event| event["rawQueryString"] = json!(7)), "event"),
     ] {
         let answer = refused(&app, "wpp-qr", event, 400, "invalid_request").await;
-        let said = format!("The request cannot be read: its {part} is malformed.");
-        assert!(answer.text("error").starts_with(&said), "{answer:?}");
+        let message = format!("The request cannot be read: its {part} is malformed.");
+        assert!(answer.text("error").starts_with(&message), "{answer:?}");
         assert_eq!(answer.headers["access-control-allow-origin"], "*");
     }
 }
 
-/// A warm-up ping, a message of a queue: Lambda's own report of an error would be an alarm for nothing.
+/// A warm-up ping or a queue's message: an error would raise a false alarm.
 #[tokio::test]
-async fn an_event_that_is_no_http_request_is_not_an_error() {
+async fn non_http_event_is_not_an_error() {
     let app = TestApp::start().await;
     for name in FUNCTIONS {
         for event in
             [json!(null), json!({}), json!([1]), json!("x"), json!({"Records": [{"eventSource": "aws:sqs"}]})]
         {
             let ended = app.sandbox(name).invoke(event.clone()).await;
-            // The sandbox reports what it cannot take for an HTTP answer.
+            // The sandbox reports an answer that is not an HTTP answer.
             let Ended::Failed(report) = &ended else { panic!("{ended:?}") };
             assert_eq!(report["errorMessage"], r#"{"ok":false}"#);
         }

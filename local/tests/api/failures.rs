@@ -1,4 +1,4 @@
-//! What the functions answer in cases that the fault matrix does not cover: an error, and never a state.
+//! Failures that the fault matrix does not cover: the functions answer with an error, never with a state.
 
 use serde_json::json;
 
@@ -23,14 +23,13 @@ fn assert_refused(answer: &Answer, status: u16, code: &str) {
     assert_eq!((answer.json.get("status"), answer.json.get("qr")), (None, None));
 }
 
-/// A proxy on the way refuses or does not find, in HTML. Taking that for the platform's own answer would tell every person to
-/// give up a number that is linked.
+/// A proxy answers 401, 403 or 404 in HTML. If that counted as the platform's answer, every user would be told to give up a linked number.
 #[tokio::test]
-async fn a_proxys_page_says_nothing_of_a_key_or_a_session() {
+async fn html_from_a_proxy_rejects_no_key_or_session() {
     let app = TestApp::start().await;
     let number = app.settled_number().await;
     let mirror = app.mirror(&number.session).await;
-    // The original said `qr: null`, and `disconnected`.
+    // The TypeScript version answered `qr: null` and `disconnected`.
     for (nonsense, code) in [
         (status(401), "platform_unavailable"),
         (status(403), "platform_unavailable"),
@@ -53,7 +52,7 @@ async fn a_proxys_page_says_nothing_of_a_key_or_a_session() {
         }
     }
     assert_eq!(app.mirror(&number.session).await, mirror);
-    // A key that is refused so is not replaced, either.
+    // A key that is refused like this is not replaced, either.
     let before = app.settings(&number).await;
     app.end_waits().await;
     let answer = app.create(json!({"force_recreate": true})).await;
@@ -61,9 +60,9 @@ async fn a_proxys_page_says_nothing_of_a_key_or_a_session() {
     assert_eq!(app.settings(&number).await, before);
 }
 
-/// What the platform gives is bounded before it is kept.
+/// The platform's values are checked against limits before they are saved.
 #[tokio::test]
-async fn credentials_beyond_the_bounds_are_not_saved() {
+async fn oversized_credentials_are_not_saved() {
     let app = TestApp::start().await;
     for given in [
         json!({"apiKey": "k".repeat(513), "session": "4"}),
@@ -79,7 +78,7 @@ async fn credentials_beyond_the_bounds_are_not_saved() {
 }
 
 #[tokio::test]
-async fn a_token_beyond_the_bounds_is_not_saved() {
+async fn oversized_token_is_not_saved() {
     let app = TestApp::start().await;
     let number = app.settled_number().await;
     app.set_token_end(&number, -1).await;
@@ -93,7 +92,7 @@ async fn a_token_beyond_the_bounds_is_not_saved() {
 }
 
 #[tokio::test]
-async fn a_qr_beyond_the_bounds_is_not_saved() {
+async fn oversized_qr_is_not_saved() {
     let (app, number) = TestApp::start_with_number().await;
     let mirror = app.mirror(&number.session).await;
     for qr in ["2".repeat(64 * 1024 + 1), "2@\u{7}".to_owned()] {
@@ -105,9 +104,9 @@ async fn a_qr_beyond_the_bounds_is_not_saved() {
     assert_eq!(app.mirror(&number.session).await, mirror);
 }
 
-/// An administrator edits the settings of the own rows, and may try what opens another school's number.
+/// An administrator edits the settings in the school's own rows, perhaps to get at another school's number.
 #[tokio::test]
-async fn a_tenants_odd_row_is_no_failure_of_ours() {
+async fn unusual_row_raises_no_alarm() {
     let app = TestApp::start().await;
     let number = app.settled_number().await;
     let good = app.settings(&number).await;
@@ -127,7 +126,7 @@ async fn a_tenants_odd_row_is_no_failure_of_ours() {
     ] {
         app.merge(&number, good.clone()).await;
         app.merge(&number, odd.clone()).await;
-        // A key that was repaired just now counts as one that is not active yet.
+        // A key that was just repaired counts as not active yet.
         app.settle_keys().await;
         app.end_waits().await;
         let session = odd["wppAccountNumber"].as_str().unwrap_or(&number.session);

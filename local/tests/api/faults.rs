@@ -1,6 +1,6 @@
-//! The fault matrix: every upstream endpoint with every fault, and what a caller gets.
+//! The fault matrix: what a caller gets for every fault at every upstream endpoint.
 //!
-//! `faults/table.md` says what is expected, for people and for the test alike. `FAULTS=print` prints the table as it is.
+//! `faults/table.md` has the expected results, for people and for the test. `FAULTS=print` prints the actual table.
 
 pub mod cases;
 
@@ -12,21 +12,21 @@ use serde_json::json;
 
 use crate::secrets::{EVERYTHING, Search, UPSTREAM};
 
-/// What is expected, fault by fault and endpoint by endpoint.
+/// The expected results, by fault and endpoint.
 const TABLE: &str = include_str!("faults/table.md");
 
-/// Short, so that what is slow ends soon, and long enough for the other calls on a busy machine.
+/// Short, so that slow calls end soon, but long enough for the other calls on a busy machine.
 const IMPATIENT: (&str, &str) = ("UPSTREAM_TIMEOUT_MS", "2500");
 
-/// What a caller got, and what stood in the database then.
+/// What a caller got, and the database's contents afterwards.
 #[derive(Clone)]
 struct Cell {
     answer: String,
     state: String,
 }
 
-/// Meets an endpoint with a fault, then once more without. No answer may need the whole budget of a request: that would
-/// be a `deadline_exceeded`, which the table does not have.
+/// Sends a request with a fault at an endpoint, then another one without. No answer may need the whole budget of a request: that
+/// would be a `deadline_exceeded`, which the table does not have.
 async fn cell(app: &TestApp, search: &mut Search, endpoint: &'static str, name: &str) -> Cell {
     let case = FaultCase::prepare(app, endpoint).await;
     search.plant(app, &case.school).await;
@@ -37,18 +37,18 @@ async fn cell(app: &TestApp, search: &mut Search, endpoint: &'static str, name: 
         assert_error(&answer);
     }
     let cell = Cell { answer: summary(&answer), state: case.state().await };
-    search.answered(format!("{endpoint} with {name}"), answer);
+    search.add_answer(format!("{endpoint} with {name}"), answer);
 
     app.end_waits().await;
     let healthy = case.send().await;
     assert_eq!(healthy.status, 200, "{endpoint} after {name}: {healthy:?}");
     case.assert_whole().await;
-    search.answered(format!("{endpoint} after {name}"), healthy);
-    search.shown(app, &case.school);
+    search.add_answer(format!("{endpoint} after {name}"), healthy);
+    search.add_qr(app, &case.school);
     cell
 }
 
-/// Asserts that an error is not a state, has a sentence, and says what to do if repeating it does not help.
+/// Asserts that an error has no state, has a sentence, and says what to do if retrying does not help.
 fn assert_error(answer: &Answer) {
     assert_eq!(answer.json["success"], false, "{answer:?}");
     assert!(answer.json["error"].is_string(), "{answer:?}");
@@ -60,7 +60,7 @@ fn assert_error(answer: &Answer) {
     }
 }
 
-/// Returns `503 platform_busy ↻ 1 s`: the status, the code, whether to try again, and when. A success has its state instead of the code.
+/// Returns `503 platform_busy ↻ 1 s`: the status, the code, whether to retry, and when. A success has its state instead of the code.
 fn summary(answer: &Answer) -> String {
     let (status, word) = answer.told();
     let mut summary = format!("{status} {word}");
@@ -73,8 +73,8 @@ fn summary(answer: &Answer) -> String {
     summary
 }
 
-/// Fills some endpoints' cells, in a separate stack: a fault is injected by endpoint, so no two cells may run at once. All that comes out
-/// of it is searched for secrets.
+/// Fills the cells of some endpoints, in a separate stack: a fault is injected by endpoint, so no two cells may run at once.
+/// Searches all output for secrets.
 async fn columns(endpoints: &[&'static str], faults: &[&str], log_format: &str) -> Vec<Vec<Cell>> {
     let variables = [&[IMPATIENT, ("AWS_LAMBDA_LOG_FORMAT", log_format)], &EVERYTHING[..]].concat();
     let app = TestApp::start_with(&variables, Options::default()).await;
@@ -91,7 +91,7 @@ async fn columns(endpoints: &[&'static str], faults: &[&str], log_format: &str) 
     columns
 }
 
-/// Returns the state that most cells of a column have; only the others spell theirs out.
+/// Returns the state of most cells in a column; only other states are written in the cells.
 fn usual_state(column: &[Cell]) -> &str {
     let times = |state: &str| column.iter().filter(|cell| cell.state == state).count();
     column.iter().map(|cell| cell.state.as_str()).max_by_key(|state| times(state)).unwrap()
@@ -115,7 +115,7 @@ fn rendered(endpoints: &[&str], faults: &[&str], columns: &[Vec<Cell>]) -> Vec<S
 
 async fn check(endpoints: &[&'static str], log_format: &str) {
     let faults = faults_of(endpoints);
-    // Two at once: most of the time is spent waiting for what is slow.
+    // Two at once, because most of the time is spent waiting for slow calls.
     let columns = endpoints.chunks(3).map(|endpoints| columns(endpoints, &faults, log_format));
     let columns = join_all(columns).await.concat();
     let found = rendered(endpoints, &faults, &columns);
@@ -132,12 +132,12 @@ async fn check(endpoints: &[&'static str], log_format: &str) {
 }
 
 #[tokio::test]
-async fn every_fault_of_the_platform_has_its_answer() {
+async fn platform_faults_have_the_documented_answers() {
     check(&PLATFORM, "Text").await;
 }
 
 #[tokio::test]
-async fn every_fault_of_the_database_has_its_answer() {
+async fn database_faults_have_the_documented_answers() {
     check(&DATABASE, "JSON").await;
 }
 
@@ -159,7 +159,7 @@ fn assert_consistent(qr: &Answer, status: &Answer, case: &str) {
     }
 }
 
-/// Asks both while the platform says `word`, except for each fault at one endpoint or at both.
+/// Polls both functions while the platform reports `word`, with each fault at one endpoint or at both.
 async fn assert_consistent_with(word: &str) {
     let app = TestApp::start_with(&[("UPSTREAM_TIMEOUT_MS", "500")], Options::default()).await;
     let number = app.settled_number().await;
@@ -167,7 +167,7 @@ async fn assert_consistent_with(word: &str) {
     app.platform.set_status(&number.session, word).unwrap();
     for name in faults_of(&PLATFORM) {
         for endpoints in [&["status"][..], &["qr"], &["status", "qr"]] {
-            // A healthy platform shows the state that is seen last.
+            // The healthy platform is polled last.
             assert_eq!(status().await.status, 200);
             match fault(name, &app.platform.url(), "") {
                 Some(fault) => endpoints.iter().for_each(|endpoint| app.inject(endpoint, fault.clone())),

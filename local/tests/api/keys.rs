@@ -1,4 +1,4 @@
-//! The keys of a Supabase project, old and new: the function's own key, and the keys that verify its callers.
+//! The legacy and new keys of a Supabase project: the service key, and the signing keys.
 
 use local::events::Event;
 use local::fault_injector::Fault;
@@ -11,7 +11,7 @@ use uuid::Uuid;
 const ISSUER: &str = "SUPABASE_JWT_ISSUER";
 const SERVICE_KEY: &str = "SUPABASE_SERVICE_ROLE_KEY";
 
-/// Starts `wpp-status` with more or other variables.
+/// Starts `wpp-status` with additional or different variables.
 async fn function(app: &TestApp, more: &[(&str, &str)]) -> Sandbox {
     app.process_with("wpp-status", more).await
 }
@@ -52,7 +52,7 @@ async fn every_issuer_is_accepted_if_none_is_named() {
 
 /// The caller gets one sentence. The operator learns which of the checks failed.
 #[tokio::test]
-async fn the_log_says_which_check_a_sign_in_has_failed() {
+async fn log_names_the_failed_sign_in_check() {
     let app = TestApp::start().await;
     let issuer = Issuer::Hosted;
     let function = function(&app, &[(ISSUER, issuer.claim().unwrap())]).await;
@@ -87,7 +87,7 @@ async fn the_log_says_which_check_a_sign_in_has_failed() {
 }
 
 #[tokio::test]
-async fn a_service_key_of_either_generation_works() {
+async fn legacy_and_new_service_keys_work() {
     let app = TestApp::start().await;
     let by_key_set = app.keys.token(&user_claims(app.school.user, Issuer::Absent), Signing::Es256);
     for key in [app.keys.service_role_key(), app.keys.secret_key().to_owned()] {
@@ -135,7 +135,7 @@ async fn users_of_a_project_with_signing_keys_need_no_shared_secret() {
     ] {
         assert_eq!(outcome(&function, &refused).await, (401, json!(code)), "{refused}");
     }
-    // The set is kept: there is no call for a known key, and none for one that is made up again and again.
+    // The key set is cached: there is no call for a known key, and none for a repeated unknown one.
     assert_eq!(app.count("jwks"), 1);
     app.inject("jwks", Fault::Drop);
     assert_eq!(outcome(&function, &good).await.0, 200);

@@ -1,4 +1,4 @@
-//! `wpp-create` between the credentials and the QR: the wait for a QR ends in time, and the webhook delays no request.
+//! `wpp-create` after the number has its credentials: waiting for the QR ends in time, and the webhook never delays an answer.
 
 use std::time::Duration;
 
@@ -12,9 +12,9 @@ use local::platform::StartAnswer;
 use local::test_app::TestApp;
 
 #[tokio::test]
-async fn a_qr_that_takes_some_time_is_waited_for() {
+async fn create_waits_for_a_late_qr() {
     let app = TestApp::start().await;
-    // Asking for the status and asking for the QR count as one each.
+    // Each request for the status or the QR counts as one poll.
     app.platform.behave(|behavior| behavior.looks_until_qr = 2);
     let answer = app.create(json!({})).await.expect(200, "qr_issued");
     let session = answer.text("session");
@@ -25,14 +25,14 @@ async fn a_qr_that_takes_some_time_is_waited_for() {
 }
 
 #[tokio::test]
-async fn a_webhook_that_fails_or_hangs_keeps_nobody_from_the_qr() {
+async fn failed_webhook_does_not_delay_the_qr() {
     let app = TestApp::start().await;
     for fault in [Fault::status(500), Fault::Drop, Fault::SlowHeaders] {
         let school = app.organization("webhook").await.unwrap();
         app.inject("webhook", fault.clone());
         app.post_as(&school, "wpp-create", json!({})).await.expect(200, "qr_issued");
         app.clear_faults();
-        // The next call makes up for it.
+        // The next call registers the webhook.
         let again = app.post_as(&school, "wpp-create", json!({})).await;
         let webhook = app.platform.webhook_of(again.text("session"));
         assert_eq!(webhook.unwrap(), format!("{}/functions/v1/wpp-webhook", app.supabase.url()));
@@ -40,11 +40,11 @@ async fn a_webhook_that_fails_or_hangs_keeps_nobody_from_the_qr() {
 }
 
 #[tokio::test]
-async fn a_state_that_the_platform_did_not_report_is_not_saved() {
+async fn unreported_state_is_not_saved() {
     let app = TestApp::start_with(&[("QR_WAIT_MS", "1500")], Options::default()).await;
     let number = app.settled_number().await;
     app.link(&number).await;
-    // The platform takes the start, and is not heard of again.
+    // The platform accepts the start, then stops answering.
     app.platform.set_status(&number.session, "offline").unwrap();
     app.inject("start", Fault::Body("{}".to_owned()));
     let hold = app.hold_one("start", After);
@@ -58,9 +58,9 @@ async fn a_state_that_the_platform_did_not_report_is_not_saved() {
     assert_eq!(app.mirror(&number.session).await["status"], "connected");
 }
 
-/// Each step has its own time, and the wait for the QR begins after them.
+/// Each step has its own timeout, and the wait for the QR begins after them.
 #[tokio::test]
-async fn a_slow_way_to_the_start_takes_nothing_from_the_qr() {
+async fn slow_start_does_not_shorten_the_qr_wait() {
     let app = TestApp::start().await;
     app.platform.behave(|behavior| (behavior.activate_after, behavior.looks_until_qr) = (2, 2));
     app.inject("webhook", Fault::SlowHeaders);
@@ -70,9 +70,9 @@ async fn a_slow_way_to_the_start_takes_nothing_from_the_qr() {
     assert_eq!((app.count("token"), app.count("start")), (3, 1));
 }
 
-/// Ten people who connect at once hold the ten sandboxes of a new account for no longer.
+/// A new account has ten sandboxes: ten people who connect at once must not hold all of them for longer than this.
 #[tokio::test]
-async fn a_qr_is_waited_for_three_seconds() {
+async fn create_waits_three_seconds_for_a_qr() {
     let app = TestApp::start().await;
     app.platform.behave(|behavior| behavior.looks_until_qr = u32::MAX);
     let began = unix_ms();
@@ -81,9 +81,9 @@ async fn a_qr_is_waited_for_three_seconds() {
     assert!((3000..6000).contains(&took), "{took} ms");
 }
 
-/// A session that was not started is no number that is starting.
+/// If the session was not started, the answer must not say `starting`.
 #[tokio::test]
-async fn a_platform_that_hangs_before_the_start_is_a_timeout() {
+async fn hanging_platform_before_the_start_is_a_timeout() {
     let app = TestApp::start_with(&[("UPSTREAM_TIMEOUT_MS", "1500")], Options::default()).await;
     let number = app.settled_number().await;
     for endpoint in ["status", "start"] {
@@ -120,9 +120,9 @@ async fn every_answer_to_a_start_is_understood() {
     }
 }
 
-/// Any 2xx means yes, and "already" too: the session runs, and its QR is looked for.
+/// Any 2xx counts as success, and so does an error that says "already": the session is running, so its QR is fetched.
 #[tokio::test]
-async fn a_session_that_runs_already_is_looked_at() {
+async fn session_already_running_returns_its_qr() {
     let app = TestApp::start().await;
     let session = app.create(json!({})).await.expect(200, "qr_issued").text("session").to_owned();
     for (status, body) in [
@@ -145,7 +145,7 @@ async fn a_session_that_runs_already_is_looked_at() {
 }
 
 #[tokio::test]
-async fn a_start_that_finds_the_phone_linked_is_all_that_is_asked() {
+async fn start_with_linked_phone_asks_nothing_more() {
     let app = TestApp::start().await;
     let created = app.create(json!({})).await;
     app.platform.behave(|behavior| behavior.start_answer = StartAnswer::State);
@@ -158,7 +158,7 @@ async fn a_start_that_finds_the_phone_linked_is_all_that_is_asked() {
     );
 }
 
-/// Returns the number's webhook, as the platform has it and as an answer gives it.
+/// Returns whether the platform has the number's webhook, and what the answer says about it.
 async fn webhook(app: &TestApp, answer: &Answer) -> (bool, Value) {
     let session = answer.json["session"].as_str().or(answer.json["account_number"].as_str()).unwrap();
     (app.platform.webhook_of(session).is_some(), answer.json["webhook"].clone())
@@ -179,7 +179,7 @@ async fn a_failed_webhook_is_registered_when_connected() {
     app.inject("webhook", Fault::status(503));
     let created = app.create(json!({})).await;
     assert_eq!(webhook(&app, &created).await, (false, json!("pending")), "{created:?}");
-    assert_eq!(created.json["code"], Value::Null, "a number that is not linked has nothing to miss yet");
+    assert_eq!(created.json["code"], Value::Null, "a number that is not linked cannot miss messages yet");
     app.platform.scan(created.text("session")).unwrap();
     app.settle_keys().await;
 
@@ -190,7 +190,7 @@ async fn a_failed_webhook_is_registered_when_connected() {
     );
     assert_eq!(webhook(&app, &linked).await, (false, json!("pending")));
     app.clear_faults();
-    // It was tried just now, and not again before a minute has passed.
+    // It was just tried, so it is not tried again for a minute.
     app.forget_calls();
     assert_eq!(app.check().await.json["webhook"], "pending");
     assert_eq!(app.create(json!({})).await.json["webhook"], "pending");
@@ -209,9 +209,9 @@ async fn a_failed_webhook_is_registered_when_connected() {
     }
 }
 
-/// A school that moves its webhook elsewhere has its numbers follow.
+/// If the webhook's URL changes, each number is registered again.
 #[tokio::test]
-async fn a_webhook_that_is_registered_elsewhere_is_pending() {
+async fn webhook_with_an_old_url_is_pending() {
     let app = TestApp::start().await;
     app.create(json!({})).await;
     app.sql.execute("update wpp_numbers set webhook_url = 'https://old.example'", &[]).await.unwrap();
@@ -221,7 +221,7 @@ async fn a_webhook_that_is_registered_elsewhere_is_pending() {
 }
 
 #[tokio::test]
-async fn a_webhook_that_hangs_keeps_nobody_from_an_answer_for_long() {
+async fn hanging_webhook_does_not_block_the_answer() {
     let app = TestApp::start().await;
     let created = app.create(json!({})).await;
     app.platform.scan(created.text("session")).unwrap();

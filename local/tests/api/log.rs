@@ -9,7 +9,7 @@ use local::platform::RepeatedCreate;
 use local::test_app::{Number, TestApp, question};
 use serde_json::{Value, json};
 
-/// Returns the lines of a function's requests so far. Whatever else it writes is JSON too.
+/// Returns the lines of a function's requests so far. Its other output must be JSON, too.
 async fn lines(app: &TestApp, function: &str) -> Vec<Value> {
     let logs = app.sandbox(function).logs().await;
     let lines =
@@ -17,7 +17,7 @@ async fn lines(app: &TestApp, function: &str) -> Vec<Value> {
     lines.filter(|line: &Value| line.get("outcome").is_some()).collect()
 }
 
-/// Sends a request for the number. Returns the status of its answer, with the line that it has left.
+/// Sends a request about the number. Returns the answer's status and its log line.
 async fn send(app: &TestApp, function: &str, session: &str) -> Value {
     let answer = app.ask(function, session).await;
     let line = lines(app, function).await.pop().unwrap();
@@ -29,7 +29,7 @@ async fn send(app: &TestApp, function: &str, session: &str) -> Value {
     line
 }
 
-/// Returns the values that a line has under these names.
+/// Returns a line's values for these names.
 fn told(line: &Value, names: &[&str]) -> Value {
     names.iter().map(|name| ((*name).to_owned(), line[name].clone())).collect()
 }
@@ -68,7 +68,7 @@ async fn each_line_has_the_organization_and_the_outcome() {
 }
 
 #[tokio::test]
-async fn each_function_says_that_it_has_refreshed_the_token_and_why() {
+async fn log_says_that_a_token_was_refreshed_and_why() {
     let app = TestApp::start().await;
     let number = number(&app).await;
     for function in FUNCTIONS {
@@ -109,7 +109,7 @@ async fn each_line_names_the_call_that_timed_out() {
 }
 
 #[tokio::test]
-async fn each_function_says_that_it_has_refused_a_request_and_why() {
+async fn log_says_that_a_request_was_refused_and_why() {
     let app = TestApp::start().await;
     let number = number(&app).await;
     for function in FUNCTIONS {
@@ -141,7 +141,7 @@ async fn each_function_says_that_it_has_refused_a_request_and_why() {
 }
 
 #[tokio::test]
-async fn a_first_refusal_of_a_given_secret_counts_as_a_fault() {
+async fn first_refused_secret_counts_as_platform_failed() {
     let app = TestApp::start_with(&[("WPP_SECRET", "another")], Options::default()).await;
     app.post("wpp-create", json!({})).await;
     let line = lines(&app, "wpp-create").await.pop().unwrap();
@@ -155,7 +155,7 @@ async fn a_first_refusal_of_a_given_secret_counts_as_a_fault() {
 }
 
 #[tokio::test]
-async fn an_outage_counts_though_it_was_answered() {
+async fn outage_is_counted_despite_a_stale_answer() {
     let app = TestApp::start().await;
     let number = number(&app).await;
     app.stack.platform.scan(&number.session).unwrap();
@@ -179,17 +179,17 @@ async fn an_outage_counts_though_it_was_answered() {
     );
 }
 
-/// Eight at once in each sandbox, of two organizations, with one expired token each.
+/// Eight requests at once in each sandbox, for two organizations with one expired token each.
 #[tokio::test]
-async fn requests_at_once_have_lines_of_their_own() {
+async fn concurrent_requests_have_separate_lines() {
     const AT_ONCE: usize = 8;
     let env = [("REQUEST_BUDGET_MS", "29000"), ("UPSTREAM_TIMEOUT_MS", "29000")];
     let app = TestApp::start_with(&env, Options { concurrency: AT_ONCE, ..Options::default() }).await;
-    let ours = number(&app).await;
+    let own = number(&app).await;
     let others = app.stack.organization("others").await.unwrap();
     let created = app.post_as(&others, "wpp-create", json!({})).await;
-    let theirs = created.json["session"].as_str().unwrap().to_owned();
-    let callers = [(&app.school, &ours.session), (&others, &theirs)];
+    let other = created.json["session"].as_str().unwrap().to_owned();
+    let callers = [(&app.school, &own.session), (&others, &other)];
     app.settle_keys().await;
     for function in FUNCTIONS {
         let expire = "update wpp_token_leases set held_until = now(), retry_at = now();

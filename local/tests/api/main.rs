@@ -1,6 +1,6 @@
-//! The three functions as a caller meets them: each test starts a stack of its own and sends events of API Gateway.
+//! The three functions from a caller's point of view. Each test starts its own stack and sends API Gateway events.
 
-#![allow(clippy::unwrap_used, reason = "a test fails where it stands")]
+#![allow(clippy::unwrap_used, reason = "a failed test panics")]
 
 mod advice;
 mod configuration;

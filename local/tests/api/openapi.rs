@@ -1,5 +1,5 @@
-//! `openapi.yaml` and what is served, compared in both directions: nothing is served that is not written, and nothing is
-//! written that is not served.
+//! Compares `openapi.yaml` with the real answers, in both directions: everything served is documented, and everything documented is
+//! served.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::LazyLock;
@@ -19,11 +19,11 @@ use uuid::Uuid;
 static WRITTEN: LazyLock<Value> =
     LazyLock::new(|| serde_saphyr::from_str(include_str!("../../../openapi.yaml")).unwrap());
 
-/// Headers that clients and browsers see to by themselves.
+/// Headers that clients and browsers handle themselves.
 const PLUMBING: [&str; 4] =
     ["content-type", "vary", "access-control-allow-origin", "access-control-expose-headers"];
 
-/// Fields that no two answers have in common.
+/// Fields that differ in every answer.
 const VOLATILE: [&str; 9] = [
     "session",
     "account_number",
@@ -36,12 +36,12 @@ const VOLATILE: [&str; 9] = [
     "request_id",
 ];
 
-/// The frontend's other names for `session`. A query may hold them, too; only bodies have them in the document.
+/// The frontend's other names for `session`. A query may have them, too, but they are documented only for bodies.
 const OTHER_NAMES: [&str; 2] = ["session_name", "account_number"];
 
-/// What is written and has no scene.
+/// What is documented but has no scene.
 const UNSERVED: [&str; 1] = [
-    // A mistake in the functions, which they would have to make first.
+    // A bug in the functions, which no scene can cause.
     "500 internal_error false",
 ];
 
@@ -49,7 +49,7 @@ fn fields(value: &Value) -> impl Iterator<Item = (&String, &Value)> {
     value.as_object().into_iter().flatten()
 }
 
-/// Returns each function and method that is written, with what is written of it.
+/// Returns each documented function and method, with its documentation.
 fn operations() -> impl Iterator<Item = (&'static str, &'static str, &'static Value)> {
     fields(&WRITTEN["paths"]).flat_map(|(path, methods)| {
         fields(methods).map(|(method, operation)| (&path[1..], method.as_str(), operation))
@@ -64,7 +64,7 @@ fn resolved(value: &'static Value) -> &'static Value {
     }
 }
 
-/// Returns what is wrong with a value, by the schema at this place of the document. A field that is not written is wrong too.
+/// Returns what is wrong with a value, according to the schema at this place in the document. An undocumented field is also wrong.
 fn violations(place: &str, value: &Value) -> Vec<String> {
     let registry = Registry::new().add("urn:written", &*WRITTEN).unwrap().prepare().unwrap();
     let schema = json!({"$ref": format!("urn:written#{place}"), "unevaluatedProperties": false});
@@ -77,10 +77,10 @@ fn body_of(response: &str) -> String {
     format!("/components/responses/{response}/content/application~1json/schema")
 }
 
-/// Asserts that an answer is as it is written for its function, method and status, to the last header and field. Gives the
-/// name that it has there.
+/// Asserts that an answer matches the documentation of its function, method and status, with every header and field. Returns the
+/// name of its documentation.
 pub fn assert_as_written(function: &str, method: &str, answer: &Answer) -> &'static str {
-    // A method that is not taken is not written either: its answer is listed with the methods that are taken.
+    // An unsupported method is not documented. Its answer is documented with the supported methods.
     let is_asked = |(path, known, _): &(&str, &str, &Value)| {
         *path == function && (*known == method || answer.status == 405)
     };
@@ -117,19 +117,19 @@ pub fn assert_as_written(function: &str, method: &str, answer: &Answer) -> &'sta
     name
 }
 
-/// Returns the type without what may follow it, such as a `charset`.
+/// Returns the media type without parameters such as `charset`.
 fn media_type(answer: &Answer) -> &str {
     answer.headers["content-type"].split(';').next().unwrap()
 }
 
-/// What was served, under the name of the example that shows it, if one does.
+/// The answers, each under the name of its example, if it has one.
 struct Scene {
     name: &'static str,
     response: &'static str,
     answer: Answer,
 }
 
-/// A stack in which every kind of answer is brought about.
+/// A stack that produces every kind of answer.
 struct Stage {
     app: TestApp,
     scenes: Vec<Scene>,
@@ -140,7 +140,7 @@ impl Stage {
         self.take_within(30_000, name, event).await
     }
 
-    /// Takes an answer for which the function has this many milliseconds.
+    /// Records an answer for which the function has this many milliseconds.
     async fn take_within(&mut self, time_ms: i64, name: &'static str, event: Event) -> Value {
         let event = event.v2();
         let answer =
@@ -156,7 +156,7 @@ impl Stage {
         self.scenes.last().unwrap().answer.json.clone()
     }
 
-    /// Takes an answer with this fault at an endpoint of the platform or of the database.
+    /// Records an answer with this fault at an endpoint of the platform or the database.
     async fn take_with(&mut self, endpoint: &str, fault: Fault, name: &'static str, event: Event) {
         let stack = &self.app.stack;
         let faults = if endpoint.contains("wpp_") { &stack.supabase.faults } else { &stack.platform.faults };
@@ -190,7 +190,7 @@ impl Stage {
         self.app.sql.batch_execute(statement).await.unwrap();
     }
 
-    /// Goes through a number's life, from no number to a lost one.
+    /// Records the answers in a number's life, from no number to a lost session.
     async fn live(&mut self) {
         self.take("no_number", self.status()).await;
         let created = self.take("created", self.create()).await;
@@ -256,7 +256,7 @@ impl Stage {
         self.take("session_lost", poll).await;
     }
 
-    /// Takes the answers to wrong requests.
+    /// Records the answers to invalid requests.
     async fn refuse(&mut self) {
         let keys = self.app.stack.keys.clone();
         let user = self.app.school.user;
@@ -288,10 +288,10 @@ impl Stage {
         faults.clear();
     }
 
-    /// Takes the answers to failures between the functions and others, for a separate school.
+    /// Records the answers to upstream failures, for a separate school.
     async fn fail(&mut self) {
         self.app.school = self.app.stack.organization("unlucky").await.unwrap();
-        let said = |status, error| Fault::Status {
+        let refusal = |status, error| Fault::Status {
             status,
             body: json!({"error": error}).to_string(),
             retry_after_s: None,
@@ -299,9 +299,9 @@ impl Stage {
         let coded =
             |status, code| Fault::status_with(status, &json!({"code": code, "message": "no"}).to_string());
         let busy = Fault::Status { status: 429, body: String::new(), retry_after_s: Some(2) };
-        self.take_with("create", said(401, "Invalid secret"), "platform_secret_rejected", self.create())
+        self.take_with("create", refusal(401, "Invalid secret"), "platform_secret_rejected", self.create())
             .await;
-        self.take_with("create", said(400, "no"), "platform_refused", self.create()).await;
+        self.take_with("create", refusal(400, "no"), "platform_refused", self.create()).await;
         self.sql(
             "update wpp_creations set holder = gen_random_uuid(), held_until = now() + interval '30 seconds'",
         )
@@ -325,15 +325,15 @@ impl Stage {
         let end_token = "update messenger_integrations set settings = settings || '{\"wppJwtExpiresAt\": 1}';
             delete from wpp_token_leases";
         self.sql(end_token).await;
-        self.take_with("token", said(403, "Invalid API key"), "api_key_not_active", self.status()).await;
+        self.take_with("token", refusal(403, "Invalid API key"), "api_key_not_active", self.status()).await;
         self.app.settle_keys().await;
         self.sql(end_token).await;
-        self.take_with("token", said(403, "Invalid API key"), "api_key_rejected", self.status()).await;
+        self.take_with("token", refusal(403, "Invalid API key"), "api_key_rejected", self.status()).await;
         self.sql("delete from wpp_token_leases").await;
 
         for (fault, name) in [
-            (said(401, "Invalid token"), "token_rejected"),
-            (said(400, "no"), "number_refused"),
+            (refusal(401, "Invalid token"), "token_rejected"),
+            (refusal(400, "no"), "number_refused"),
             (busy, "platform_busy"),
             (Fault::Drop, "platform_unavailable"),
             (Fault::Html, "platform_bad_answer"),
@@ -353,7 +353,7 @@ impl Stage {
         }
     }
 
-    /// Takes the answers if the keys are in a place that cannot be read, and if their secret has none.
+    /// Records the answers if the secret with the keys cannot be read, and if it has no keys.
     async fn lose_keys(&mut self) {
         let secrets = SecretsManager::start().await.unwrap();
         let arn = secrets.put("supabase", &json!({}));
@@ -379,8 +379,8 @@ fn function_of(event: &Value) -> &str {
     event["rawPath"].as_str().unwrap().rsplit('/').next().unwrap()
 }
 
-/// Returns the parts that an answer can have: its types, its fields and the words that a field may have. Of an error, returns the status,
-/// the code and whether it is worth repeating.
+/// Returns the parts that an answer can have: its types, its fields and the words that a field may have. For an error, returns the
+/// status, the code and whether retrying can help.
 fn written_parts(response: &str, status: &str) -> Vec<String> {
     let content = &WRITTEN["components"]["responses"][response]["content"];
     let schema = resolved(&content["application/json"]["schema"]);
@@ -419,7 +419,7 @@ fn words(schema: &Value) -> Vec<&Value> {
     schema["enum"].as_array().into_iter().flatten().chain(schema.get("const")).collect()
 }
 
-/// Returns the same of what was served.
+/// Returns the same for the real answers.
 fn served_parts(Scene { response, answer, .. }: &Scene) -> Vec<String> {
     if answer.status != 200 {
         return vec![error_part(answer.status, &answer.json["code"], &answer.json["retryable"])];
@@ -449,7 +449,7 @@ fn statuses() -> BTreeMap<&'static str, &'static str> {
 }
 
 #[tokio::test]
-async fn what_is_written_is_what_is_served() {
+async fn openapi_matches_the_real_answers() {
     let times = [("UPSTREAM_TIMEOUT_MS", "2500"), ("QR_WAIT_MS", "1500")];
     let app = TestApp::start_with(&times, Options::default()).await;
     let mut stage = Stage { app, scenes: Vec::new() };
@@ -487,7 +487,7 @@ async fn what_is_written_is_what_is_served() {
 }
 
 #[test]
-fn a_field_more_or_less_is_noticed() {
+fn missing_or_extra_field_is_found() {
     for (response, _) in statuses() {
         let examples =
             &WRITTEN["components"]["responses"][response]["content"]["application/json"]["examples"];
@@ -510,7 +510,7 @@ fn a_field_more_or_less_is_noticed() {
 
 /// The table of `docs/api.md` is compared with the code that makes the errors.
 #[test]
-fn the_errors_are_those_of_the_table() {
+fn openapi_errors_match_the_table() {
     let readme = include_str!("../../../docs/api.md")
         .lines()
         .skip_while(|line| !line.starts_with("| status | code |"));
@@ -535,7 +535,7 @@ fn request_fields(schema: &'static Value) -> BTreeSet<&'static str> {
 }
 
 #[tokio::test]
-async fn each_function_takes_the_fields_that_are_written() {
+async fn functions_accept_the_documented_fields() {
     let app = TestApp::start().await;
     let taken = |method: &str, operation: &'static Value| -> BTreeSet<_> {
         if method == "post" {
@@ -552,7 +552,7 @@ async fn each_function_takes_the_fields_that_are_written() {
             taken.extend(OTHER_NAMES);
         }
         for field in &all {
-            // Only one field is wrong, and all others are right; but no school has this number.
+            // The fields are correct, but no school has this number.
             let event = Event::new(&method.to_uppercase(), function).bearer(&app.school.token);
             let event = match method {
                 "post" => {
@@ -565,7 +565,7 @@ async fn each_function_takes_the_fields_that_are_written() {
             };
             let answer = app.invoke(function, event.v2()).await;
             let names_it = answer.json["error"].as_str().unwrap().contains(&format!("\"{field}\""));
-            // An unknown field of a body is named too.
+            // An unknown body field is named, too.
             let is_named = method == "post" || taken.contains(field);
             let expected = if is_named { (400, true) } else { (404, false) };
             let is_unknown = answer.json["error"].as_str().unwrap().starts_with("There is no field");
@@ -585,7 +585,7 @@ async fn each_function_takes_the_fields_that_are_written() {
 }
 
 #[test]
-fn each_example_of_a_request_is_one() {
+fn request_examples_are_valid() {
     for (path, methods) in fields(&WRITTEN["paths"]) {
         let place = format!("/paths/{}/post/requestBody/content/application~1json", path.replace('/', "~1"));
         let examples: Vec<_> =

@@ -1,4 +1,4 @@
-//! The prefetch: the platform is asked with what a sandbox remembers, while the database looks the row up. Only the row decides.
+//! The prefetch: the sandbox asks the platform with what it remembers, while the database looks up the row. Only the row decides.
 
 use local::fault_injector::{Fault, Point};
 use local::platform::RepeatedCreate;
@@ -8,7 +8,7 @@ use serde_json::json;
 use tokio::join;
 use uuid::Uuid;
 
-/// The panel's two requests, which ask the platform whatever the snapshot holds.
+/// The panel's two requests, which ask the platform in any case.
 const POLLS: [&str; 2] = ["wpp-qr", "wpp-status"];
 
 /// Starts an app with a number that each sandbox has been asked about. Nothing is counted yet.
@@ -23,7 +23,7 @@ async fn asked_before() -> (TestApp, Number) {
 }
 
 #[tokio::test]
-async fn the_second_poll_asks_the_platform_beside_the_look_up() {
+async fn second_poll_prefetches_from_the_platform() {
     let (app, number) = asked_before().await;
     for (name, calls) in [
         ("wpp-qr", json!({"rpc/wpp_find_number": 1, "qr": 1})),
@@ -53,16 +53,16 @@ async fn a_connected_number_is_asked_for_its_status_alone() {
 }
 
 #[tokio::test]
-async fn a_recent_snapshot_is_answered_without_the_platform() {
+async fn recent_snapshot_makes_no_platform_call() {
     let (app, number) = asked_before().await;
     let request = json!({"session": number.session});
     app.post("wpp-status", request).await.expect(200, "qr_issued");
     assert_eq!(app.calls(), json!({"rpc/wpp_find_number": 1}));
 }
 
-/// A number that each sandbox has seen, and what becomes of it before the next poll.
+/// Each sandbox knows a number, which changes before the next poll.
 #[tokio::test]
-async fn a_number_that_is_no_longer_the_callers_is_not_found() {
+async fn number_of_a_former_organization_is_not_found() {
     for change in ["another organization", "switched off", "deleted"] {
         let (app, number) = asked_before().await;
         match change {
@@ -88,7 +88,7 @@ async fn move_to(app: &TestApp, organization: Uuid) {
 }
 
 #[tokio::test]
-async fn a_user_who_has_changed_the_organization_sees_its_number() {
+async fn user_in_a_new_organization_sees_its_number() {
     let app = TestApp::start().await;
     let here = app.create(json!({})).await.json;
     let other = app.organization("other").await.unwrap();
@@ -106,9 +106,9 @@ async fn a_user_who_has_changed_the_organization_sees_its_number() {
     }
 }
 
-/// The prefetch is made with a token that the platform does not accept any more. The row has the token that another sandbox has fetched.
+/// The prefetch uses a token that the platform no longer accepts. The row has a token that another sandbox fetched.
 #[tokio::test]
-async fn a_token_that_was_replaced_meanwhile_is_taken_from_the_row() {
+async fn token_replaced_during_a_prefetch_is_reread() {
     let (app, number) = asked_before().await;
     app.platform.behave(|behavior| behavior.repeated_create = RepeatedCreate::NewKey);
     for recreates in [false, true] {
@@ -130,14 +130,14 @@ async fn a_token_that_was_replaced_meanwhile_is_taken_from_the_row() {
 }
 
 #[tokio::test]
-async fn a_prefetch_that_fails_is_answered_as_any_other_call() {
+async fn failed_prefetch_is_reported_like_any_call() {
     let (app, number) = asked_before().await;
     for name in POLLS {
         app.inject("qr", Fault::status(500));
         app.ask(name, &number.session).await.expect(502, "platform_unavailable");
         app.clear_faults();
         app.ask(name, &number.session).await;
-        // The token of the prefetch is the one in the row, and rejected: it is replaced, once.
+        // The rejected token of the prefetch is the one in the row, so it is replaced once.
         app.settle_tokens().await;
         app.platform.forget_tokens();
         app.forget_calls();
@@ -147,7 +147,7 @@ async fn a_prefetch_that_fails_is_answered_as_any_other_call() {
 }
 
 #[tokio::test]
-async fn a_look_up_that_fails_is_the_answer() {
+async fn failed_look_up_is_the_answer() {
     let (app, number) = asked_before().await;
     app.inject("rpc/wpp_find_number", Fault::status(500));
     for name in POLLS {
@@ -155,9 +155,9 @@ async fn a_look_up_that_fails_is_the_answer() {
     }
 }
 
-/// The platform has answered before the phone was linked, and the webhook has told of that before the row was read.
+/// The platform answered before the phone was linked, and the webhook reported the link before the row was read.
 #[tokio::test]
-async fn what_the_webhook_has_told_since_the_prefetch_stands() {
+async fn webhook_report_wins_over_an_older_prefetch() {
     let (app, number) = asked_before().await;
     let hold = app.hold("rpc/wpp_find_number", Point::Before);
     let told = async {

@@ -21,9 +21,9 @@ async fn a_warm_poll_costs_one_database_call_with_one_platform_call() {
     assert_eq!(app.calls(), json!({"rpc/wpp_find_number": 1, "qr": 1}));
 }
 
-/// In whatever way the platform says that there is no QR, only the status tells why.
+/// However the platform says that there is no QR, only the status tells why.
 #[tokio::test]
-async fn a_number_without_a_qr_is_what_its_status_says() {
+async fn qr_returns_the_status_if_there_is_no_qr() {
     let (app, number) = TestApp::start_with_number().await;
     let not_found = |body| Some(Fault::status_with(404, body));
     for no_qr in
@@ -58,7 +58,7 @@ async fn a_number_without_a_qr_is_what_its_status_says() {
 }
 
 #[tokio::test]
-async fn a_qr_is_passed_on_as_it_is_wherever_the_platform_puts_it() {
+async fn qr_in_any_field_is_passed_on_unchanged() {
     let (app, number) = TestApp::start_with_number().await;
     for field in [QrField::Qr, QrField::CamelCode, QrField::LowerCode, QrField::Nested] {
         for form in [QrForm::Text, QrForm::DataUrl, QrForm::Base64] {
@@ -70,7 +70,7 @@ async fn a_qr_is_passed_on_as_it_is_wherever_the_platform_puts_it() {
     }
 }
 
-/// The original put the old key and session back over the new ones.
+/// The TypeScript version overwrote the new key and session with the old ones.
 #[tokio::test]
 async fn a_refresh_that_ends_after_a_recreation_keeps_new_credentials() {
     for old_token in [json!({"wppJwtExpiresAt": 1000}), json!({"wppJwtToken": null})] {
@@ -83,7 +83,7 @@ async fn a_refresh_that_ends_after_a_recreation_keeps_new_credentials() {
             let claim = app.hold("rpc/wpp_claim_refresh", Point::Before);
             let recreate = app.create(json!({"force_recreate": true}));
             let meanwhile = async {
-                // The new key is in the row, and its token not yet asked for.
+                // The new key is in the row, but its token has not been requested yet.
                 claim.reached(1).await;
                 let saved = app.hold("rpc/wpp_save_token", Point::After);
                 fetched.release();
@@ -105,7 +105,7 @@ async fn a_refresh_that_ends_after_a_recreation_keeps_new_credentials() {
 }
 
 #[tokio::test]
-async fn a_number_that_was_linked_is_what_its_status_says() {
+async fn qr_of_a_linked_number_returns_its_status() {
     let (app, number) = TestApp::start_with_number().await;
     app.link(&number).await;
     let answer = app.poll_qr(&number.session).await.expect(200, "connected");
@@ -122,13 +122,13 @@ async fn drawn(app: &TestApp, session: &str, accept: &str) -> Answer {
     app.invoke("wpp-qr", event.v2()).await
 }
 
-/// Returns the answer's bytes, and whether they came in base64.
+/// Returns the answer's bytes, and whether they were sent in base64.
 fn bytes(answer: &Answer) -> (Vec<u8>, bool) {
     let (body, is_base64) = (answer.raw["body"].as_str().unwrap(), answer.raw["isBase64Encoded"] == true);
     (if is_base64 { STANDARD.decode(body).unwrap() } else { body.into() }, is_base64)
 }
 
-/// Reads rows of pixels that are lit or not, as a scanner does.
+/// Decodes rows of light and dark pixels, as a scanner does.
 fn scanned(rows: &[Vec<bool>]) -> String {
     let gray: Vec<_> = rows.iter().flatten().map(|is_lit| if *is_lit { 255 } else { 0 }).collect();
     let mut scanner = Quirc::default();
@@ -138,13 +138,13 @@ fn scanned(rows: &[Vec<bool>]) -> String {
     String::from_utf8(code.decode().unwrap().payload).unwrap()
 }
 
-/// Returns each module as several pixels, since a scanner needs more than one.
+/// Returns each module as several pixels, because a scanner needs more than one.
 fn enlarged(rows: &[Vec<bool>], times: usize) -> Vec<Vec<bool>> {
     let wide = rows.iter().map(|row| row.iter().flat_map(|pixel| vec![*pixel; times]).collect::<Vec<_>>());
     wide.flat_map(|row| vec![row; times]).collect()
 }
 
-/// Reads the pixels of a PNG with one bit for each.
+/// Reads the pixels of a PNG with one bit per pixel.
 fn rows_of_png(bytes: &[u8]) -> Vec<Vec<bool>> {
     let mut reader = png::Decoder::new(std::io::Cursor::new(bytes)).read_info().unwrap();
     let mut pixels = vec![0; reader.output_buffer_size().unwrap()];
@@ -204,7 +204,7 @@ async fn a_drawn_qr_is_scanned_as_the_platforms_text() {
 }
 
 #[tokio::test]
-async fn a_qr_that_the_platform_drew_is_passed_on_as_its_picture() {
+async fn platform_image_is_passed_on_unchanged() {
     let (app, number) = TestApp::start_with_number().await;
     for form in [QrForm::DataUrl, QrForm::Base64] {
         app.platform.behave(|behavior| behavior.qr_form = form);
@@ -222,7 +222,7 @@ async fn a_qr_that_the_platform_drew_is_passed_on_as_its_picture() {
 }
 
 #[tokio::test]
-async fn without_a_qr_only_a_drawing_is_refused() {
+async fn missing_qr_is_an_error_only_for_an_image() {
     let (app, number) = TestApp::start_with_number().await;
     app.platform.set_status(&number.session, "starting").unwrap();
     for accept in ["image/svg+xml", "image/png", "text/plain"] {

@@ -1,5 +1,5 @@
-//! `wpp-create` when something fails after the platform's answer, and `force_recreate`: the working number is kept until there is a
-//! better one.
+//! `wpp-create` with failures after the platform's answer, and `force_recreate`: the working number is kept until the new one is
+//! complete.
 
 use serde_json::{Value, json};
 
@@ -16,9 +16,9 @@ async fn recreate(app: &TestApp) -> Value {
     answer.json
 }
 
-/// The original was left with a dead key.
+/// The TypeScript version was left with a dead key.
 #[tokio::test]
-async fn a_failed_save_is_a_503_that_can_be_repeated() {
+async fn failed_save_is_a_retryable_503() {
     let app = TestApp::start().await;
     for repeated_create in [RepeatedCreate::SameKey, RepeatedCreate::NewKey] {
         app.platform.behave(|behavior| behavior.repeated_create = repeated_create);
@@ -53,8 +53,8 @@ async fn a_failed_save_is_a_503_that_can_be_repeated() {
 }
 
 #[tokio::test]
-async fn a_recreation_keeps_what_others_wrote_in_the_row() {
-    // A platform that gives a live key again gives another for a dead one.
+async fn recreation_keeps_other_settings() {
+    // A platform that returns a valid key again creates a new one for a dead key.
     for (repeated_create, is_dead, is_same) in [
         (RepeatedCreate::SameKey, false, true),
         (RepeatedCreate::NewKey, false, false),
@@ -121,7 +121,7 @@ async fn a_dead_api_key_is_replaced_under_a_new_platform_id() {
     app.inject_times("create", 1, Fault::Body(given));
     app.platform.revoke_key(&number.key);
 
-    // The request that had the new id was killed. The recreation continues with that id.
+    // The request that got the new id was killed. The recreation continues with that id.
     let event = app.school.post("wpp-create", &json!({"force_recreate": true}));
     assert!(app.killed_at("rpc/wpp_assign_platform_id", After, event).await);
     app.end_waits().await;

@@ -1,4 +1,4 @@
-//! What can happen to a request that needs a new token, by the functions' answers and the calls that they made.
+//! What can happen to a request that needs a new token: the functions' answers, and the calls that they made.
 
 use std::collections::BTreeMap;
 
@@ -9,8 +9,8 @@ use local::platform::FieldValue;
 use local::test_app::{Number, TestApp};
 use serde_json::{Value, json};
 
-/// Starts an app with a number whose key is old and whose refreshes have nothing to wait for. Its tokens are opaque, so their TTL is the
-/// usual hour, wherever a test puts their end.
+/// Starts an app with a number whose key is old, and whose refreshes do not have to wait. Its tokens are opaque, so their TTL is
+/// the default of an hour, whatever expiry a test sets.
 async fn start() -> (TestApp, Number) {
     let app = TestApp::start().await;
     app.platform.behave(|behavior| behavior.opaque_tokens = true);
@@ -23,7 +23,7 @@ async fn token(app: &TestApp, number: &Number) -> Value {
     app.settings(number).await["wppJwtToken"].clone()
 }
 
-/// Sends a poll that must bring the QR. Returns the number of `/auth/token` calls that it made.
+/// Sends a poll that must return the QR. Returns the number of `/auth/token` calls that it made.
 async fn served(app: &TestApp, number: &Number) -> u64 {
     app.forget_calls();
     app.assert_served(number, &[app.poll_qr(&number.session).await]);
@@ -37,7 +37,7 @@ async fn refused(app: &TestApp, number: &Number, status: u16, code: &str) -> u64
     app.count("token")
 }
 
-/// The token still has half a minute: whatever is wrong, it serves.
+/// The token is valid for another half minute: whatever fails, it is used.
 #[tokio::test]
 async fn a_due_token_is_replaced_before_the_call() {
     let (app, number) = start().await;
@@ -75,7 +75,7 @@ async fn a_due_token_is_replaced_before_the_call() {
     assert_eq!(served(&app, &number).await, 0);
 }
 
-/// The right, the token and the saving, before the first call to the platform or after one that was rejected.
+/// The claim, the fetch and the save, before the first call to the platform or after a rejected one.
 #[tokio::test]
 async fn a_refresh_costs_three_calls() {
     let (app, number) = start().await;
@@ -111,9 +111,9 @@ async fn a_refresh_costs_three_calls() {
     assert_eq!(app.calls(), expected(&["qr"], 2));
 }
 
-/// Another sandbox was faster: the row's newer token is taken.
+/// Another sandbox was faster: the row's newer token is used.
 #[tokio::test]
-async fn a_rejected_token_that_somebody_has_replaced_costs_no_refresh() {
+async fn rejected_token_already_replaced_needs_no_refresh() {
     let (app, number) = start().await;
     app.platform.forget_tokens();
     let hold = app.hold_one("qr", Point::After);
@@ -131,7 +131,7 @@ async fn a_rejected_token_that_somebody_has_replaced_costs_no_refresh() {
 }
 
 #[tokio::test]
-async fn a_dead_key_is_not_tried_again_until_it_has_cooled_down() {
+async fn rejected_key_is_not_retried_during_its_cooldown() {
     let (app, number) = start().await;
     app.platform.revoke_key(&number.key);
     app.set_token_end(&number, -1).await;
@@ -144,10 +144,10 @@ async fn a_dead_key_is_not_tried_again_until_it_has_cooled_down() {
     assert_eq!(refused(&app, &number, 409, "api_key_rejected").await, 1);
 }
 
-/// Within the first minute a refused key may be one that is not active yet; later it is dead.
+/// In its first minute, a refused key may not be active yet; later it is dead.
 #[tokio::test]
-async fn a_key_that_was_just_created_is_not_called_dead() {
-    // Less than the pause before a second try.
+async fn new_key_is_not_reported_as_rejected() {
+    // Shorter than the pause before the second try.
     let app = TestApp::start_with(&[("REQUEST_BUDGET_MS", "1500")], Options::default()).await;
     app.platform.behave(|behavior| behavior.activate_after = 3);
     app.create(json!({})).await.expect(503, "api_key_not_active");
@@ -182,7 +182,7 @@ async fn a_token_that_cannot_be_saved_is_used_once() {
 
 /// The work was done, but its answer was lost. A repeated call must not do it twice, and must not count it as a failure.
 #[tokio::test]
-async fn a_lost_answer_costs_a_repetition_and_nothing_else() {
+async fn lost_answer_costs_only_a_retry() {
     let (app, number) = start().await;
     for (endpoint, tokens) in [("rpc/wpp_claim_refresh", 1), ("rpc/wpp_save_token", 1), ("token", 2)] {
         app.set_token_end(&number, -1).await;
@@ -196,7 +196,7 @@ async fn a_lost_answer_costs_a_repetition_and_nothing_else() {
 
 /// Others write here too. A value that cannot be a token counts as a missing token, and is replaced at once.
 #[tokio::test]
-async fn a_stored_token_that_makes_no_sense_is_replaced_at_once() {
+async fn invalid_stored_token_is_replaced_at_once() {
     let (app, number) = start().await;
     for nonsense in [json!(7), json!(""), json!(null), json!({"a": 1}), json!(["t"]), json!("with\nbreak")] {
         app.merge(&number, json!({"wppJwtToken": nonsense})).await;
@@ -206,7 +206,7 @@ async fn a_stored_token_that_makes_no_sense_is_replaced_at_once() {
     }
 }
 
-/// By `expiresIn` and, if it can be read, `exp`.
+/// The expiry comes from `expiresIn` and, if it can be read, `exp`.
 #[tokio::test]
 async fn a_new_token_is_stored_with_its_expiry() {
     let (app, number) = start().await;
@@ -234,7 +234,7 @@ async fn a_new_token_is_stored_with_its_expiry() {
 
 /// The database's clock counts: here it is ten minutes ahead of the clocks of the functions and the platform.
 #[tokio::test]
-async fn a_clock_that_is_minutes_off_costs_one_refresh_at_most() {
+async fn clock_off_by_minutes_costs_at_most_one_refresh() {
     let (app, number) = start().await;
     let ahead = "create or replace function wpp_internal.unix_ms(at timestamptz) returns bigint
         language sql immutable set search_path = '' as
@@ -242,7 +242,7 @@ async fn a_clock_that_is_minutes_off_costs_one_refresh_at_most() {
         create or replace function wpp_internal.now_ms() returns bigint
         language sql volatile set search_path = '' as $$ select wpp_internal.unix_ms(clock_timestamp()) $$;";
     app.sql.batch_execute(ahead).await.unwrap();
-    // Ended by the database's clock alone.
+    // Expired only by the database's clock.
     app.set_token_end(&number, 300).await;
     assert_eq!(served(&app, &number).await, 1);
     let end = app.settings(&number).await["wppJwtExpiresAt"].as_i64().unwrap();
@@ -250,9 +250,9 @@ async fn a_clock_that_is_minutes_off_costs_one_refresh_at_most() {
     assert_eq!(served(&app, &number).await, 0);
 }
 
-/// A platform may hand out the token that it gave before, as long as that is valid.
+/// A platform may return the previous token again while it is valid.
 #[tokio::test]
-async fn the_same_token_given_again_has_its_end_corrected() {
+async fn same_token_returned_again_gets_a_new_expiry() {
     let (app, number) = start().await;
     app.set_token_end(&number, -1).await;
     let token = token(&app, &number).await;

@@ -1,4 +1,4 @@
-//! An API key that the platform refuses: what is repaired at once, what a person has to ask for, and for which number.
+//! An API key that the platform refuses: what is repaired at once, and what a person must ask for.
 
 use serde_json::{Value, json};
 
@@ -8,12 +8,12 @@ use local::lambda::Options;
 use local::platform::RepeatedCreate;
 use local::test_app::{Number, TestApp};
 
-/// Has the platform refuse once a key that it does accept.
+/// Makes the platform refuse a valid key once.
 fn refuse_for_a_moment(app: &TestApp) {
     app.inject_times("token", 1, Fault::status_with(403, r#"{"error":"Invalid API key"}"#));
 }
 
-/// Kills the key on the platform. The key is old enough for that to count, and no token is left.
+/// Revokes the key on the platform. The key is old enough for that to count, and there is no token left.
 async fn kill(app: &TestApp, number: &Number) {
     app.settle_keys().await;
     app.platform.revoke_key(&number.key);
@@ -21,13 +21,13 @@ async fn kill(app: &TestApp, number: &Number) {
     app.end_waits().await;
 }
 
-/// Has the platform give this key and session once more, whether they are valid or not.
+/// Makes the platform return this key and session once more, valid or not.
 fn give(app: &TestApp, key: &str, session: &str) {
     let given = json!({"apiKey": key, "session": session}).to_string();
     app.inject_times("create", 1, Fault::Body(given));
 }
 
-/// Sends a request whose sandbox dies when the platform has made the client. Its lease is over.
+/// Sends a request whose sandbox dies when the platform has created the client, and ends its lease.
 async fn die_with_the_platforms_answer(app: &TestApp, body: Value) {
     assert!(app.killed_at("create", After, app.school.post("wpp-create", &body)).await);
     app.end_waits().await;
@@ -43,7 +43,7 @@ async fn dead_number(app: &TestApp, is_linked: bool) -> Number {
     number
 }
 
-/// What the platform does when it is asked again: repeat its key, rotate it, or make a new client.
+/// When asked again, the platform returns the same key, a new key, or a new client.
 #[tokio::test]
 async fn never_linked_number_is_repaired() {
     for (repeated_create, is_same_session) in
@@ -75,7 +75,7 @@ async fn linked_number_is_repaired_with_its_own_session() {
     }
 }
 
-/// A new session would lose the link, so a person has to ask for it.
+/// A new session would lose the linked phone, so a person must ask for it.
 #[tokio::test]
 async fn linked_number_keeps_its_row_if_another_session_comes() {
     let app = TestApp::start().await;
@@ -116,7 +116,7 @@ async fn same_dead_key_again_gives_an_unlinked_number_a_new_id() {
     assert_eq!((app.numbers().await.len(), app.platform.clients()), (1, 2));
 }
 
-/// `wpp-send` writes all of `settings` back as it read them.
+/// `wpp-send` writes back all of `settings` as it read them.
 #[tokio::test]
 async fn old_key_written_back_is_repaired() {
     for repeated_create in [RepeatedCreate::NewKey, RepeatedCreate::NewClient] {
@@ -128,7 +128,7 @@ async fn old_key_written_back_is_repaired() {
         app.settle_keys().await;
         let recreated = app.create(json!({"force_recreate": true})).await;
         let session = recreated.text("session").to_owned();
-        // A phone links the new session, and then the old key and the old session are back.
+        // A phone is linked to the new session, and then the old key and session are written back.
         app.platform.scan(&session).unwrap();
         app.post("wpp-status", json!({"session": session, "force": true})).await.expect(200, "connected");
         app.merge(&number, old).await;
@@ -140,9 +140,9 @@ async fn old_key_written_back_is_repaired() {
     }
 }
 
-/// A row of the original's, about which nothing else is on record.
+/// A row of the TypeScript version, about which nothing else is recorded.
 #[tokio::test]
-async fn number_of_the_original_counts_as_linked() {
+async fn number_of_the_typescript_version_counts_as_linked() {
     for (gives_its_session, status, word) in [(true, 200, "qr_issued"), (false, 409, "api_key_rejected")] {
         let app = TestApp::start().await;
         let number = dead_number(&app, false).await;
@@ -156,9 +156,9 @@ async fn number_of_the_original_counts_as_linked() {
     }
 }
 
-/// The panel's "Try again" after any failed create, with other numbers that work.
+/// The panel's "Try again" after a failed create, while other numbers work.
 #[tokio::test]
-async fn try_again_of_the_panel_changes_nothing_that_works() {
+async fn panels_try_again_leaves_a_working_number_alone() {
     let app = TestApp::start().await;
     let (first, second) = (app.number().await, app.number().await);
     app.link(&first).await;
@@ -225,18 +225,18 @@ async fn number_is_named_in_three_ways() {
         let answer = app.create(name.clone()).await;
         assert_eq!((answer.status, answer.text("session")), (200, &*second.session), "{name}");
     }
-    let neighbour = app.organization("neighbour").await.unwrap();
+    let neighbor = app.organization("neighbor").await.unwrap();
     for name in [json!({"session": second.session}), json!({"integration_id": second.id})] {
         for force_recreate in [true, false] {
             let mut body = name.clone();
             body["force_recreate"] = json!(force_recreate);
-            app.post_as(&neighbour, "wpp-create", body).await.expect(404, "number_not_found");
+            app.post_as(&neighbor, "wpp-create", body).await.expect(404, "number_not_found");
         }
     }
     assert_eq!(app.platform.clients(), 2);
 }
 
-/// Requests that find the key dead at the same time all get the new key: one replacement.
+/// Simultaneous requests that find the key dead all get the same new key.
 #[tokio::test]
 async fn dead_key_found_by_many_is_replaced_once() {
     let app = TestApp::start_with(&[], Options { concurrency: 5, ..Options::default() }).await;
@@ -255,9 +255,9 @@ async fn dead_key_found_by_many_is_replaced_once() {
     assert_eq!(app.platform.create_calls(), before + 1);
 }
 
-/// `wpp-webhook`, which takes the platform's reports, knows of the link, and no other function does.
+/// Only `wpp-webhook`, which receives the platform's reports, knows about the link.
 #[tokio::test]
-async fn link_that_only_the_snapshot_knows_counts() {
+async fn link_known_only_from_the_snapshot_counts() {
     let (app, number) = TestApp::start_with_number().await;
     app.sql.batch_execute("update whatsapp_sessions set status = 'connected'").await.unwrap();
     kill(&app, &number).await;
@@ -267,9 +267,9 @@ async fn link_that_only_the_snapshot_knows_counts() {
     assert_eq!(app.settings(&number).await, before);
 }
 
-/// The platform gives the same key again, and takes it now: that is no dead key.
+/// The platform returns the same key, and now accepts it, so the key is not dead.
 #[tokio::test]
-async fn key_taken_after_all_is_not_dead() {
+async fn key_accepted_late_is_kept() {
     let app = TestApp::start().await;
     let number = app.settled_number().await;
     app.set_token_end(&number, -1).await;
@@ -281,7 +281,7 @@ async fn key_taken_after_all_is_not_dead() {
 
 /// A user switches the number off while its key is found dead.
 #[tokio::test]
-async fn number_switched_off_in_between_stays_off() {
+async fn number_deactivated_meanwhile_stays_inactive() {
     let (app, number) = TestApp::start_with_number().await;
     kill(&app, &number).await;
     let before = app.settings(&number).await;
@@ -296,7 +296,7 @@ async fn number_switched_off_in_between_stays_off() {
     assert_eq!((&app.numbers().await[0]["is_active"], app.settings(&number).await), (&json!(false), before));
 }
 
-/// Adding a number does not bring back a number that a user has disconnected, even if it was tried once to bring it back.
+/// Adding a number does not reactivate one that a user disconnected, even after an attempt to reactivate it.
 #[tokio::test]
 async fn add_new_leaves_a_disconnected_number_alone() {
     let app = TestApp::start().await;
@@ -314,7 +314,7 @@ async fn add_new_leaves_a_disconnected_number_alone() {
     assert_eq!((numbers.len(), &numbers[1]["is_active"]), (3, &json!(false)));
 }
 
-/// The old key died with the platform's answer, which was lost with its sandbox. The request for a new key is on record, so the next
+/// The platform replaced the old key, but its answer was lost with the sandbox. The request for a new key is recorded, so the next
 /// ordinary request finishes it.
 #[tokio::test]
 async fn recreation_that_died_is_finished_by_another_request() {
@@ -329,7 +329,7 @@ async fn recreation_that_died_is_finished_by_another_request() {
     assert_eq!(app.poll_qr(&number.session).await.status, 200);
 }
 
-/// A first number whose creation died waits for its credentials: that comes before one more.
+/// A first number whose creation died still needs its credentials. It is finished before another number is added.
 #[tokio::test]
 async fn unfinished_first_number_is_finished_by_add_new() {
     let app = TestApp::start().await;
@@ -340,7 +340,7 @@ async fn unfinished_first_number_is_finished_by_add_new() {
     assert_eq!(app.platform.clients(), 1);
 }
 
-/// The refusal of a key does not count any more once the platform has given the same key again.
+/// The refusal of a key no longer counts after the platform has returned the same key.
 #[tokio::test]
 async fn key_refused_for_a_moment_serves_after_a_recreation() {
     let app = TestApp::start().await;
@@ -353,7 +353,7 @@ async fn key_refused_for_a_moment_serves_after_a_recreation() {
     assert_eq!(app.poll_qr(&number.session).await.status, 200);
 }
 
-/// A person can always delete the number in the list and connect again. This platform gives the dead key once more.
+/// A person can always delete the number in the list and connect again. This platform returns the dead key once more.
 #[tokio::test]
 async fn deleted_number_comes_back_with_another_key() {
     let app = TestApp::start().await;

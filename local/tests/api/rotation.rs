@@ -1,4 +1,4 @@
-//! Secrets that Secrets Manager has, and that an operator replaces there while a function runs.
+//! An operator replaces a secret in Secrets Manager while a function runs.
 
 use local::child::Output;
 use local::events::Event;
@@ -12,31 +12,31 @@ use local::users::Keys;
 use serde_json::{Value, json};
 
 /// A stack whose secrets are in Secrets Manager.
-struct Vault {
+struct RotationTest {
     stack: Stack,
     school: Organization,
     secrets: SecretsManager,
 }
 
-impl Vault {
+impl RotationTest {
     async fn start() -> Self {
         let stack = Stack::start().await.unwrap();
         let school = stack.organization("school").await.unwrap();
-        let vault = Self { stack, school, secrets: SecretsManager::start().await.unwrap() };
-        vault.keep(&vault.stack.keys);
-        vault.secrets.put("platform", &json!({"WPP_SECRET": vault.stack.platform.secret()}));
-        vault
+        let test = Self { stack, school, secrets: SecretsManager::start().await.unwrap() };
+        test.store_keys(&test.stack.keys);
+        test.secrets.put("platform", &json!({"WPP_SECRET": test.stack.platform.secret()}));
+        test
     }
 
-    /// Puts a project's keys into its secret.
-    fn keep(&self, keys: &Keys) -> String {
+    /// Stores these Supabase keys in Secrets Manager.
+    fn store_keys(&self, keys: &Keys) -> String {
         let keys = json!({
             "SUPABASE_SERVICE_ROLE_KEY": keys.secret_key(), "SUPABASE_JWT_SECRET": keys.jwt_secret(),
         });
         self.secrets.put("supabase", &keys)
     }
 
-    /// Starts a function as it is deployed, with these variables in the place of others.
+    /// Starts a function with the deployed configuration; `more` overrides single variables.
     async fn function(&self, name: &str, more: &[(&str, &str)]) -> Sandbox {
         let arn = |name: &str| format!("arn:aws:secretsmanager:eu-central-1:123456789012:secret:{name}");
         let mut variables = self.secrets.env().to_vec();
@@ -52,7 +52,7 @@ impl Vault {
         Sandbox::start(&binary(name).unwrap(), &env).await.unwrap()
     }
 
-    /// Replaces the keys of the project and its PostgREST, which refuse the old ones from now on.
+    /// Replaces the project's keys. Supabase and PostgREST refuse the old ones from now on.
     async fn replace_keys(&self, keys: &Keys) -> Postgrest {
         let database = self.stack.postgres.url("authenticator");
         let postgrest = Postgrest::start(0, &database, keys, Output::Captured).await.unwrap();
@@ -60,7 +60,7 @@ impl Vault {
         postgrest
     }
 
-    /// Sends a POST of the school's user, with a token that these keys signed.
+    /// Sends a POST as the school's user, with a token signed by `keys`.
     async fn post(&self, function: &Sandbox, name: &str, keys: &Keys, body: Value) -> Answer {
         let event = Event::post(name).bearer(&keys.user_token(self.school.user)).json(&body).v2();
         function.invoke(event).await.answered().unwrap()
@@ -69,73 +69,73 @@ impl Vault {
 
 #[tokio::test]
 async fn a_first_request_waits_while_the_secrets_are_read() {
-    let vault = Vault::start().await;
-    let hold = vault.secrets.faults.hold("*", Point::Before);
-    let function = vault.function("wpp-create", &[]).await;
+    let test = RotationTest::start().await;
+    let hold = test.secrets.faults.hold("*", Point::Before);
+    let function = test.function("wpp-create", &[]).await;
     function.ready().await.unwrap();
-    // Both at once, before there is any request.
+    // It reads both secrets at once, before the first request.
     hold.reached(2).await;
-    let answer = vault.post(&function, "wpp-create", &vault.stack.keys, json!({}));
+    let answer = test.post(&function, "wpp-create", &test.stack.keys, json!({}));
     let (answer, ()) = tokio::join!(answer, async { hold.release() });
     assert_eq!((answer.status, &answer.json["status"]), (200, &json!("qr_issued")), "{answer:?}");
-    // That request waited for the reading, and the next one needs no other.
-    assert_eq!(vault.post(&function, "wpp-create", &vault.stack.keys, json!({})).await.status, 200);
-    assert_eq!(json!(vault.secrets.faults.counts()), json!({"platform": 1, "supabase": 1}));
+    // The first request waited for the secrets, and the next one did not read them again.
+    assert_eq!(test.post(&function, "wpp-create", &test.stack.keys, json!({})).await.status, 200);
+    assert_eq!(json!(test.secrets.faults.counts()), json!({"platform": 1, "supabase": 1}));
 }
 
-/// One function notices it by the service key, the other one by a user's token.
+/// One function notices the change by its refused service key, the other by a user's token.
 #[tokio::test]
 async fn a_project_with_new_keys_is_served_without_a_restart() {
-    let vault = Vault::start().await;
-    let (old, new) = (&vault.stack.keys, Keys::generate().unwrap());
-    let by_service_key = vault.function("wpp-status", &[("SUPABASE_JWT_SECRET", new.jwt_secret())]).await;
-    let by_token = vault.function("wpp-status", &[]).await;
-    let post = |function, keys| vault.post(function, "wpp-status", keys, json!({}));
+    let test = RotationTest::start().await;
+    let (old, new) = (&test.stack.keys, Keys::generate().unwrap());
+    let by_service_key = test.function("wpp-status", &[("SUPABASE_JWT_SECRET", new.jwt_secret())]).await;
+    let by_token = test.function("wpp-status", &[]).await;
+    let post = |function, keys| test.post(function, "wpp-status", keys, json!({}));
     assert_eq!(post(&by_service_key, &new).await.status, 200);
     assert_eq!(post(&by_token, old).await.status, 200);
-    let _postgrest = vault.replace_keys(&new).await;
-    vault.keep(&new);
+    let _postgrest = test.replace_keys(&new).await;
+    test.store_keys(&new);
     for (function, calls) in [(&by_service_key, [2, 3]), (&by_token, [1, 2])] {
-        vault.stack.supabase.faults.reset_counts();
+        test.stack.supabase.faults.reset_counts();
         for calls in calls {
             let answer = post(function, &new).await;
             assert_eq!((answer.status, &answer.json["status"]), (200, &json!("disconnected")), "{answer:?}");
-            assert_eq!(vault.stack.supabase.faults.count("rpc/wpp_find_number"), calls);
+            assert_eq!(test.stack.supabase.faults.count("rpc/wpp_find_number"), calls);
         }
     }
     assert_eq!(post(&by_token, old).await.status, 401);
-    assert_eq!(vault.secrets.faults.count("supabase"), 4);
+    assert_eq!(test.secrets.faults.count("supabase"), 4);
 }
 
 #[tokio::test]
 async fn a_new_secret_of_the_platform_is_used_without_a_restart() {
-    let vault = Vault::start().await;
-    let function = vault.function("wpp-create", &[]).await;
-    let keys = &vault.stack.keys;
-    let first = vault.post(&function, "wpp-create", keys, json!({})).await;
+    let test = RotationTest::start().await;
+    let function = test.function("wpp-create", &[]).await;
+    let keys = &test.stack.keys;
+    let first = test.post(&function, "wpp-create", keys, json!({})).await;
     assert_eq!(first.status, 200, "{first:?}");
-    vault.stack.platform.replace_secret("another-secret");
-    vault.secrets.put("platform", &json!({"WPP_SECRET": "another-secret"}));
-    vault.stack.platform.faults.reset_counts();
-    let answer = vault.post(&function, "wpp-create", keys, json!({"force_recreate": true})).await;
+    test.stack.platform.replace_secret("another-secret");
+    test.secrets.put("platform", &json!({"WPP_SECRET": "another-secret"}));
+    test.stack.platform.faults.reset_counts();
+    let answer = test.post(&function, "wpp-create", keys, json!({"force_recreate": true})).await;
     assert_eq!(answer.status, 200, "{answer:?}");
-    assert_eq!(vault.stack.platform.faults.count("create"), 2);
+    assert_eq!(test.stack.platform.faults.count("create"), 2);
     let logs = function.logs().await;
     assert!(!logs.contains("another-secret") && !logs.contains(keys.jwt_secret()), "{logs}");
 }
 
 #[tokio::test]
 async fn a_refused_key_that_the_secret_still_has_is_counted() {
-    let vault = Vault::start().await;
-    let keys = &vault.stack.keys;
+    let test = RotationTest::start().await;
+    let keys = &test.stack.keys;
     let wrong = json!({
         "SUPABASE_SERVICE_ROLE_KEY": "sb_secret_of_another_project", "SUPABASE_JWT_SECRET": keys.jwt_secret(),
     });
-    vault.secrets.put("supabase", &wrong);
-    let function = vault.function("wpp-status", &[]).await;
-    let answer = vault.post(&function, "wpp-status", keys, json!({})).await;
+    test.secrets.put("supabase", &wrong);
+    let function = test.function("wpp-status", &[]).await;
+    let answer = test.post(&function, "wpp-status", keys, json!({})).await;
     assert_eq!((answer.status, &answer.json["code"]), (500, &json!("database_key_rejected")), "{answer:?}");
-    assert_eq!(vault.stack.supabase.faults.count("rpc/wpp_find_number"), 2);
+    assert_eq!(test.stack.supabase.faults.count("rpc/wpp_find_number"), 2);
     let logs = function.logs().await;
     let line: Value = serde_json::from_str(logs.lines().last().unwrap()).unwrap();
     assert_eq!((&line["OwnKeyRejected"], &line["DatabaseFailed"]), (&json!(1), &Value::Null), "{line}");

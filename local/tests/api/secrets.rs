@@ -1,4 +1,4 @@
-//! No secret leaves: all that comes out of the fault matrix is searched, and what comes of wrong requests.
+//! No secret leaks. Searches every answer and log line of the fault matrix, and of malformed requests.
 
 use std::collections::BTreeMap;
 
@@ -12,21 +12,21 @@ use local::users::Signing;
 use serde_json::{Value, json};
 use tokio_postgres::types::Json;
 
-/// Has everything logged that can be: what is not there then is not there at a higher level either.
+/// Logs at the lowest level: a secret that does not appear here does not appear at a higher level.
 pub const EVERYTHING: [(&str, &str); 2] = [("RUST_LOG", "trace"), ("AWS_LAMBDA_LOG_LEVEL", "TRACE")];
 
-/// In every body that an upstream refuses with.
+/// A marker in the body of every refusal by an upstream.
 pub const UPSTREAM: &str = "canary-of-an-upstream";
 
-/// In the keys of `settings` that belong to others.
-const NEIGHBOUR: &str = "canary-of-a-neighbour";
+/// A marker in the `settings` fields of the other functions.
+const OTHER_FUNCTION: &str = "canary-of-another-function";
 
-/// In what a caller sends.
+/// A marker in everything that a caller sends.
 const CALLER: &str = "canary-of-a-caller";
 
-/// What must not come out of an app, and what has.
+/// The secrets that must not leak, and the answers to search.
 pub struct Search {
-    /// By its text, what it is.
+    /// Maps each secret to its description.
     secrets: BTreeMap<String, &'static str>,
     answers: Vec<(String, Answer)>,
     qrs: Vec<String>,
@@ -40,7 +40,7 @@ impl Search {
             ("sb_secret key", app.keys.secret_key()),
             ("SUPABASE_JWT_SECRET", app.keys.jwt_secret()),
             ("an upstream's text", UPSTREAM),
-            ("another's setting", NEIGHBOUR),
+            ("another's setting", OTHER_FUNCTION),
             ("a caller's input", CALLER),
         ] {
             search.secrets.insert(text.to_owned(), what);
@@ -50,31 +50,32 @@ impl Search {
         search
     }
 
-    /// Adds the claims, and the signature that makes a token of them.
+    /// Adds the token's claims and signature; the header is no secret.
     fn add_jwt(&mut self, what: &'static str, jwt: &str) {
         self.secrets.extend(jwt.split('.').skip(1).map(|part| (part.to_owned(), what)));
     }
 
-    /// Puts a key into the settings that our functions do not use.
+    /// Adds fields to `settings` that the functions do not use.
     pub async fn plant(&mut self, app: &TestApp, school: &Organization) {
         self.add_jwt("user token", &school.token);
         let plant = "update messenger_integrations set settings = settings || $1";
-        let theirs = Json(json!({"greeting": NEIGHBOUR, "webhookSecret": {"deep": NEIGHBOUR}}));
-        app.sql.execute(plant, &[&theirs]).await.unwrap();
+        let other_fields =
+            Json(json!({"greeting": OTHER_FUNCTION, "webhookSecret": {"deep": OTHER_FUNCTION}}));
+        app.sql.execute(plant, &[&other_fields]).await.unwrap();
     }
 
-    pub fn answered(&mut self, to: String, answer: Answer) {
+    pub fn add_answer(&mut self, to: String, answer: Answer) {
         self.answers.push((to, answer));
     }
 
-    /// Adds the QR that the platform shows for the school. It belongs into two fields of answers and into no other place.
-    pub fn shown(&mut self, app: &TestApp, school: &Organization) {
+    /// Adds the QR that the platform shows for the school. It may appear only in two fields of an answer.
+    pub fn add_qr(&mut self, app: &TestApp, school: &Organization) {
         let session = app.platform.session_of(&school.id.to_string());
         self.qrs.extend(session.and_then(|session| app.platform.qr_of(&session)));
     }
 
-    /// Asks in a project whose keys cannot be fetched: the one endpoint that needs no number.
-    async fn ask_without_keys(&mut self, app: &TestApp) {
+    /// Sends requests while the project's signing keys cannot be fetched.
+    async fn send_requests_without_keys(&mut self, app: &TestApp) {
         let token = app.keys.token(&json!({"sub": app.school.user}), Signing::Es256);
         self.add_jwt("user token", &token);
         let faults = [Fault::status_with(500, UPSTREAM), Fault::Body(UPSTREAM.to_owned()), Fault::Drop];
@@ -82,14 +83,14 @@ impl Search {
             app.inject("jwks", fault);
             let event = Event::post(name).bearer(&token).json(&json!({"session": "1"}));
             let answer = app.invoke(name, event.v2()).await.expect(503, "auth_unavailable");
-            assert_eq!(answer.json["retryable"], true, "it is no fault of the token");
-            self.answered(format!("{name} without keys"), answer);
+            assert_eq!(answer.json["retryable"], true, "the token may be valid");
+            self.add_answer(format!("{name} without keys"), answer);
         }
         app.clear_faults();
     }
 
-    /// Sends wrong requests. They must not be quoted either: a value may be a password pasted into the wrong field.
-    async fn ask_wrongly(&mut self, app: &TestApp) {
+    /// Sends malformed requests. Errors must not quote them: a value may be a password pasted into the wrong field.
+    async fn send_malformed_requests(&mut self, app: &TestApp) {
         let token = &app.school.token;
         let bodies = [
             format!(r#"{{"session": ["{CALLER}"], "force": "{CALLER}", "add_new": "{CALLER}"}}"#),
@@ -103,18 +104,18 @@ impl Search {
             for body in &bodies {
                 let event = Event::post(name).bearer(token).header("Content-Type", "application/json");
                 let answer = app.invoke(name, event.body(body).v2()).await;
-                self.answered(format!("{name} of {body}"), answer);
+                self.add_answer(format!("{name} with {body}"), answer);
             }
             for bearer in [CALLER.to_owned(), format!("{token}{CALLER}"), format!("a.{CALLER}.b")] {
                 let event = Event::post(name).bearer(&bearer).header("X-Other", CALLER).query(CALLER, CALLER);
                 let answer = app.invoke(name, event.json(&json!({CALLER: CALLER})).v2()).await;
                 assert_eq!(answer.status, 401);
-                self.answered(format!("{name} with a wrong bearer"), answer);
+                self.add_answer(format!("{name} with a wrong bearer"), answer);
             }
         }
     }
 
-    /// Collects all that the app's schools and the platform's clients hold by now. Of a key, collects what masking must hide.
+    /// Collects the API keys and tokens of all numbers. For an API key, collects only the part that masking hides.
     async fn learn(&mut self, app: &TestApp) {
         for row in app.sql.query("select settings from messenger_integrations", &[]).await.unwrap() {
             let Json(settings): Json<Value> = row.get(0);
@@ -129,11 +130,11 @@ impl Search {
         }
     }
 
-    /// Searches all output.
+    /// Sends the last requests, then searches all answers and logs.
     pub async fn end(mut self, app: &TestApp) {
-        self.ask_without_keys(app).await;
-        self.ask_wrongly(app).await;
-        // Whatever was in trouble, each function has answered well once.
+        self.send_requests_without_keys(app).await;
+        self.send_malformed_requests(app).await;
+        // After all faults, each function must have answered successfully at least once.
         let number = app.number().await;
         assert_eq!(app.poll_qr(&number.session).await.status, 200);
         assert_eq!(app.post("wpp-status", json!({"session": number.session})).await.status, 200);
@@ -157,7 +158,7 @@ impl Search {
         }
     }
 
-    /// Asserts that the text holds no secret, and not even the start of one.
+    /// Asserts that the text does not contain even the first 16 characters of a secret.
     fn assert_none_in(&self, place: &str, text: &str) {
         for (secret, what) in &self.secrets {
             let secret = &secret[..secret.len().min(16)];

@@ -11,15 +11,15 @@ async fn status(app: &TestApp) -> Answer {
     app.post("wpp-status", json!({})).await
 }
 
-/// Returns the requests since the last call of this function.
-fn calls(app: &TestApp) -> Value {
+/// Returns the upstream requests since the last call of this function, and forgets them.
+fn take_calls(app: &TestApp) -> Value {
     let calls = app.calls();
     app.forget_calls();
     calls
 }
 
 /// Adds a number whose snapshot was just saved as connected.
-async fn connected(app: &TestApp) -> Number {
+async fn connected_number(app: &TestApp) -> Number {
     let number = app.number().await;
     app.link(&number).await;
     app.forget_calls();
@@ -27,28 +27,28 @@ async fn connected(app: &TestApp) -> Number {
 }
 
 #[tokio::test]
-async fn a_stored_qr_is_answered_for_25_seconds_unless_force_is_set() {
+async fn stored_qr_is_returned_for_25_s_unless_forced() {
     let (app, number) = TestApp::start_with_number().await;
     app.age_mirror(15).await;
     let stored = status(&app).await;
     assert_eq!(stored.json["status"], "qr_issued");
     assert_eq!(stored.json["qrcode"], app.shown_qr(&number.session));
-    assert_eq!(calls(&app), json!({"rpc/wpp_find_number": 1}));
+    assert_eq!(take_calls(&app), json!({"rpc/wpp_find_number": 1}));
 
     let live = app.check().await;
     for field in ["status", "qrcode", "last_qr_at"] {
         assert_eq!(live.json[field], stored.json[field]);
     }
-    assert_eq!(calls(&app), json!({"rpc/wpp_find_number": 1, "status": 1, "qr": 1}));
+    assert_eq!(take_calls(&app), json!({"rpc/wpp_find_number": 1, "status": 1, "qr": 1}));
 
     app.age_mirror(10).await;
     status(&app).await;
-    assert_eq!(calls(&app), json!({"rpc/wpp_find_number": 1, "status": 1, "qr": 1}));
+    assert_eq!(take_calls(&app), json!({"rpc/wpp_find_number": 1, "status": 1, "qr": 1}));
 }
 
 /// The webhook reports the scan while a poll waits for the answer with its QR.
 #[tokio::test]
-async fn a_report_since_a_slow_poll_began_stands_and_is_answered() {
+async fn webhook_report_wins_over_a_slower_poll() {
     let (app, number) = TestApp::start_with_number().await;
     app.sql
         .execute("update whatsapp_sessions set status = 'pairing', last_qr_b64 = null", &[])
@@ -66,19 +66,19 @@ async fn a_report_since_a_slow_poll_began_stands_and_is_answered() {
     assert_eq!(app.mirror(&number.session).await["status"], "connected");
 }
 
-/// The original believed `connected` for ever, and `force` did not correct the row.
+/// The TypeScript version trusted a stored `connected` forever, and `force` did not correct the row.
 #[tokio::test]
-async fn a_stored_connected_answers_for_10_seconds() {
+async fn stored_connected_is_returned_for_10_s() {
     let app = TestApp::start().await;
-    let number = connected(&app).await;
+    let number = connected_number(&app).await;
     app.platform.set_status(&number.session, "offline").unwrap();
     app.age_mirror(5).await;
     assert_eq!(status(&app).await.json["status"], "connected");
-    assert_eq!(calls(&app), json!({"rpc/wpp_find_number": 1}));
+    assert_eq!(take_calls(&app), json!({"rpc/wpp_find_number": 1}));
 
     app.age_mirror(5).await;
     assert_eq!(status(&app).await.json["status"], "disconnected");
-    assert_eq!(calls(&app), json!({"rpc/wpp_find_number": 1, "status": 1, "rpc/wpp_save_snapshot": 1}));
+    assert_eq!(take_calls(&app), json!({"rpc/wpp_find_number": 1, "status": 1, "rpc/wpp_save_snapshot": 1}));
     assert_eq!(app.mirror(&number.session).await["status"], "disconnected");
 }
 
@@ -107,9 +107,9 @@ async fn the_snapshot_follows_every_forced_poll() {
     }
 }
 
-/// The other functions write here too, and leave the QR unchanged.
+/// The other functions also write to `whatsapp_sessions`, but never change the QR.
 #[tokio::test]
-async fn each_qr_keeps_the_time_of_its_first_sight() {
+async fn last_qr_at_is_when_the_qr_was_first_seen() {
     let (app, number) = TestApp::start_with_number().await;
     app.age_mirror(5).await;
     let first = app.mirror(&number.session).await;
@@ -130,9 +130,9 @@ async fn each_qr_keeps_the_time_of_its_first_sight() {
     assert_eq!(next["created_at"], last["created_at"]);
 }
 
-/// The original also ignored a row that could not be written, but it did so silently.
+/// The TypeScript version also ignored a row that could not be written, but silently.
 #[tokio::test]
-async fn a_snapshot_that_cannot_be_saved_fails_no_request() {
+async fn failed_snapshot_save_fails_no_request() {
     let (app, number) = TestApp::start_with_number().await;
     app.platform.scan(&number.session).unwrap();
     app.inject_times("rpc/wpp_save_snapshot", 1, Fault::status(500));
@@ -145,7 +145,7 @@ async fn a_snapshot_that_cannot_be_saved_fails_no_request() {
     assert_eq!(logs.matches("could not be saved").count(), 1, "{logs}");
 }
 
-/// The original handed out the other organization's QR, and moved its row.
+/// The TypeScript version returned the other organization's QR and took over its row.
 #[tokio::test]
 async fn another_organizations_snapshot_is_not_touched() {
     let (app, number) = TestApp::start_with_number().await;
@@ -164,10 +164,10 @@ async fn another_organizations_snapshot_is_not_touched() {
 #[tokio::test]
 async fn an_outage_disconnects_no_number() {
     let app = TestApp::start_with(&[("UPSTREAM_TIMEOUT_MS", "500")], Options::default()).await;
-    let number = connected(&app).await;
+    let number = connected_number(&app).await;
     app.age_mirror(3600).await;
-    let mirror = app.mirror(&number.session).await;
-    // What stands before the platform asks for a password, suspects a robot, or knows no such address.
+    let saved = app.mirror(&number.session).await;
+    // Answers of a proxy in front of the platform: it asks for a password, suspects a bot, or does not know the address.
     let gateways = [(401, "<html>"), (403, "<html>"), (404, "404 page not found"), (404, "")];
     let gateways = gateways.map(|(status, body)| Fault::status_with(status, body));
     let outages = [Fault::status(503), Fault::status(429), Fault::Drop, Fault::Html, Fault::SlowHeaders];
@@ -176,13 +176,13 @@ async fn an_outage_disconnects_no_number() {
         let answer = status(&app).await.expect(200, "connected");
         assert_eq!(answer.json["stale"], true, "{answer:?}");
         assert!(answer.json["message"].as_str().unwrap().contains("last known state"), "{answer:?}");
-        let (seen_at, updated_at) = (answer.json["seen_at"].as_str(), mirror["updated_at"].as_str());
+        let (seen_at, updated_at) = (answer.json["seen_at"].as_str(), saved["updated_at"].as_str());
         assert_eq!(seen_at.unwrap()[..19], updated_at.unwrap()[..19], "{answer:?}");
         let forced = app.check().await;
         assert!(forced.status >= 500 && forced.json["success"] == false, "{fault:?} {forced:?}");
         app.clear_faults();
     }
-    assert_eq!(app.mirror(&number.session).await, mirror);
+    assert_eq!(app.mirror(&number.session).await, saved);
     assert_eq!(status(&app).await.json.get("stale"), None);
 }
 
@@ -195,20 +195,20 @@ async fn an_outage_without_a_snapshot_is_an_error() {
     assert_eq!(status(&app).await.json["code"], "platform_unavailable");
 }
 
-/// A person who opens the panel waits for the last known state for less than for the present one.
+/// A person who opens the panel should see the last known state sooner than a live one.
 #[tokio::test]
-async fn a_hanging_platform_is_not_waited_for_with_a_snapshot() {
+async fn snapshot_is_returned_early_if_the_platform_hangs() {
     let app = TestApp::start_with(&[("UPSTREAM_TIMEOUT_MS", "60000")], Options::default()).await;
-    connected(&app).await;
+    connected_number(&app).await;
     app.age_mirror(3600).await;
     let _hold = app.hold("status", Point::Before);
-    // Well below the request's own time of 25 s.
+    // Well below the request's budget of 25 s.
     let answer = tokio::time::timeout(Duration::from_secs(15), status(&app)).await.unwrap();
     assert_eq!((answer.status, &answer.json["stale"]), (200, &json!(true)), "{answer:?}");
 }
 
 #[tokio::test]
-async fn an_outage_shows_no_qr_that_can_no_longer_be_scanned() {
+async fn outage_hides_an_expired_qr() {
     let (app, number) = TestApp::start_with_number().await;
     app.platform.faults.inject("*", Fault::status(503));
     app.age_mirror(24).await;
@@ -224,9 +224,9 @@ async fn an_outage_shows_no_qr_that_can_no_longer_be_scanned() {
 }
 
 #[tokio::test]
-async fn a_lasting_state_is_saved_once_a_minute() {
+async fn unchanged_state_is_saved_once_a_minute() {
     let app = TestApp::start().await;
-    connected(&app).await;
+    connected_number(&app).await;
     for (age, writes) in [(50, 0), (20, 1), (0, 0)] {
         app.age_mirror(age).await;
         app.forget_calls();

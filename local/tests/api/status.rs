@@ -32,7 +32,7 @@ async fn a_connected_number_costs_two_requests() {
     assert_eq!(app.calls(), json!({"rpc/wpp_find_number": 1, "status": 1}));
 }
 
-/// The original found no number if there were two, or answered for the first one, no matter which one was named.
+/// If there were two numbers, the TypeScript version found none, or always answered for the first one.
 #[tokio::test]
 async fn each_number_is_found_by_each_of_its_names() {
     let app = TestApp::start().await;
@@ -56,7 +56,7 @@ async fn each_number_is_found_by_each_of_its_names() {
     }
 }
 
-/// The original found one that is not primary and then did not use it.
+/// The TypeScript version found a number that is not primary, but did not use it.
 #[tokio::test]
 async fn without_a_name_the_primary_number_is_meant() {
     let app = TestApp::start().await;
@@ -72,14 +72,14 @@ async fn without_a_name_the_primary_number_is_meant() {
     assert_eq!(meant(&first.id, false, false).await, json!(second.session));
     assert_eq!(meant(&first.id, false, true).await, json!(first.session));
     assert_eq!(meant(&second.id, true, true).await, json!(second.session));
-    // Another function has made both primary: the oldest counts.
+    // Another function has made both primary: the oldest is used.
     assert_eq!(meant(&first.id, true, true).await, json!(first.session));
     let younger =
         "update messenger_integrations set created_at = created_at + interval '1 hour' where id = $1";
     app.sql.execute(younger, &[&first.id]).await.unwrap();
     assert_eq!(meant(&first.id, true, true).await, json!(second.session));
     assert_eq!(meant(&first.id, false, true).await, json!(second.session));
-    // A primary number that has lost its credentials is not asked about if there is another one.
+    // A primary number without credentials is not used if there is another one.
     app.merge(&second, json!({"wppApiKey": null})).await;
     assert_eq!(app.check().await.json["account_number"], json!(first.session));
     let named = app.post("wpp-status", json!({"session": second.session})).await.expect(200, "disconnected");
@@ -109,9 +109,9 @@ async fn an_unknown_word_never_means_connected() {
             app.platform.behave(|behavior| behavior.in_capitals = in_capitals);
             app.platform.set_status(&number.session, word).unwrap();
             let answer = app.check().await.expect(200, status).json;
-            let said = if in_capitals { word.to_uppercase() } else { word.to_owned() };
-            let said: String = said.chars().take(64).collect();
-            assert_eq!(answer["platform_status"], if said.is_empty() { Value::Null } else { json!(said) });
+            let shown = if in_capitals { word.to_uppercase() } else { word.to_owned() };
+            let shown: String = shown.chars().take(64).collect();
+            assert_eq!(answer["platform_status"], if shown.is_empty() { Value::Null } else { json!(shown) });
             assert_eq!(answer.get("qrcode").is_some(), status == "qr_issued", "{word}");
         }
     }

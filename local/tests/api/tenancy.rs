@@ -1,4 +1,4 @@
-//! A number of another organization counts as missing: by each of its names, and in each function.
+//! Another organization's number counts as missing, under each of its names and in each function.
 
 use local::lambda::Answer;
 use local::stack::Organization;
@@ -26,21 +26,21 @@ fn without_request_id(answer: &Answer) -> String {
 }
 
 /// Returns the school with its own number, and its neighbor's number.
-async fn neighbours() -> (TestApp, Organization, Number) {
+async fn neighbors() -> (TestApp, Organization, Number) {
     let mut app = TestApp::start().await;
-    let neighbour = app.organization("neighbour").await.unwrap();
-    let school = std::mem::replace(&mut app.school, neighbour);
+    let neighbor = app.organization("neighbor").await.unwrap();
+    let school = std::mem::replace(&mut app.school, neighbor);
     app.create(json!({})).await.expect(200, "qr_issued");
     let number = app.number().await;
-    let neighbour = std::mem::replace(&mut app.school, school);
+    let neighbor = std::mem::replace(&mut app.school, school);
     app.number().await;
-    (app, neighbour, number)
+    (app, neighbor, number)
 }
 
 #[tokio::test]
-async fn anothers_number_is_answered_like_one_that_does_not_exist() {
-    let (app, neighbour, number) = neighbours().await;
-    let before = rows(&app, neighbour.id).await;
+async fn anothers_number_is_not_found() {
+    let (app, neighbor, number) = neighbors().await;
+    let before = rows(&app, neighbor.id).await;
     let (id, nobody) = (number.id.to_string(), Uuid::new_v4().to_string());
     let cases = [
         ("wpp-qr", "session", number.session.as_str(), "0000000000004"),
@@ -49,7 +49,7 @@ async fn anothers_number_is_answered_like_one_that_does_not_exist() {
         ("wpp-status", "account_number", &number.session, "0000000000004"),
         ("wpp-status", "integration_id", &id, &nobody),
     ];
-    for (name, field, theirs, nobodys) in cases {
+    for (name, field, foreign, missing) in cases {
         for force in [Value::Null, json!(true)] {
             let ask = async |id| {
                 let mut body = json!({field: id});
@@ -58,25 +58,25 @@ async fn anothers_number_is_answered_like_one_that_does_not_exist() {
                 }
                 app.post(name, body).await
             };
-            let (theirs, nobodys) = (ask(theirs).await, ask(nobodys).await);
-            assert_eq!(theirs.told(), (404, "number_not_found"), "{name} {field}");
-            assert_eq!(without_request_id(&theirs), without_request_id(&nobodys), "{name} {field}");
+            let (foreign, missing) = (ask(foreign).await, ask(missing).await);
+            assert_eq!(foreign.told(), (404, "number_not_found"), "{name} {field}");
+            assert_eq!(without_request_id(&foreign), without_request_id(&missing), "{name} {field}");
         }
     }
-    let theirs = app.poll_qr(&number.session).await;
-    assert_eq!(without_request_id(&theirs), without_request_id(&app.poll_qr("0000000000004").await));
-    // The session comes first, so the id of the caller's own number in addition to it changes nothing.
+    let foreign = app.poll_qr(&number.session).await;
+    assert_eq!(without_request_id(&foreign), without_request_id(&app.poll_qr("0000000000004").await));
+    // The session wins, so adding the id of the caller's own number changes nothing.
     let own = app.number().await;
     let both = app.post("wpp-status", json!({"session": number.session, "integration_id": own.id})).await;
     assert_eq!(both.status, 404, "{both:?}");
     assert_eq!(app.platform.faults.count("*"), 0, "the platform is asked about numbers of one's own alone");
-    assert_eq!(rows(&app, neighbour.id).await, before);
+    assert_eq!(rows(&app, neighbor.id).await, before);
 }
 
 #[tokio::test]
-async fn a_user_of_no_organization_gets_nowhere() {
-    let (app, neighbour, number) = neighbours().await;
-    let before = rows(&app, neighbour.id).await;
+async fn user_without_an_organization_is_refused() {
+    let (app, neighbor, number) = neighbors().await;
+    let before = rows(&app, neighbor.id).await;
     let (homeless, unknown) = (Uuid::new_v4(), Uuid::new_v4());
     app.sql.execute("insert into profiles (id) values ($1)", &[&homeless]).await.unwrap();
     for user in [homeless, unknown] {
@@ -96,13 +96,13 @@ async fn a_user_of_no_organization_gets_nowhere() {
         }
         assert_eq!(app.platform.faults.count("*"), 0);
     }
-    assert_eq!(rows(&app, neighbour.id).await, before);
+    assert_eq!(rows(&app, neighbor.id).await, before);
 }
 
 #[tokio::test]
-async fn an_organization_without_a_number_sees_none_of_anothers() {
-    let (app, neighbour, _) = neighbours().await;
-    let before = rows(&app, neighbour.id).await;
+async fn organization_without_a_number_sees_no_others_number() {
+    let (app, neighbor, _) = neighbors().await;
+    let before = rows(&app, neighbor.id).await;
     let newcomer = app.organization("newcomer").await.unwrap();
     app.forget_calls();
     let status = app.post_as(&newcomer, "wpp-status", json!({"force": true})).await;
@@ -111,19 +111,19 @@ async fn an_organization_without_a_number_sees_none_of_anothers() {
     for body in [json!({}), json!({"force_recreate": true}), json!({"add_new": true})] {
         assert_eq!(app.post_as(&newcomer, "wpp-create", body).await.status, 200);
     }
-    assert_eq!(rows(&app, neighbour.id).await, before);
+    assert_eq!(rows(&app, neighbor.id).await, before);
 }
 
-/// Schools are merged, and an operator gives a number to the other one: what its old organization began stays behind.
+/// Two schools are merged, and an operator moves a number. What its old organization started is not moved.
 #[tokio::test]
 async fn a_moved_number_is_unknown_to_its_old_organization() {
     let app = TestApp::start().await;
-    let neighbour = app.organization("neighbour").await.unwrap();
+    let neighbor = app.organization("neighbor").await.unwrap();
     let moved = app.create(json!({})).await.expect(200, "qr_issued").json["session"].clone();
     let give = "update messenger_integrations set organization_id = $1";
-    assert_eq!(app.sql.execute(give, &[&neighbour.id]).await.unwrap(), 1);
-    app.sql.execute("update whatsapp_sessions set organization_id = $1", &[&neighbour.id]).await.unwrap();
-    let before = rows(&app, neighbour.id).await;
+    assert_eq!(app.sql.execute(give, &[&neighbor.id]).await.unwrap(), 1);
+    app.sql.execute("update whatsapp_sessions set organization_id = $1", &[&neighbor.id]).await.unwrap();
+    let before = rows(&app, neighbor.id).await;
     for (body, status) in
         [(json!({"add_new": true}), 200), (json!({"force_recreate": true, "session": moved}), 404)]
     {
@@ -131,18 +131,18 @@ async fn a_moved_number_is_unknown_to_its_old_organization() {
         assert_eq!(answer.status, status, "{body}: {answer:?}");
         assert_ne!(answer.json["session"], moved, "{body}");
     }
-    assert_eq!(rows(&app, neighbour.id).await, before);
+    assert_eq!(rows(&app, neighbor.id).await, before);
 }
 
-/// An administrator can write any id into the own row, and it would go to the platform under our secret.
+/// An administrator can write any platform id into the organization's row, and it would be sent to the platform with `WPP_SECRET`.
 #[tokio::test]
 async fn platform_id_of_another_organization_is_not_asked_for() {
-    let (app, neighbour, number) = neighbours().await;
-    let theirs =
-        [neighbour.id.to_string(), app.settings(&number).await["wppSubOrgId"].as_str().unwrap().to_owned()];
-    let before = rows(&app, neighbour.id).await;
+    let (app, neighbor, number) = neighbors().await;
+    let foreign_ids =
+        [neighbor.id.to_string(), app.settings(&number).await["wppSubOrgId"].as_str().unwrap().to_owned()];
+    let before = rows(&app, neighbor.id).await;
     let own = app.number().await;
-    for id in theirs {
+    for id in foreign_ids {
         for settings in [
             json!({"wppSubOrgId": id}),
             json!({"wppSubOrgId": id, "wppApiKey": null, "wppAccountNumber": null}),
@@ -161,23 +161,23 @@ async fn platform_id_of_another_organization_is_not_asked_for() {
                     body["integration_id"] = json!(own.id);
                 }
                 let answer = app.create(body).await;
-                let ours = rows(&app, app.school.id).await.to_string();
-                assert!(!ours.contains(&number.key), "{settings} {mode}: {answer:?}");
+                let own_rows = rows(&app, app.school.id).await.to_string();
+                assert!(!own_rows.contains(&number.key), "{settings} {mode}: {answer:?}");
                 assert_ne!(answer.json["session"], json!(number.session), "{settings} {mode}");
             }
         }
     }
-    assert_eq!(rows(&app, neighbour.id).await, before);
+    assert_eq!(rows(&app, neighbor.id).await, before);
 }
 
-/// The platform's refusal is the only guard: nothing of the session is read, written or registered.
+/// Only the platform's refusal protects the session; nothing about it is read, written or registered.
 #[tokio::test]
-async fn row_that_names_anothers_session_gets_nothing_of_it() {
-    let (app, neighbour, number) = neighbours().await;
+async fn row_with_anothers_session_gets_no_data() {
+    let (app, neighbor, number) = neighbors().await;
     app.poll_qr(&number.session).await;
     let own = app.number().await;
     app.merge(&own, json!({"wppAccountNumber": number.session})).await;
-    let before = rows(&app, neighbour.id).await;
+    let before = rows(&app, neighbor.id).await;
     let webhook = app.platform.webhook_of(&number.session);
     let qr = app.shown_qr(&number.session).to_string();
     for (name, body) in [
@@ -190,13 +190,13 @@ async fn row_that_names_anothers_session_gets_nothing_of_it() {
         assert_ne!(answer.status, 200, "{name} {body}: {answer:?}");
         assert!(!answer.body.contains(&qr), "{name} {body}");
     }
-    assert_eq!(rows(&app, neighbour.id).await, before);
+    assert_eq!(rows(&app, neighbor.id).await, before);
     assert_eq!(app.platform.webhook_of(&number.session), webhook);
-    let ours = rows(&app, app.school.id).await;
-    assert!(!ours["sessions"].to_string().contains(&number.session), "{ours}");
+    let own_rows = rows(&app, app.school.id).await;
+    assert!(!own_rows["sessions"].to_string().contains(&number.session), "{own_rows}");
 }
 
-/// Otherwise one user could keep every session that is still to come from having a snapshot.
+/// Otherwise one user could prevent snapshots of all future sessions.
 #[tokio::test]
 async fn session_the_platform_does_not_know_gets_no_snapshot() {
     let app = TestApp::start().await;

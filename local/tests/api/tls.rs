@@ -23,7 +23,7 @@ async fn polls_over_tls_share_one_connection_to_each_upstream() {
 }
 
 #[tokio::test]
-async fn a_server_that_nobody_vouches_for_is_told_nothing() {
+async fn untrusted_server_gets_no_request() {
     let app = TestApp::start().await;
     let https = Https::before(&app).await.unwrap();
     let function = https.process_that_trusts("", &app, "wpp-status").await;
@@ -35,7 +35,7 @@ async fn a_server_that_nobody_vouches_for_is_told_nothing() {
 }
 
 #[tokio::test]
-async fn one_certificate_that_makes_no_sense_refuses_the_whole_file() {
+async fn one_bad_certificate_rejects_the_whole_file() {
     const BROKEN: &str = "-----BEGIN CERTIFICATE-----\nAAAA\n-----END CERTIFICATE-----\n";
     let (app, file) = (TestApp::start().await, tempfile::NamedTempFile::new().unwrap());
     let good = Authority::new().unwrap().pem();

@@ -1,4 +1,4 @@
-//! A token from its first use to its last, with the platform client itself (`now` is an argument, so an hour passes in no time).
+//! A token from its first use to its last, with the real platform client. `now` is an argument, so the test need not wait for an hour.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -25,7 +25,7 @@ fn token(number: &store::Number) -> Token {
     number.client_options(UnixMs(0)).unwrap().token().unwrap()
 }
 
-/// A number whose row is read anew for every request, as a function does.
+/// A number whose row is read again for every request, as in a function.
 struct Fixture {
     app: TestApp,
     number: Number,
@@ -35,7 +35,7 @@ struct Fixture {
 impl Fixture {
     async fn start() -> Self {
         let (app, number) = TestApp::start_with_number().await;
-        // A key this old is not one that may still become active.
+        // A key this old no longer counts as new.
         app.settle_keys().await;
         app.end_waits().await;
         let env: BTreeMap<_, _> = environment(&app.stack, &[]).into_iter().collect();
@@ -54,7 +54,7 @@ impl Fixture {
         token(&self.row().await)
     }
 
-    /// Sends a request when the stored token has `left` seconds to live. Returns it with the calls that it made to the platform and for
+    /// Sends a request when the stored token has `left` seconds left. Returns its result, with its calls to the platform and for
     /// the lease.
     async fn request(&self, left: u64) -> (Result<Status, Error>, Value) {
         self.app.settle_tokens().await;
@@ -77,7 +77,7 @@ impl Fixture {
         assert_eq!(made, calls);
     }
 
-    /// Makes the lease, or the pause after a failure, last for as long as the test takes.
+    /// Makes the lease or the cooldown last longer than the test.
     async fn lengthen(&self, what: &str) {
         let longer =
             format!("update wpp_token_leases set {what} = now() + interval '59 s' where {what} is not null");
@@ -86,7 +86,7 @@ impl Fixture {
 }
 
 #[tokio::test]
-async fn a_token_from_its_first_use_to_its_dead_key() {
+async fn token_life_from_first_use_to_rejected_key() {
     let fixture = Fixture::start().await;
     let (platform, first) = (&fixture.app.platform, fixture.stored().await);
 
@@ -101,16 +101,16 @@ async fn a_token_from_its_first_use_to_its_dead_key() {
     fixture.serves(6, json!({"status": 1, "rpc/wpp_claim_refresh": 1})).await;
     assert_eq!(fixture.stored().await, first);
 
-    // It is expired: the platform is not even asked with it. A request right after a failure gets that failure.
+    // It has expired: the platform is not even called with it. A request right after a failure gets that failure.
     fixture.app.end_waits().await;
     let failed = json!({"token": 1, "rpc/wpp_claim_refresh": 1, "rpc/wpp_release_refresh": 1});
     fixture.refuses(5, "platform_unavailable", failed).await;
     fixture.lengthen("retry_at").await;
     fixture.refuses(5, "platform_unavailable", json!({"rpc/wpp_claim_refresh": 1})).await;
-    // One that is due serves all the same.
+    // A due token is used anyway.
     fixture.serves(6, json!({"status": 1, "rpc/wpp_claim_refresh": 1})).await;
 
-    // Refreshed, while it is due and when it has expired.
+    // Refreshed when it is due, and when it has expired.
     platform.faults.clear();
     let refreshed = json!({"token": 1, "status": 1, "rpc/wpp_claim_refresh": 1, "rpc/wpp_save_token": 1});
     for left in [60, 5] {
@@ -121,7 +121,7 @@ async fn a_token_from_its_first_use_to_its_dead_key() {
         fixture.serves(3600, json!({"status": 1})).await;
     }
 
-    // Rejected while it is fresh or due, and healed.
+    // Rejected while it is fresh or due, then replaced.
     for (left, calls) in [
         (3600, json!({"token": 1, "status": 2, "rpc/wpp_claim_refresh": 1, "rpc/wpp_save_token": 1})),
         (60, refreshed),
@@ -133,7 +133,7 @@ async fn a_token_from_its_first_use_to_its_dead_key() {
         fixture.serves(3600, json!({"status": 1})).await;
     }
 
-    // The key is dead: its last token serves as long as the platform takes it.
+    // The key is dead: its last token is used while the platform accepts it.
     platform.revoke_key(&fixture.number.key);
     fixture.serves(3600, json!({"status": 1})).await;
     platform.forget_tokens();

@@ -1,4 +1,4 @@
-//! Who is speaking: what stands between the functions and their upstreams, in either direction.
+//! What sits between the functions and their upstreams, in either direction.
 
 use std::sync::Arc;
 
@@ -10,10 +10,10 @@ use local::test_app::TestApp;
 use local::users::{Issuer, Signing, user_claims};
 use serde_json::json;
 
-/// Both upstreams stand behind a firewall that wants a `User-Agent`, in every test; and this PostgREST shows a schema of the
-/// project's own first.
+/// In every test, both upstreams are behind a firewall that requires a `User-Agent`. Here, PostgREST also exposes another schema of
+/// the project first.
 #[tokio::test]
-async fn a_call_finds_the_schema_that_it_means() {
+async fn calls_use_the_public_schema() {
     let app = TestApp::start().await;
     let schema = "create schema api; grant usage on schema api to anon, authenticated, service_role";
     app.sql.batch_execute(schema).await.unwrap();
@@ -27,7 +27,7 @@ async fn a_call_finds_the_schema_that_it_means() {
     assert!(!unsaved, "every call has arrived");
 }
 
-/// Every token of a user holds the user's metadata.
+/// Every user token contains the user's metadata.
 #[tokio::test]
 async fn a_token_with_much_metadata_is_taken() {
     let app = Arc::new(TestApp::start().await);
@@ -49,14 +49,14 @@ async fn a_token_with_much_metadata_is_taken() {
     }
 }
 
-/// PostgREST says so once, of either kind of service key, and has forgotten it a second later.
+/// PostgREST reports this once, for either kind of service key; a second later, it no longer does.
 #[tokio::test]
-async fn a_clock_that_is_behind_loses_nothing() {
+async fn clock_that_is_behind_loses_no_save() {
     for is_new in [true, false] {
         let stack = Stack::start().await.unwrap();
         let key = if is_new { stack.keys.secret_key().to_owned() } else { stack.keys.service_role_key() };
         let app = TestApp::on(stack, &[("SUPABASE_SERVICE_ROLE_KEY", &key)], Options::default()).await;
-        // One that does not tell its life is due a minute before its end.
+        // A token that does not state its TTL is due a minute before it expires.
         app.platform.behave(|behavior| behavior.opaque_tokens = true);
         let behind = || Fault::status_with(401, r#"{"code":"PGRST303","message":"JWT issued at future"}"#);
         for function in ["rpc/wpp_begin_creation", "rpc/wpp_save_credentials", "rpc/wpp_save_token"] {
@@ -65,7 +65,7 @@ async fn a_clock_that_is_behind_loses_nothing() {
         let session = app.create(json!({})).await.expect(200, "qr_issued").text("session").to_owned();
         assert_eq!((app.platform.create_calls(), app.count("token")), (1, 1));
         let number = app.number_of(&session).await;
-        // A token that is due leaves little time for its save.
+        // A due token leaves little time for its save.
         for left_s in [-1, 30] {
             app.set_token_end(&number, left_s).await;
             app.forget_calls();

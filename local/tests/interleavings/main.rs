@@ -1,7 +1,7 @@
-//! Random interleavings against the real SQL. A case that fails is shrunk, and the seed is printed: the same cases come
-//! again with `PROPTEST_RNG_SEED=<seed>`, and more of them with `PROPTEST_CASES=<number>`.
+//! Random interleavings against the real SQL. A failing case is shrunk, and its seed is printed. `PROPTEST_RNG_SEED=<seed>` repeats
+//! the same cases, and `PROPTEST_CASES=<number>` runs more of them.
 
-#![allow(clippy::unwrap_used, reason = "a test fails where it stands")]
+#![allow(clippy::unwrap_used, reason = "a failed test panics")]
 
 #[path = "../../../shared/src/wpp/protocol/tests/model.rs"]
 mod model;

@@ -1,5 +1,5 @@
-//! Requests of the product's own client, all at once. At random moments, the other functions write, tokens end, keys are replaced, and
-//! the platform and the database fail or lose their answers.
+//! Simultaneous requests with the functions' own client. At random moments, the other functions write, tokens expire, keys are
+//! replaced, and the platform and the database fail or lose their answers.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -25,7 +25,7 @@ use tokio::runtime::Runtime;
 
 use crate::replayable;
 
-/// Fewer than the most requests at once: some share a sandbox, and others do not.
+/// Fewer than the requests, so that some requests share a sandbox.
 const SANDBOXES: usize = 3;
 
 #[derive(Clone, Debug)]
@@ -34,7 +34,7 @@ struct Case {
     waves: Vec<Wave>,
 }
 
-/// What happens at once.
+/// What happens at the same time.
 #[derive(Clone, Debug)]
 struct Wave {
     token: TokenIs,
@@ -87,7 +87,7 @@ fn deadline() -> Deadline {
     Deadline::within(Duration::from_secs(25))
 }
 
-/// An organization with a number of its own.
+/// An organization with its own number.
 struct Tenant<'a> {
     app: &'a TestApp,
     sandboxes: &'a [Arc<App>],
@@ -139,7 +139,7 @@ impl Tenant<'_> {
         self.settle().await;
         match wave.token {
             TokenIs::Good => {}
-            // Farther off than any token lives.
+            // Later than any token can expire.
             TokenIs::Due => app.set_token_end(number, 3 * 24 * 3600).await,
             TokenIs::Expired => app.set_token_end(number, -1).await,
             TokenIs::Forgotten => app.platform.forget_tokens(),
@@ -151,7 +151,7 @@ impl Tenant<'_> {
         }
     }
 
-    /// Ends leases and cooldowns, and makes the stored token one of some age.
+    /// Ends leases and cooldowns, and makes the stored token older.
     async fn settle(&self) {
         self.app.end_waits().await;
         let age =
@@ -159,7 +159,7 @@ impl Tenant<'_> {
         self.app.sql.execute(age, &[&self.number.id]).await.unwrap();
     }
 
-    /// Sends a request through one sandbox or another.
+    /// Sends a request through one of the sandboxes.
     async fn request(&self, nth: usize) -> Result<Status, Error> {
         let selector = NumberSelector { session: None, integration_id: Some(self.number.id) };
         let app = &self.sandboxes[nth % self.sandboxes.len()];
@@ -173,7 +173,7 @@ impl Tenant<'_> {
         ensure_credentials(app, user, deadline(), mode, NumberSelector::default()).await.map(drop)
     }
 
-    /// Ends leases that are never released after a fraction of a second, instead of eight seconds.
+    /// Ends unreleased leases after a fraction of a second instead of eight seconds.
     async fn hurry(&self) -> ! {
         let hurry = "update wpp_token_leases set held_until = held_until - interval '1 second'
                      where integration_id = $1";
@@ -196,7 +196,7 @@ impl Tenant<'_> {
             return;
         }
         let order = platform.tokens_of(&self.number.session);
-        // A token that the platform has forgotten is older than all that it knows.
+        // A token that the platform has forgotten is older than all tokens that it knows.
         let history = "select token from token_history where integration_id = $1 order by at";
         let ages: Vec<_> = self
             .app
@@ -211,7 +211,7 @@ impl Tenant<'_> {
     }
 }
 
-/// Notes every token that a row ever holds.
+/// Records every token that a row ever has.
 const HISTORY: &str = "
     create table token_history (at bigint generated always as identity, integration_id uuid, token text);
     create function note_token() returns trigger language plpgsql security definer set search_path = '' as $$
@@ -237,7 +237,7 @@ async fn tenant<'a>(app: &'a TestApp, sandboxes: &'a [Arc<App>], newest_token_on
 }
 
 #[test]
-fn whatever_happens_at_once_the_promises_hold() {
+fn every_interleaving_keeps_the_promises() {
     let runtime = Runtime::new().unwrap();
     let (app, sandboxes) = runtime.block_on(async {
         let app = TestApp::start().await;

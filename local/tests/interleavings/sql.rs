@@ -1,4 +1,4 @@
-//! The model that the exhaustive walk of `shared` runs on is the SQL: the same messages have the same effects.
+//! Compares the model of the exhaustive walk in `shared` with the SQL: the same messages must have the same effects.
 
 use local::stack::Stack;
 use proptest::prelude::*;
@@ -10,7 +10,7 @@ use uuid::Uuid;
 use crate::model::{Claimed, Lease, Row};
 use crate::replayable;
 
-/// Longer than a case runs, and no longer than the longest lease that is accepted: no lease expires during a case.
+/// Longer than a case takes, and within the limit for leases, so that no lease expires during a case.
 const LONG_MS: i32 = 59_000;
 
 #[derive(Clone, Debug)]
@@ -26,7 +26,7 @@ enum Move {
     Recreate,
 }
 
-/// A token as a caller knows it.
+/// A token, as the caller knows it.
 #[derive(Clone, Copy, Debug)]
 enum Token {
     OfTheRow,
@@ -56,7 +56,7 @@ fn moves() -> impl Strategy<Value = Vec<Move>> {
     prop::collection::vec(one, 1..40)
 }
 
-/// One number in the database, its model, and what others have written into its settings.
+/// One number in the database, its model, and what others wrote into its settings.
 struct Game<'a> {
     sql: &'a tokio_postgres::Client,
     organization: Uuid,
@@ -82,7 +82,7 @@ impl Game<'_> {
         }
     }
 
-    /// Makes a move in the database and in the model, which must answer the same.
+    /// Makes a move in the database and in the model, which must give the same answer.
     async fn play(&mut self, one: &Move) {
         match *one {
             Move::Claim { holder: who, replaced, rejected } => {
@@ -99,7 +99,7 @@ impl Game<'_> {
                 };
                 assert_eq!(json!([answer["outcome"], answer["failure"]]), expected);
                 let has_number = matches!(expected[0].as_str(), Some("granted" | "moved"));
-                let settings = if has_number { self.ours() } else { Value::Null };
+                let settings = if has_number { self.known_settings() } else { Value::Null };
                 assert_eq!(answer["number"]["settings"], settings);
             }
             Move::Save { holder: who, old_key, replaced, token } => {
@@ -112,7 +112,7 @@ impl Game<'_> {
                     .await;
                 let saved = self.row.save(who, key, replaced, token);
                 assert_eq!(answer["outcome"], if saved { "saved" } else { "moved" });
-                assert_eq!(answer["number"]["settings"], self.ours());
+                assert_eq!(answer["number"]["settings"], self.known_settings());
             }
             Move::Fail { holder: who, dead, cools } => {
                 let failure = if dead { "api_key_rejected" } else { "platform" };
@@ -122,7 +122,7 @@ impl Game<'_> {
                     ((&self.organization, &self.id, &holder(who)), if cools { LONG_MS } else { 0 });
                 let answer = self.call(fail, &[ids.0, ids.1, ids.2, &failure, &cool_ms]).await;
                 assert_eq!(answer["outcome"], if moved { "moved" } else { "noted" });
-                let expected = if moved { self.ours() } else { Value::Null };
+                let expected = if moved { self.known_settings() } else { Value::Null };
                 assert_eq!(answer["number"]["settings"], expected);
             }
             Move::LeaseEnds => {
@@ -157,8 +157,8 @@ impl Game<'_> {
         assert_eq!(stored, self.settings());
     }
 
-    /// Returns the settings in an answer, reduced to our keys.
-    fn ours(&self) -> Value {
+    /// Returns the settings in an answer, reduced to the token's and the API key's fields.
+    fn known_settings(&self) -> Value {
         let mut settings = self.settings();
         settings.as_object_mut().unwrap().remove("written");
         settings
@@ -211,7 +211,7 @@ impl Game<'_> {
 }
 
 #[test]
-fn the_model_of_the_walk_is_the_sql() {
+fn model_answers_like_the_sql() {
     let runtime = Runtime::new().unwrap();
     let (stack, sql) = runtime.block_on(async {
         let stack = Stack::start().await.unwrap();

@@ -1,6 +1,6 @@
 use super::*;
 
-/// Reads a valid environment with one variable changed, or taken away.
+/// Reads a valid environment with one variable changed or removed.
 fn read(variable: &str, value: Option<&str>) -> Result<Config, ConfigError> {
     let good = |name: &str| match name {
         "WPP_BASE_URL" => Some("https://msg.example".to_owned()),
@@ -34,7 +34,7 @@ fn a_missing_or_blank_variable_is_named() {
 }
 
 #[test]
-fn a_file_of_authorities_is_there_and_holds_one_at_least() {
+fn ca_file_has_at_least_one_certificate() {
     for (file, expected) in [
         ("/nowhere", "UPSTREAM_CA_FILE names a file that cannot be read"),
         ("/dev/null", "UPSTREAM_CA_FILE must name a file of certificates in PEM"),
@@ -55,11 +55,11 @@ fn an_address_is_http_or_https_with_a_host() {
 }
 
 #[test]
-fn an_address_ends_where_paths_are_put_behind_it() {
+fn base_url_must_be_a_plain_address() {
     for variable in ["WPP_BASE_URL", "SUPABASE_URL", "WEBHOOK_BASE_URL"] {
         for (value, expected) in [
-            ("https://user:secret@msg.example", "must not hold a user name or a password"),
-            ("https://user@msg.example", "must not hold a user name or a password"),
+            ("https://user:secret@msg.example", "must not contain a user name or a password"),
+            ("https://user@msg.example", "must not contain a user name or a password"),
             ("https://msg.example?a=b", "must end before any ? or #"),
             ("https://msg.example/#a", "must end before any ? or #"),
         ] {
@@ -67,7 +67,7 @@ fn an_address_ends_where_paths_are_put_behind_it() {
         }
     }
     for value in ["https://p.supabase.co/rest/v1", "https://p.supabase.co/auth/v1/"] {
-        let expected = "SUPABASE_URL is the address of one service, not the project's";
+        let expected = "SUPABASE_URL is the address of one service, not of the project";
         assert_eq!(problem("SUPABASE_URL", Some(value)), expected);
     }
 }

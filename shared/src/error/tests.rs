@@ -20,7 +20,7 @@ fn unusable_secret() -> SecretError {
 }
 
 #[test]
-fn an_error_over_a_secret_asks_for_a_new_one() {
+fn refused_secret_asks_for_a_new_one() {
     let doubting = every().into_iter().filter(Error::may_need_new_secrets);
     let codes: BTreeSet<_> = doubting.map(|error| error.response().code).collect();
     let expected = ["auth_unavailable", "database_key_rejected", "platform_secret_rejected", "unauthorized"];
@@ -45,7 +45,7 @@ fn an_upstreams_failure_names_the_call() {
 }
 
 #[test]
-fn an_outage_is_what_says_nothing_of_the_number() {
+fn outages_are_errors_that_do_not_concern_the_number() {
     let outages = every().into_iter().filter(Error::is_platform_outage);
     let codes: BTreeSet<_> = outages.map(|error| error.response().code).collect();
     let expected = [
@@ -58,7 +58,7 @@ fn an_outage_is_what_says_nothing_of_the_number() {
     assert_eq!(codes, BTreeSet::from(expected));
 }
 
-/// Returns every error. Of errors that carry something, returns one for each answer.
+/// Returns every error. For an error with a payload, returns one for each answer.
 fn every() -> Vec<Error> {
     let fields = [
         say::MALFORMED,
@@ -67,7 +67,7 @@ fn every() -> Vec<Error> {
         say::FIELD_NOT_TEXT,
         say::FIELD_NOT_A_FLAG,
         say::FIELD_NOT_AN_ID,
-        say::FIELD_NOT_A_NAME,
+        say::FIELD_NOT_A_SESSION,
         say::FIELD_NOT_ALONE,
         say::FIELD_CONTRADICTS,
         say::FIELD_UNKNOWN,
@@ -129,7 +129,7 @@ fn every() -> Vec<Error> {
     others.into_iter().chain(fields).chain(upstream).collect()
 }
 
-/// Reads the table in `docs/api.md`: status, code, whether it is worth repeating.
+/// Reads the table in `docs/api.md`: status, code, and whether retrying can help.
 fn documented() -> BTreeSet<(u16, String, bool)> {
     let rows = include_str!("../../../docs/api.md")
         .lines()
@@ -145,12 +145,12 @@ fn documented() -> BTreeSet<(u16, String, bool)> {
 }
 
 #[test]
-fn each_error_has_the_status_and_the_code_that_is_documented() {
-    let said = |error: Error| {
+fn errors_have_the_documented_status_and_code() {
+    let answered = |error: Error| {
         let public = error.response();
         (public.status, public.code.to_owned(), public.retryable)
     };
-    assert_eq!(every().into_iter().map(said).collect::<BTreeSet<_>>(), documented());
+    assert_eq!(every().into_iter().map(answered).collect::<BTreeSet<_>>(), documented());
 }
 
 #[test]
@@ -169,7 +169,7 @@ fn each_error_ends_with_what_to_do_in_either_language() {
 }
 
 #[test]
-fn of_a_databases_refusals_a_conflict_alone_passes() {
+fn only_a_database_conflict_is_retryable() {
     for (status, passes) in [(400, false), (404, false), (409, true), (422, false), (302, false)] {
         let error = database_error(StoreError::Refused { status, code: String::new() });
         assert_eq!(error.response().retryable, passes, "{status}");
@@ -178,7 +178,7 @@ fn of_a_databases_refusals_a_conflict_alone_passes() {
 }
 
 #[test]
-fn what_only_an_operator_can_mend_says_whom_to_tell() {
+fn operator_errors_say_to_contact_support() {
     let told = |error: &Error| error.response().error(Language::English).contains("administrator or support");
     let told: BTreeSet<_> =
         every().iter().filter(|error| told(error)).map(|error| error.response().code).collect();
@@ -197,7 +197,7 @@ fn what_only_an_operator_can_mend_says_whom_to_tell() {
 }
 
 #[test]
-fn a_field_is_named_and_what_passes_on_its_own_says_when() {
+fn transient_error_says_when_to_retry() {
     let wrong = Error::bad_request("force", say::FIELD_NOT_A_FLAG);
     assert_eq!(wrong.to_string(), "bad request: The field \"force\" must be true or false.");
     assert!(wrong.response().error(Language::Russian).starts_with("Поле «force» должно быть"));

@@ -23,7 +23,7 @@ fn deadline() -> Deadline {
     Deadline::within(Duration::from_secs(20))
 }
 
-/// A function whose Supabase secrets are in Secrets Manager, and that Secrets Manager.
+/// A function whose Supabase secrets are in Secrets Manager, and a fake Secrets Manager.
 struct Stage {
     manager: Server,
     function: Function,
@@ -34,7 +34,7 @@ impl Stage {
         Self::with(&[]).await
     }
 
-    /// Sets up a stage with these variables too.
+    /// Sets up a stage with these additional variables.
     async fn with(more: &[(&str, &str)]) -> Self {
         let manager = Server::start("").await;
         let function = Function::read(
@@ -78,13 +78,13 @@ impl Stage {
         self.manager.says(reply(403, ""));
     }
 
-    /// Returns the service key of the app for a request that comes at `now`, and how often the secret was read until then.
+    /// Returns the app's service key for a request at `now`, and how often the secret has been read.
     async fn key(&self, now: UnixMs) -> (String, usize) {
         let app = self.function.app(now, deadline()).await.unwrap();
         (key(&app), self.manager.requests())
     }
 
-    /// Serves a request at `now` that fails with an error unless its key is `good`. Returns how often it was served, and whether well.
+    /// Serves a request at `now` that fails unless its key is `good`. Returns how often it was served, and whether it succeeded.
     async fn serve(&self, now: UnixMs, good: &str, error: fn() -> Error) -> (usize, bool) {
         let served = AtomicUsize::new(0);
         let request = |app: Arc<App>| {
@@ -174,7 +174,7 @@ async fn unchanged_secrets_keep_their_app() {
 }
 
 #[tokio::test]
-async fn a_hundred_first_requests_share_one_reading_or_its_failure() {
+async fn hundred_first_requests_share_one_read() {
     for is_down in [false, true] {
         let stage = Stage::new().await;
         if is_down {
@@ -187,7 +187,7 @@ async fn a_hundred_first_requests_share_one_reading_or_its_failure() {
 }
 
 #[tokio::test]
-async fn a_request_after_a_failed_first_reading_reads_anew() {
+async fn request_after_a_failed_first_read_reads_again() {
     let stage = Stage::new().await;
     stage.is_down();
     for times in 1..4 {
@@ -201,7 +201,7 @@ async fn a_request_after_a_failed_first_reading_reads_anew() {
 
 /// The sandbox was frozen while it read.
 #[tokio::test]
-async fn requests_do_not_share_the_failure_of_an_early_reading() {
+async fn requests_do_not_share_a_failed_early_read() {
     let stage = Stage::new().await;
     stage.is_down();
     let (early, apps) = tokio::join!(biased; stage.function.secrets.read_early(NOW), async {
@@ -217,14 +217,14 @@ async fn requests_do_not_share_the_failure_of_an_early_reading() {
 }
 
 #[tokio::test]
-async fn a_first_request_waits_for_an_early_reading() {
+async fn first_request_waits_for_an_early_read() {
     let stage = Stage::new().await;
     let (early, app) = tokio::join!(biased; stage.function.secrets.read_early(NOW), stage.key(NOW));
     assert_eq!((early, app), (Ok(()), read("old", 1)));
 }
 
 #[tokio::test]
-async fn requests_during_a_reading_do_not_wait() {
+async fn requests_during_a_read_do_not_wait() {
     let stage = Stage::new().await;
     assert_eq!(stage.key(NOW).await, read("old", 1));
     // Secrets Manager does not answer.
@@ -260,7 +260,7 @@ async fn old_secrets_serve_while_secrets_manager_is_down() {
     assert_eq!(stage.key(at(390)).await, read("new", 5));
 }
 
-/// What a secret holds now, and with which JWT secret and which report the function continues.
+/// The secret's new value, and the JWT secret and the report with which the function continues.
 #[tokio::test]
 async fn each_key_of_a_secret_is_taken_separately() {
     const OTHER: &str = "another secret of at least thirty-two bytes";
@@ -325,9 +325,9 @@ async fn a_removed_jwt_secret_may_then_be_missing() {
     assert_eq!((app.unwrap().secrets.jwt_secret.clone(), record.secret_failure), (None, None));
 }
 
-/// The reading is for the token of a stranger, and what it finds is for the operator.
+/// The read was caused by a stranger's token, but its failure is reported to the operator.
 #[tokio::test]
-async fn a_refused_token_reports_what_its_reading_has_found() {
+async fn refused_token_reports_a_failed_read() {
     let stage = Stage::new().await;
     stage.holds(&json!({"SUPABASE_SERVICE_ROLE_KEY": "sb_secret_old", "SUPABASE_JWT_SECRET": JWT_SECRET}));
     stage.key(NOW).await;
@@ -349,21 +349,21 @@ async fn a_refused_secret_is_read_again_for_the_same_request() {
 }
 
 #[tokio::test]
-async fn refusals_cause_one_reading_in_thirty_seconds() {
+async fn refusals_cause_one_read_in_thirty_seconds() {
     let stage = Stage::new().await;
     for (later_ms, times) in [(0, 2), (0, 2), (29_999, 2), (30_000, 3), (59_999, 3), (60_000, 4)] {
         let now = UnixMs(NOW.0 + later_ms);
         assert_eq!(stage.serve(now, "new", token_refused).await, (1, false), "{later_ms}");
         assert_eq!(stage.manager.requests(), times, "{later_ms}");
     }
-    // The pause does not hide a change: it is found when the pause is over.
+    // A change during the pause is found when the pause is over.
     stage.keeps("new");
     assert_eq!(stage.serve(at(89), "new", token_refused).await, (1, false));
     assert_eq!(stage.serve(at(90), "new", token_refused).await, (2, true));
 }
 
 #[tokio::test]
-async fn a_regular_reading_delays_none_that_a_refusal_causes() {
+async fn regular_read_does_not_delay_a_read_after_a_refusal() {
     let stage = Stage::new().await;
     assert_eq!(stage.key(NOW).await, read("old", 1));
     assert_eq!(stage.key(at(300)).await, read("old", 2));
@@ -372,7 +372,7 @@ async fn a_regular_reading_delays_none_that_a_refusal_causes() {
 }
 
 #[tokio::test]
-async fn a_reading_that_a_refusal_causes_delays_no_regular_one() {
+async fn read_after_a_refusal_does_not_delay_a_regular_read() {
     for is_down in [false, true] {
         let stage = Stage::new().await;
         assert_eq!(stage.key(NOW).await, read("old", 1));
@@ -387,14 +387,14 @@ async fn a_reading_that_a_refusal_causes_delays_no_regular_one() {
 }
 
 #[tokio::test]
-async fn another_error_causes_no_reading() {
+async fn other_errors_cause_no_read() {
     let stage = Stage::new().await;
     assert_eq!(stage.serve(NOW, "new", || Error::NumberNotFound).await, (1, false));
     assert_eq!(stage.manager.requests(), 1);
 }
 
 #[tokio::test]
-async fn requests_that_are_refused_at_once_share_a_reading() {
+async fn requests_refused_at_once_share_a_read() {
     let stage = Stage::new().await;
     assert_eq!(stage.key(NOW).await, read("old", 1));
     stage.keeps("new");
@@ -411,17 +411,17 @@ async fn secrets_of_the_environment_are_never_read_again() {
 }
 
 #[tokio::test]
-async fn a_refused_key_of_the_environment_causes_no_reading_of_others() {
+async fn refused_environment_key_rereads_no_other_secret() {
     let stage = Stage::with(&[("SUPABASE_SERVICE_ROLE_KEY", "sb_secret_given")]).await;
     assert_eq!(stage.serve(NOW, "new", key_refused).await, (1, false));
     assert_eq!(stage.key(NOW).await, read("given", 1));
 }
 
 #[tokio::test]
-async fn a_refusal_after_a_new_reading_is_evidence() {
+async fn refusal_after_a_new_read_is_evidence() {
     let stage = Stage::new().await;
     assert!(stage.refuse(NOW).await);
-    // It was read again since its first refusal, also when no reading is due.
+    // It was read again after its first refusal, even if no read is due.
     assert!(stage.refuse(at(1)).await);
     assert_eq!(stage.manager.requests(), 2);
 }
@@ -446,7 +446,7 @@ async fn a_refusal_is_no_evidence_while_the_secret_is_unreadable() {
 }
 
 #[tokio::test]
-async fn a_refusal_that_passes_within_the_request_is_no_evidence() {
+async fn refusal_that_heals_within_the_request_is_no_evidence() {
     let stage = Stage::new().await;
     let served = AtomicUsize::new(0);
     let request = |_| {
@@ -492,7 +492,7 @@ async fn a_slow_refusal_counts_from_its_end() {
 async fn a_key_that_was_accepted_needs_new_evidence() {
     let stage = Stage::given().await;
     assert!(!stage.refuse(NOW).await);
-    // The platform's secret is another matter.
+    // The platform's secret is counted separately.
     assert!(!stage.is_evidence(at(1), "create", 200, None).await);
     assert!(stage.refuse(at(5)).await);
     assert!(!stage.is_evidence(at(6), "wpp_find_number", 200, None).await);
@@ -501,7 +501,7 @@ async fn a_key_that_was_accepted_needs_new_evidence() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn the_platforms_secret_has_evidence_of_its_own() {
+async fn platform_secret_has_separate_evidence() {
     let stage = Stage::given().await;
     assert!(!stage.refuse_secret(NOW).await);
     assert!(!stage.refuse(at(5)).await);

@@ -1,8 +1,8 @@
-//! In which form a request wants the QR code.
+//! The format in which a request wants the QR code.
 
 use http::{HeaderMap, header};
 
-/// The form of a QR code that is answered without JSON around it.
+/// The format of a QR code that is returned without JSON.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum QrImage {
     /// For a page, at any size.
@@ -13,7 +13,7 @@ pub enum QrImage {
     HalfBlocks,
 }
 
-/// All forms; of equally preferred ones the first counts.
+/// All formats. Among equally preferred ones, the first wins.
 const FORMS: [(Option<QrImage>, &str, &str); 4] = [
     (None, "application", "json"),
     (Some(QrImage::Svg), "image", "svg+xml"),
@@ -22,13 +22,13 @@ const FORMS: [(Option<QrImage>, &str, &str); 4] = [
 ];
 
 impl QrImage {
-    /// Returns the form that a request's `Accept` prefers. `None` means JSON, also if `Accept` names no known form.
+    /// Returns the format that a request's `Accept` prefers. Returns `None` for JSON, also if `Accept` names no known format.
     pub(crate) fn wanted_by(headers: &HeaderMap) -> Option<Self> {
         let accept = headers.get(header::ACCEPT).and_then(|value| value.to_str().ok());
         accept.and_then(Self::preferred)
     }
 
-    /// Returns the preferred form. If several are equally preferred, a named form comes before one that matches a wildcard.
+    /// Returns the preferred format. If several are equally preferred, a named format wins over one that matches a wildcard.
     fn preferred(accept: &str) -> Option<Self> {
         let ranges: Vec<_> = accept.split(',').filter_map(Range::read).collect();
         let liked = FORMS.iter().rev().filter_map(|(form, kind, name)| {
@@ -60,7 +60,7 @@ impl<'a> Range<'a> {
         Some(Self { kind, name, quality })
     }
 
-    /// Returns how closely it names a media type. Of several ranges the closest counts.
+    /// Returns how specific it is for a media type. The most specific range counts.
     fn fit(&self, kind: &str, name: &str) -> Option<u8> {
         let fits = |asked: &str, own: &str| asked == "*" || asked.eq_ignore_ascii_case(own);
         let is_wild = |asked: &str| asked == "*";
@@ -80,9 +80,9 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_form_is_the_one_that_is_liked_best() {
+    fn most_preferred_format_is_chosen() {
         for (accept, expected) in [
-            // What programs and browsers send by themselves.
+            // What programs and browsers send by default.
             ("*/*", None),
             ("application/json", None),
             ("application/json, text/plain, */*", None),
@@ -90,19 +90,19 @@ mod tests {
             ("text/html, image/gif, image/jpeg, *; q=.2, */*; q=.2", None),
             ("image/avif,image/webp,image/apng,image/svg+xml,image/*,*/*;q=0.8", Some(Svg)),
             ("image/webp,image/png,image/*;q=0.8,*/*;q=0.5", Some(Png)),
-            // One form.
+            // One format.
             ("image/svg+xml", Some(Svg)),
             ("image/png", Some(Png)),
             ("IMAGE/Png", Some(Png)),
             ("text/plain", Some(HalfBlocks)),
             ("text/plain; charset=utf-8; Q=0.3", Some(HalfBlocks)),
-            // How much each is liked.
+            // Weights.
             ("image/png;q=0.5, text/plain;q=0.8", Some(HalfBlocks)),
             ("image/png;q=0.5, text/plain;q=0.499", Some(Png)),
             ("application/json;q=0.9, image/png", Some(Png)),
             ("application/json, image/png;q=0.9", None),
             ("image/png; q=0, image/svg+xml; q=0.001", Some(Svg)),
-            // Wildcards; the closest range counts, whatever its place.
+            // Wildcards: the most specific range counts, wherever it is in the list.
             ("image/*", Some(Svg)),
             ("text/*", Some(HalfBlocks)),
             ("application/*, image/png;q=0.9", None),
@@ -111,13 +111,13 @@ mod tests {
             ("*/*, application/json;q=0", Some(Svg)),
             ("image/png;q=0, */*;q=0.1, application/json;q=0.05", Some(Svg)),
             ("*/png", None),
-            // Ties: what is named, then our own order.
+            // Ties: named formats first, then the order in the code.
             ("image/png, */*", Some(Png)),
             ("*/*, image/*", Some(Svg)),
             ("image/png, image/svg+xml", Some(Svg)),
             ("text/plain, image/png", Some(Png)),
             ("text/plain, application/json", None),
-            // Nothing that there is, or nothing that can be read.
+            // No known format, or an unreadable header.
             ("text/html", None),
             ("image/jpeg", None),
             ("image/png;q=0", None),
@@ -135,7 +135,7 @@ mod tests {
     }
 
     #[test]
-    fn no_header_and_one_that_is_no_text_mean_json() {
+    fn absent_or_unreadable_header_means_json() {
         let mut headers = HeaderMap::new();
         assert_eq!(QrImage::wanted_by(&headers), None);
         headers.insert(header::ACCEPT, "image/png".parse().unwrap());

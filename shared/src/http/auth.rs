@@ -27,10 +27,10 @@ mod tests;
 /// How far the issuer's clock and this one may differ; PostgREST allows the same.
 const LEEWAY: Duration = Duration::from_secs(30);
 
-/// The longest `Authorization` header that is read, in bytes. Tokens grow with the user's metadata: those of 10 KiB occur.
+/// The longest `Authorization` header that is read, in bytes. Tokens contain the user's metadata; some have 10 KiB.
 const HEADER_LIMIT: usize = 16 * 1024;
 
-/// The audience and the role of a signed-in user; server keys and anonymous keys carry others.
+/// The audience and the role of a signed-in user. Service keys and anon keys have other ones.
 const AUTHENTICATED: &str = "authenticated";
 
 /// A signed-in user. Only [`Verifier::verify`] makes one.
@@ -48,7 +48,7 @@ pub struct Verifier {
 }
 
 impl Verifier {
-    /// Makes a verifier for the configuration's project. HS256 tokens are accepted only if its secret is known; for all others
+    /// Makes a verifier for the configuration's project. HS256 tokens are accepted only if its secret is known. For all others,
     /// `upstream` fetches the public keys.
     pub fn new(config: &Config, secrets: &SecretValues, upstream: Upstream) -> Self {
         jwt_ring::install();
@@ -63,13 +63,13 @@ impl Verifier {
         }
     }
 
-    /// Returns the user whose token the `Authorization` header carries, at the time `now`.
+    /// Returns the user of the token in the `Authorization` header, if the token is valid at `now`.
     ///
-    /// Calls the network only for keys that are not known or have grown old.
+    /// Uses the network only if a key is unknown or the cached keys are too old.
     pub async fn verify(&self, authorization: Option<&str>, now: UnixMs) -> Result<Caller, AuthError> {
         let token = bearer(authorization.unwrap_or_default())?;
         let header = decode_header(token).map_err(|_| AuthError::Malformed)?;
-        // Extensions that must be understood: none is supported.
+        // `crit` lists extensions that must be understood; none is supported.
         if header.crit.is_some() {
             return Err(AuthError::Malformed);
         }
@@ -119,7 +119,7 @@ impl fmt::Debug for Verifier {
 struct Claims {
     exp: f64,
     nbf: Option<f64>,
-    /// Of any type: if it is not compared, its type does not matter.
+    /// Of any type, because it matters only if issuers are compared.
     #[serde(default)]
     iss: Value,
     role: Option<String>,
@@ -139,12 +139,12 @@ fn bearer(authorization: &str) -> Result<&str, AuthError> {
     }
 }
 
-/// Reads the claims of a token that `key` has signed with `algorithm`. Their times are not checked here.
+/// Reads the claims of a token signed by `key` with `algorithm`. Does not check their times.
 fn read(token: &str, key: &DecodingKey, algorithm: Algorithm) -> Result<Claims, AuthError> {
     let mut validation = Validation::new(algorithm);
     validation.set_audience(&[AUTHENTICATED]);
     validation.set_required_spec_claims(&["aud"]);
-    // The library would ask the machine's clock.
+    // The library would use the machine's clock.
     validation.validate_exp = false;
     validation.validate_nbf = false;
     decode(token, key, &validation).map(|data| data.claims).map_err(|error| refusal(&error))
@@ -164,7 +164,7 @@ fn at(secs: f64) -> UnixMs {
     UnixMs((secs * 1000.0) as i64)
 }
 
-/// Reads a uuid in the one form that Supabase writes; the library would take other forms too.
+/// Reads a UUID in the form that Supabase writes; the library would accept other forms, too.
 fn hyphenated(text: &str) -> Option<Uuid> {
     Uuid::parse_str(text).ok().filter(|_| text.len() == 36)
 }

@@ -1,4 +1,4 @@
-//! The cryptography of `jsonwebtoken`, done by `ring`, which TLS brings along anyway.
+//! The cryptography of `jsonwebtoken`, based on `ring`, which TLS already needs.
 //!
 //! It verifies HS256, ES256 and RS256 and refuses everything else; nothing here signs.
 
@@ -14,13 +14,13 @@ use ring::signature::{
 static PROVIDER: CryptoProvider = CryptoProvider {
     signer_factory: refuse_to_sign,
     verifier_factory: verifier,
-    // Only turns signing keys into JWKs, of which we have none.
+    // Only used to turn signing keys into JWKs, which the functions do not do.
     key_utils: KeyUtils::new_unimplemented(),
 };
 
-/// Hands `ring` to `jsonwebtoken`; once for the process, however often it is called.
+/// Installs `ring` as the provider of `jsonwebtoken`. Only the first call has an effect.
 pub(crate) fn install() {
-    // An error says that a provider is there already, which is all that is wanted.
+    // An error only means that a provider is already installed.
     let _ = PROVIDER.install_default();
 }
 
@@ -108,7 +108,7 @@ mod tests {
     }
 
     #[test]
-    fn the_examples_of_rfc_7515_are_genuine() {
+    fn rfc_7515_examples_verify() {
         install();
         for (algorithm, key, header, signature) in rfc_7515() {
             let message = format!("{header}.{PAYLOAD}");
@@ -122,7 +122,7 @@ mod tests {
     }
 
     #[test]
-    fn a_key_verifies_by_its_own_algorithm_alone() {
+    fn key_verifies_only_its_own_algorithm() {
         use Algorithm::{ES256, ES384, EdDSA, HS256, HS384, HS512, PS256, RS256, RS384, RS512};
         for (own, key, ..) in rfc_7515() {
             for other in [ES256, ES384, EdDSA, HS256, HS384, HS512, PS256, RS256, RS384, RS512] {
@@ -132,7 +132,7 @@ mod tests {
     }
 
     #[test]
-    fn nothing_is_signed() {
+    fn signing_is_not_supported() {
         install();
         let key = EncodingKey::from_secret(b"secret");
         assert!(jsonwebtoken::encode(&Header::default(), &"claims", &key).is_err());

@@ -68,7 +68,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn details_are_told_by_nobody_whatever_level_is_asked_for() {
+    fn libraries_log_no_details_at_any_level() {
         let said = |level| {
             let page = Page::at(level);
             tracing::trace!("a detail");

@@ -1,5 +1,5 @@
-//! What a handler gets: who asks, by when and in which form, and the request as the handler's own type. All of it is checked before
-//! anything is done.
+//! What a handler gets: the user, the deadline, the wanted format, and the request as the handler's own type. Everything is checked
+//! before the handler runs.
 
 use std::collections::HashSet;
 use std::fmt::Display;
@@ -21,22 +21,22 @@ use crate::wpp::is_session;
 /// The longest body, in bytes. A session, an id and two flags are far shorter.
 const BODY_LIMIT: usize = 16 * 1024;
 
-/// The longest name of an unknown field that an error repeats, in characters.
+/// The longest name of an unknown field that an error quotes, in characters.
 const FIELD_NAME_LIMIT: usize = 64;
 
-/// What serde is told of a text that cannot be a session.
+/// The serde error for a text that is not a valid session.
 const NOT_A_SESSION: &str = "not a session";
 
-/// The user who asks, the deadline and the form of the answer.
+/// The user, the deadline, and the language and format of the answer.
 #[derive(Clone, Copy, Debug)]
 pub struct RequestContext {
-    /// The verified user who asks.
+    /// The verified user.
     pub user_id: Uuid,
-    /// When the answer must be there.
+    /// When the answer must be ready.
     pub deadline: Deadline,
     /// The language of the answer's sentences.
     pub language: Language,
-    /// The form in which a QR code is wanted. `None` means JSON.
+    /// The format in which the QR code is wanted. `None` means JSON.
     pub qr_image: Option<QrImage>,
 }
 
@@ -87,7 +87,7 @@ pub(crate) fn read<R: DeserializeOwned>(request: &Request) -> Result<R, Error> {
     }
 }
 
-/// Reads the query. Of a repeated parameter the first value counts.
+/// Reads the query. If a parameter is repeated, its first value counts.
 fn query<R: DeserializeOwned>(query: &str) -> Result<R, Error> {
     let (mut seen, mut sent) = (HashSet::new(), Serializer::new(String::new()));
     for (name, value) in parse(query.as_bytes()) {
@@ -119,12 +119,12 @@ fn body<R: DeserializeOwned>(bytes: &[u8]) -> Result<R, Error> {
     Err(Error::bad_request(field, say::FIELD_UNKNOWN))
 }
 
-/// Returns what is wrong with which field. What serde says may quote the value, which may be a secret in the wrong place.
+/// Returns the wrong field and what is wrong with it. serde's own message may quote the value, which may be a secret in the wrong field.
 fn wrong(error: serde_path_to_error::Error<impl Display>) -> Error {
     let problem = error.inner().to_string();
     let is = |end| problem.ends_with(end);
     let sentence = if is(NOT_A_SESSION) {
-        say::FIELD_NOT_A_NAME
+        say::FIELD_NOT_A_SESSION
     } else if is("a boolean") || is("`true` or `false`") {
         say::FIELD_NOT_A_FLAG
     } else if is("a string") {

@@ -15,7 +15,7 @@ pub trait ApiResponse: Serialize {
     /// Returns the number's state, for the log.
     fn state(&self) -> State;
 
-    /// Returns what the 200 holds in place of JSON, for a request that prefers an image.
+    /// Returns the body that replaces the JSON of a 200, for a request that prefers an image.
     fn image(&self, _form: QrImage) -> Option<Result<Image, Error>> {
         None
     }

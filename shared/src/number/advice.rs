@@ -1,5 +1,5 @@
-//! What the three answers say of a number. They give its state, the age of that state and when to ask again. They also say what a person
-//! can do about a number that is stuck.
+//! What all three answers say about a number: its state, how old the state is, and when to poll again. If the number is stuck, they
+//! also say what a person can do.
 
 use std::ops::Not;
 use std::time::Duration;
@@ -16,30 +16,30 @@ use crate::wpp::SessionState;
 /// A session that has been starting for longer is stuck.
 const STUCK_AFTER: Duration = Duration::from_secs(2 * 60);
 
-/// A QR code that was not scanned for longer is forgotten, or cannot be scanned.
+/// If a QR code is not scanned for this long, it was forgotten, or it cannot be scanned.
 const SCAN_TIMEOUT: Duration = Duration::from_secs(10 * 60);
 
 /// The shortest time between two polls: a person waits with the phone in hand.
 const SHORTEST_POLL_INTERVAL: Duration = Duration::from_secs(2);
 
-/// The longest time between two polls: a scan still shows while the person looks.
+/// The longest time between two polls: after a scan, the person must not wait longer for the page to change.
 const LONGEST_POLL_INTERVAL: Duration = Duration::from_secs(15);
 
-/// The interval is this part of the time in which nothing has happened.
+/// The interval is this fraction of the time since the last change.
 const POLL_INTERVAL_PART: u32 = 30;
 
 /// The source of a state.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Freshness {
-    /// The platform has just told it.
+    /// The platform has just reported it.
     Live,
     /// A snapshot that is recent enough.
     Recent,
-    /// A snapshot of any age, since the platform cannot be reached.
+    /// A snapshot of any age, because the platform cannot be reached.
     Stale,
 }
 
-/// What an answer says of a number. What does not apply is left out.
+/// What an answer says about a number. Fields that do not apply are left out.
 #[derive(Debug, PartialEq, Serialize)]
 pub struct NumberStatus {
     /// The platform's session.
@@ -54,10 +54,10 @@ pub struct NumberStatus {
     state: State,
     #[serde(skip_serializing_if = "Option::is_none")]
     webhook: Option<Webhook>,
-    /// The platform's own word for the state.
+    /// The platform's word for the state.
     #[serde(skip_serializing_if = "Option::is_none")]
     platform_status: Option<String>,
-    /// That the number is stuck, and why: a stable word for programs.
+    /// Why the number is stuck: a stable code for programs.
     #[serde(skip_serializing_if = "Option::is_none")]
     code: Option<&'static str>,
     /// What a person needs to know and to do.
@@ -78,7 +78,7 @@ pub struct NumberStatus {
 }
 
 impl NumberStatus {
-    /// Returns what is to be said of an organization without such a number: it is disconnected, and why.
+    /// Returns the status for an organization that has no such number: disconnected, with the reason.
     pub fn without_number(message: Sentence, language: Language) -> Self {
         Self {
             session: None,
@@ -102,7 +102,7 @@ impl NumberStatus {
         self.state
     }
 
-    /// Returns what is to be said of a number in this state.
+    /// Returns the status of a number in this state.
     pub(super) fn of(
         session: &NumberSession<'_>,
         known: &NumberState,
@@ -110,7 +110,7 @@ impl NumberStatus {
         language: Language,
     ) -> Self {
         let (number, now, webhook) = (&session.number, session.now, session.webhook());
-        let advice = Advice::due(number, known, webhook, now);
+        let advice = Advice::for_number(number, known, webhook, now);
         let message = match (freshness, advice, known.state) {
             (Freshness::Stale, ..) => Some(say::LAST_KNOWN.text(language).to_owned()),
             (_, Some(advice), _) => Some(advice.text(language)),
@@ -149,14 +149,14 @@ struct Advice {
 }
 
 impl Advice {
-    /// Returns the advice for a number in this state, which its snapshot holds too. Returns `None` if it is not stuck.
-    fn due(number: &Number, known: &NumberState, webhook: Webhook, now: UnixMs) -> Option<Self> {
+    /// Returns the advice for a number in this state, which is also the state in its snapshot. Returns `None` if it is not stuck.
+    fn for_number(number: &Number, known: &NumberState, webhook: Webhook, now: UnixMs) -> Option<Self> {
         let is_over = |since: Option<UnixMs>, limit| since.is_some_and(|since| since.until(now) > limit);
         let never_linked_since = number.credentials_saved_at.filter(|_| number.first_connected_at.is_none());
         let advice = |code, what, action| Some(Self { code, what, action });
         match (known.state, known.status.as_ref().map(|status| status.state)) {
             (State::Connected, _) if webhook == Webhook::Pending => {
-                advice("webhook_pending", say::MESSAGES_MISSING, say::WAIT_OR_TELL)
+                advice("webhook_pending", say::MESSAGES_MISSING, say::WAIT_OR_CONTACT_SUPPORT)
             }
             (State::Connected, _) => None,
             (_, Some(SessionState::Lost)) => advice("session_lost", say::SESSION_LOST, say::RECONNECT),
@@ -202,7 +202,7 @@ fn poll_interval(
     let unchanged_since = match state {
         _ if freshness == Freshness::Stale => seen_at,
         State::QrPending => starting_since(number),
-        // For a number that was linked before, nothing says when a person began to link it again.
+        // For a number that was linked before, it is unknown when a person began to link it again.
         State::QrIssued => number.credentials_saved_at.filter(|_| number.first_connected_at.is_none()),
         State::Connected | State::Disconnected | State::Unknown => return None,
     };

@@ -1,5 +1,5 @@
 //! How a number gets its credentials. A creation is recorded before the platform is asked. After a crash, a retry or a double click,
-//! the next request finishes it instead of beginning another one.
+//! the next request finishes it instead of starting another one.
 
 use std::time::Duration;
 
@@ -19,27 +19,28 @@ use crate::store::{
 use crate::upstream::CallError;
 use crate::wpp::{Credentials, PlatformError};
 
-/// How long an attempt that has died blocks the next one.
+/// How long a crashed attempt blocks the next one.
 const LEASE: Duration = Duration::from_secs(10);
 
-/// An attempt ends this long before its lease: two at once could each get an API key that revokes the other's.
+/// An attempt ends this long before its lease, so that two never run at once: each could get an API key that revokes the other's.
 const LEASE_MARGIN: Duration = Duration::from_millis(500);
 
-/// The platform's `create`, its retries included. The rest of the lease is for saving what it gives.
+/// The time for the platform's `create`, retries included. The rest of the lease is for saving the credentials.
 const CREATE_BUDGET: Duration = Duration::from_secs(8);
 
-/// How long a creation that failed may take to be released.
+/// The time to release a creation that failed.
 const RELEASE_TIMEOUT: Duration = Duration::from_secs(1);
 
 /// The first and the longest pause of a request that waits for another attempt.
 const FIRST_PAUSE: Duration = Duration::from_millis(100);
 const LONGEST_PAUSE: Duration = Duration::from_secs(1);
 
-/// Added to the end of another attempt's lease, so that the next look finds it ended.
-const AFTER_LEASE: Duration = Duration::from_millis(100);
+/// Added to the end of another attempt's lease, so that the lease has ended by the next try.
+const LEASE_WAIT_MARGIN: Duration = Duration::from_millis(100);
 
-/// Finds, joins or creates the number that a request means. Returns the number with its credentials, and the database's
-/// time when it was read. After an error the same request continues the creation, with the same session.
+/// Finds or creates the number that a request names, or joins a creation that is under way. Returns the number with its
+/// credentials, and the database's time when it was read. After an error, repeating the request continues the creation and gets the
+/// same session.
 pub async fn ensure_credentials(
     app: &App,
     user_id: Uuid,
@@ -51,8 +52,8 @@ pub async fn ensure_credentials(
     run(app, user_id, deadline, request).await
 }
 
-/// Asks the platform for credentials in place of an API key that it refuses. They are saved only if no link can be lost by it;
-/// otherwise the error is [`PlatformError::KeyRefused`].
+/// Gets new credentials for a number whose API key the platform refuses. Saves them only if no linked phone can be lost; otherwise
+/// fails with [`PlatformError::KeyRefused`].
 pub async fn repair_credentials(
     app: &App,
     user_id: Uuid,
@@ -79,7 +80,7 @@ async fn run(
     let wait_deadline = request_deadline.for_a_wait();
     let mut backoff = Backoff::new(FIRST_PAUSE, LONGEST_PAUSE);
     loop {
-        // Counted from before the lease begins.
+        // Starts before the lease does, so it also ends first.
         let deadline = request_deadline.at_most(LEASE - LEASE_MARGIN);
         let begun = app.store.begin_creation(&attempt, request_deadline).await?;
         let now = begun.now;
@@ -88,10 +89,10 @@ async fn run(
             BeginOutcome::Begun { creation, organization_id, platform_id, number, works } => {
                 request_log::organization(organization_id);
                 let lease = CreationLease { organization_id, creation, holder: attempt.holder };
-                let creation_run = Creation { app, deadline, lease, number: number.clone(), now };
-                match (creation_run.run(&platform_id).await, number) {
+                let held = HeldCreation { app, deadline, lease, number: number.clone(), now };
+                match (held.run(&platform_id).await, number) {
                     (Err(Error::CreationInProgress), _) => attempt.waited_for = Some(creation),
-                    // Another request asked for new credentials, and the old ones still work.
+                    // Another request asked for new credentials, but the old ones still work.
                     (Err(error), Some(number)) if works && attempt.request.mode == CreateMode::Ensure => {
                         tracing::warn!(%error, "an unfinished recreation could not be finished");
                         return Ok((number, now));
@@ -101,7 +102,7 @@ async fn run(
             }
             BeginOutcome::Busy { creation, wait_ms } => {
                 attempt.waited_for = Some(creation);
-                let pause = backoff.pause(Duration::from_millis(wait_ms) + AFTER_LEASE);
+                let pause = backoff.pause(Duration::from_millis(wait_ms) + LEASE_WAIT_MARGIN);
                 if !wait_deadline.sleep(pause).await {
                     return Err(Error::CreationInProgress);
                 }
@@ -113,18 +114,19 @@ async fn run(
     }
 }
 
-/// A creation that this attempt holds. Each of its calls ends by the deadline.
-struct Creation<'a> {
+/// A creation whose lease this attempt holds. Every call ends before the deadline.
+struct HeldCreation<'a> {
     app: &'a App,
     deadline: Deadline,
     lease: CreationLease,
-    /// The number that gets new credentials; `None` for a new one.
+    /// The number that gets new credentials; `None` if its row does not exist yet.
     number: Option<Number>,
     now: UnixMs,
 }
 
-impl Creation<'_> {
-    /// Asks the platform and saves at once what it gives. [`Error::CreationInProgress`]: another attempt has taken over.
+impl HeldCreation<'_> {
+    /// Asks the platform for credentials and saves them at once. Fails with [`Error::CreationInProgress`] if another attempt has
+    /// taken over.
     async fn run(&self, platform_id: &str) -> Result<Number, Error> {
         let saved = self.create_and_save(platform_id).await;
         if let Err(failed) = &saved
@@ -137,11 +139,11 @@ impl Creation<'_> {
     }
 
     async fn create_and_save(&self, platform_id: &str) -> Result<Number, Error> {
-        let mut given = self.create(platform_id).await?;
-        if self.has_had(&given.api_key) && self.is_refused(&given.api_key).await? {
-            given = self.create_with_new_id().await?;
+        let mut credentials = self.create(platform_id).await?;
+        if self.must_be_active(&credentials.api_key) && self.is_refused(&credentials.api_key).await? {
+            credentials = self.create_with_new_id().await?;
         }
-        let mut saved = self.save(&given).await?;
+        let mut saved = self.save(&credentials).await?;
         if matches!(saved, SaveOutcome::Rejected) {
             saved = self.save(&self.create_with_new_id().await?).await?;
         }
@@ -154,8 +156,8 @@ impl Creation<'_> {
         }
     }
 
-    /// Whether the number has had this API key long enough that it must be active.
-    fn has_had(&self, api_key: &Secret) -> bool {
+    /// Whether the number has had this API key for so long that it must be active.
+    fn must_be_active(&self, api_key: &Secret) -> bool {
         let has_had = |number: &Number| {
             number.settings.api_key.as_ref() == Some(api_key) && !number.key_is_new(self.now)
         };
@@ -170,7 +172,8 @@ impl Creation<'_> {
         }
     }
 
-    /// Creates with a new id, for an API key that the platform gives but refuses: only another id brings another key.
+    /// Asks again with a new platform id. The platform itself refuses the API key that it gave, and only another id
+    /// brings another one.
     async fn create_with_new_id(&self) -> Result<Credentials, Error> {
         match self.app.store.assign_platform_id(&self.lease, self.deadline).await? {
             AssignOutcome::Assigned { platform_id } => self.create(&platform_id).await,

@@ -1,5 +1,5 @@
-//! The platform call made during the look-up of a number's row, so that a poll waits for one hop instead of two. The sandbox remembers
-//! the session and the token of each user's last call that worked.
+//! Calls the platform while the database looks up the number's row, so that a poll takes one hop instead of two. The sandbox
+//! remembers the session and token of each user's last successful call.
 
 use std::collections::HashMap;
 use std::sync::{Mutex, MutexGuard, PoisonError};
@@ -13,8 +13,8 @@ use crate::request_log::RequestLog;
 use crate::store::{Found, NumberSelector, StoreResult};
 use crate::wpp::{PlatformResult, SessionAuth, Status, WppApi};
 
-/// How many numbers a sandbox remembers. With one more it forgets them all: a sandbox with that many users rarely meets one of them
-/// again.
+/// How many numbers a sandbox remembers. When the limit is reached, it forgets all of them: with that many users, it rarely sees
+/// one of them again.
 const LIMIT: usize = 256;
 
 /// What a request will ask the platform.
@@ -24,14 +24,14 @@ pub enum Expect {
     Qr,
     /// The status, and the QR code unless a phone is connected.
     Status,
-    /// Nothing, as long as the stored state is recent.
+    /// Nothing, if the stored state is recent.
     Nothing,
 }
 
-/// The user who asks, and the number.
+/// The user and the number.
 type Query = (Uuid, NumberSelector);
 
-/// What a sandbox remembers, by who asked for it.
+/// What a sandbox remembers, by user and number.
 #[derive(Default)]
 pub struct PrefetchMemory(Mutex<HashMap<Query, Remembered>>);
 
@@ -50,8 +50,8 @@ pub(crate) struct Prefetch {
     qr: JoinSet<PlatformResult<Option<String>>>,
 }
 
-/// Looks up the number that a user means. If the sandbox remembers it, the platform is asked at the same time. Its answer counts only if
-/// the row holds the same session and token. It does not count if a snapshot was written since the call began.
+/// Looks up a user's number. If the sandbox remembers it, calls the platform at the same time. The platform's answer counts only if
+/// the row holds the same session and token, and no snapshot was written since the call began.
 pub(crate) async fn find(
     app: &App,
     user_id: Uuid,
@@ -80,7 +80,7 @@ pub(crate) async fn find(
 }
 
 impl PrefetchMemory {
-    /// Remembers the session and the token of a call that worked, for the user's next request about the same number.
+    /// Remembers the session and token of a successful call, for the user's next request about the same number.
     pub(crate) fn remember(&self, prefetch: &mut Prefetch, auth: SessionAuth, was_connected: bool) {
         let Some(query) = prefetch.query.take() else { return };
         let mut memory = self.lock();
@@ -109,7 +109,7 @@ impl Prefetch {
         self.auth = Some(auth);
     }
 
-    /// Returns the session's status: from the call under way if that has the same session and token, otherwise from a new one.
+    /// Returns the session's status: from the call under way if it has the same session and token, otherwise from a new call.
     pub(crate) fn status<'a>(
         &mut self,
         wpp: &'a WppApi,

@@ -1,4 +1,4 @@
-//! A QR code as the platform sends it: text to be drawn, or an image.
+//! A QR code as the platform sends it: its text, or an image.
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
@@ -10,18 +10,18 @@ const PNG: &[u8] = b"\x89PNG\r\n\x1a\n";
 /// The same in base64: older platforms send an image without a `data:` prefix.
 const PNG_IN_BASE64: &str = "iVBORw0KGgo";
 
-/// The form in which the platform has sent a QR code.
+/// The format in which the platform sent a QR code.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Format {
-    /// The text that the QR code holds: it is to be drawn.
+    /// The text of the QR code, which must still be drawn.
     Text,
     /// An image: a `data:` URL, or a PNG in base64.
     Image,
 }
 
 impl Format {
-    /// Returns the form of a QR code.
+    /// Returns the format of a QR code.
     pub fn of(qr: &str) -> Self {
         if qr.starts_with("data:") || qr.starts_with(PNG_IN_BASE64) { Self::Image } else { Self::Text }
     }
@@ -38,7 +38,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_data_url_and_a_bare_png_are_pictures_and_all_else_is_text() {
+    fn only_a_data_url_or_a_bare_png_is_an_image() {
         let bare = STANDARD.encode([PNG, b"\0\0\0\rIHDR"].concat());
         assert!(bare.starts_with(PNG_IN_BASE64), "{bare}");
         for (qr, format, is_png) in [

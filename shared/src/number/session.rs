@@ -1,4 +1,4 @@
-//! One number within one request: the calls to the platform for it, and the snapshot of what they show.
+//! One number during one request: its platform calls, and the snapshot of their results.
 
 use std::time::Duration;
 
@@ -24,7 +24,7 @@ const WEBHOOK_BUDGET: Duration = Duration::from_secs(2);
 /// The shortest time between two attempts to register a webhook that is still pending.
 const WEBHOOK_RETRY_INTERVAL: Duration = Duration::from_secs(60);
 
-/// How often a state that does not change is saved again, so that the snapshot tells when it was last seen.
+/// How often an unchanged state is saved again, so that the snapshot shows when it was last seen.
 const SNAPSHOT_INTERVAL: Duration = Duration::from_secs(60);
 
 /// A number with its platform client, for one request.
@@ -33,7 +33,7 @@ pub struct NumberSession<'a> {
     pub number: Number,
     /// When the row was read, by the database's clock.
     pub now: UnixMs,
-    /// When the following calls must have ended.
+    /// When all further calls must end.
     pub deadline: Deadline,
     app: &'a App,
     client: WppMsgClient<TokenRow>,
@@ -41,7 +41,7 @@ pub struct NumberSession<'a> {
 }
 
 impl<'a> NumberSession<'a> {
-    /// Finds the number that a user means. `expect` is what the platform will be asked: it may be asked while the row is read.
+    /// Finds a user's number. `expect` says what the request will ask the platform, so that it can be asked while the row is read.
     pub async fn find(
         app: &'a App,
         user_id: Uuid,
@@ -60,7 +60,7 @@ impl<'a> NumberSession<'a> {
         request_log::organization(number.organization_id);
         let options = number.client_options(now).ok_or(Error::NoCredentials)?;
         if !number.ignored.is_empty() {
-            tracing::warn!(settings = ?number.ignored, "settings of a number are out of bounds and were ignored");
+            tracing::warn!(settings = ?number.ignored, "invalid settings of a number were ignored");
         }
         request_log::session(&options.session);
         let row = TokenRow {
@@ -83,7 +83,7 @@ impl<'a> NumberSession<'a> {
         self.number.settings.api_key.is_some()
     }
 
-    /// Returns what an answer says of the number in this state. The sandbox remembers the number for the user's next request.
+    /// Returns what an answer says about the number in this state. The sandbox remembers the number for the user's next request.
     pub fn describe(
         &mut self,
         known: &NumberState,
@@ -104,22 +104,22 @@ impl<'a> NumberSession<'a> {
         request_log::stale(error);
     }
 
-    /// Makes sure of a usable token.
+    /// Makes sure that there is a usable token.
     pub async fn ensure_token(&mut self) -> Result<(), Error> {
         Ok(self.client.get_token(self.deadline).await.map(drop)?)
     }
 
-    /// Returns the state in the snapshot, if that is recent enough.
+    /// Returns the snapshot's state, if it is recent enough.
     pub fn recent(&self) -> Option<NumberState> {
         self.number.snapshot.as_ref().and_then(|snapshot| NumberState::recent(snapshot, self.now))
     }
 
-    /// Returns the state in the snapshot, whatever its age.
+    /// Returns the snapshot's state, however old it is.
     pub fn last_known(&self) -> Option<NumberState> {
         self.number.snapshot.as_ref().map(|snapshot| NumberState::of_snapshot(snapshot, self.now))
     }
 
-    /// Returns the state of a session with this QR code. The snapshot may tell since when it is there.
+    /// Returns the state of a session with this QR code. The snapshot may say when the code was first seen.
     pub fn qr_issued(&self, qr: String) -> NumberState {
         let snapshot = self.number.snapshot.as_ref().filter(|snapshot| snapshot.qr.as_ref() == Some(&qr));
         NumberState { qr_at: snapshot.and_then(|snapshot| snapshot.qr_at), ..NumberState::qr_issued(qr) }
@@ -188,7 +188,7 @@ impl<'a> NumberSession<'a> {
         }
     }
 
-    /// Registers the webhook, and saves whether that has worked.
+    /// Registers the webhook, and saves whether that succeeded.
     pub async fn register_webhook(&mut self) -> Result<(), Error> {
         self.register_webhook_by(self.deadline.at_most(WEBHOOK_BUDGET)).await
     }
@@ -224,8 +224,8 @@ impl<'a> NumberSession<'a> {
         }
     }
 
-    /// Brings the snapshot up to date. Another request may have saved a newer state: `known` then becomes that. A snapshot that
-    /// cannot be saved is only a warning, since the platform has answered.
+    /// Updates the snapshot. If another request has saved a newer state, `known` becomes that state. If the snapshot cannot be
+    /// saved, only logs a warning, because the platform has answered.
     pub async fn save_snapshot(&mut self, known: &mut NumberState) {
         let is_news = known.is_connected() && self.number.connected_is_news;
         let is_steady = matches!(known.state, State::Connected | State::Disconnected);
@@ -239,7 +239,7 @@ impl<'a> NumberSession<'a> {
         }
         let (session, qr) = (self.client.session(), known.qr.as_deref());
         let (store, organization) = (&self.app.store, self.number.organization_id);
-        // A session that only the row names gets no first snapshot unless the platform has told its state.
+        // A session that is known only from the row gets no first snapshot until the platform has reported its state.
         let is_from_platform = self.number.credentials_saved_at.is_some();
         let (state, is_known) = (known.state, !known.is_lost() && (known.is_told() || is_from_platform));
         match store.save_snapshot(organization, session, state, qr, is_known, self.now, self.deadline).await {
@@ -251,7 +251,7 @@ impl<'a> NumberSession<'a> {
                 }
                 self.number.snapshot = Some(snapshot);
             }
-            // There is no room for it, or it could not be saved.
+            // The table has no room for it, or it could not be saved.
             unsaved => {
                 if let Err(error) = unsaved {
                     tracing::warn!(%error, "the state of a session could not be saved");
@@ -267,14 +267,14 @@ async fn status_and_qr(
     qr: impl Future<Output = PlatformResult<Option<String>>>,
 ) -> PlatformResult<NumberState> {
     let (status, qr) = match tokio::join!(status, qr) {
-        // A session with a QR code is there, whatever its status says.
+        // A session with a QR code exists, whatever its status says.
         (Err(CallError { why: PlatformError::UnknownSession, .. }), Ok(Some(qr))) => {
             return Ok(NumberState::qr_issued(qr));
         }
         (status, qr) => (status?, qr),
     };
     let qr = qr.or_else(|error| match error.why {
-        // A QR code that is not needed may fail, except over the token.
+        // A QR code that is not needed may fail, unless the token is at fault.
         why if why == PlatformError::TokenRejected || needs_qr(&status) => Err(error),
         _ => Ok(None),
     })?;
@@ -285,9 +285,9 @@ async fn status_and_qr(
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Webhook {
-    /// It does.
+    /// The webhook is registered.
     Registered,
-    /// Not registered yet, according to the database: incoming messages are lost.
+    /// The webhook is not registered yet, according to the database: incoming messages are lost.
     Pending,
 }
 

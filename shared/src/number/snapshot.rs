@@ -1,4 +1,4 @@
-//! A number's state: as the platform tells it now, or as the snapshot in `whatsapp_sessions` holds it.
+//! A number's state, from the platform or from the snapshot in `whatsapp_sessions`.
 
 use std::time::Duration;
 
@@ -8,13 +8,13 @@ use crate::wpp::{SessionState, Status};
 
 pub use crate::store::State;
 
-/// How long a snapshot that says `connected` answers an unforced poll.
+/// How long a `connected` snapshot answers unforced polls.
 const CONNECTED_TTL: Duration = Duration::from_secs(10);
 
 /// How long a QR code can be scanned: the platform makes a new one every 20 to 30 s.
 pub(super) const QR_TTL: Duration = Duration::from_secs(25);
 
-/// What is known of a number's session.
+/// What is known about a number's session.
 #[derive(Clone, PartialEq, Eq)]
 pub struct NumberState {
     /// The state.
@@ -23,7 +23,7 @@ pub struct NumberState {
     pub qr: Option<String>,
     /// When that QR was first seen.
     pub qr_at: Option<UnixMs>,
-    /// What the platform said, if it was asked.
+    /// The platform's answer, if it was asked.
     pub status: Option<Status>,
 }
 
@@ -48,7 +48,7 @@ impl NumberState {
         self.status.as_ref().is_some_and(|status| status.state == SessionState::Lost)
     }
 
-    /// Whether the platform has told it.
+    /// Whether the platform reported it.
     pub fn is_told(&self) -> bool {
         self.status.is_some() || self.qr.is_some()
     }

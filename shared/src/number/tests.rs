@@ -1,4 +1,4 @@
-//! A number's calls against a server that is the database and the platform at once.
+//! A number's calls to a server that acts as both the database and the platform.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -70,15 +70,15 @@ fn number(value: Value) -> Number {
 }
 
 /// Returns a number with a valid token, with credentials of this age and with this snapshot.
-fn row(age: i64, mirror: Value) -> Value {
+fn row(age: i64, stored: Value) -> Value {
     json!({
-        "integration_id": Uuid::nil(), "organization_id": Uuid::nil(), "webhook_url": null, "snapshot": mirror,
+        "integration_id": Uuid::nil(), "organization_id": Uuid::nil(), "webhook_url": null, "snapshot": stored,
         "settings": {"wppApiKey": "k", "wppAccountNumber": "4", "wppJwtToken": "t", "wppJwtExpiresAt": NOW + HOUR},
         "credentials_saved_at_ms": NOW - age, "connected_is_news": false, "is_readable": true, "ignored": [],
     })
 }
 
-fn mirror(status: &str, qr: Option<&str>) -> Value {
+fn stored(status: &str, qr: Option<&str>) -> Value {
     json!({"status": status, "qr": qr, "qr_at_ms": 5, "at_ms": NOW})
 }
 
@@ -90,7 +90,7 @@ fn begun(number: Value) -> Value {
 }
 
 #[tokio::test]
-async fn a_number_that_is_there_costs_no_call_of_the_platform() {
+async fn existing_number_makes_no_platform_call() {
     let stage = Stage::new().await;
     let there = json!({"now_ms": NOW, "outcome": "existing", "number": row(HOUR, Value::Null)});
     stage.says("wpp_begin_creation", there);
@@ -128,14 +128,14 @@ async fn a_failed_creation_is_released() {
 }
 
 #[tokio::test]
-async fn a_dead_api_key_is_replaced_with_another_platform_id() {
+async fn rejected_key_is_replaced_under_a_new_platform_id() {
     let (tried, replaced) =
         (["create", "token"].as_slice(), ["create", "token", "wpp_assign_platform_id", "create"].as_slice());
     for (age, given, token, between) in [
         (HOUR, "k", (200, r#"{"token":"t"}"#), tried),
         (HOUR, "k", (403, ""), replaced),
         (HOUR, "new", (403, ""), &["create"]),
-        // One that came just now may not be active yet.
+        // A new key may not be active yet.
         (0, "k", (403, ""), &["create"]),
     ] {
         let stage = Stage::new().await;
@@ -151,7 +151,7 @@ async fn a_dead_api_key_is_replaced_with_another_platform_id() {
 }
 
 #[tokio::test]
-async fn whoever_waits_for_another_attempt_gives_up_in_time_to_say_so() {
+async fn waiting_request_gives_up_in_time_to_answer() {
     let stage = Stage::new().await;
     stage.says(
         "wpp_begin_creation",
@@ -194,9 +194,9 @@ async fn repair_names_the_number_and_its_rejected_key() {
     assert!(heard.contains(r#""mode":"repair""#) && heard.contains(r#""rejected_key":"k""#), "{heard}");
 }
 
-/// The database decides whether a link could be lost, and the platform's key is refused for the number as before.
+/// The database decides whether a linked phone could be lost. The number's key stays refused.
 #[tokio::test]
-async fn repair_that_brings_nothing_is_a_refused_key() {
+async fn failed_repair_is_a_refused_key() {
     let unchanged = json!({"now_ms": NOW, "outcome": "existing", "number": row(HOUR, Value::Null)});
     for (begun, saved, assigned) in [
         (unchanged, json!({}), json!({})),
@@ -229,9 +229,9 @@ async fn a_new_id_beyond_the_limit_is_too_many_numbers() {
 async fn a_poll_asks_for_the_qr_unless_connected_before() {
     let both = ["qr", "status"].as_slice();
     for (known, word, qr, calls, state) in [
-        (mirror("connected", None), "connected", (400, "{}"), ["status"].as_slice(), State::Connected),
-        (mirror("connected", None), "starting", (200, r#"{"qr":"2@"}"#), both, State::QrIssued),
-        (mirror("connected", None), "offline", (200, r#"{"qr":"2@"}"#), &["status"], State::Disconnected),
+        (stored("connected", None), "connected", (400, "{}"), ["status"].as_slice(), State::Connected),
+        (stored("connected", None), "starting", (200, r#"{"qr":"2@"}"#), both, State::QrIssued),
+        (stored("connected", None), "offline", (200, r#"{"qr":"2@"}"#), &["status"], State::Disconnected),
         (Value::Null, "starting", (200, r#"{"qr":"2@"}"#), both, State::QrIssued),
         (Value::Null, "starting", (404, r#"{"error":"x"}"#), both, State::QrPending),
         (Value::Null, "starting", (404, "<html>"), both, State::QrPending),
@@ -252,7 +252,7 @@ async fn a_poll_asks_for_the_qr_unless_connected_before() {
 }
 
 #[tokio::test]
-async fn a_needed_qr_may_not_fail() {
+async fn failure_of_a_needed_qr_is_an_error() {
     for (word, qr, expected) in [
         ("starting", 500, "platform qr: unavailable"),
         ("starting", 401, "no such number"),
@@ -269,7 +269,7 @@ async fn a_needed_qr_may_not_fail() {
 
 #[tokio::test]
 async fn an_unknown_session_is_lost_unless_it_shows_a_qr() {
-    for known in [Value::Null, mirror("connected", None)] {
+    for known in [Value::Null, stored("connected", None)] {
         for (status, body, state) in [
             (404, r#"{"error":"x"}"#, None),
             (404, "", None),
@@ -300,24 +300,24 @@ async fn a_snapshot_is_saved_if_it_changes_or_a_link_is_new() {
         number["connected_is_news"] = json!(true);
         number
     };
-    let same = mirror("qr_issued", Some("2@"));
+    let same = stored("qr_issued", Some("2@"));
     let old = json!({"status": "connected", "qr": null, "qr_at_ms": 5, "at_ms": NOW - HOUR});
     for (known, mut view, answer, is_written, state, qr_at) in [
         (row(HOUR, same.clone()), qr_issued(), (400, json!({})), false, State::QrIssued, Some(5)),
         (
-            row(HOUR, mirror("qr_issued", Some("1@"))),
+            row(HOUR, stored("qr_issued", Some("1@"))),
             qr_issued(),
             (200, same.clone()),
             true,
             State::QrIssued,
             Some(5),
         ),
-        (row(HOUR, mirror("pairing", Some("2@"))), qr_issued(), (200, same), true, State::QrIssued, Some(5)),
-        (row(HOUR, Value::Null), qr_issued(), (200, mirror("connected", None)), true, State::Connected, None),
+        (row(HOUR, stored("pairing", Some("2@"))), qr_issued(), (200, same), true, State::QrIssued, Some(5)),
+        (row(HOUR, Value::Null), qr_issued(), (200, stored("connected", None)), true, State::Connected, None),
         (row(HOUR, Value::Null), qr_issued(), (200, Value::Null), true, State::QrIssued, Some(NOW)),
         (row(HOUR, Value::Null), qr_issued(), (400, json!({})), true, State::QrIssued, Some(NOW)),
         (
-            row(HOUR, mirror("connected", None)),
+            row(HOUR, stored("connected", None)),
             connected(),
             (400, json!({})),
             false,
@@ -326,7 +326,7 @@ async fn a_snapshot_is_saved_if_it_changes_or_a_link_is_new() {
         ),
         (row(HOUR, old), connected(), (400, json!({})), true, State::Connected, None),
         (
-            news(row(HOUR, mirror("connected", None))),
+            news(row(HOUR, stored("connected", None))),
             connected(),
             (400, json!({})),
             true,
@@ -334,7 +334,7 @@ async fn a_snapshot_is_saved_if_it_changes_or_a_link_is_new() {
             None,
         ),
         (
-            news(row(HOUR, mirror("qr_issued", Some("2@")))),
+            news(row(HOUR, stored("qr_issued", Some("2@")))),
             qr_issued(),
             (400, json!({})),
             false,
@@ -351,7 +351,7 @@ async fn a_snapshot_is_saved_if_it_changes_or_a_link_is_new() {
 }
 
 #[tokio::test]
-async fn a_pending_webhook_is_tried_again_by_one_and_then_saved() {
+async fn one_request_retries_a_pending_webhook() {
     for (claimed, calls, webhook) in [
         (json!(true), ["wpp_claim_webhook", "webhook", "wpp_save_webhook"].as_slice(), Webhook::Registered),
         (json!(false), &["wpp_claim_webhook"], Webhook::Pending),

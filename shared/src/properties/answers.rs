@@ -1,4 +1,4 @@
-//! What the platform and PostgREST answer, over real HTTP.
+//! Properties of the platform's and PostgREST's answers, over real HTTP.
 
 use reqwest::Url;
 use uuid::Uuid;
@@ -12,7 +12,7 @@ use crate::testing::Server;
 use crate::upstream::Upstream;
 use crate::wpp::{PlatformError, SessionAuth, SessionState, Token, TokenStore, WppApi, is_session};
 
-/// Generates an answer with this status and any body: bytes, JSON, or an object with the names that the product reads.
+/// Generates an answer with this status and any body: bytes, JSON, or an object with the fields that the functions read.
 fn answer(names: &'static [&'static str]) -> impl Strategy<Value = (u16, Vec<u8>)> {
     let body = prop_oneof![
         prop::collection::vec(any::<u8>(), 0..100),
@@ -43,7 +43,7 @@ fn fuzz_answers_of_the_platform() {
     let platform = WppApi::new(url, Upstream::new(Duration::from_secs(20), &[]).unwrap());
     let names =
         &["apiKey", "session", "token", "expiresIn", "status", "state", "qr", "qrCode", "qrcode", "data"];
-    hold(answer(names), |answer| {
+    check(answer(names), |answer| {
         server.says(http(&answer));
         let (secret, now) = (Secret::new("s"), UnixMs(1_800_000_000_000));
         let auth = || SessionAuth { session: "1".to_owned(), jwt: secret.clone() };
@@ -101,8 +101,8 @@ fn fuzz_answers_of_the_database() {
         "connected_is_news": false, "is_readable": true, "ignored": [],
         "snapshot": {"status": "qr_issued", "qr": "2@", "qr_at_ms": 1, "at_ms": 1}});
     let good = json!({"now_ms": 1, "organization_id": Uuid::nil(), "number": number, "outcome": "granted"});
-    let disturbed = disturbed(good).prop_map(|value| (200, value.to_string().into_bytes()));
-    hold(prop_oneof![answer(names), disturbed], |answer| {
+    let mutated = mutated(good).prop_map(|value| (200, value.to_string().into_bytes()));
+    check(prop_oneof![answer(names), mutated], |answer| {
         server.says(http(&answer));
         let (secret, token) = (Secret::new("s"), Token::stored(Secret::new("t"), None));
         let attempt = Attempt {
@@ -128,7 +128,7 @@ fn fuzz_answers_of_the_database() {
                     .err(),
                 store.begin_creation(&attempt, deadline()).await.err(),
             ];
-            // What PostgREST writes may quote a row: of it, a short code is all that is kept.
+            // PostgREST's text may quote a row, so only its short code is kept.
             for error in errors.into_iter().flatten() {
                 prop_assert!(error.why.to_string().len() < 60, "{error}");
             }

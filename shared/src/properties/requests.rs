@@ -1,4 +1,4 @@
-//! What a caller and the gateway send.
+//! Properties of requests from callers and from the gateway.
 
 use std::sync::Arc;
 
@@ -71,7 +71,7 @@ fn function() -> Arc<Function> {
     Arc::new(Function::read(source, NeededSecrets::Supabase).unwrap())
 }
 
-/// What of an event a client chooses: its headers' values, query, body and method.
+/// The parts of an event that a client chooses: header values, query, body and method.
 #[test]
 fn fuzz_events() {
     let (function, runtime) = (function(), runtime());
@@ -81,7 +81,7 @@ fn fuzz_events() {
         prop::sample::select(&["GET", "POST", "PUT", "OPTIONS", "x"][..]),
         "[ -~é]{0,40}",
     );
-    hold(client, |(query, body, method, header)| {
+    check(client, |(query, body, method, header)| {
         let mut event = event();
         event["rawQueryString"] = query.into();
         event["body"] = body.into();
@@ -109,7 +109,7 @@ fn fuzz_the_shape_of_events() {
         Just("//"),
         Just("\u{0}"),
     ];
-    hold(prop_oneof![8 => disturbed_with(event(), rude), 1 => value()], |event| {
+    check(prop_oneof![8 => mutated_with(event(), rude), 1 => value()], |event| {
         let answer = runtime.block_on(answer(&function, &event));
         let method = event["requestContext"]["http"]["method"].as_str();
         let is_http = method.is_some_and(|method| Method::from_bytes(method.as_bytes()).is_ok());
@@ -133,7 +133,7 @@ fn fuzz_bodies() {
         value().prop_map(|value| value.to_string().into_bytes()),
         (16_380_usize..16_390).prop_map(|length| [vec![b'{'], vec![b' '; length - 2], vec![b'}']].concat()),
     ];
-    hold(body, |body| {
+    check(body, |body| {
         let (length, sent) = (body.len(), String::from_utf8_lossy(&body).into_owned());
         let is_read = read(body).is_ok();
         prop_assert!(!is_read || length <= 16 * 1024, "{sent}");
@@ -141,10 +141,10 @@ fn fuzz_bodies() {
     });
 }
 
-/// A value of a wrong type may be a secret in the wrong place.
+/// A value of a wrong type may be a secret in the wrong field.
 #[test]
 fn fuzz_wrong_fields() {
-    hold(("[a-z]{12}", prop::sample::select(&["session", "force"][..])), |(canary, field)| {
+    check(("[a-z]{12}", prop::sample::select(&["session", "force"][..])), |(canary, field)| {
         let body = json!({field: [{canary.clone(): canary}]}).to_string();
         let error = read(body.into()).unwrap_err();
         prop_assert!(matches!(&error, Error::BadRequest { field: named, .. } if named == field), "{error:?}");
@@ -155,7 +155,7 @@ fn fuzz_wrong_fields() {
 
 #[test]
 fn fuzz_sessions() {
-    hold(text(), |session| {
+    check(text(), |session| {
         let plain = session.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"._-+@:".contains(&byte));
         let expected = plain && (1..=128).contains(&session.len()) && session != "." && session != "..";
         prop_assert_eq!(is_session(&session), expected);

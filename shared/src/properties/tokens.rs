@@ -1,4 +1,4 @@
-//! What is stored, and what tokens say of themselves.
+//! Properties of stored settings, of platform tokens and of users' tokens.
 
 use super::*;
 use crate::clock::UnixMs;
@@ -11,7 +11,7 @@ use crate::wpp::token::Token;
 
 const DAY: Duration = Duration::from_secs(24 * 3600);
 
-/// Generates a platform's token: opaque, or with any claims.
+/// Generates a platform token: an opaque string, or a JWT with arbitrary claims.
 fn jwt() -> impl Strategy<Value = String> {
     prop_oneof![
         text(),
@@ -24,9 +24,9 @@ fn jwt() -> impl Strategy<Value = String> {
 
 #[test]
 fn fuzz_settings() {
-    const OURS: [&str; 5] =
+    const FIELDS: [&str; 5] =
         ["wppApiKey", "wppAccountNumber", "wppJwtToken", "wppJwtExpiresAt", "wppSubOrgId"];
-    hold((object(&OURS), any::<i64>()), |(row, now)| {
+    check((object(&FIELDS), any::<i64>()), |(row, now)| {
         let settings: Settings = serde_json::from_value(json!(row)).unwrap();
         let text = |key: &str| row.get(key).and_then(Value::as_str).filter(|text| !text.is_empty());
         prop_assert_eq!(settings.session.as_deref(), text("wppAccountNumber"));
@@ -43,7 +43,7 @@ fn fuzz_settings() {
 
 #[test]
 fn fuzz_issued_tokens() {
-    hold((jwt(), prop::option::of(value()), 0..4_102_444_800_000_i64), |(jwt, expires_in, now)| {
+    check((jwt(), prop::option::of(value()), 0..4_102_444_800_000_i64), |(jwt, expires_in, now)| {
         let token = Token::issued(Secret::new(jwt), expires_in.as_ref(), UnixMs(now));
         let left = UnixMs(now).until(token.expires_at);
         prop_assert!(left <= DAY && token.life <= DAY, "{token:?}");
@@ -55,7 +55,7 @@ fn fuzz_issued_tokens() {
 
 #[test]
 fn fuzz_masks() {
-    hold(any::<String>(), |key| {
+    check(any::<String>(), |key| {
         let (masked, chars) = (Secret::new(key.clone()).masked(), key.chars().collect::<Vec<_>>());
         if chars.len() < 12 {
             prop_assert_eq!(masked, "***");
@@ -67,12 +67,12 @@ fn fuzz_masks() {
     });
 }
 
-/// Returns a token without a genuine signature: made up, or a genuine one with one character changed.
-fn forged(genuine: Vec<String>) -> impl Strategy<Value = String> {
+/// Generates an invalid token: a random one, or a valid one with one character changed.
+fn forged(valid: Vec<String>) -> impl Strategy<Value = String> {
     let header = object(&["alg", "kid", "typ", "crit", "jku", "jwk", "x5c"]);
     let claims = object(&["iss", "aud", "role", "sub", "exp", "nbf", "iat"]);
     let part = |object: Map<String, Value>| base64(json!(object).to_string());
-    let changed = (prop::sample::select(genuine), any::<prop::sample::Index>(), any::<char>());
+    let changed = (prop::sample::select(valid), any::<prop::sample::Index>(), any::<char>());
     prop_oneof![
         text(),
         (header, claims, text()).prop_map(move |(header, claims, signature)| {
@@ -91,34 +91,34 @@ fn forged(genuine: Vec<String>) -> impl Strategy<Value = String> {
 fn fuzz_user_tokens() {
     let runtime = runtime();
     let project = runtime.block_on(Project::start());
-    let genuine =
+    let valid =
         [&project.es, &project.rs, &project.hs].map(|key| key.token(&project.claims(json!({})))).to_vec();
-    for token in &genuine {
+    for token in &valid {
         assert!(runtime.block_on(project.verify(token, NOW)).is_ok());
     }
-    hold(forged(genuine.clone()), |token| {
+    check(forged(valid.clone()), |token| {
         let verdict = runtime.block_on(project.verify(&token, NOW));
-        prop_assert!(verdict.is_err() || genuine.iter().any(|genuine| genuine == token.trim()), "{token}");
+        prop_assert!(verdict.is_err() || valid.iter().any(|valid| valid == token.trim()), "{token}");
         Ok(())
     });
-    // Whatever key ids were made up, the project was asked for them twice at most.
+    // However many unknown key ids there were, the JWKS was fetched at most twice.
     assert!(project.server.fetches() <= 2);
 }
 
-/// A set of keys as any server may serve it. A key that cannot be read does not cost another key. No key admits a token that its own
-/// signer did not sign.
+/// Checks any key set that a server may return. An unreadable key does not disable the others, and no key accepts a token that
+/// another signer signed.
 #[test]
 fn fuzz_key_sets() {
     let (runtime, signers) = (runtime(), [Signer::es256("es"), Signer::rs256("rs")]);
     let good = json!({"keys": [signers[0].jwk(), signers[1].jwk()]});
     let set = prop_oneof![
-        4 => disturbed(good.clone()).prop_map(|set| set.to_string()),
+        4 => mutated(good.clone()).prop_map(|set| set.to_string()),
         1 => text(),
-        1 => disturbed(good).prop_map(|set| set["keys"].to_string()),
+        1 => mutated(good).prop_map(|set| set["keys"].to_string()),
     ];
     let server = runtime.block_on(KeyServer::start(&[]));
     let stranger = Signer::es256("es");
-    hold(set, |set| {
+    check(set, |set| {
         server.answer(Answer::Reply(200, set.clone()));
         let config = config(&server.url);
         let verifier = verifier(&config, &secrets());

@@ -20,13 +20,13 @@ use crate::upstream::{Failure, Reply, Upstream};
 const HEADERS: [(&str, &str); 2] =
     [("content-type", "application/x-amz-json-1.1"), ("x-amz-target", "secretsmanager.GetSecretValue")];
 
-/// The longest that one attempt may take.
+/// The timeout of one attempt.
 const CALL_TIMEOUT: Duration = Duration::from_secs(8);
 
-/// Before the one repetition of a call that Secrets Manager refuses for a passing reason.
+/// The pause before the one retry of a call that Secrets Manager refuses for a temporary reason.
 const RETRY_PAUSE: Duration = Duration::from_millis(200);
 
-/// The longest name of an error that goes into the log, in characters.
+/// The longest error name that goes into the log, in characters.
 const WORD_LIMIT: usize = 40;
 
 const NOT_AN_ARN: &str = "is not the ARN of a secret in Secrets Manager";
@@ -36,36 +36,36 @@ const NOT_AN_ARN: &str = "is not the ARN of a secret in Secrets Manager";
 pub(super) struct SecretRef {
     /// The variable that names it.
     pub(super) variable: &'static str,
-    /// What the function takes from it.
+    /// The keys that the function uses.
     pub(super) keys: Vec<&'static str>,
     arn: String,
     pub(super) region: String,
     pub(super) endpoint: Url,
-    /// What Lambda gives every function to sign its calls with.
+    /// The credentials that Lambda gives every function.
     credentials: Credentials,
 }
 
-/// Why Secrets Manager brought no secret. Carries no text of its own.
+/// Why Secrets Manager returned no secret. Never contains its text.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum ReadError {
-    /// There is no whole answer.
+    /// There is no complete answer.
     #[error("{0}")]
     Call(#[from] Failure),
-    /// It refuses.
+    /// It refused the call.
     #[error("refused with status {status}, {word}")]
     Refused {
         /// The HTTP status.
         status: u16,
-        /// Its name for the error, such as `AccessDeniedException`: letters and digits.
+        /// The error's name, such as `AccessDeniedException`: only letters and digits.
         word: String,
     },
-    /// The answer has another shape than those of Secrets Manager.
+    /// The answer does not look like one of Secrets Manager.
     #[error("unreadable answer")]
     BadAnswer,
 }
 
 impl SecretRef {
-    /// Reads the ARN that `variable` holds, and what the environment says about the call.
+    /// Reads the ARN in `variable`, and the environment's settings for the call.
     pub(super) fn read(
         variable: &'static str,
         keys: Vec<&'static str>,
@@ -164,7 +164,7 @@ impl SecretRef {
 }
 
 impl ReadError {
-    /// Whether Secrets Manager means that the call may succeed in a moment.
+    /// Whether the error means that the call may succeed in a moment.
     fn may_pass(&self) -> bool {
         matches!(self, Self::Refused { status, word } if *status >= 500 || word == "ThrottlingException")
     }

@@ -13,7 +13,7 @@ const ARN: &str = "arn:aws:secretsmanager:eu-central-1:123456789012:secret:wpp/p
 const SUPABASE_ARN: &str = "arn:aws:secretsmanager:eu-west-1:123456789012:secret:wpp/supabase-AbCdEf";
 const PROJECT: &str = "https://project.supabase.co";
 
-/// 32 bytes: as few as a JWT secret may have.
+/// 32 bytes, the minimum for a JWT secret.
 const LEGACY: &str = "a legacy secret of 32 bytes, yes";
 
 /// Returns what a function with these variables reads. The credentials are AWS's own examples.
@@ -34,7 +34,7 @@ fn source(
     SecretSource::read(get, needs, &Url::parse(project).unwrap())
 }
 
-/// Returns what becomes of this variable in an environment that has all secrets.
+/// Returns how this variable is accepted or refused in an environment that has all secrets.
 fn read(project: &str, name: &str, value: &str) -> Result<SecretSource, ConfigError> {
     let all = [(WPP_SECRET, "w"), (SERVICE_KEY, "sb_secret_x"), (JWT_SECRET, LEGACY)];
     source(project, NeededSecrets::SupabaseAndWpp, &[&[(name, value)][..], &all].concat())
@@ -51,7 +51,7 @@ fn jwt(claims: &str, signature: &[u8]) -> String {
 }
 
 #[test]
-fn a_secret_that_is_missing_at_start_is_named() {
+fn missing_secret_is_named_at_start() {
     for (needs, missing, problem) in [
         (NeededSecrets::SupabaseAndWpp, WPP_SECRET, Some("WPP_SECRET is not set")),
         (NeededSecrets::Supabase, WPP_SECRET, None),
@@ -69,8 +69,8 @@ fn a_secret_that_is_missing_at_start_is_named() {
 }
 
 #[test]
-fn only_a_service_key_opens_the_database() {
-    let other_role = "is a key of another role than service_role";
+fn only_a_service_key_is_accepted() {
+    let other_role = "is a key for a role other than service_role";
     for (value, expected) in [
         (jwt(r#"{"role":"anon"}"#, b"signature"), other_role),
         (jwt(r#"{"role":"authenticated"}"#, b"signature"), other_role),
@@ -107,7 +107,7 @@ fn a_short_jwt_secret_is_refused_everywhere() {
 
 /// Supabase publishes these signatures.
 #[test]
-fn a_demo_secret_is_refused_with_where_the_real_one_is() {
+fn refused_demo_secret_says_where_the_real_one_is() {
     let padded = "{  \n    \"role\": \"service_role\",\n    \"iss\": \"supabase-demo\",\n    \"iat\": 1641769200,\n    \
         \"exp\": 1799535600\n}";
     let started = r#"{"iss":"supabase-demo","role":"service_role","exp":1983812996}"#;
@@ -131,7 +131,7 @@ fn a_demo_secret_is_refused_with_where_the_real_one_is() {
 }
 
 #[test]
-fn a_demo_secret_does_for_a_project_of_this_network() {
+fn demo_secret_is_accepted_for_a_local_project() {
     for (project, is_private) in [
         ("http://127.0.0.1:54321", true),
         ("http://127.9.9.9", true),
@@ -172,7 +172,7 @@ fn printed_secrets_show_nothing() {
 }
 
 #[test]
-fn a_secret_is_read_if_a_key_of_it_is_needed() {
+fn secret_is_read_only_if_a_key_of_it_is_needed() {
     let [platform, supabase] = [("WPP_SECRET_ARN", ARN), ("SUPABASE_SECRET_ARN", SUPABASE_ARN)];
     let [w, k, j] = [(WPP_SECRET, "w"), (SERVICE_KEY, "sb_secret_k"), (JWT_SECRET, LEGACY)];
     let (create, other) = (NeededSecrets::SupabaseAndWpp, NeededSecrets::Supabase);
@@ -194,7 +194,7 @@ fn a_secret_is_read_if_a_key_of_it_is_needed() {
 }
 
 #[test]
-fn secrets_manager_is_asked_in_the_region_of_the_secret() {
+fn secrets_manager_region_comes_from_the_arn() {
     let own = "AWS_ENDPOINT_URL_SECRETS_MANAGER";
     for (arn, more, region, endpoint) in [
         (SUPABASE_ARN, None, "eu-west-1", "https://secretsmanager.eu-west-1.amazonaws.com/"),
@@ -226,7 +226,7 @@ fn secrets_manager_is_asked_in_the_region_of_the_secret() {
         (SUPABASE_ARN, Some("AWS_ENDPOINT_URL"), "eu-west-1", "http://all.example/"),
     ] {
         let mut variables = vec![("SUPABASE_SECRET_ARN", arn), ("AWS_REGION", "eu-south-2")];
-        // The one for the service wins.
+        // The variable for this service wins.
         if let Some(more) = more {
             variables.push(("AWS_ENDPOINT_URL", "http://all.example"));
             variables.extend((more == own).then_some((own, "http://own.example")));
@@ -238,7 +238,7 @@ fn secrets_manager_is_asked_in_the_region_of_the_secret() {
 }
 
 #[test]
-fn a_secret_that_cannot_be_asked_for_is_refused_at_start() {
+fn unreachable_secret_is_refused_at_start() {
     let not_an_arn = "SUPABASE_SECRET_ARN is not the ARN of a secret in Secrets Manager";
     let supabase = |arn| ("SUPABASE_SECRET_ARN", arn);
     for (change, problem) in [
@@ -266,9 +266,9 @@ fn a_secret_that_cannot_be_asked_for_is_refused_at_start() {
     }
 }
 
-/// By a recipe in another language: the credentials are those of AWS's own examples.
+/// The expected signature was computed in another language. The credentials are those of AWS's examples.
 #[test]
-fn a_call_is_signed_as_aws_wants_it() {
+fn call_has_a_valid_aws_signature() {
     let variables = [("SUPABASE_SECRET_ARN", ARN)];
     let source = source(PROJECT, NeededSecrets::Supabase, &variables).unwrap();
     let request = source.refs[0].request(NOW).unwrap();
@@ -369,7 +369,7 @@ async fn an_unusable_secret_names_its_variable_without_a_value() {
         ),
         (wpp, demo.as_str(), "SUPABASE_SECRET_ARN", "SUPABASE_SERVICE_ROLE_KEY is a demo value"),
     ] {
-        // The one variable is for a secret of its own.
+        // This variable has a separate secret.
         let other = if given == wpp { ("WPP_SECRET_ARN", "") } else { (JWT_SECRET, LEGACY) };
         server.says(secret(text));
         let error = outcome(&server, &[given, other]).await.unwrap_err();
@@ -389,7 +389,7 @@ async fn an_unusable_secret_names_its_variable_without_a_value() {
 }
 
 #[tokio::test]
-async fn an_unreadable_secret_says_why_without_foreign_words() {
+async fn unreadable_secret_error_quotes_no_answer() {
     let server = Server::start("").await;
     let refused = |status, word: &str| {
         reply(status, &json!({"__type": word, "Message": "User canary is not authorized"}).to_string())
@@ -416,7 +416,7 @@ async fn an_unreadable_secret_says_why_without_foreign_words() {
 }
 
 #[tokio::test]
-async fn a_passing_refusal_is_tried_again_once() {
+async fn transient_refusal_is_retried_once() {
     for (status, word, requests) in [
         (500, "InternalServiceError", 2),
         (400, "ThrottlingException", 2),
@@ -429,7 +429,7 @@ async fn a_passing_refusal_is_tried_again_once() {
     }
 }
 
-/// The new value of one secret counts, though the other cannot be read.
+/// The new value of one secret is used even if the other cannot be read.
 #[tokio::test]
 async fn each_of_two_secrets_is_taken_separately() {
     let (platform, supabase) = (Server::start("").await, Server::start("").await);

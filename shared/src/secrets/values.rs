@@ -19,7 +19,7 @@ const JWT_SECRET_LENGTH: usize = 32;
 const SHORT: &str = "has fewer than 32 bytes, so others can guess it: the project's own is in the Dashboard (Project \
     Settings, JWT Keys), or JWT_SECRET of a self-hosted project";
 
-/// What Supabase publishes for the first start of a self-hosted project, and for `supabase start`.
+/// Values that Supabase publishes for a new self-hosted project, and for `supabase start`.
 pub(super) const DEMO_JWT_SECRETS: [&str; 2] = [
     "your-super-secret-jwt-token-with-at-least-32-characters-long",
     "super-secret-jwt-token-with-at-least-32-characters-long",
@@ -29,7 +29,7 @@ pub(super) const DEMO_SERVICE_KEY: &str = "sb_secret_N7UND0UgjKTVK-Uodkm0Hg_xSvE
 const DEMO: &str = "is a demo value that Supabase publishes: take the project's own from the Dashboard (Project Settings, \
     API Keys or JWT Keys), or make one for a self-hosted project with utils/generate-keys.sh";
 
-/// The secrets of one moment.
+/// The values of the secrets.
 #[derive(Clone, Debug)]
 pub struct SecretValues {
     /// `WPP_SECRET`
@@ -42,7 +42,7 @@ pub struct SecretValues {
 
 impl SecretValues {
     pub(super) fn of(values: &Values) -> Self {
-        // No reading succeeds without it.
+        // No read succeeds without it.
         let key = values[SERVICE_KEY].clone();
         let is_new = key.expose().starts_with("sb_secret_");
         Self {
@@ -53,12 +53,12 @@ impl SecretValues {
     }
 }
 
-/// The key of the service role, of either generation.
+/// The service key, legacy or new.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum ServiceKey {
-    /// A JWT: goes into `apikey` and `Authorization`.
+    /// A JWT, for `apikey` and `Authorization`.
     Legacy(Secret),
-    /// `sb_secret_...`: goes into `apikey` alone, since it is no JWT.
+    /// `sb_secret_...`, only for `apikey`, because it is no JWT.
     New(Secret),
 }
 
@@ -70,7 +70,7 @@ impl ServiceKey {
         }
     }
 
-    /// Returns the key as a bearer, if it can be one.
+    /// Returns the key as a bearer token, if it can be one.
     pub fn bearer(&self) -> Option<&Secret> {
         match self {
             Self::Legacy(key) => Some(key),
@@ -79,7 +79,7 @@ impl ServiceKey {
     }
 }
 
-/// Refuses a secret that no call can succeed with, and one that others can guess or know.
+/// Refuses a secret that cannot work, and one that is public or can be guessed.
 pub(super) fn checked(name: &'static str, text: String, is_private: bool) -> Result<Secret, ConfigError> {
     match name {
         WPP_SECRET => header_text(name, text),
@@ -104,12 +104,12 @@ fn service_key(text: String) -> Result<Secret, ConfigError> {
     }
     match insecure_decode::<Claims>(key.expose()).map(|token| token.claims.role) {
         Ok(Some(role)) if role == "service_role" => Ok(key),
-        Ok(_) => refuse(SERVICE_KEY, "is a key of another role than service_role"),
+        Ok(_) => refuse(SERVICE_KEY, "is a key for a role other than service_role"),
         Err(_) => refuse(SERVICE_KEY, "is neither a JWT nor an sb_secret_ key"),
     }
 }
 
-/// Whether Supabase publishes this secret, or one that has signed it.
+/// Whether Supabase publishes this secret, or the secret that signed it.
 fn is_demo(text: &str) -> bool {
     let jwt = text.rsplit_once('.');
     let jwt = jwt.and_then(|(signed, signature)| Some((signed, URL_SAFE_NO_PAD.decode(signature).ok()?)));
@@ -121,7 +121,7 @@ fn is_demo(text: &str) -> bool {
     text == DEMO_SERVICE_KEY || DEMO_JWT_SECRETS.iter().any(|secret| text == *secret || has_signed(secret))
 }
 
-/// Whether only this machine or its network reaches the address.
+/// Whether the address is reachable only from this machine or its network.
 pub(super) fn is_private(url: &Url) -> bool {
     let host = url.host_str().unwrap_or_default().trim_end_matches('.');
     match host.trim_matches(['[', ']']).parse() {

@@ -1,4 +1,4 @@
-//! What the SQL functions are asked and what they answer.
+//! The parameters and the results of the SQL functions.
 
 use std::fmt;
 use std::time::Duration;
@@ -23,28 +23,28 @@ pub struct Number {
     pub organization_id: Uuid,
     /// The row's name, as the settings page shows it.
     pub name: Option<String>,
-    /// The keys of its `settings` that the functions use, if they are within bounds.
+    /// The fields of `settings` that the functions use, if they are valid.
     pub settings: Settings,
     /// Whether `settings` is an object, or text that holds one.
     pub is_readable: bool,
-    /// The keys of `settings` whose values are out of bounds and count as absent.
+    /// The fields of `settings` whose values are invalid and count as absent.
     pub ignored: Vec<String>,
-    /// When the credentials of its session were saved; `None` if another function has saved them.
+    /// When the credentials of its session were saved; `None` if another function saved them.
     #[serde(rename = "credentials_saved_at_ms")]
     pub credentials_saved_at: Option<UnixMs>,
     /// When a phone was first seen linked to that session.
     #[serde(rename = "first_connected_at_ms")]
     pub first_connected_at: Option<UnixMs>,
-    /// The URL that the platform reports to about its session; `None` if that is not registered.
+    /// The URL that the platform sends the session's events to; `None` if none is registered.
     pub webhook_url: Option<String>,
-    /// Whether seeing it connected changes anything that the database keeps.
+    /// Whether `connected` must be saved even if the snapshot seems unchanged.
     pub connected_is_news: bool,
     /// Its row of `whatsapp_sessions`.
     pub snapshot: Option<Snapshot>,
 }
 
 impl Number {
-    /// Whether its key is so new that the platform may not take it yet.
+    /// Whether its API key is so new that it may not be active yet.
     pub fn key_is_new(&self, now: UnixMs) -> bool {
         self.credentials_saved_at.is_some_and(|at| at.until(now) < KEY_SETTLES_IN)
     }
@@ -61,21 +61,21 @@ pub enum State {
     /// There is no QR code yet.
     #[serde(rename(deserialize = "pairing"))]
     QrPending,
-    /// No phone is connected, and no QR code comes without a new attempt.
+    /// No phone is connected, and there will be no QR code until the number is linked again.
     Disconnected,
-    /// A word in `whatsapp_sessions` that is not in the list above.
+    /// Any other word in `whatsapp_sessions`.
     #[serde(other)]
     Unknown,
 }
 
 impl State {
     /// Returns the word for it in `whatsapp_sessions`.
-    pub(super) fn mirrored(self) -> Value {
+    pub(super) fn stored(self) -> Value {
         if self == Self::QrPending { "pairing".into() } else { json!(self) }
     }
 }
 
-/// What `whatsapp_sessions` holds of a session.
+/// A session's row of `whatsapp_sessions`.
 #[derive(Clone, Deserialize)]
 pub struct Snapshot {
     /// The state.
@@ -91,13 +91,13 @@ pub struct Snapshot {
 }
 
 impl fmt::Debug for Snapshot {
-    /// Leaves the QR code out: a person who scans it is logged in.
+    /// Leaves out the QR code: it links the phone that scans it.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Snapshot").field("status", &self.status).finish_non_exhaustive()
     }
 }
 
-/// The number that a request means; without a name, the organization's default.
+/// Which number a request is about; if both are `None`, the organization's default number.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Hash, Serialize)]
 pub struct NumberSelector {
     /// The one with this session.
@@ -125,7 +125,7 @@ pub struct Found {
     pub number: Option<Number>,
 }
 
-/// What a request to create asks for.
+/// What a `wpp-create` request asks for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "snake_case")]
 pub enum CreateMode {
@@ -135,7 +135,7 @@ pub enum CreateMode {
     AddNew,
     /// New credentials for the organization's number.
     ForceRecreate,
-    /// New credentials for a number whose API key the platform refuses, if no link can be lost by it.
+    /// New credentials for a number whose API key the platform refuses, if no linked phone can be lost.
     Repair,
 }
 
@@ -155,7 +155,7 @@ pub(crate) struct Attempt {
     /// The verified user.
     pub(crate) user_id: Uuid,
     pub(crate) request: CreateRequest,
-    /// Names the attempt.
+    /// Identifies the attempt.
     pub(crate) holder: Uuid,
     /// How long no other attempt may work on the same creation.
     pub(crate) lease_ms: i64,
@@ -163,7 +163,7 @@ pub(crate) struct Attempt {
     pub(crate) waited_for: Option<Uuid>,
 }
 
-/// An attempt's right to carry a creation out, until its lease ends.
+/// An attempt's right to work on a creation, until its lease ends.
 #[derive(Clone, Copy, Debug, Serialize)]
 pub(crate) struct CreationLease {
     pub(crate) organization_id: Uuid,
@@ -185,12 +185,11 @@ pub(crate) struct Begun {
 pub(crate) enum BeginOutcome {
     /// Nothing to create.
     Existing { number: Number },
-    /// The caller asks the platform with this id, for a number that gets new credentials, whether it works or not, or for a
-    /// new one.
+    /// The caller asks the platform with this id, for the given number or for a new one.
     Begun { creation: Uuid, organization_id: Uuid, platform_id: String, number: Option<Number>, works: bool },
     /// Another attempt works on it, for at most this many milliseconds more.
     Busy { creation: Uuid, wait_ms: u64 },
-    /// The organization brought too many new ids to the platform. The next one is allowed in this many milliseconds.
+    /// The organization used too many new platform ids. The next one is allowed in this many milliseconds.
     TooMany { wait_ms: u64 },
     /// The organization has no such number.
     Unknown,
@@ -204,13 +203,13 @@ pub(crate) enum BeginOutcome {
 pub(crate) enum SaveOutcome {
     /// The row holds them, and is this.
     Saved { number: Box<Number> },
-    /// They are for another session, and the number counts as linked: it stays as it was.
+    /// They are for a different session, and the number counts as linked: it is unchanged.
     Kept,
     /// Another attempt has taken over.
     Superseded,
-    /// Their session is a number of another organization.
+    /// Their session belongs to another organization's number.
     Taken,
-    /// It is the API key that the platform rejected for a number that was deleted.
+    /// The platform had rejected this API key for a number deleted since.
     Rejected,
     /// The organization has no such number.
     Gone,
@@ -222,7 +221,7 @@ pub(crate) enum SaveOutcome {
 pub(crate) enum AssignOutcome {
     /// The platform is asked with this id from now on.
     Assigned { platform_id: String },
-    /// The number counts as linked, and no person asked for new credentials.
+    /// The number counts as linked, and the request did not ask for new credentials.
     Kept,
     /// See [`BeginOutcome::TooMany`].
     TooMany { wait_ms: u64 },

@@ -1,4 +1,4 @@
-//! The keys in `settings` of a `messenger_integrations` row that the functions use.
+//! The fields that the functions use in the `settings` of a `messenger_integrations` row.
 
 use serde::Deserialize;
 use serde_json::{Map, Value};
@@ -7,8 +7,8 @@ use crate::clock::UnixMs;
 use crate::secret::Secret;
 use crate::wpp::token::expiry;
 
-/// Our keys as they stand in the row. A value of a wrong type counts as absent: others write here too. They are never
-/// written back whole; the database merges (see [`crate::store`]).
+/// The functions' fields, as they are in the row. A value of a wrong type counts as absent, because others write here, too. The
+/// whole object is never written back; the database merges single fields (see [`crate::store`]).
 #[derive(Clone, Debug, Default, PartialEq, Deserialize)]
 #[serde(from = "Map<String, Value>")]
 pub struct Settings {
@@ -45,7 +45,7 @@ mod tests {
     }
 
     #[test]
-    fn our_keys_are_read_and_those_of_others_passed_over() {
+    fn only_known_settings_are_read() {
         let settings = settings(json!({
             "wppApiKey": "k", "wppAccountNumber": "0000000000004", "wppSubOrgId": "o__wpp__1",
             "wppJwtToken": "t", "wppJwtExpiresAt": 1_795_000_000_000_i64, "greeting": {"de": "Hallo"}, "n": null,

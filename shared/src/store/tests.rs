@@ -48,7 +48,7 @@ async fn a_failure_names_the_function() {
         let call = "wpp_assign_platform_id";
         let assigned = store.assign_platform_id(&lease, deadline()).await;
         assert_eq!(assigned.unwrap_err(), CallError { call, why: why.clone() });
-        // Of a function that gives nothing back, nothing is read.
+        // If a function returns nothing, nothing is read.
         let released = store.release_creation(&lease, deadline()).await;
         let why = (status != 200).then_some(CallError { call: "wpp_release_creation", why });
         assert_eq!(released.err(), why);
@@ -58,7 +58,7 @@ async fn a_failure_names_the_function() {
 const ISSUED_AT_FUTURE: &str = r#"{"code":"PGRST303","message":"JWT issued at future"}"#;
 
 #[tokio::test]
-async fn a_clock_that_differs_is_asked_once_more() {
+async fn clock_difference_is_retried_once() {
     for (limit_ms, at_least_ms) in [(20_000, 500), (400, 50)] {
         let (server, store) = store(ServiceKey::New(Secret::new("k"))).await;
         server.says_to("", 401, ISSUED_AT_FUTURE);
@@ -78,7 +78,7 @@ async fn a_clock_that_differs_is_asked_once_more() {
 }
 
 #[tokio::test]
-async fn a_clock_that_still_differs_is_an_outage() {
+async fn lasting_clock_difference_is_an_outage() {
     let (server, store) = store(ServiceKey::Legacy(Secret::new("k"))).await;
     server.says_to("", 401, ISSUED_AT_FUTURE);
     let found = store.find(Uuid::nil(), &NumberSelector::default(), deadline()).await;
@@ -87,7 +87,7 @@ async fn a_clock_that_still_differs_is_an_outage() {
 }
 
 #[tokio::test]
-async fn a_state_is_saved_in_the_mirrors_words() {
+async fn state_is_saved_in_the_snapshots_words() {
     let (server, store) = store(ServiceKey::New(Secret::new("k"))).await;
     server.says_to("", 200, "null");
     for (state, word) in [

@@ -85,7 +85,7 @@ impl TokenRow {
 fn outcome(Answer { now, outcome }: Answer) -> LeaseOutcome {
     match outcome {
         Outcome::Done { number: None } => LeaseOutcome::Done(None),
-        // A row that has lost its session is of no more use than one that was deleted.
+        // A row without a session is treated like a deleted one.
         Outcome::Done { number: Some(number) } => {
             number.client_options(now).map_or(LeaseOutcome::Gone, |row| LeaseOutcome::Done(Some(row)))
         }
@@ -98,7 +98,7 @@ fn outcome(Answer { now, outcome }: Answer) -> LeaseOutcome {
     }
 }
 
-/// Reads an answer as the database gives it, for tests that stand in for it.
+/// Parses a database answer, for tests that replace the database.
 #[cfg(test)]
 pub(crate) fn lease_outcome(answer: Value) -> LeaseOutcome {
     outcome(serde_json::from_value(answer).unwrap())

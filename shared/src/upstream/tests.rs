@@ -9,7 +9,7 @@ fn whole(status: u16, headers: &str) -> String {
     format!("HTTP/1.1 {status} X\r\ncontent-length: 2\r\nconnection: close\r\n{headers}\r\n{{}}")
 }
 
-/// The longest that one attempt may take.
+/// The timeout of one attempt.
 const ATTEMPT: Duration = Duration::from_secs(8);
 
 fn deadline() -> Deadline {
@@ -26,7 +26,7 @@ fn hasty() -> Upstream {
 }
 
 #[test]
-fn the_body_itself_tells_what_it_is() {
+fn content_is_detected_from_the_body() {
     let content = |body: &[u8]| {
         let (status, body) = (StatusCode::OK, body.to_vec());
         Reply { status, body, retry_after: None }.content()
@@ -75,7 +75,7 @@ async fn a_refusal_by_a_gateway_is_retried() {
 }
 
 #[tokio::test]
-async fn a_sandbox_earns_its_retry_budget_back_by_answers() {
+async fn successful_answers_refill_the_retry_budget() {
     let server = Server::start(whole(503, "")).await;
     let upstream = upstream();
     let mut requests = Vec::new();
@@ -95,7 +95,7 @@ async fn a_sandbox_earns_its_retry_budget_back_by_answers() {
 }
 
 #[tokio::test]
-async fn an_upstream_that_only_times_out_earns_no_repetitions() {
+async fn timeouts_earn_no_retries() {
     let server = Server::start("HTTP/1.1 200 X\r\n").await;
     let upstream = hasty();
     upstream.retry_budget.retries.store(0, Ordering::Relaxed);
@@ -105,13 +105,13 @@ async fn an_upstream_that_only_times_out_earns_no_repetitions() {
 }
 
 #[tokio::test]
-async fn every_kept_connection_may_be_dead() {
+async fn dead_pooled_connections_are_retried() {
     let server = Server::start("connection: close").await;
     let upstream = upstream();
     upstream.retry_budget.retries.store(0, Ordering::Relaxed);
     assert_eq!(server.call(&upstream, deadline()).await.1, ATTEMPTS);
     assert_eq!(server.call(&upstream, deadline()).await.1, 1);
-    // An answer leaves a connection in the pool again, but only for its own host.
+    // After an answer, the pool has a connection again, but only for that host.
     assert_eq!(server.call(&upstream.for_another_host(), deadline()).await.1, ATTEMPTS);
     server.says(whole(200, ""));
     server.call(&upstream, deadline()).await.0.unwrap();
@@ -132,7 +132,7 @@ async fn a_host_that_keeps_failing_is_asked_once_per_request() {
 }
 
 #[tokio::test]
-async fn a_short_retry_after_is_waited_for_and_a_longer_one_passed_on() {
+async fn only_a_short_retry_after_is_waited_for() {
     let server = Server::start(whole(503, "retry-after: 1\r\n")).await;
     let (upstream, deadline) = (upstream(), deadline());
     let mend = async {
@@ -161,10 +161,10 @@ fn asked(headers: &[(header::HeaderName, &str)]) -> Option<u64> {
 #[test]
 fn a_retry_after_is_read_in_either_form_up_to_an_hour() {
     let by = |retry_after| asked(&[(header::RETRY_AFTER, retry_after)]);
-    for (said, seconds) in
+    for (value, seconds) in
         [("0", 0), (" 7 ", 7), ("3600", 3600), ("3601", 3600), ("99999999999999999999", 3600)]
     {
-        assert_eq!(by(said), Some(seconds), "{said}");
+        assert_eq!(by(value), Some(seconds), "{value}");
     }
     for nonsense in ["-1", "1.5", "+1", "soon", "2030-01-01T00:00:00Z", ""] {
         assert_eq!(by(nonsense), None, "{nonsense}");
@@ -173,16 +173,16 @@ fn a_retry_after_is_read_in_either_form_up_to_an_hour() {
     assert_eq!(by("Tue, 31 Dec 2999 23:59:59 GMT"), Some(3600));
 
     let date = (header::DATE, "Fri, 31 Dec 1999 23:59:29 GMT");
-    for (said, seconds) in [
+    for (value, seconds) in [
         ("Fri, 31 Dec 1999 23:59:59 GMT", 30),
         ("Friday, 31-Dec-99 23:59:59 GMT", 30),
         ("Fri Dec 31 23:59:59 1999", 30),
         ("Fri, 31 Dec 1999 23:59:00 GMT", 0),
         ("Sat, 01 Jan 2000 23:59:59 GMT", 3600),
     ] {
-        assert_eq!(asked(&[date.clone(), (header::RETRY_AFTER, said)]), Some(seconds), "{said}");
+        assert_eq!(asked(&[date.clone(), (header::RETRY_AFTER, value)]), Some(seconds), "{value}");
     }
-    // By the clock of this machine.
+    // By this machine's clock.
     let soon = httpdate::fmt_http_date(clock::now().plus(Duration::from_secs(60)).into());
     assert!((55..=60).contains(&by(&soon).unwrap()));
 }
@@ -208,7 +208,7 @@ async fn a_timeout_is_not_retried() {
 }
 
 #[tokio::test]
-async fn an_answer_is_read_up_to_the_limit_and_not_a_byte_further() {
+async fn answer_is_read_up_to_the_limit() {
     let server = Server::start("").await;
     for (length, expected) in [(BODY_LIMIT, Ok(200)), (BODY_LIMIT + 1, Err(Failure::TooLarge))] {
         let body = "x".repeat(length);
@@ -220,7 +220,7 @@ async fn an_answer_is_read_up_to_the_limit_and_not_a_byte_further() {
 }
 
 #[tokio::test]
-async fn every_request_says_whose_it_is() {
+async fn every_request_has_the_user_agent() {
     let server = Server::start(whole(200, "")).await;
     server.call(&upstream(), deadline()).await.0.unwrap();
     let request = server.heard().remove(0);
@@ -228,7 +228,7 @@ async fn every_request_says_whose_it_is() {
 }
 
 #[tokio::test]
-async fn a_call_is_noted_once_with_all_its_attempts_and_how_it_ended() {
+async fn call_is_logged_once_with_all_attempts() {
     let server = Server::start(whole(503, "")).await;
     let upstream = upstream();
     let broken = async {

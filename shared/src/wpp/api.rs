@@ -1,4 +1,4 @@
-//! The WPP Platform's HTTP API, one method per call. Knows nothing of the database.
+//! The WPP Platform's HTTP API, one method per call. Does not use the database.
 
 use std::time::Duration;
 
@@ -15,36 +15,37 @@ use crate::upstream::{CallError, Content, Failure, Reply, Upstream};
 use crate::wpp::refresh::TokenSource;
 use crate::wpp::token::Token;
 
-/// The longest word for a state that is passed on.
+/// The longest status word that is passed on, in characters.
 const WORD_LIMIT: usize = 64;
 
-/// The longest session, in bytes; the platform's have 13 digits.
+/// The longest session, in bytes; real ones have 13 digits.
 const SESSION_LIMIT: usize = 128;
 
-/// The longest API key, token and QR that are kept, in bytes. Real ones have some 50, some 500, and up to 20 KiB as a picture.
+/// The longest API key, token and QR that are kept, in bytes. Real ones have about 50 bytes, about 500 bytes, and up to 20 KiB (a
+/// QR as an image).
 const API_KEY_LIMIT: usize = 512;
 const TOKEN_LIMIT: usize = 8 * 1024;
 const QR_LIMIT: usize = 64 * 1024;
 
-/// Why a call brought nothing of use. Carries no text of the platform's.
+/// Why a platform call failed. Never contains text from the platform.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, thiserror::Error)]
 pub enum PlatformError {
     /// 401 for a call with a number's token.
     #[error("token rejected")]
     TokenRejected,
-    /// 401 or 403 from `/auth/token`: the API key is dead, for what we know.
+    /// 401 or 403 from `/auth/token`: the API key is probably dead.
     #[error("API key refused")]
     KeyRefused,
-    /// The same, for a key so new that it may not be active yet.
-    #[error("new API key not taken yet")]
+    /// The same for an API key so new that it may not be active yet.
+    #[error("new API key not active yet")]
     KeyNotActive,
-    /// 401 or 403 for our own secret.
+    /// 401 or 403 for `WPP_SECRET`.
     #[error("WPP_SECRET refused")]
     SecretRefused,
-    /// 404, in the platform's own words: no such session.
+    /// A 404 from the platform itself: no such session.
     #[error("session unknown")]
     UnknownSession,
-    /// 429, and when to come back.
+    /// 429, with the `Retry-After` if there was one.
     #[error("rate limited")]
     Busy(Option<Duration>),
     /// Any other 4xx for a call with a number's token: it concerns that number.
@@ -56,7 +57,7 @@ pub enum PlatformError {
     /// 5xx, no connection, or a refusal that is not the platform's own.
     #[error("unavailable")]
     Unavailable,
-    /// No whole answer in time.
+    /// No complete answer in time.
     #[error("timed out")]
     TimedOut,
     /// An answer that is not what the platform promises: HTML, a redirect, wrong types, too long, control characters.
@@ -64,7 +65,7 @@ pub enum PlatformError {
     BadAnswer,
 }
 
-/// What a call brought, or which call failed and why.
+/// The result of a platform call; an error names the call.
 pub type PlatformResult<T> = Result<T, CallError<PlatformError>>;
 
 impl From<Failure> for PlatformError {
@@ -77,26 +78,26 @@ impl From<Failure> for PlatformError {
     }
 }
 
-/// A client on the platform, as `create` gives it.
+/// What the platform's `create` returns: the credentials of one number.
 #[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct Credentials {
-    /// The key that fetches tokens.
+    /// The API key that fetches tokens.
     pub api_key: Secret,
-    /// The session: the number in every path.
+    /// The session, used in every path.
     pub session: String,
 }
 
-/// What the platform says of a session.
+/// The state of a session, as the platform reports it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum SessionState {
     /// A phone is linked.
     Connected,
-    /// The session is coming up.
+    /// The session is starting.
     Starting,
-    /// The linked phone, or the session, is away.
+    /// The linked phone or the session is offline.
     Offline,
-    /// A QR is to be scanned; also what a word that we don't know means.
+    /// A QR must be scanned. Unknown status words also count as this.
     QrRequired,
     /// WhatsApp asks for a passkey, which only the phone's owner can give, in WhatsApp itself.
     PasskeyRequired,
@@ -104,10 +105,10 @@ pub enum SessionState {
     Lost,
 }
 
-/// The platform's word for a session's state, and the state that we take it for.
+/// A session's state, and the platform's word for it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Status {
-    /// What we take it for.
+    /// The state that the word means.
     pub state: SessionState,
     /// The word itself; empty if the answer had none.
     pub word: String,
@@ -127,23 +128,23 @@ impl Status {
     }
 }
 
-/// What a call for a session needs.
+/// What a call about one session needs.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct SessionAuth {
-    /// The number in the path.
+    /// The session, for the path.
     pub session: String,
-    /// The bearer.
+    /// The number's token, sent as the bearer token.
     pub jwt: Secret,
 }
 
-/// The platform behind a base URL. Cheap to clone.
+/// A client of the platform's API. Cheap to clone.
 #[derive(Clone, Debug)]
 pub struct WppApi {
     base: Url,
     upstream: Upstream,
 }
 
-/// What a call shows the platform, and so whose refusal a 401 is.
+/// The credential that a call sends, and that a 401 refuses.
 #[derive(Clone, Copy)]
 enum Auth<'a> {
     /// `WPP_SECRET`, as the bearer.
@@ -155,7 +156,7 @@ enum Auth<'a> {
 }
 
 impl WppApi {
-    /// Makes a client of the platform at `base`.
+    /// Returns a client of the platform at `base`.
     pub fn new(base: Url, upstream: Upstream) -> Self {
         Self { base, upstream }
     }
@@ -189,7 +190,7 @@ impl WppApi {
         .await
     }
 
-    /// Gets a token for an API key: `POST /auth/token`. `now` is when it is asked for.
+    /// Gets a token for an API key: `POST /auth/token`. `now` is the time of the request, by the database's clock.
     pub async fn get_initial_token(
         &self,
         api_key: &Secret,
@@ -233,9 +234,9 @@ impl WppApi {
         .await
     }
 
-    /// Asks for the QR: `GET /api/accounts/{session}/qr`. Returns it as the platform gives it (pairing text, data URL or bare base64).
-    /// Returns `None` if there is no QR, which a 404 can mean too. There is none for seconds while a session starts, and none while a
-    /// phone is linked. Only the status tells whether the platform knows the session.
+    /// Asks for the QR: `GET /api/accounts/{session}/qr`. Returns it as the platform gives it (pairing text, data URL or bare
+    /// base64). Returns `None` if there is no QR: for the first seconds of a session, while a phone is linked, and on a 404. Use
+    /// the status to find out whether the session exists.
     pub async fn qr(
         &self,
         SessionAuth { session, jwt }: SessionAuth,
@@ -252,8 +253,8 @@ impl WppApi {
         .await
     }
 
-    /// Starts a session: `POST /api/accounts/start`. It is harmless if the session runs. Any 2xx means yes. Returns its status and its
-    /// QR, if the answer has them.
+    /// Starts a session: `POST /api/accounts/start`. It is safe to repeat while the session is running.
+    /// Returns its status and its QR, if the answer has them.
     pub async fn start(
         &self,
         SessionAuth { session, jwt }: SessionAuth,
@@ -270,7 +271,7 @@ impl WppApi {
                 if is_running_already(reply) {
                     return Ok((None, None));
                 }
-                said_yes(auth, reply)?;
+                accepted_with_any_body(auth, reply)?;
                 let given: Value = parse(reply).unwrap_or_default();
                 let word = ["status", "state"].into_iter().find_map(|key| given[key].as_str());
                 Ok((word.map(Status::of), qr_in(&given).unwrap_or_default()))
@@ -279,7 +280,7 @@ impl WppApi {
         .await
     }
 
-    /// Sets the URL that the platform reports to: `POST /internal/session/{session}/webhook`. Any 2xx means yes.
+    /// Sets the URL that the platform reports to: `POST /internal/session/{session}/webhook`.
     pub async fn set_webhook(
         &self,
         SessionAuth { session, jwt }: SessionAuth,
@@ -294,7 +295,7 @@ impl WppApi {
             Some(json!({"url": url})),
             deadline,
             |reply| {
-                said_yes(auth, reply).map_err(|why| match why {
+                accepted_with_any_body(auth, reply).map_err(|why| match why {
                     // A 404 of the webhook does not mean that the session is unknown.
                     PlatformError::UnknownSession => PlatformError::NumberRefused(404),
                     why => why,
@@ -305,7 +306,7 @@ impl WppApi {
     }
 
     /// Makes a call, a `POST` if it has a body, and reads its answer. `timeout` is the longest that one attempt may take;
-    /// `UPSTREAM_TIMEOUT_MS` may shorten it, and never lengthens it.
+    /// `UPSTREAM_TIMEOUT_MS` can shorten it but not lengthen it.
     async fn call<T>(
         &self,
         (call, timeout): (&'static str, Duration),
@@ -322,8 +323,8 @@ impl WppApi {
         answer.await.map_err(|why| CallError { call, why })
     }
 
-    /// Makes a request. Every path segment is percent-encoded, since a session is foreign text. A dot segment would shorten the path,
-    /// even if it is encoded once. Encoded twice, it is a session that does not exist.
+    /// Makes a request. Every path segment is percent-encoded, because a session is untrusted text. `Url` would resolve a segment
+    /// of dots even if it is encoded once, so it is encoded twice: that session simply does not exist.
     fn request(&self, auth: Auth<'_>, path: &[&str], body: Option<Value>) -> Result<Request, PlatformError> {
         let mut url = self.base.clone();
         if let Ok(mut segments) = url.path_segments_mut() {
@@ -374,13 +375,13 @@ fn accepted(auth: Auth<'_>, reply: &Reply) -> Result<(), PlatformError> {
     })
 }
 
-/// Accepts any 2xx as yes, whatever words the platform uses. A page is not from the platform.
-fn said_yes(auth: Auth<'_>, reply: &Reply) -> Result<(), PlatformError> {
+/// Accepts any 2xx, whatever its body, unless the body does not come from the platform.
+fn accepted_with_any_body(auth: Auth<'_>, reply: &Reply) -> Result<(), PlatformError> {
     accepted(auth, reply)?;
     if reply.content() == Content::Foreign { Err(PlatformError::BadAnswer) } else { Ok(()) }
 }
 
-/// Whether the platform refuses a start because the session runs.
+/// Whether the platform refuses to start a session because it is already running.
 fn is_running_already(reply: &Reply) -> bool {
     let says_already = || String::from_utf8_lossy(&reply.body).to_lowercase().contains("already");
     let is_running = match reply.status.as_u16() {
@@ -391,13 +392,13 @@ fn is_running_already(reply: &Reply) -> bool {
     is_running && reply.content() != Content::Foreign
 }
 
-/// Whether a text can be a session: it goes into paths and queries.
+/// Whether a text is a valid session. It must be safe in paths and queries.
 pub fn is_session(text: &str) -> bool {
     let is_plain = |c: char| c.is_ascii_alphanumeric() || "._-+@:".contains(c);
     (1..=SESSION_LIMIT).contains(&text.len()) && text.chars().all(is_plain) && !matches!(text, "." | "..")
 }
 
-/// Returns a text of the platform without the blanks around it. Refuses it if it is too long to be kept or has control characters.
+/// Trims a text from the platform. Fails if it is empty, too long or has control characters.
 fn bounded(text: &str, limit: usize) -> Result<String, PlatformError> {
     let text = text.trim();
     let is_good = (1..=limit).contains(&text.len()) && !text.chars().any(char::is_control);
@@ -408,7 +409,7 @@ fn parse<T: DeserializeOwned>(reply: &Reply) -> Result<T, PlatformError> {
     serde_json::from_slice(&reply.body).map_err(|_| PlatformError::BadAnswer)
 }
 
-/// Finds the QR in any of the four places in which builds of the platform put it.
+/// Finds the QR in one of the four fields that versions of the platform use.
 fn qr_in(answer: &Value) -> Result<Option<String>, PlatformError> {
     if !answer.is_object() {
         return Err(PlatformError::BadAnswer);

@@ -16,18 +16,18 @@ use crate::wpp::token::Token;
 #[cfg(test)]
 mod tests;
 
-/// The most steps on a call's way to a token. With a rejected token, and one more that another request has saved, it takes
-/// a dozen. A wait for a lease is no such step: it takes time, and that is bounded.
+/// The limit on steps until a call has its token. With a rejected token, and another one that a second request has saved, it takes
+/// a dozen. Waiting for a lease does not count as a step: the deadline limits it.
 const MOST_STEPS: u32 = 20;
 
-/// What a client starts from: a number's credentials and token, as they were in its row.
+/// The start of a client: a number's credentials and token, as read from its row.
 #[derive(Clone, Debug)]
 pub struct WppMsgClientOptions {
     /// The platform's session.
     pub session: String,
     /// Fetches tokens.
     pub api_key: Option<Secret>,
-    /// Whether the API key is so new that the platform may not take it yet.
+    /// Whether the API key is so new that it may not be active yet.
     pub api_key_is_new: bool,
     /// Used until it expires.
     pub jwt_token: Option<Secret>,
@@ -44,13 +44,13 @@ impl WppMsgClientOptions {
     }
 }
 
-/// Why a client has made no call.
+/// Why a client made no call.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, thiserror::Error)]
 pub enum ClientError<E> {
-    /// The platform has failed or refused a call.
+    /// The platform failed, or refused a call.
     #[error("platform {0}")]
     Platform(CallError<PlatformError>),
-    /// The store has failed, and there is no token that could be used without it.
+    /// The store failed, and there is no token that could be used without it.
     #[error("{0}")]
     Store(E),
     /// The number was deleted.
@@ -59,18 +59,18 @@ pub enum ClientError<E> {
     /// The time for the request ran out.
     #[error("the time for the request ran out")]
     OutOfTime,
-    /// The store has answered in circles.
-    #[error("the refresh of a token does not end")]
+    /// The limit on steps was reached.
+    #[error("the token refresh did not end")]
     TooManySteps,
 }
 
-/// A platform client for one number. `S` keeps its token, `P` gives new ones.
+/// A platform client for one number. `S` stores its token, `P` issues new ones.
 pub struct WppMsgClient<S, P = WppApi> {
     pub(super) platform: P,
     pub(super) store: S,
     pub(super) permit: Arc<RefreshPermit>,
     pub(super) options: WppMsgClientOptions,
-    /// Whether the lease was asked for: a request tries once to replace a token that is due.
+    /// Whether this request has already asked for the lease: it tries only once to replace a due token.
     has_claimed: bool,
 }
 
@@ -96,7 +96,7 @@ impl<S: TokenStore, P: TokenSource> WppMsgClient<S, P> {
         self.call(deadline, |auth| ready(Ok(auth.jwt))).await
     }
 
-    /// Makes a platform call with a usable token, and once more with a new one if the platform rejects that. Ends after
+    /// Makes a platform call with a usable token. If the platform rejects the token, tries once more with a new one. Ends after
     /// `MOST_STEPS`, whatever the store answers.
     pub async fn call<T, F, W>(&mut self, deadline: Deadline, mut call: F) -> Result<T, ClientError<S::Error>>
     where

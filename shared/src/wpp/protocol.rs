@@ -26,7 +26,7 @@ use crate::wpp::token::{Age, Token};
 /// What just happened.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub enum Event<E> {
-    /// The row was read: at first, or again because it holds another token or another key by now.
+    /// The row was read: for the first time, or again because it now holds another token or API key.
     Row {
         /// The token in it.
         token: Option<Token>,
@@ -39,7 +39,7 @@ pub enum Event<E> {
     Granted,
     /// Another request has the lease, for at most this long.
     Busy(Duration),
-    /// Another request's refresh has just failed.
+    /// Another request's refresh failed a moment ago.
     Cooling(CallError<PlatformError>),
     /// The number was deleted.
     Gone,
@@ -53,7 +53,7 @@ pub enum Event<E> {
     Fetched(Token),
     /// The platform gave no token.
     FetchFailed(CallError<PlatformError>),
-    /// That failure is saved, or cannot be.
+    /// That failure was saved, or could not be.
     FailureNoted(CallError<PlatformError>),
     /// The row holds this new token.
     Saved(Token),
@@ -77,25 +77,25 @@ pub enum Step<E> {
     Wait(Duration),
     /// Ask the platform for a token.
     Fetch,
-    /// Put this token in the place of the old one.
+    /// Save this token in place of the old one.
     Save {
         /// The new token.
         token: Token,
         /// What it replaces.
         replaces: Option<Secret>,
     },
-    /// Note that the refresh failed, and give the lease back.
+    /// Save that the refresh failed, and release the lease.
     Release(CallError<PlatformError>),
     /// There is no token to call with.
     Fail(ClientError<E>),
 }
 
-/// Why a token is to be replaced.
+/// Why a token must be replaced.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Why {
-    /// It ends soon, and serves until then.
+    /// It expires soon, and can be used until then.
     Due,
-    /// It has ended.
+    /// It has expired.
     Expired,
     /// The row has no token.
     Missing,
@@ -103,18 +103,18 @@ pub enum Why {
     Rejected,
 }
 
-/// One call's way to a token.
+/// How one call gets its token.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct RefreshProtocol {
     /// The token that the row held when it was last read: the one to replace.
     stored: Option<Secret>,
-    /// That token, while its refresh may fail because it still serves.
+    /// That token, while it can still be used if its refresh fails.
     fallback: Option<Token>,
-    /// The token that the platform rejected; a second one ends the call.
+    /// The token that the platform rejected; a second rejection ends the call.
     rejected: Option<Secret>,
     /// Why the lease is asked for.
     why: Why,
-    /// Whether a token that is due is used as it is: a request tries once to replace it.
+    /// Whether to use a due token without a refresh: a request tries only once to replace it.
     leave_due: bool,
 }
 
@@ -136,13 +136,13 @@ impl RefreshProtocol {
             }
             Event::Granted => Step::Fetch,
             Event::Fetched(token) => Step::Save { token, replaces: self.stored.clone() },
-            // Used once at least, however short its life: a clock that is off ends in no loop.
+            // Used at least once, however short its TTL, so that a wrong clock does not cause a loop.
             Event::Saved(token) | Event::SaveFailed(token, _) => {
                 self.fallback = None;
                 self.stored = Some(token.jwt.clone());
                 Step::Call(token)
             }
-            // Whatever else became of the refresh, the old token is still good.
+            // However the refresh ended, the old token is still valid.
             _ if let Some(token) = self.fallback.take() => Step::Call(token),
             Event::Busy(left) => Step::Wait(left),
             Event::Waited => self.claim(self.why),

@@ -1,4 +1,4 @@
-//! Carries out what [`super::protocol`] decides: with the permit of the sandbox, under the lease in the row.
+//! Carries out what [`super::protocol`] decides: with the sandbox's permit, and under the lease in the row.
 
 use std::collections::HashMap;
 use std::fmt;
@@ -19,9 +19,9 @@ use crate::secret::Secret;
 use crate::upstream::CallError;
 use crate::wpp::api::{PlatformError, PlatformResult};
 
-/// Gives a token for an API key: the platform.
+/// Issues a token for an API key: the platform.
 pub trait TokenSource {
-    /// Asks for a token. `now` is when it is asked for.
+    /// Asks for a token. `now` is the time of the request.
     fn fetch_token(
         &self,
         api_key: &Secret,
@@ -30,12 +30,12 @@ pub trait TokenSource {
     ) -> impl Future<Output = PlatformResult<Token>> + Send;
 }
 
-/// Keeps a number's token, and grants one request at a time the lease to refresh it: the database. Every call may be repeated.
+/// Stores a number's token, and grants one request at a time the lease to refresh it: the database. Every call is safe to repeat.
 pub trait TokenStore {
     /// Why it did not answer.
     type Error: Clone + PartialEq + fmt::Display + Send;
 
-    /// Asks for the lease to replace this token, if there is one, which the platform has rejected or not.
+    /// Asks for the lease to replace this token, if there is one. `is_rejected`: the platform rejected it.
     fn claim(
         &self,
         holder: Uuid,
@@ -55,7 +55,7 @@ pub trait TokenStore {
         deadline: Deadline,
     ) -> impl Future<Output = Result<LeaseOutcome, Self::Error>> + Send;
 
-    /// Ends the lease after a failure. No request is granted another one before the cooldown is over.
+    /// Ends the lease after a failure. No request gets another one until the cooldown is over.
     fn release(
         &self,
         holder: Uuid,
@@ -65,23 +65,23 @@ pub trait TokenStore {
     ) -> impl Future<Output = Result<LeaseOutcome, Self::Error>> + Send;
 }
 
-/// What became of a claim, a save or a release.
+/// The result of a claim, a save or a release.
 #[derive(Debug)]
 pub enum LeaseOutcome {
-    /// The lease is granted, the token saved or the failure noted; with the row afterwards, if it may be needed.
+    /// The lease is granted, or the token or the failure is saved. Holds the row afterwards, if it may be needed.
     Done(Option<WppMsgClientOptions>),
-    /// The row holds another token or API key, or the lease another holder. This is the row.
+    /// The row has another token or API key, or the lease has another holder. Holds the row.
     Moved(WppMsgClientOptions),
     /// Another holder has the lease, for at most this long.
     Busy(Duration),
-    /// The last refresh failed moments ago, with this code.
+    /// The last refresh failed a moment ago, with this code.
     Cooling(String),
     /// The number was deleted.
     Gone,
 }
 
-/// How long a lease lasts, and its last part, which is kept for the save. Both are counted from before the claim is sent, so
-/// that nothing is done under a lease that has ended.
+/// How long a lease lasts, and how much of its end is kept for the save. Both start before the claim is sent, so that nothing is
+/// done after the lease has ended.
 struct Limits {
     lease: Duration,
     save: Duration,
@@ -89,22 +89,22 @@ struct Limits {
     is_released: bool,
 }
 
-/// For a token that is needed. A holder that has died blocks the others for this long.
+/// For a needed token. A dead holder blocks the others for this long.
 static NEEDED: Limits =
     Limits { lease: Duration::from_secs(8), save: Duration::from_secs(3), is_released: true };
 
-/// For a token that is due: it delays a request by no more than this. After a failure the lease expires: until then no other request
-/// tries, and none waits.
+/// For a due token: a request is delayed by no more than this. After a failure, the lease is left to expire; until then, no other
+/// request tries or waits.
 static DUE: Limits =
     Limits { lease: Duration::from_millis(1500), save: Duration::from_millis(500), is_released: false };
 
 /// How long a release may take, beyond the request's own time.
 const RELEASE_TIMEOUT: Duration = Duration::from_secs(1);
 
-/// After a failed fetch: a poll's interval, so that each poll tries once.
+/// The cooldown after a failed fetch: a poll's interval, so that each poll tries once.
 const FAILURE_COOLDOWN: Duration = Duration::from_secs(1);
 
-/// After the platform has refused the API key: it stays refused until a person connects the number again.
+/// The cooldown after the platform refused the API key: it stays refused until a person connects the number again.
 const REFUSED_KEY_COOLDOWN: Duration = Duration::from_secs(30);
 
 /// The first and the longest pause of a request that waits for another one's token.
@@ -117,8 +117,8 @@ const AFTER_LEASE: Duration = Duration::from_millis(10);
 /// The permit to refresh a number's token within a sandbox, with the row as its last holder left it.
 pub type RefreshPermit = tokio::sync::Mutex<Option<WppMsgClientOptions>>;
 
-/// The permits of a sandbox, by number: requests of one sandbox take turns, and only the first asks for the lease. A number is
-/// forgotten with the last request about it.
+/// The permits of a sandbox, by number. Requests of one sandbox take turns, and only the first asks for the lease. The permit is
+/// dropped with the last request about the number.
 #[derive(Clone, Debug, Default)]
 pub struct SingleFlight(Arc<Mutex<HashMap<Uuid, Weak<RefreshPermit>>>>);
 
@@ -136,7 +136,7 @@ impl SingleFlight {
     }
 }
 
-/// Returns how a failed fetch is noted with the lease, for the requests that come during the cooldown.
+/// Returns the code under which a failed fetch is saved with the lease, for requests during the cooldown.
 pub(crate) fn failure_code(failure: CallError<PlatformError>) -> &'static str {
     match failure.why {
         PlatformError::KeyRefused => "api_key_rejected",
@@ -161,11 +161,11 @@ pub(crate) fn failure_of(code: &str) -> CallError<PlatformError> {
 pub(super) struct Refresh<'a, S, P> {
     pub(super) client: &'a mut WppMsgClient<S, P>,
     deadline: Deadline,
-    /// Names this call: a lease that another call was granted gives it no right.
+    /// Identifies this call: another call's lease gives it no right.
     holder: Uuid,
     permit: Option<OwnedMutexGuard<Option<WppMsgClientOptions>>>,
     limits: &'static Limits,
-    /// When the lease has only the time for a save left.
+    /// When the lease has only enough time left for a save.
     fetch_by: Deadline,
     backoff: Backoff,
     /// Why the lease was asked for.
@@ -193,7 +193,7 @@ impl<'a, S: TokenStore, P: TokenSource> Refresh<'a, S, P> {
                 Ok(permit) => self.permit.insert(permit),
                 Err(event) => return event,
             };
-            // Its last holder may have read the row since this request did.
+            // The permit's last holder may have read the row after this request did.
             if let Some(last) = permit.as_ref().filter(|last| last.read_at >= self.client.options.read_at) {
                 last.clone_into(&mut self.client.options);
                 return self.client.read();
@@ -235,13 +235,13 @@ impl<'a, S: TokenStore, P: TokenSource> Refresh<'a, S, P> {
         match saved.await {
             Ok(answer) => self.apply(answer, Event::Saved(token)),
             Err(error) => {
-                // It can be used all the same, also by the other requests of this sandbox.
+                // The token can be used anyway, also by the other requests of this sandbox.
                 let (jwt_token, jwt_expires_at) = (Some(token.jwt.clone()), Some(token.expires_at));
                 self.set(WppMsgClientOptions { jwt_token, jwt_expires_at, ..self.client.options.clone() });
                 if self.limits.is_released {
                     let _ = self.end_lease("save", Duration::ZERO).await;
                 }
-                // That save may still arrive. It must not end a lease that this call is granted later.
+                // The lost save may still arrive. It must not end a lease that this call gets later.
                 self.holder = Uuid::new_v4();
                 Event::SaveFailed(token, error)
             }
@@ -279,7 +279,7 @@ impl<'a, S: TokenStore, P: TokenSource> Refresh<'a, S, P> {
             (_, Err(_)) => TokenUse::Failed,
         };
         request_log::token(used, Some(why.word()));
-        // Another request's failure is in that one's log, and a refused API key is its organization's affair.
+        // Another request's failure is in that request's log line, and only the organization can replace a refused API key.
         match last {
             Event::FetchFailed(error) | Event::FailureNoted(error) if !is_about_key(error) => {
                 request_log::refresh_failed(format!("platform {error}"));
@@ -294,7 +294,7 @@ impl<'a, S: TokenStore, P: TokenSource> Refresh<'a, S, P> {
         }
     }
 
-    /// Takes in an answer of the store; `done` is the event if all went well.
+    /// Handles an answer of the store; `done` is the event on success.
     fn apply(&mut self, answer: LeaseOutcome, done: Event<S::Error>) -> Event<S::Error> {
         match answer {
             LeaseOutcome::Done(None) => done,
@@ -312,7 +312,7 @@ impl<'a, S: TokenStore, P: TokenSource> Refresh<'a, S, P> {
         }
     }
 
-    /// Continues with the row as it was read again, also for the requests that wait for the permit.
+    /// Continues with the newly read row, also for the requests that wait for the permit.
     fn set(&mut self, row: WppMsgClientOptions) {
         row.clone_into(&mut self.client.options);
         if let Some(permit) = &mut self.permit {

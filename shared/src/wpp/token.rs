@@ -9,38 +9,38 @@ use serde_json::Value;
 use crate::clock::UnixMs;
 use crate::secret::Secret;
 
-/// A token with no more than this left is due: it serves, and one request replaces it.
+/// A token with no more than this left is due: it can still be used, and one request replaces it.
 ///
-/// There is no jitter. A request makes the refresh, so refreshes come no denser than requests do, and tokens that began
-/// together drift apart with every life.
+/// There is no jitter. Refreshes are made by requests, so they are no more frequent than requests, and tokens that were issued
+/// together drift apart with every refresh.
 pub const REFRESH_MARGIN: Duration = Duration::from_secs(60);
 
-/// A token with no more than this left has expired: a call, and a clock that is off, fit into it.
+/// A token with no more than this left has expired. The margin covers the duration of a call, and a wrong clock.
 pub const EXPIRY_SKEW: Duration = Duration::from_secs(5);
 
-/// The TTL of a token without one: what the platform documents.
+/// The TTL of a token that states none, as the platform documents it.
 const DEFAULT_TTL: Duration = Duration::from_secs(3600);
 
-/// The life given to a token whose stated life is nonsense: long enough to be of use, short enough to be found out.
+/// The TTL of a token that states an absurd one: long enough to be useful, short enough to be corrected soon.
 const FALLBACK_TTL: Duration = Duration::from_secs(300);
 
-/// No token is believed for longer.
+/// The longest TTL that is accepted.
 const MAX_TTL: Duration = Duration::from_secs(24 * 3600);
 
-/// A life longer than this many seconds was stated in milliseconds.
+/// A TTL above this many seconds was stated in milliseconds.
 const MAX_TTL_IN_SECONDS: f64 = 7.0 * 24.0 * 3600.0;
 
 /// A point in time below this is in seconds since 1970, above it in milliseconds.
 const MILLISECONDS_FROM: f64 = 1e11;
 
-/// A token of the platform and the moment from which it is worthless.
+/// A platform token, and when it expires.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct Token {
     /// The JWT.
     pub jwt: Secret,
-    /// Its end, in milliseconds since 1970.
+    /// Its expiry, in milliseconds since 1970.
     pub expires_at: UnixMs,
-    /// The TTL that it states, or the usual one.
+    /// The TTL that it states, or the default.
     pub life: Duration,
 }
 
@@ -49,16 +49,16 @@ pub struct Token {
 pub enum Age {
     /// Use it.
     Fresh,
-    /// Use it, and replace it if that is done at once.
+    /// Use it, but replace it first if that is possible without waiting.
     Due,
     /// Do not use it.
     Expired,
 }
 
 impl Token {
-    /// Makes a token as the platform gave it. `asked_at` is from before the request was sent, so that the network's delay shortens the
-    /// TTL and never lengthens it. The earlier of `expiresIn` (seconds) and the JWT's `exp` counts. An absurd value is bounded, not
-    /// believed.
+    /// Makes a token that the platform issued. `asked_at` is the time before the request was sent, so that the network's delay
+    /// shortens the TTL and never lengthens it. The earlier of `expiresIn` (seconds) and the JWT's `exp` counts. Absurd values are
+    /// limited.
     pub fn issued(jwt: Secret, expires_in: Option<&Value>, asked_at: UnixMs) -> Self {
         let claims = Claims::of(&jwt);
         let stated = expires_in.filter(|value| !value.is_null()).map(stated_life);
@@ -69,7 +69,7 @@ impl Token {
             (Some(None), None) => FALLBACK_TTL,
         };
         let by_claim = claims.exp.map(|exp| {
-            // An end that came before the token did is another clock's; the token's own length still holds.
+            // An expiry before the token's issue comes from a wrong clock; the token's own length still counts.
             let length =
                 if exp > asked_at { asked_at.until(exp) } else { claims.life().unwrap_or(FALLBACK_TTL) };
             length.min(MAX_TTL)
@@ -78,14 +78,14 @@ impl Token {
         Self { jwt, expires_at: asked_at.plus(life), life }
     }
 
-    /// Makes a token as `settings` hold it. Its `exp` replaces a missing expiry; without either it has expired.
+    /// Makes a token stored in `settings`. If the expiry is missing, its `exp` counts; without either, it has expired.
     pub fn stored(jwt: Secret, expires_at: Option<UnixMs>) -> Self {
         let claims = Claims::of(&jwt);
         let expires_at = expires_at.or(claims.exp).unwrap_or(UnixMs(0));
         Self { jwt, expires_at, life: claims.life_until(expires_at).unwrap_or(DEFAULT_TTL) }
     }
 
-    /// Returns what the token's age means at `now`. A token whose expiry is farther off than the longest TTL is due.
+    /// Returns what the token's age means at `now`. A token whose expiry is later than the longest TTL allows is due.
     pub fn age(&self, now: UnixMs) -> Age {
         // A token with a short TTL is due in its last fifth instead of its last minute.
         let margin = REFRESH_MARGIN.min(self.life / 5);
@@ -119,7 +119,7 @@ impl Claims {
         (!life.is_zero()).then_some(life)
     }
 
-    /// Returns the TTL of a token that ends before its claim says so. That happens if `expiresIn` was the earlier end.
+    /// Returns the TTL of a token that expires before its `exp`, because `expiresIn` was earlier.
     fn life_until(&self, end: UnixMs) -> Option<Duration> {
         let stated = self.life()?;
         let real = self.iat?.until(end);
@@ -144,7 +144,7 @@ fn stated_life(value: &Value) -> Option<Duration> {
     Some(Duration::from_secs_f64(seconds.min(MAX_TTL.as_secs_f64())))
 }
 
-/// Reads a number, also one that is written as a string.
+/// Reads a number, which may be written as a string.
 fn number(value: &Value) -> Option<f64> {
     let number = match value {
         Value::Number(number) => number.as_f64(),

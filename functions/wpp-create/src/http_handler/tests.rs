@@ -9,7 +9,7 @@ use super::*;
 /// So short that no second poll for a QR code fits.
 const SHORT_QR_WAIT: Duration = Duration::from_millis(50);
 
-/// Starts a test with a database that has this number, and a platform that says this of its session.
+/// Starts a test whose database has this number, and whose platform reports this about its session.
 async fn test_existing(number: TestNumber, status: &str) -> TestApp {
     let test = TestApp::with_qr_wait(SHORT_QR_WAIT).await;
     test.database("wpp_begin_creation", number.existing());
@@ -17,7 +17,7 @@ async fn test_existing(number: TestNumber, status: &str) -> TestApp {
     test
 }
 
-/// Starts a test with a database without a number, and a platform that gives one and takes its webhook.
+/// Starts a test whose database has no number, and whose platform creates one and accepts its webhook.
 async fn test_new() -> TestApp {
     let test = TestApp::with_qr_wait(SHORT_QR_WAIT).await;
     test.begins_creation();
@@ -29,7 +29,7 @@ async fn test_new() -> TestApp {
     test
 }
 
-/// Starts a test with a platform that refuses the API key of the number that the database has.
+/// Starts a test whose platform refuses the API key of the number in the database.
 async fn test_refused_key() -> TestApp {
     let number = TestNumber::new().without_token();
     let test = TestApp::with_qr_wait(SHORT_QR_WAIT).await;
@@ -106,7 +106,7 @@ async fn qr_after_the_start_is_polled() {
 }
 
 #[tokio::test]
-async fn qr_that_is_late_answers_starting() {
+async fn late_qr_returns_starting() {
     let test = test_new().await;
     test.platform("/start", 200, json!({"status": "starting"}));
     let answer = answer(&test, json!({})).await.unwrap();
@@ -116,7 +116,7 @@ async fn qr_that_is_late_answers_starting() {
 }
 
 #[tokio::test]
-async fn passkey_is_not_waited_for() {
+async fn create_does_not_wait_for_a_passkey() {
     let test = test_new().await;
     test.platform("/start", 200, json!({"status": "passkey_required"}));
     let answer = answer(&test, json!({})).await.unwrap();
@@ -143,7 +143,7 @@ async fn add_new_with_force_recreate_makes_no_call() {
 }
 
 #[tokio::test]
-async fn request_is_begun_with_its_mode() {
+async fn begin_creation_gets_the_requests_mode() {
     for (request, mode, is_named) in [
         (json!({}), "ensure", false),
         (json!({"session": SESSION}), "ensure", true),
@@ -188,7 +188,7 @@ async fn refused_repaired_key_is_an_error() {
 }
 
 #[tokio::test]
-async fn refused_key_that_comes_back_is_an_error() {
+async fn refused_key_returned_again_is_an_error() {
     let test = test_refused_key().await;
     test.database("wpp_begin_creation", TestNumber::new().without_token().existing());
     let error = answer(&test, json!({})).await.unwrap_err();
@@ -209,7 +209,7 @@ async fn refused_new_key_is_not_repaired() {
 }
 
 #[tokio::test]
-async fn add_new_passes_over_a_connected_number() {
+async fn add_new_skips_a_connected_number() {
     let test = TestApp::with_qr_wait(SHORT_QR_WAIT).await;
     test.database_once("wpp_begin_creation", TestNumber::new().existing());
     let another = TestNumber::new().with_setting("wppAccountNumber", "5");
@@ -254,7 +254,7 @@ async fn refused_webhook_is_registered_after_the_start() {
 }
 
 #[tokio::test]
-async fn webhook_that_timed_out_is_left_pending() {
+async fn timed_out_webhook_stays_pending() {
     let test = test_new().await;
     test.platform("/webhook", 408, json!({}));
     test.platform("/start", 200, json!({"qr": "2@text"}));
@@ -270,9 +270,9 @@ async fn unknown_session_is_started() {
     assert_eq!(answer(&test, json!({})).await.unwrap()["status"], "qr_issued");
 }
 
-/// The platform answers the start alone.
+/// The platform answers only the start.
 #[tokio::test]
-async fn untold_state_replaces_no_snapshot() {
+async fn unreported_state_is_not_saved() {
     for (number, is_saved) in [(TestNumber::connected(LONG_AGO), false), (TestNumber::new(), true)] {
         let test = test_existing(number, "starting").await;
         test.platform("/status", 500, json!({}));

@@ -59,7 +59,7 @@ async fn answer_names_the_session_twice() {
 }
 
 #[tokio::test]
-async fn no_qr_answers_the_state_that_explains_it() {
+async fn missing_qr_returns_the_numbers_state() {
     for (status, state) in
         [("starting", "qr_pending"), ("connected", "connected"), ("offline", "disconnected")]
     {
@@ -171,7 +171,7 @@ async fn image_before_its_qr_is_an_error() {
 }
 
 #[tokio::test]
-async fn image_of_a_qr_has_the_wanted_form() {
+async fn image_has_the_requested_format() {
     let test = test(TestNumber::new()).await;
     test.platform("/qr", 200, json!({"qr": "2@text"}));
     let answer = answer(&test, json!({"session": SESSION})).await.ok().unwrap();

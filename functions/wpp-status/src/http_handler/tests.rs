@@ -10,7 +10,7 @@ async fn test(number: impl Into<Option<TestNumber>>) -> TestApp {
     test
 }
 
-/// Starts a test with a platform that says this of the session, and has this QR code or none.
+/// Starts a test whose platform reports this about the session, and has this QR code or none.
 async fn test_with_status(number: TestNumber, status: &str, qr: Option<&str>) -> TestApp {
     let test = test(number).await;
     test.platform("/status", 200, json!({"status": status}));
@@ -51,7 +51,7 @@ async fn old_snapshot_asks_the_platform() {
 }
 
 #[tokio::test]
-async fn outage_without_force_answers_the_last_known_state() {
+async fn outage_without_force_returns_the_last_known_state() {
     for (status, answered) in [(500, json!({})), (408, json!({})), (429, json!({})), (200, json!([]))] {
         let test = test(TestNumber::connected(LONG_AGO)).await;
         test.platform("/status", status, answered);
@@ -143,14 +143,14 @@ async fn lost_session_is_saved_as_disconnected() {
 }
 
 #[tokio::test]
-async fn newer_saved_state_is_the_answer() {
+async fn newer_saved_state_is_returned() {
     let test = test_with_status(TestNumber::new(), "starting", None).await;
     test.database("wpp_save_snapshot", snapshot("connected", None, 0));
     assert_eq!(answer(&test, json!({})).await.unwrap()["status"], "connected");
 }
 
 #[tokio::test]
-async fn unsaved_state_is_the_answer() {
+async fn unsaved_state_is_returned() {
     let test = test_with_status(TestNumber::connected(LONG_AGO), "offline", None).await;
     // The database refuses the snapshot.
     assert_eq!(answer(&test, json!({})).await.unwrap()["status"], "disconnected");

@@ -1,4 +1,4 @@
-//! A request for each upstream endpoint that needs just this one, with what it leaves in the database.
+//! For each upstream endpoint, a request that needs it, and its effect in the database.
 
 use crate::openapi::assert_as_written;
 use local::fault_injector::{Fault, Point};
@@ -21,7 +21,7 @@ pub const DATABASE: [&str; 6] = [
     "rpc/wpp_save_credentials",
 ];
 
-/// How any upstream can fail, and what stands before it.
+/// How any upstream can fail, or what is in front of it.
 const FAULTS: [&str; 26] = [
     "400",
     "401",
@@ -51,7 +51,7 @@ const FAULTS: [&str; 26] = [
     "404 of Kong",
 ];
 
-/// What the database's gateway and PostgREST answer in addition to that.
+/// Additional failures of the database's gateway and PostgREST.
 const POSTGRESTS: [&str; 6] =
     ["401 of the key", "401 PGRST301", "401 of the clock", "404 PGRST202", "400 P0001", "409 23505"];
 
@@ -69,7 +69,7 @@ pub fn fault(name: &str, elsewhere: &str, text: &str) -> Option<Fault> {
         "now_ms": text, "outcome": [text],
     });
     let page = |title| format!("<!DOCTYPE html><html><head><title>{title}</title></head>{text}</html>");
-    let said = |status, body: Value| Fault::status_with(status, &body.to_string());
+    let answer = |status, body: Value| Fault::status_with(status, &body.to_string());
     Some(match name {
         "HTML with 200" => Fault::Html,
         "empty 200" => Fault::Body(String::new()),
@@ -89,15 +89,15 @@ pub fn fault(name: &str, elsewhere: &str, text: &str) -> Option<Fault> {
         "404 in HTML" => Fault::status_with(404, &page("404 Not Found")),
         "404, empty" => Fault::status(404),
         "404 of Kong" => {
-            said(404, json!({"message": "no Route matched with those values", "request_id": text}))
+            answer(404, json!({"message": "no Route matched with those values", "request_id": text}))
         }
-        "401 of the key" => said(401, json!({"message": "Invalid API key", "hint": text})),
-        "401 of the clock" => said(401, json!({"code": "PGRST303", "message": "JWT issued at future"})),
+        "401 of the key" => answer(401, json!({"message": "Invalid API key", "hint": text})),
+        "401 of the clock" => answer(401, json!({"code": "PGRST303", "message": "JWT issued at future"})),
         coded
             if POSTGRESTS.contains(&coded)
                 && let Some((status, code)) = coded.split_once(' ') =>
         {
-            said(status.parse().unwrap(), json!({"code": code, "message": text, "details": text}))
+            answer(status.parse().unwrap(), json!({"code": code, "message": text, "details": text}))
         }
         status => Fault::Status {
             status: status[..3].parse().unwrap(),
@@ -107,11 +107,11 @@ pub fn fault(name: &str, elsewhere: &str, text: &str) -> Option<Fault> {
     })
 }
 
-/// A school of its own, in a state in which its request needs the endpoint.
+/// A separate school, in a state in which its request needs the endpoint.
 pub struct FaultCase<'a> {
     app: &'a TestApp,
     endpoint: &'static str,
-    /// Whose request it is.
+    /// The school that sends the request.
     pub school: Organization,
     session: Value,
 }
@@ -123,7 +123,7 @@ impl<'a> FaultCase<'a> {
         if !matches!(endpoint, "create" | "rpc/wpp_begin_creation" | "rpc/wpp_save_credentials") {
             let made = app.post_as(&case.school, "wpp-create", json!({})).await.expect(200, "qr_issued");
             case.session = made.json["session"].clone();
-            // A key this old is not one that may still become active.
+            // A key this old no longer counts as new.
             case.sql("update wpp_numbers set credentials_saved_at = now() - interval '1 hour'").await;
         }
         match endpoint {
@@ -147,7 +147,7 @@ impl<'a> FaultCase<'a> {
         }
     }
 
-    /// Sends the request. Whatever comes of it is as `openapi.yaml` says.
+    /// Sends the request, and checks its answer against `openapi.yaml`.
     pub async fn send(&self) -> Answer {
         let (function, body) = self.request();
         let answer = self.app.post_as(&self.school, function, body).await;
@@ -165,7 +165,7 @@ impl<'a> FaultCase<'a> {
         answer
     }
 
-    /// Sends the request. From the call to the endpoint on, its host does not listen.
+    /// Sends the request. From the call to the endpoint onward, its host does not listen.
     async fn send_to_nobody(&self) -> Answer {
         let answer = match self.call_before() {
             None => {
@@ -192,7 +192,7 @@ impl<'a> FaultCase<'a> {
         if listening { server.accept().await } else { server.refuse().await }.unwrap();
     }
 
-    /// Returns the last call to the same host before the one to the endpoint.
+    /// Returns the last call to the same host before the endpoint's call.
     fn call_before(&self) -> Option<&'static str> {
         match self.endpoint {
             "webhook" => Some("status"),

@@ -1,4 +1,4 @@
-//! A Supabase project for tests: keys that sign, and a server that shows them.
+//! A Supabase project for tests: signing keys, and a server that publishes them.
 
 use std::sync::{Arc, Mutex};
 
@@ -23,10 +23,10 @@ pub(crate) const NOW: UnixMs = UnixMs(1_800_000_000_000);
 pub(crate) const USER: &str = "7d9f3b52-0c7e-4f0a-9a51-2f6f0f3c8b11";
 pub(crate) const SECRET: &str = "a legacy secret of at least thirty-two bytes";
 
-/// The service key, without which the project's gateway shows no keys.
+/// The service key, without which the project's gateway does not serve the JWKS.
 pub(crate) const APIKEY: &str = "sb_secret_of_the_project";
 
-/// Returns the configuration of a function for the project at `url`, with no more than it needs.
+/// Returns a minimal configuration of a function for the project at `url`.
 pub(crate) fn config(url: &str) -> Config {
     let variable = |name: &str| match name {
         "WPP_BASE_URL" | "SUPABASE_URL" => Some(url.to_owned()),
@@ -93,7 +93,7 @@ impl Project {
     }
 }
 
-/// A private key, and how its tokens name it.
+/// A private key, with the key id and the algorithm in its tokens.
 pub(crate) struct Signer {
     alg: &'static str,
     kid: Option<&'static str>,
@@ -136,12 +136,12 @@ impl Signer {
         Self { alg: "RS256", kid: Some(kid), key: SigningKey::Rs256(pair) }
     }
 
-    /// Returns the same key, whose tokens name another key or no key.
+    /// Returns the same key with another key id, or without one, in its tokens.
     pub(crate) fn named(self, kid: Option<&'static str>) -> Self {
         Self { kid, ..self }
     }
 
-    /// Returns the same key, whose tokens name another algorithm.
+    /// Returns the same key with another algorithm in its tokens.
     pub(crate) fn claiming(self, alg: &'static str) -> Self {
         Self { alg, ..self }
     }
@@ -154,7 +154,7 @@ impl Signer {
         }
     }
 
-    /// Returns the public half as the project serves it.
+    /// Returns the public key as the project serves it.
     pub(crate) fn jwk(&self) -> Value {
         let mut jwk = match &self.key {
             SigningKey::Hs256(_) => panic!("a secret is not served"),
@@ -212,12 +212,12 @@ pub(crate) fn base64(bytes: impl AsRef<[u8]>) -> String {
 #[derive(Clone)]
 pub(crate) enum Answer {
     Reply(u16, String),
-    /// Close the connection once, then show these keys.
+    /// Close the connection once, then serve these keys.
     HangUpOnce(Vec<Value>),
     Silence,
 }
 
-/// Serves a set of keys over HTTP to clients with the project's `apikey`, and counts the requests.
+/// Serves a key set over HTTP to clients with the project's `apikey`, and counts the requests.
 pub(crate) struct KeyServer {
     pub(crate) url: String,
     answer: Arc<Mutex<Answer>>,
@@ -278,7 +278,7 @@ async fn serve(mut connection: TcpStream, answer: Arc<Mutex<Answer>>, fetches: A
                 "HTTP/1.1 {status} X\r\nlocation: /auth/v1/.well-known/jwks.json\r\n\
                  content-length: {length}\r\nconnection: close\r\n\r\n"
             );
-            // A client that has read enough hangs up.
+            // A client may disconnect before it has read everything.
             let _ = connection.write_all(format!("{head}{body}").as_bytes()).await;
         }
     }

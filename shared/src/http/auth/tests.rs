@@ -11,7 +11,7 @@ fn secs() -> i64 {
     NOW.0 / 1000
 }
 
-/// Returns the outcome for a user of the project whose ES256 token has these `changes` to its claims.
+/// Verifies an ES256 token of the project's user with these `changes` to its claims.
 async fn verdict(changes: Value) -> Result<String, AuthError> {
     let project = Project::start().await;
     let token = project.es.token(&project.claims(changes));
@@ -19,7 +19,7 @@ async fn verdict(changes: Value) -> Result<String, AuthError> {
 }
 
 #[tokio::test]
-async fn a_user_is_let_in_with_each_of_the_three_algorithms() {
+async fn each_of_three_algorithms_is_accepted() {
     let project = Project::start().await;
     for signer in [&project.es, &project.rs, &project.hs] {
         let token = signer.token(&project.claims(json!({})));
@@ -38,7 +38,7 @@ async fn the_scheme_may_be_in_any_case_with_any_number_of_spaces() {
 }
 
 #[tokio::test]
-async fn no_header_and_a_blank_one_are_missing() {
+async fn absent_or_blank_header_is_missing() {
     let project = Project::start().await;
     for header in [None, Some(""), Some("   ")] {
         assert_eq!(project.verifier.verify(header, NOW).await, Err(AuthError::Missing));
@@ -86,7 +86,7 @@ async fn a_header_longer_than_16_kib_is_too_long() {
 }
 
 #[tokio::test]
-async fn expiry_is_judged_by_the_given_time_with_30_s_of_leeway() {
+async fn expiry_has_30_s_of_leeway() {
     assert!(verdict(json!({"exp": secs() - 29})).await.is_ok());
     assert!(verdict(json!({"exp": secs() as f64 - 29.9})).await.is_ok());
     assert_eq!(verdict(json!({"exp": secs() - 30})).await, Err(AuthError::Expired));
@@ -96,7 +96,7 @@ async fn expiry_is_judged_by_the_given_time_with_30_s_of_leeway() {
 }
 
 #[tokio::test]
-async fn an_expiry_that_is_no_finite_number_is_malformed() {
+async fn non_finite_expiry_is_malformed() {
     for exp in [json!(null), json!("9999999999"), json!([]), json!({}), json!(true)] {
         assert_eq!(verdict(json!({"exp": exp})).await, Err(AuthError::Malformed));
     }
@@ -110,7 +110,7 @@ async fn an_expiry_that_is_no_finite_number_is_malformed() {
 }
 
 #[tokio::test]
-async fn a_token_is_not_valid_before_its_time_less_30_s() {
+async fn nbf_has_30_s_of_leeway() {
     assert!(verdict(json!({"nbf": secs() + 29})).await.is_ok());
     assert_eq!(verdict(json!({"nbf": secs() + 31})).await, Err(AuthError::NotYetValid));
     assert_eq!(verdict(json!({"nbf": 1e300})).await, Err(AuthError::NotYetValid));
@@ -118,15 +118,15 @@ async fn a_token_is_not_valid_before_its_time_less_30_s() {
 }
 
 #[tokio::test]
-async fn the_audience_may_be_a_text_or_a_list_that_has_authenticated() {
+async fn audience_may_be_a_string_or_a_list() {
     assert!(verdict(json!({"aud": ["other", "authenticated"]})).await.is_ok());
     for aud in [json!("other"), json!(["other"]), json!([]), json!(""), json!(null), json!(5), json!([5])] {
         assert_eq!(verdict(json!({"aud": aud})).await, Err(AuthError::WrongAudience), "{aud}");
     }
 }
 
-/// Returns what a project may put into `iss`. It may leave it out, as self-hosted projects do. It may use its own address, another one
-/// behind a custom domain, or a configured one.
+/// Returns values that a project may put into `iss`: none (self-hosted), its own address, the address behind a custom domain, or
+/// anything else.
 fn issuers(url: &str) -> [Value; 9] {
     [
         json!(null),
@@ -142,7 +142,7 @@ fn issuers(url: &str) -> [Value; 9] {
 }
 
 #[tokio::test]
-async fn whatever_the_issuer_is_a_user_of_the_project_is_let_in() {
+async fn any_issuer_is_accepted_by_default() {
     let project = Project::start().await;
     for iss in issuers(&project.server.url) {
         for signer in [&project.es, &project.rs, &project.hs] {
@@ -156,7 +156,7 @@ async fn whatever_the_issuer_is_a_user_of_the_project_is_let_in() {
 }
 
 #[tokio::test]
-async fn where_issuers_are_configured_the_token_names_one_of_them() {
+async fn configured_issuers_are_required() {
     let project = Project::start().await;
     let url = &project.server.url;
     let named = [format!("{url}/auth/v1"), "https://sso.example".to_owned()];
@@ -192,7 +192,7 @@ async fn a_trailing_slash_of_the_project_url_changes_nothing() {
 }
 
 #[tokio::test]
-async fn the_gateway_is_shown_the_service_key_of_either_generation() {
+async fn jwks_request_sends_either_kind_of_service_key() {
     let project = Project::start().await;
     let header = format!("Bearer {}", project.es.token(&project.claims(json!({}))));
     for (key, expected) in [
@@ -207,7 +207,7 @@ async fn the_gateway_is_shown_the_service_key_of_either_generation() {
 }
 
 #[tokio::test]
-async fn the_keys_of_servers_and_visitors_are_not_users() {
+async fn service_and_anon_keys_are_refused() {
     let project = Project::start().await;
     for role in ["service_role", "anon", "postgres", "", "Authenticated"] {
         assert_eq!(verdict(json!({"role": role})).await, Err(AuthError::WrongRole), "{role}");
@@ -216,14 +216,14 @@ async fn the_keys_of_servers_and_visitors_are_not_users() {
             "iat": secs(), "exp": secs() + 315_360_000,
         });
         let verdict = project.verify(&project.hs.token(&legacy), NOW).await;
-        // Such a key names no audience.
+        // A legacy key has no `aud`.
         assert_eq!(verdict, Err(AuthError::WrongAudience), "{role}");
     }
     assert_eq!(verdict(json!({"role": null})).await, Err(AuthError::WrongRole));
 }
 
 #[tokio::test]
-async fn the_subject_is_a_uuid_and_comes_out_in_lower_case() {
+async fn subject_must_be_a_uuid() {
     assert_eq!(verdict(json!({"sub": USER.to_uppercase()})).await.as_deref(), Ok(USER));
     for sub in [
         json!(null),
@@ -260,7 +260,7 @@ async fn an_unsigned_token_is_refused() {
 }
 
 #[tokio::test]
-async fn a_public_key_is_never_a_secret() {
+async fn public_key_is_not_accepted_as_hmac_secret() {
     let project = Project::start().await;
     let forger = Signer::hs256(project.es.public_point()).named(Some("es"));
     let token = forger.token(&project.claims(json!({})));
@@ -285,7 +285,7 @@ async fn legacy_tokens_need_a_secret_that_is_not_empty() {
 }
 
 #[tokio::test]
-async fn the_algorithm_is_the_keys_whatever_the_token_says() {
+async fn token_cannot_choose_the_algorithm() {
     let project = Project::start().await;
     let claims = project.claims(json!({}));
     let crossed = [
@@ -324,14 +324,14 @@ async fn a_changed_payload_header_or_signature_is_refused() {
 }
 
 #[tokio::test]
-async fn a_forged_token_is_called_forged_before_its_claims_are_judged() {
+async fn signature_is_checked_before_the_claims() {
     let project = Project::start().await;
     let forged = Signer::es256("es").token(&project.claims(json!({"exp": 0, "role": "anon"})));
     assert_eq!(project.verify(&forged, NOW).await, Err(AuthError::BadSignature));
 }
 
 #[tokio::test]
-async fn an_extension_that_must_be_understood_is_refused() {
+async fn crit_header_is_refused() {
     let project = Project::start().await;
     let header = json!({"alg": "ES256", "kid": "es", "crit": ["exp"]});
     let token = project.es.token_with(&header, &project.claims(json!({})));
@@ -339,7 +339,7 @@ async fn an_extension_that_must_be_understood_is_refused() {
 }
 
 #[tokio::test]
-async fn keys_and_addresses_within_a_token_are_ignored() {
+async fn jwk_and_jku_headers_are_ignored() {
     let project = Project::start().await;
     let intruder = Signer::es256("intruder");
     let header = json!({
@@ -350,7 +350,7 @@ async fn keys_and_addresses_within_a_token_are_ignored() {
 }
 
 #[tokio::test]
-async fn times_at_the_ends_of_the_scale_do_no_harm() {
+async fn extreme_times_do_not_panic() {
     let project = Project::start().await;
     let token = project.es.token(&project.claims(json!({"exp": 1e300, "nbf": -1e300})));
     for now in [UnixMs(i64::MIN), UnixMs(0), NOW, UnixMs(i64::MAX - 1)] {

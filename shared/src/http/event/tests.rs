@@ -12,7 +12,7 @@ fn event() -> Value {
     })
 }
 
-/// Returns the event with this in one place.
+/// Returns the event with this value at one pointer.
 fn with(pointer: &str, value: Value) -> Value {
     let mut event = event();
     let (place, name) = pointer.rsplit_once('/').unwrap();

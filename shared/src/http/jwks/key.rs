@@ -1,4 +1,4 @@
-//! One public key: what it may verify, and whether it is strong enough to.
+//! One public key: which algorithm it may verify, and whether it is strong enough.
 
 use std::sync::Arc;
 
@@ -65,7 +65,7 @@ mod tests {
     use crate::error::AuthError;
     use crate::http::auth::testing::{NOW, Project, Signer, USER, base64};
 
-    /// Returns the outcome for a user when the served key has these `changes`, among keys that cannot be used.
+    /// Verifies a user's token while the served key has these `changes`, among unusable keys.
     async fn with_key(signer: &Signer, changes: Value) -> Result<String, AuthError> {
         let project = Project::start().await;
         let mut jwk = signer.jwk();

@@ -9,7 +9,7 @@ use crate::error::AuthError;
 use crate::http::auth::Caller;
 use crate::http::auth::testing::{Answer, NOW, Project, Signer, config, secrets, verifier};
 
-/// The bounds as they are meant to be, in numbers of their own.
+/// The intended limits, written as numbers instead of the code's constants.
 const FRESH_FOR: Duration = Duration::from_secs(600);
 const REFETCH_INTERVAL: Duration = Duration::from_secs(30);
 const FIRST_FETCH_INTERVAL: Duration = Duration::from_secs(1);
@@ -99,7 +99,7 @@ async fn a_thousand_made_up_key_ids_cost_one_fetch_in_30_s() {
     }
 }
 
-/// A key signs before the project's edge shows it, and other keys are asked for in between.
+/// A key signs before the project publishes it, and other keys are requested in between.
 #[tokio::test]
 async fn a_new_key_is_taken_30_s_after_it_is_shown() {
     let project = Project::start().await;
@@ -228,12 +228,12 @@ async fn an_outage_without_keys_is_a_503_within_a_second() {
     }
     project.server.show(&[project.es.jwk()]);
     assert!(project.verify(&token, now).await.is_ok());
-    // The set is there: a key that it has not is looked for at once.
+    // The set is known, so a missing key causes a fetch at once.
     assert_eq!(project.verify(&project.made_up("another"), now).await, Err(AuthError::UnknownKey));
     assert_eq!(project.server.fetches(), 15);
 }
 
-/// The keys may have been rotated while they cannot be fetched: that is no reason to send a user away.
+/// The keys may have been rotated while they cannot be fetched. A user must not be refused because of that.
 #[tokio::test]
 async fn a_key_that_nobody_can_look_for_is_not_called_unknown() {
     let project = Project::start().await;

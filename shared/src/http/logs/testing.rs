@@ -1,4 +1,4 @@
-//! A log for tests.
+//! Captures a thread's log lines in a test.
 
 use std::io::{self, Write};
 use std::sync::{Arc, Mutex};
@@ -8,11 +8,12 @@ use lambda_http::tracing::subscriber::registry;
 use tracing::Dispatch;
 use tracing::subscriber::DefaultGuard;
 
-/// What this thread logs while it is there.
+/// Captures what the current thread logs until it is dropped.
 pub(crate) struct Page {
     text: Text,
     _guard: DefaultGuard,
-    /// While there is one subscriber, a line that another thread writes first is off for all.
+    /// Keeps a second dispatcher alive. With only one, `tracing` caches a callsite's interest for the whole process, so a callsite
+    /// first hit on another thread would stay disabled here too.
     _second: Dispatch,
 }
 
@@ -20,7 +21,7 @@ pub(crate) struct Page {
 struct Text(Arc<Mutex<Vec<u8>>>);
 
 impl Page {
-    /// Logs as the product does at this level.
+    /// Starts capturing with the functions' own subscriber at this level.
     pub(crate) fn at(level: LevelFilter) -> Self {
         let text = Text::default();
         let writer = text.clone();

@@ -63,8 +63,8 @@ fn a_wrong_field_is_named_with_what_it_must_be() {
     for (body, field, sentence) in [
         (json!({"session": 4}), "session", say::FIELD_NOT_TEXT),
         (json!({"session": {"a boolean": 1}}), "session", say::FIELD_NOT_TEXT),
-        (json!({"session": "a/b"}), "session", say::FIELD_NOT_A_NAME),
-        (json!({"session": "x".repeat(129)}), "session", say::FIELD_NOT_A_NAME),
+        (json!({"session": "a/b"}), "session", say::FIELD_NOT_A_SESSION),
+        (json!({"session": "x".repeat(129)}), "session", say::FIELD_NOT_A_SESSION),
         (json!({"force": "true"}), "force", say::FIELD_NOT_A_FLAG),
         (json!({"force": 1}), "force", say::FIELD_NOT_A_FLAG),
         (json!({"integration_id": "7"}), "integration_id", say::FIELD_NOT_AN_ID),
@@ -73,7 +73,7 @@ fn a_wrong_field_is_named_with_what_it_must_be() {
         assert_eq!(problem(post(body.to_string())), (field.to_owned(), sentence), "{body}");
     }
     for (query, field, sentence) in [
-        ("session=a%2Fb", "session", say::FIELD_NOT_A_NAME),
+        ("session=a%2Fb", "session", say::FIELD_NOT_A_SESSION),
         ("force=maybe", "force", say::FIELD_NOT_A_FLAG),
         ("force=1", "force", say::FIELD_NOT_A_FLAG),
         ("integration_id=7", "integration_id", say::FIELD_NOT_AN_ID),

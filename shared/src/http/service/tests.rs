@@ -12,7 +12,7 @@ use crate::wpp::PlatformError;
 const PROJECT: &str = "http://127.0.0.1:1";
 const PAGE: &str = "https://app.example";
 
-/// What the handler of these tests does, as its request says.
+/// What the test handler does, chosen by its request.
 #[derive(Deserialize)]
 struct Wish {
     #[serde(default)]
@@ -72,7 +72,7 @@ fn function(origins: &str) -> Arc<Function> {
     Arc::new(Function::read(source, NeededSecrets::Supabase).unwrap())
 }
 
-/// Makes a request of a signed-in user.
+/// Returns a signed-in user's request.
 fn request(wish: &str) -> Value {
     let claims = json!({
         "iss": format!("{PROJECT}/auth/v1"), "aud": "authenticated", "role": "authenticated",
@@ -113,7 +113,7 @@ async fn answer(event: Value) -> Value {
     answer_of(PAGE, &[Method::POST], handler, event).await
 }
 
-/// Returns the status and the code of an answer. Asserts that it has all that every answer has.
+/// Returns the status and the code of an answer. Asserts that it has everything that every answer must have.
 fn told(answer: &Value) -> (u64, String) {
     let headers = &answer["headers"];
     assert_eq!(headers["access-control-allow-origin"], PAGE);

@@ -7,14 +7,14 @@ const NOW: UnixMs = UnixMs(10_000_000);
 const MINUTE: i64 = 60_000;
 
 /// Returns a number with credentials of this age, and this snapshot.
-fn number(saved: Option<i64>, connected: bool, mirror: Option<(&str, i64)>) -> Number {
+fn number(saved: Option<i64>, connected: bool, snapshot: Option<(&str, i64)>) -> Number {
     let ago = |age| NOW.0 - age;
-    let mirror = mirror
+    let snapshot = snapshot
         .map(|(status, age)| json!({"status": status, "qr": null, "qr_at_ms": null, "at_ms": ago(age)}));
     serde_json::from_value(json!({
         "integration_id": uuid::Uuid::nil(), "organization_id": uuid::Uuid::nil(), "settings": {},
         "credentials_saved_at_ms": saved.map(ago), "first_connected_at_ms": connected.then_some(1),
-        "webhook_url": null, "connected_is_news": false, "is_readable": true, "ignored": [], "snapshot": mirror,
+        "webhook_url": null, "connected_is_news": false, "is_readable": true, "ignored": [], "snapshot": snapshot,
     }))
     .unwrap()
 }
@@ -24,7 +24,7 @@ fn seen(state: SessionState, qr: Option<&str>) -> NumberState {
 }
 
 #[test]
-fn advice_is_due_for_a_number_that_is_stuck() {
+fn stuck_number_gets_advice() {
     use SessionState::{Connected, Lost, Offline, PasskeyRequired, QrRequired, Starting};
     let (pairing, issued) = (|age| Some(("pairing", age)), |age| Some(("qr_issued", age)));
     let (starting, waiting) = (seen(Starting, None), seen(QrRequired, Some("2@")));
@@ -34,7 +34,7 @@ fn advice_is_due_for_a_number_that_is_stuck() {
         (number(None, true, None), seen(Lost, None), Webhook::Pending, Some("session_lost")),
         (number(None, true, None), seen(Offline, None), Webhook::Pending, None),
         (number(None, true, None), seen(PasskeyRequired, None), Webhook::Pending, Some("passkey_required")),
-        // Starting, by the snapshot.
+        // Starting, according to the snapshot.
         (
             number(None, true, pairing(2 * MINUTE + 1)),
             starting.clone(),
@@ -45,11 +45,11 @@ fn advice_is_due_for_a_number_that_is_stuck() {
         (number(Some(MINUTE), true, pairing(3 * MINUTE)), starting.clone(), Webhook::Pending, None),
         (number(Some(5 * MINUTE), true, pairing(MINUTE)), starting.clone(), Webhook::Pending, None),
         (number(Some(5 * MINUTE), false, issued(5 * MINUTE)), starting.clone(), Webhook::Pending, None),
-        // Starting, and the snapshot cannot hold that.
+        // Starting, without a snapshot.
         (number(Some(2 * MINUTE + 1), false, None), starting.clone(), Webhook::Pending, Some("start_stuck")),
         (number(Some(2 * MINUTE), false, None), starting.clone(), Webhook::Pending, None),
         (number(Some(3 * MINUTE), true, None), starting, Webhook::Pending, None),
-        // A QR that waits.
+        // A QR that is not scanned.
         (
             number(Some(10 * MINUTE + 1), false, None),
             waiting.clone(),
@@ -60,7 +60,7 @@ fn advice_is_due_for_a_number_that_is_stuck() {
         (number(Some(11 * MINUTE), true, None), waiting.clone(), Webhook::Pending, None),
         (number(None, false, None), waiting, Webhook::Pending, None),
     ] {
-        let due = Advice::due(&number, &known, webhook, NOW).map(|advice| advice.code);
+        let due = Advice::for_number(&number, &known, webhook, NOW).map(|advice| advice.code);
         assert_eq!(due, expected, "{number:?} {:?} {webhook:?}", known.state);
     }
 }
@@ -68,7 +68,7 @@ fn advice_is_due_for_a_number_that_is_stuck() {
 #[test]
 fn advice_says_what_is_wrong_and_then_what_to_do() {
     let number = number(None, true, None);
-    let due = Advice::due(&number, &seen(SessionState::Lost, None), Webhook::Pending, NOW).unwrap();
+    let due = Advice::for_number(&number, &seen(SessionState::Lost, None), Webhook::Pending, NOW).unwrap();
     let (what, action) = (say::SESSION_LOST.text(Language::Russian), say::RECONNECT.text(Language::Russian));
     assert_eq!(due.text(Language::Russian), format!("{what} {action}"));
 }
@@ -108,7 +108,7 @@ fn the_poll_interval_grows_from_2_to_15_seconds() {
 }
 
 #[test]
-fn a_number_that_waits_since_an_unknown_time_is_polled_soon() {
+fn number_waiting_since_an_unknown_time_is_polled_soon() {
     let linked_before = interval(100_000, Some(("qr_issued", 5)), true, State::QrIssued, Freshness::Live);
     assert_eq!(linked_before, Some(2));
     let starting = interval(100_000, Some(("connected", 100_000)), true, State::QrPending, Freshness::Live);
@@ -116,7 +116,7 @@ fn a_number_that_waits_since_an_unknown_time_is_polled_soon() {
 }
 
 #[test]
-fn a_state_that_stays_by_itself_needs_no_poll() {
+fn stable_state_needs_no_poll() {
     for state in [State::Connected, State::Disconnected] {
         for freshness in [Freshness::Live, Freshness::Recent] {
             assert_eq!(interval(0, Some(("connected", 0)), true, state, freshness), None);

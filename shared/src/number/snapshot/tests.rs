@@ -28,7 +28,7 @@ fn an_unknown_word_in_a_snapshot_means_disconnected() {
 }
 
 #[test]
-fn a_qr_is_of_snapshot_for_as_long_as_it_can_be_scanned() {
+fn stored_qr_is_used_while_it_can_be_scanned() {
     for (now, state) in [(25_006, State::QrIssued), (25_007, State::QrPending)] {
         let view = NumberState::of_snapshot(&snapshot("qr_issued", Some("2@"), UnixMs(7)), UnixMs(now));
         assert_eq!((view.state, view.qr.is_some()), (state, state == State::QrIssued));
@@ -52,14 +52,14 @@ fn each_platform_status_has_its_state() {
         };
         let view = NumberState::live(Status { state, word: word.to_owned() }, qr.map(str::to_owned));
         assert_eq!(json!(view.state), told, "{word}");
-        let mirror = snapshot(kept, view.qr.as_deref(), UnixMs(7));
-        assert!(view.is_in(&mirror), "{word}");
+        let stored = snapshot(kept, view.qr.as_deref(), UnixMs(7));
+        assert!(view.is_in(&stored), "{word}");
         assert_eq!(view.qr.as_deref(), qr.filter(|_| told == "qr_issued"), "{word}");
     }
 }
 
 #[test]
-fn a_state_or_a_qr_was_seen_and_a_hope_was_not() {
+fn only_observed_states_are_saved() {
     assert!(NumberState::qr_issued("2@".to_owned()).is_told() && NumberState::lost().is_told());
     assert!(!NumberState::starting().is_told());
     assert_eq!(
@@ -71,9 +71,9 @@ fn a_state_or_a_qr_was_seen_and_a_hope_was_not() {
 #[test]
 fn a_snapshot_with_another_state_or_qr_differs() {
     let view = NumberState::qr_issued("2@".to_owned());
-    let mirror = |status, qr| view.is_in(&snapshot(status, qr, UnixMs(7)));
-    assert!(mirror("qr_issued", Some("2@")));
-    assert!(!mirror("pairing", Some("2@")) && !mirror("qr_issued", Some("1@")) && !mirror("qr_issued", None));
+    let is_in = |status, qr| view.is_in(&snapshot(status, qr, UnixMs(7)));
+    assert!(is_in("qr_issued", Some("2@")));
+    assert!(!is_in("pairing", Some("2@")) && !is_in("qr_issued", Some("1@")) && !is_in("qr_issued", None));
 }
 
 fn recent(status: &str, qr: Option<&str>, age_ms: i64) -> Option<State> {
@@ -82,7 +82,7 @@ fn recent(status: &str, qr: Option<&str>, age_ms: i64) -> Option<State> {
 }
 
 #[test]
-fn connected_is_believed_for_10_seconds_and_a_qr_for_25() {
+fn connected_is_fresh_for_10_s_and_a_qr_for_25_s() {
     assert_eq!(recent("connected", None, 9_999), Some(State::Connected));
     assert_eq!(recent("connected", None, 10_000), None);
     assert_eq!(recent("qr_issued", Some("2@"), 24_999), Some(State::QrIssued));
@@ -90,7 +90,7 @@ fn connected_is_believed_for_10_seconds_and_a_qr_for_25() {
 }
 
 #[test]
-fn nothing_else_is_believed_nor_what_was_seen_in_the_future() {
+fn other_states_and_future_times_are_never_fresh() {
     assert_eq!(recent("pairing", None, 0), None);
     assert_eq!(recent("disconnected", None, 0), None);
     assert_eq!(recent("qr_issued", None, 0), None);

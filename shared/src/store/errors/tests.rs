@@ -8,7 +8,7 @@ fn reply(status: u16, body: &str) -> Reply {
     Reply { status, body: body.into(), retry_after: Some(Duration::from_secs(3)) }
 }
 
-/// Returns the meaning of a refusal with this status and body, of a key that is a JWT.
+/// Returns the meaning of a refusal with this status and body, for a key that is a JWT.
 fn meaning(status: u16, body: &str) -> StoreError {
     refusal(&reply(status, body), true)
 }

@@ -23,7 +23,7 @@ fn auth(session: &str) -> SessionAuth {
     SessionAuth { session: session.to_owned(), jwt: secret() }
 }
 
-/// Returns what each call makes of the server's answer, by the call's name.
+/// Returns the result of each call for the server's answer, by the call's name.
 async fn outcomes(platform: &WppApi) -> [(&'static str, Option<CallError<PlatformError>>); 6] {
     let secret = secret();
     [
@@ -36,10 +36,10 @@ async fn outcomes(platform: &WppApi) -> [(&'static str, Option<CallError<Platfor
     ]
 }
 
-/// What it means for our secret, for an API key, and for a number's token. What the QR, the start and the webhook add to it,
-/// other tests say.
+/// What a refusal means for `WPP_SECRET`, for an API key, and for a number's token. Other tests cover the exceptions of the QR, the
+/// start and the webhook.
 #[tokio::test]
-async fn a_refusal_means_what_its_words_say_for_the_credential() {
+async fn refusal_is_mapped_by_status_and_credential() {
     let own = r#"{"error":"no"}"#;
     let html = "<!DOCTYPE html>";
     let (server, platform) = platform("").await;
@@ -84,7 +84,7 @@ async fn a_refusal_means_what_its_words_say_for_the_credential() {
 }
 
 #[tokio::test]
-async fn a_404_of_the_qr_says_only_that_there_is_none() {
+async fn qr_404_means_no_qr() {
     let (server, platform) = platform("").await;
     for body in [r#"{"error":"no QR"}"#, "[]", "Not found", "", "<html>"] {
         server.says(reply(404, body));
@@ -111,7 +111,7 @@ async fn a_good_status_with_a_bad_body_is_a_bad_answer() {
 }
 
 #[tokio::test]
-async fn any_2xx_means_yes() {
+async fn any_2xx_counts_as_success() {
     let (server, platform) = platform("").await;
     for (status, body) in
         [(204, ""), (202, ""), (200, ""), (200, "OK"), (201, "null"), (200, "[]"), (200, r#"{"qr":7}"#)]
@@ -123,7 +123,7 @@ async fn any_2xx_means_yes() {
 }
 
 #[tokio::test]
-async fn a_session_that_runs_already_is_started() {
+async fn session_already_running_counts_as_started() {
     let (server, platform) = platform("").await;
     let started = Ok((None, None));
     let refused = |why| Err(CallError { call: "start", why });
@@ -145,7 +145,7 @@ async fn a_session_that_runs_already_is_started() {
 }
 
 #[tokio::test]
-async fn what_is_too_long_or_has_control_characters_is_not_kept() {
+async fn oversized_text_or_control_characters_are_refused() {
     let (server, platform) = platform("").await;
     let given = async |key: &str, session: &str| {
         server.says(reply(200, &json!({"apiKey": key, "session": session}).to_string()));
@@ -193,7 +193,7 @@ async fn what_is_too_long_or_has_control_characters_is_not_kept() {
         let qr = platform.qr(auth("4"), deadline()).await.map_err(|error| error.why);
         let expected = if is_qr { Ok(Some(kept.clone())) } else { Err(P::BadAnswer) };
         assert_eq!(qr, expected, "{length}");
-        // The session was started all the same.
+        // The session was started anyway.
         let started = platform.start(auth("4"), deadline()).await;
         assert_eq!(started, Ok((None, is_qr.then_some(kept))), "{length}");
     }
@@ -213,7 +213,7 @@ async fn a_dot_segment_never_shortens_a_path() {
 }
 
 #[tokio::test]
-async fn a_call_that_is_not_answered_in_time_says_which() {
+async fn timed_out_call_is_named() {
     let (server, platform) = platform("").await;
     server.says("HTTP/1.1 200 X\r\n");
     let late = platform.status(auth("4"), Deadline::within(Duration::from_millis(300))).await;
@@ -261,7 +261,7 @@ async fn a_token_that_cannot_be_a_header_is_rejected_without_a_call() {
 }
 
 #[test]
-fn an_unknown_status_means_that_a_qr_is_needed() {
+fn unknown_status_means_qr_required() {
     use SessionState::{Connected, Offline, PasskeyRequired, QrRequired, Starting};
     for (word, state) in [
         ("connected", Connected),
@@ -282,7 +282,7 @@ fn an_unknown_status_means_that_a_qr_is_needed() {
 }
 
 #[test]
-fn a_qr_is_found_in_four_places_and_an_empty_one_is_none() {
+fn qr_is_found_in_four_fields() {
     let qr = |answer| qr_in(&answer);
     let some = || Ok(Some("2@".to_owned()));
     for place in ["qr", "qrCode", "qrcode"] {
@@ -301,7 +301,7 @@ fn a_qr_is_found_in_four_places_and_an_empty_one_is_none() {
 }
 
 #[tokio::test]
-async fn a_start_may_bring_a_qr_and_a_state_under_either_name() {
+async fn start_may_return_a_qr_and_a_state() {
     let (server, platform) = platform("").await;
     for (body, qr, word) in [
         ("{}", None, None),

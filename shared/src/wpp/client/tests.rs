@@ -12,7 +12,7 @@ use crate::wpp::token::tests::stored_number::{StoreCall, TestStore};
 
 const NOW: UnixMs = UnixMs(1_800_000_000_000);
 
-/// A database that answers every call alike.
+/// A database that gives every call the same answer.
 #[derive(Clone)]
 struct Stubborn {
     answer: fn(u32) -> Value,
@@ -54,7 +54,7 @@ fn granted_in_vain(nth: u32) -> Value {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_refresh_ends_whatever_the_database_answers() {
+async fn refresh_ends_for_any_database_answer() {
     for (answer, most) in [(moved as fn(u32) -> Value, 20), (busy, 20), (granted_in_vain, 14)] {
         let store = Stubborn { answer, calls: Arc::default() };
         let row: Number = serde_json::from_value(number(0)).unwrap();

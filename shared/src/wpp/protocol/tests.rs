@@ -58,7 +58,7 @@ fn failures() -> Vec<Event> {
 }
 
 #[test]
-fn what_is_done_with_a_token_follows_from_its_age() {
+fn first_step_depends_on_the_tokens_age() {
     for (left, expected) in [
         (3600, Step::Call(token("t", 3600))),
         (61, Step::Call(token("t", 61))),
@@ -73,7 +73,7 @@ fn what_is_done_with_a_token_follows_from_its_age() {
 }
 
 #[test]
-fn a_granted_lease_brings_a_token_saves_it_and_uses_it() {
+fn granted_lease_fetches_saves_and_uses_a_token() {
     for (old, replaces) in
         [(None, None), (Some(token("old", 30)), Some("old")), (Some(token("old", 0)), Some("old"))]
     {
@@ -87,9 +87,9 @@ fn a_granted_lease_brings_a_token_saves_it_and_uses_it() {
     }
 }
 
-/// What the platform gives is used once at least, so that a clock that is off or a nonsensical life ends in no loop.
+/// A new token is used at least once, so that a wrong clock or an absurd TTL does not cause a loop.
 #[test]
-fn a_new_token_is_used_even_where_its_age_says_no() {
+fn new_token_is_used_even_if_it_counts_as_expired() {
     let (_, step) = after([row(None), Event::Granted, Event::Saved(token("new", 0))]);
     assert_eq!(step, Step::Call(token("new", 0)));
 }
@@ -101,7 +101,7 @@ fn a_due_token_is_used_if_its_refresh_fails() {
         assert_eq!(step, Step::Call(token("t", 30)), "{event:?}");
         assert_eq!(protocol.next(row(Some(token("t", 30)))), Step::Call(token("t", 30)));
     }
-    // A request of many calls has its one try, too.
+    // A request with many calls also tries only once.
     assert_eq!(RefreshProtocol::new(true).next(row(Some(token("t", 30)))), Step::Call(token("t", 30)));
     assert_eq!(RefreshProtocol::new(true).next(row(Some(token("t", 5)))), claim(Some("t"), Why::Expired));
 }
@@ -130,7 +130,7 @@ fn without_a_usable_token_a_failure_is_final() {
 }
 
 #[test]
-fn a_token_is_rejected_once_and_then_the_call_fails() {
+fn second_rejection_fails_the_call() {
     let (mut protocol, step) = after([row(Some(token("t", 3600))), rejected("t")]);
     assert_eq!(step, claim(Some("t"), Why::Rejected));
     assert_eq!(protocol.next(Event::Saved(token("new", 3600))), Step::Call(token("new", 3600)));
@@ -139,20 +139,20 @@ fn a_token_is_rejected_once_and_then_the_call_fails() {
 
 #[test]
 fn another_holders_token_is_used_if_it_is_usable() {
-    for (theirs, expected) in [
+    for (other, expected) in [
         (token("new", 3600), Step::Call(token("new", 3600))),
         (token("new", 30), Step::Call(token("new", 30))),
         (token("new", 5), claim(Some("new"), Why::Expired)),
         (token("old", 3600), claim(Some("old"), Why::Rejected)),
     ] {
-        let (_, step) = after([row(Some(token("old", 3600))), rejected("old"), row(Some(theirs))]);
+        let (_, step) = after([row(Some(token("old", 3600))), rejected("old"), row(Some(other))]);
         assert_eq!(step, expected);
     }
 }
 
-/// The row has got another key while the old token was due: that one is of no use any more.
+/// The row got another API key while the old token was due, so the old token is useless.
 #[test]
-fn a_token_that_the_row_no_longer_holds_is_no_fallback() {
+fn replaced_token_is_no_fallback() {
     let (_, step) = after([row(Some(token("t", 30))), row(None), Event::Gone]);
     assert_eq!(step, Step::Fail(Error::NumberGone));
 }

@@ -31,7 +31,7 @@ async fn a_token_with_over_a_minute_left_is_used() {
     assert_eq!((memory.calls("claim"), memory.calls("call")), (0, 1));
 }
 
-/// What goes wrong with the refresh of a token that is due, with which token the request is served, and when.
+/// What goes wrong when a due token is refreshed, which token serves the request, and when.
 #[tokio::test(start_paused = true)]
 async fn a_due_token_delays_a_request_by_at_most_1500_ms() {
     type Trouble = fn(&Memory);
@@ -107,7 +107,7 @@ fn moved_on_to_due(number: &mut StoredNumber) {
 
 /// The platform delays the request that refreshes. No other request waits for it, in its sandbox or in another.
 #[tokio::test(start_paused = true)]
-async fn nobody_waits_for_another_ones_refresh_of_a_token_that_is_due() {
+async fn due_token_never_waits_for_another_refresh() {
     let memory = Memory::with_token(30);
     memory.slow("claim", ms(1));
     memory.slow("fetch", NEVER);
@@ -138,9 +138,9 @@ async fn a_request_tries_once_to_replace_a_due_token() {
     }
 }
 
-/// The platform rejects the token while the refresh of it hangs that another request has begun because it was due.
+/// The platform rejects a due token while another request's refresh of it hangs.
 #[tokio::test(start_paused = true)]
-async fn a_due_refresh_that_fails_blocks_for_its_lease_only() {
+async fn failed_due_refresh_blocks_only_for_its_lease() {
     for same_sandbox in [true, false] {
         let memory = Memory::with_token(30);
         memory.slow("fetch", NEVER);
@@ -154,9 +154,9 @@ async fn a_due_refresh_that_fails_blocks_for_its_lease_only() {
     }
 }
 
-/// The request that has tried the due token without success is the one whose token is rejected.
+/// The platform rejects the due token of a request that failed to refresh it.
 #[tokio::test(start_paused = true)]
-async fn a_request_need_not_wait_for_its_own_lease() {
+async fn request_does_not_wait_for_its_own_lease() {
     let memory = Memory::with_token(30);
     memory.state().rejected.insert(0);
     memory.break_off("fetch", PlatformError::Unavailable);
@@ -164,9 +164,9 @@ async fn a_request_need_not_wait_for_its_own_lease() {
     assert_eq!((memory.passed(), memory.calls("claim"), memory.calls("fetch")), (Duration::ZERO, 2, 2));
 }
 
-/// Which step takes how long when a token is needed, what the outcome is, and when.
+/// Which step takes how long when a token is needed, and the outcome and its time.
 #[tokio::test(start_paused = true)]
-async fn nothing_that_a_needed_refresh_waits_for_outlasts_its_lease() {
+async fn no_call_of_a_refresh_outlasts_its_lease() {
     for (takes, expected, after_ms) in [
         (vec![("fetch", ms(4999))], Ok(1), 4999),
         (vec![("fetch", NEVER)], Err("platform_timeout"), 5000),
@@ -183,10 +183,10 @@ async fn nothing_that_a_needed_refresh_waits_for_outlasts_its_lease() {
     }
 }
 
-/// The lease is counted from before the claim is sent, and its answer takes most of that time. Another sandbox is granted the lease when
-/// it ends, and must not meet the first one's fetch there. [`Memory`] checks that.
+/// The lease's time starts before the claim is sent, and the claim's answer takes most of it. Another sandbox gets the lease when
+/// it ends, and must not fetch while the first one does. [`Memory`] checks that.
 #[tokio::test(start_paused = true)]
-async fn a_slow_claim_lets_no_fetch_outlive_its_lease() {
+async fn slow_claim_shortens_the_fetch() {
     let memory = Memory::with_token(0);
     memory.state().takes.extend([("claim", ms(4500)), ("fetch", NEVER)]);
     memory.break_off("release", PlatformError::Unavailable);
@@ -202,7 +202,7 @@ async fn a_slow_claim_lets_no_fetch_outlive_its_lease() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_failure_is_left_alone_for_as_long_as_it_is_likely_to_last() {
+async fn cooldown_depends_on_the_failure() {
     use PlatformError as P;
     for (failure, key_is_new, time, noted, code) in [
         (P::KeyRefused, false, BUDGET, ("api_key_rejected", 30), "api_key_rejected"),
@@ -210,7 +210,7 @@ async fn a_failure_is_left_alone_for_as_long_as_it_is_likely_to_last() {
         (P::Unavailable, false, BUDGET, ("platform", 1), "platform_unavailable"),
         (P::Busy(None), true, BUDGET, ("platform", 1), "platform_busy"),
         (P::BadAnswer, false, BUDGET, ("platform", 1), "platform_bad_answer"),
-        // The request had no time for it; another one may.
+        // This request ran out of time; another one may have more.
         (P::TimedOut, false, ms(2000), ("platform", 0), "platform_timeout"),
     ] {
         let memory = Memory::with_token(0);
@@ -254,9 +254,9 @@ async fn a_request_waits_for_a_token_until_its_deadline() {
     assert_eq!(memory.calls("fetch"), 0);
 }
 
-/// A holder that has died costs the rest of its lease.
+/// A dead holder costs the rest of its lease.
 #[tokio::test(start_paused = true)]
-async fn whoever_waits_goes_on_when_the_lease_has_ended() {
+async fn waiting_request_continues_when_the_lease_ends() {
     let memory = Memory::with_token(0);
     memory.lease_to_a_stranger(ms(8000));
     assert_eq!(told(memory.sandbox().request(BUDGET).await), Ok(1));
@@ -293,9 +293,9 @@ async fn only_the_first_request_of_a_sandbox_claims_the_lease() {
     }
 }
 
-/// What the last request left at the permit is older than what this request has read, so it does not count.
+/// The row that the last request left with the permit is older than the one this request read, so it is not used.
 #[tokio::test(start_paused = true)]
-async fn a_row_that_was_read_before_the_requests_own_is_not_gone_by() {
+async fn row_read_by_an_earlier_request_is_not_used() {
     let memory = Memory::with_token(0);
     let sandbox = memory.sandbox();
     let _keeps_the_flight = sandbox.client();
@@ -307,7 +307,7 @@ async fn a_row_that_was_read_before_the_requests_own_is_not_gone_by() {
     assert_eq!(memory.calls("call"), 2);
 }
 
-/// Two requests wait for a number that is created anew. The second one continues with all that the first one has found.
+/// Two requests wait for a number that is recreated. The second one continues with everything that the first one found.
 #[tokio::test(start_paused = true)]
 async fn a_waiting_request_continues_with_the_last_row() {
     let memory = Memory::with_token(0);
@@ -333,9 +333,9 @@ fn served(calls: &[(&str, &str)]) -> std::collections::BTreeSet<(String, String)
     calls.iter().map(|(jwt, session)| ((*jwt).to_owned(), (*session).to_owned())).collect()
 }
 
-/// The number was created anew: the platform's answer for the old key is useless now, and so is the old key's token.
+/// The number was recreated: the platform's answer for the old API key is useless now, and so is the old key's token.
 #[tokio::test(start_paused = true)]
-async fn credentials_that_came_meanwhile_are_gone_on_with() {
+async fn credentials_saved_meanwhile_are_used() {
     for (call, left, fetches) in [
         ("claim", 0, 1),
         ("fetch", 0, 2),
@@ -355,7 +355,7 @@ async fn credentials_that_came_meanwhile_are_gone_on_with() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_number_that_is_gone_is_not_found() {
+async fn deleted_number_is_not_found() {
     let memory = Memory::with_token(0);
     memory.state().before = Some(("claim", |number| {
         number.row.token = None;
@@ -365,19 +365,19 @@ async fn a_number_that_is_gone_is_not_found() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_second_rejection_is_the_end_and_costs_one_token() {
+async fn second_rejection_fails_after_one_new_token() {
     let memory = Memory::with_token(3600);
     memory.state().rejected.extend([0, 1, 2]);
     assert_eq!(told(memory.sandbox().request(BUDGET).await), Err("token_rejected"));
     assert_eq!((memory.calls("call"), memory.calls("fetch")), (2, 1));
-    // One that was due and has been replaced has had its chance, too.
+    // A due token that was replaced also counts as the one refresh.
     let memory = Memory::with_token(30);
     memory.state().rejected.extend([0, 1]);
     assert_eq!(told(memory.sandbox().request(BUDGET).await), Ok(2));
     assert_eq!((memory.calls("call"), memory.calls("fetch")), (2, 2));
 }
 
-/// The lease is given back after a save that failed: the next request need not wait for its end to save another token.
+/// The lease is released after a failed save, so that the next request can save another token at once.
 #[tokio::test(start_paused = true)]
 async fn a_failed_save_does_not_block_the_next() {
     let memory = Memory::with_token(0);
@@ -388,10 +388,10 @@ async fn a_failed_save_does_not_block_the_next() {
     assert_eq!((memory.passed(), memory.calls("release")), (Duration::ZERO, 1));
 }
 
-/// An unanswered save may arrive much later. It must not end the lease that the same call is granted then.
+/// An unanswered save may arrive much later. It must not end a lease that the same call has by then.
 #[tokio::test(start_paused = true)]
-async fn an_unanswered_save_changes_the_holder() {
-    // A lease that expires leaves on record that the rejected token is new: that causes a cooldown.
+async fn unanswered_save_changes_the_holder() {
+    // A lease that expires keeps the record that the rejected token is new, which causes a cooldown.
     for (left, expected) in [(0, Ok(2)), (30, Err("token_rejected"))] {
         let memory = Memory::with_token(left);
         memory.slow("save", NEVER);
@@ -407,12 +407,12 @@ async fn a_new_token_that_is_rejected_cools_down_for_30_seconds() {
     let memory = Memory::with_token(3600);
     memory.state().rejected.extend(0..10);
     for fetched in [1, 1, 1, 1, 1] {
-        // Each poll is another sandbox's.
+        // Each poll is in another sandbox.
         assert_eq!(told(memory.sandbox().request(BUDGET).await), Err("token_rejected"));
         assert_eq!(memory.calls("fetch"), fetched);
         tokio::time::sleep(Duration::from_secs(2)).await;
     }
-    // The stored token is tried each time, and serves once the platform takes it again.
+    // The stored token is tried each time, and works as soon as the platform accepts it again.
     assert_eq!(memory.calls("call"), 6);
     memory.state().rejected.remove(&1);
     assert_eq!(told(memory.sandbox().request(BUDGET).await), Ok(1));
@@ -423,7 +423,7 @@ async fn a_new_token_that_is_rejected_cools_down_for_30_seconds() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_token_that_is_a_minute_old_is_replaced_when_rejected() {
+async fn rejected_token_a_minute_old_is_replaced() {
     let memory = Memory::with_token(0);
     assert_eq!(told(memory.sandbox().request(BUDGET).await), Ok(1));
     memory.reject(1);

@@ -37,14 +37,14 @@ fn the_earlier_of_expires_in_and_exp_counts() {
 }
 
 #[test]
-fn without_expires_in_the_claim_counts_and_without_both_an_hour() {
+fn expiry_falls_back_to_the_claim_then_an_hour() {
     assert_eq!(issued_life(jwt(&json!({"exp": NOW_S + 7200})), json!(null)), 7200);
     assert_eq!(issued_life(opaque(), json!(null)), 3600);
     assert_eq!(Token::issued(opaque(), None, NOW).life, secs(3600));
 }
 
 #[test]
-fn a_stated_life_that_makes_no_sense_is_bounded() {
+fn absurd_expires_in_is_bounded() {
     for nonsense in [json!(0), json!(-5), json!("soon"), json!([]), json!(true), json!(""), json!("-1")] {
         assert_eq!(issued_life(opaque(), nonsense.clone()), 300, "{nonsense}");
         assert_eq!(issued_life(jwt(&json!({"exp": NOW_S + 900})), nonsense.clone()), 900, "{nonsense}");
@@ -57,7 +57,7 @@ fn a_stated_life_that_makes_no_sense_is_bounded() {
 }
 
 #[test]
-fn a_claim_that_makes_no_sense_is_bounded() {
+fn absurd_exp_claim_is_bounded() {
     let claims = json!({"exp": (NOW_S + 900) * 1000});
     assert_eq!(issued_life(jwt(&claims), json!(3600)), 900, "milliseconds");
     assert_eq!(issued_life(jwt(&json!({"exp": "x"})), json!(1200)), 1200);
@@ -103,7 +103,7 @@ fn a_token_is_due_for_a_minute_before_it_expires() {
 }
 
 #[test]
-fn of_a_life_under_five_minutes_the_last_fifth_is_due() {
+fn last_fifth_of_a_short_life_is_due() {
     for (life, due, expired) in [(300, 60, 5), (299, 59, 5), (50, 10, 5), (25, 5, 5), (10, 2, 2)] {
         let token = Token::issued(jwt(&json!({"iat": NOW_S, "exp": NOW_S + life})), None, NOW);
         let left = |left: u64| token.age(token.expires_at.minus(secs(left)));
@@ -115,30 +115,30 @@ fn of_a_life_under_five_minutes_the_last_fifth_is_due() {
 }
 
 #[test]
-fn a_stored_expiry_farther_off_than_any_token_lives_is_due() {
+fn stored_expiry_beyond_a_day_is_due() {
     let day = Token::stored(opaque(), Some(NOW.plus(secs(24 * 3600))));
     assert_eq!((day.age(NOW), day.age(NOW.minus(secs(1)))), (Age::Fresh, Age::Due));
     assert_eq!(Token::stored(opaque(), expiry(&json!(9e17))).age(NOW), Age::Due);
 }
 
-/// A thousand numbers whose tokens all began within one second, as after a restart of the platform. Each number is looked at every five
-/// minutes or so, at random times. The first look in a token's last minute or later replaces it.
+/// A thousand numbers whose tokens were all issued within one second, as after a restart of the platform. Each number is polled
+/// about every five minutes, at random times. The first poll in a token's last minute or later replaces it.
 #[test]
 fn tokens_that_began_together_drift_apart() {
     let mut random = fastrand::Rng::with_seed(1);
     let mut refreshes: [Vec<u64>; 6] = Default::default();
     for _ in 0..1000 {
-        let mut look = NOW.plus(Duration::from_millis(random.u64(..1000)));
-        let mut token = Token::issued(opaque(), None, look);
+        let mut polled_at = NOW.plus(Duration::from_millis(random.u64(..1000)));
+        let mut token = Token::issued(opaque(), None, polled_at);
         for refreshes in &mut refreshes {
-            while token.age(look) == Age::Fresh {
-                look = look.plus(secs(300).mul_f64(-random.f64().ln()));
+            while token.age(polled_at) == Age::Fresh {
+                polled_at = polled_at.plus(secs(300).mul_f64(-random.f64().ln()));
             }
-            refreshes.push(NOW.until(look).as_secs() / 10);
-            token = Token::issued(opaque(), None, look);
+            refreshes.push(NOW.until(polled_at).as_secs() / 10);
+            token = Token::issued(opaque(), None, polled_at);
         }
     }
-    // The most in ten seconds: of the tokens that began together a few, and ever fewer.
+    // The most refreshes in ten seconds become fewer with every round.
     let most = refreshes.map(|mut refreshes| {
         refreshes.sort_unstable();
         refreshes.chunk_by(|one, other| one == other).map(<[_]>::len).max().unwrap()

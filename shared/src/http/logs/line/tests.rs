@@ -225,7 +225,7 @@ fn a_stranger_rings_no_alarm() {
     let wrong = |field: &'static str, wrong| Error::bad_request(field, wrong);
     let users = [
         wrong("event", say::MALFORMED),
-        wrong("session", say::FIELD_NOT_A_NAME),
+        wrong("session", say::FIELD_NOT_A_SESSION),
         Error::MethodNotAllowed(&[Method::POST]),
         Error::InvalidJson("EOF".to_owned()),
         Error::BodyTooLarge,

@@ -1,11 +1,11 @@
-//! The product's machine as the walk runs it: every state that one request can be in, each step of it taken once.
+//! The functions' state machine, for the walk: every state of one request, with each step computed once.
 
 use std::collections::HashMap;
 use std::collections::hash_map::Entry;
 
 use super::*;
 
-/// A token is fresh at the tick of its issue, due at the next, and has ended at the one after that.
+/// A token is fresh at the tick of its issue, due at the next, and expired at the one after that.
 const TICK: Duration = Duration::from_secs(1800);
 const LIFE: Duration = Duration::from_secs(1830);
 
@@ -85,11 +85,11 @@ impl Machine {
     }
 }
 
-/// Does one step of the product's machine, and asserts what must hold for it.
+/// Does one step of the state machine, and asserts its invariants.
 fn follow(protocol: &mut RefreshProtocol, event: Event, key: u8) -> Option<Message> {
     let before = protocol.clone();
     let mut step = protocol.next(event.clone());
-    // Nothing is left of a pause but that others may come first, and they may at any step.
+    // A pause only lets other requests go first, and they may do so at any step.
     if matches!(step, Step::Wait(_)) {
         assert_eq!(before.fallback, None, "a wait with a token that serves");
         step = protocol.next(Event::Waited);
@@ -114,7 +114,7 @@ fn follow(protocol: &mut RefreshProtocol, event: Event, key: u8) -> Option<Messa
     }
     if let Step::Claim { why, .. } = step {
         assert_eq!(why == Why::Due, protocol.fallback.is_some(), "only a token that serves is due");
-        // Whether it was rejected is for the database. The rest is for the log: states that differ in nothing else are one.
+        // Only `Rejected` matters to the database. The other reasons are for the log, so states that differ only in them are merged.
         if why != Why::Rejected {
             protocol.why = Why::Missing;
         }
@@ -144,7 +144,7 @@ fn follow(protocol: &mut RefreshProtocol, event: Event, key: u8) -> Option<Messa
     })
 }
 
-/// Returns the event that a sender takes a missing answer for.
+/// Returns the event for a missing answer.
 pub fn missing(message: Message) -> Event {
     match message {
         Message::Call(code) => Event::Rejected(token(code).jwt, REJECTED),

@@ -1,8 +1,8 @@
-//! A number's row and its lease, as `wpp_claim_refresh`, `wpp_save_token` and `wpp_release_refresh` work on them. There is no clock: what
-//! expires in the database is ended here explicitly. The walk runs on this model, and a property test in `local` compares it with the
-//! SQL.
+//! A model of a number's row and its lease, as `wpp_claim_refresh`, `wpp_save_token` and `wpp_release_refresh` use them. It has no
+//! clock: the walk ends explicitly what expires in the database. The walk runs on this model, and a property test in `local`
+//! compares it with the SQL.
 
-/// A number's row in the database. Keys are small numbers here, and so are tokens and holders unless said otherwise.
+/// A number's row in the database. API keys are small numbers here. Tokens and holders are, too, unless noted otherwise.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct Row<Holder = u8, Token = u8> {
     pub key: u8,
@@ -14,13 +14,13 @@ pub struct Row<Holder = u8, Token = u8> {
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct Lease<Holder = u8, Token = u8> {
     pub holder: Holder,
-    /// `held_until` lies ahead.
+    /// Whether `held_until` is in the future.
     pub held: bool,
-    /// `failure`, while `retry_at` lies ahead.
+    /// `failure`, while `retry_at` is in the future.
     pub cooling: Option<&'static str>,
     /// The key behind `key_digest`.
     pub key: u8,
-    /// The token behind `token_digest`, while `saved_at` lies less than a minute back.
+    /// The token behind `token_digest`, while `saved_at` is less than a minute ago.
     pub saved: Option<Token>,
 }
 
@@ -54,7 +54,7 @@ impl<Holder: Copy + PartialEq, Token: Copy + PartialEq> Row<Holder, Token> {
         Claimed::Granted
     }
 
-    /// Tells whether the row holds `token` now.
+    /// Whether the row holds `token` now.
     pub fn save(&mut self, holder: Holder, key: u8, replaces: Option<Token>, token: Token) -> bool {
         let holds = self.lease.as_ref().is_some_and(|lease| lease.holder == holder);
         let saved = self.token == Some(token) || holds && self.key == key && self.token == replaces;
@@ -65,7 +65,7 @@ impl<Holder: Copy + PartialEq, Token: Copy + PartialEq> Row<Holder, Token> {
         saved
     }
 
-    /// Tells whether the key has been replaces since the claim, or the holder.
+    /// Whether the API key or the holder has changed since the claim.
     pub fn fail(&mut self, holder: Holder, failure: Option<&'static str>) -> bool {
         self.release(holder, failure, None);
         !self.lease.as_ref().is_some_and(|lease| lease.holder == holder && lease.key == self.key)
@@ -79,7 +79,7 @@ impl<Holder: Copy + PartialEq, Token: Copy + PartialEq> Row<Holder, Token> {
         }
     }
 
-    /// Does what `force_recreate` does: another key, and no token yet.
+    /// Does what `force_recreate` does: a new API key, and no token yet.
     pub fn recreate(&mut self) {
         self.key += 1;
         self.token = None;

@@ -1,7 +1,7 @@
-//! Every interleaving of three sandboxes, walked breadth first: the product's own [`RefreshProtocol`], with models of the database and of
-//! the platform. At every step a sandbox may crash, and a message may arrive twice. A message or its answer may be lost or late. A lease
-//! may end under its holder, and the platform may forget its tokens. Another function may write a token of its own, and a
-//! `force_recreate` may bring another key.
+//! Walks every interleaving of three sandboxes, breadth first: the functions' own [`RefreshProtocol`], with models of the database
+//! and the platform. At every step a sandbox may crash, and a message may arrive twice. A message or its answer may be lost or
+//! late. A lease may end while its holder still works, and the platform may forget its tokens. Another function may write a token,
+//! and a `force_recreate` may bring another API key.
 
 use std::collections::{HashSet, VecDeque};
 use std::hash::{BuildHasher, BuildHasherDefault, DefaultHasher, Hash};
@@ -12,21 +12,21 @@ use super::model::{Claimed, Row};
 use super::{DEAD, Duration, Event, REJECTED};
 use crate::wpp::refresh::{failure_code, failure_of};
 
-/// The first token is one tick old at the beginning; two more bring it, and what replaces it at once, to their ends.
+/// The first token is one tick old at the start. After two more ticks, it and its immediate replacement have expired.
 const TICKS: std::ops::RangeInclusive<u8> = 1..=3;
 
-/// How many things may go wrong on one way; `WALK_MISHAPS` allows more (two make some 40 times as many states).
+/// How many faults one path may have. `WALK_MISHAPS` allows more; two give about 40 times as many states.
 static MISHAPS: LazyLock<u8> = LazyLock::new(|| {
     std::env::var("WALK_MISHAPS").ok().and_then(|mishaps| mishaps.parse().ok()).unwrap_or(1)
 });
 
-/// More steps than a request needs that is left alone.
+/// More steps than a request needs when no other request interferes.
 const PATIENCE: usize = 16;
 
-/// A holder that is no longer there and has the lease.
+/// A holder that is gone and has the lease.
 const GONE: u8 = 10;
 
-/// A holder that is no longer there and has a late message, and not the lease.
+/// A holder that is gone, has no lease, and whose late message may still arrive.
 const LONG_GONE: u8 = 11;
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -44,25 +44,25 @@ struct World {
     newest: [Option<u8>; 2],
     /// How many tokens there are.
     issued: u8,
-    /// The platform has forgotten those before this one.
+    /// The platform has forgotten all tokens before this one.
     forgotten: u8,
-    /// The sandboxes' requests, by their number in the [`Machine`]. A request is the holder named by its place.
+    /// The sandboxes' requests, by their number in the [`Machine`]. A request's index is its holder.
     requests: [Option<u16>; 3],
     /// A delayed message, with its holder. No request waits for its answer.
     late: Option<(u8, Message)>,
     mishaps: u8,
-    /// How many more refreshes there is a reason for.
+    /// How many more refreshes are justified.
     reasons: u8,
 }
 
-/// What becomes of a message that is not simply answered.
+/// What happens to a message other than a plain answer.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Fate {
-    /// Its sender gets a failure. It arrives at once, some time later or never.
+    /// Its sender gets a failure. The message arrives at once, later or never.
     Unanswered,
-    /// Its sender crashes; it arrives at once, some time later or never.
+    /// Its sender crashes. The message arrives at once, later or never.
     Orphaned,
-    /// It is answered, and arrives once more, some time later.
+    /// It is answered, and arrives a second time later.
     Repeated,
 }
 
@@ -83,7 +83,7 @@ impl World {
         }
     }
 
-    /// Returns all worlds that this one may become in one step.
+    /// Returns all worlds that can follow this one in one step.
     fn successors(&self, machine: &mut Machine) -> Vec<Self> {
         let mut next = Vec::new();
         let mut add = |change: &mut dyn FnMut(&mut Self)| {
@@ -114,7 +114,7 @@ impl World {
             add(&mut |world| {
                 world.tick += 1;
                 world.reasons += 1;
-                // A tick is longer than a token counts as new.
+                // A tick is longer than the time for which a token counts as new.
                 world.row.lease.iter_mut().for_each(|lease| lease.saved = None);
             });
         }
@@ -138,13 +138,13 @@ impl World {
         next
     }
 
-    /// Whether the lease's holder does nothing under it any more: then it ends when it expires.
+    /// Whether the lease's holder no longer uses it, so that it ends only when it expires.
     fn is_idle(&self, holder: u8, machine: &Machine) -> bool {
         let request = self.requests.get(usize::from(holder)).copied().flatten();
         request.is_none_or(|request| matches!(machine.message(request), Message::Call(_)))
     }
 
-    /// Makes a mishap, which may cost a refresh. If only the newest token is valid, it may also leave an invalid one in the row.
+    /// Adds a fault, which may cost a refresh. If only the newest token is valid, the fault may also leave an invalid one in the row.
     fn mishap(&mut self, change: impl FnOnce(&mut Self)) {
         self.mishaps += 1;
         self.reasons += if self.manner == Manner::NewestToken { 2 } else { 1 };
@@ -163,7 +163,7 @@ impl World {
         if is_answered && matches!(message, Message::Call(token) if self.accepts(token)) {
             return self.leave(i);
         }
-        // A call to the platform changes nothing there.
+        // A call changes nothing at the platform.
         if fate.is_some() && !matches!(message, Message::Call(_)) {
             self.late = Some((holder, message));
         }
@@ -188,7 +188,7 @@ impl World {
         self.forget_name(i);
     }
 
-    /// Gives the request another name from here on, or this name to another request.
+    /// Gives the request a new holder id, or this holder id to another request.
     fn forget_name(&mut self, i: usize) {
         let had_lease = self.row.lease.as_ref().is_some_and(|lease| lease.holder == place(i));
         let name = if had_lease { GONE } else { LONG_GONE };
@@ -278,7 +278,7 @@ impl World {
         }
     }
 
-    /// Lets the first request continue alone, with no lease but its own in the way. Returns whether it was served.
+    /// Lets the first request continue alone, with no other lease in the way. Returns whether it was served.
     fn settle(&mut self, machine: &mut Machine) -> bool {
         self.end_lease();
         let mut served = false;
@@ -290,7 +290,7 @@ impl World {
         panic!("a request that is left alone does not end");
     }
 
-    /// Orders the sandboxes and renames holders that are gone, since neither makes a difference.
+    /// Normalizes the order of the sandboxes and the ids of holders that are gone, because neither makes a difference.
     fn canonical(mut self) -> Self {
         let lease = self.row.lease.as_ref().map(|lease| lease.holder);
         let late = self.late.map(|(holder, _)| holder);
@@ -299,7 +299,7 @@ impl World {
         self.requests = order.map(|i| self.requests[i]);
         self.rename(|holder| order.iter().position(|&i| place(i) == holder).map_or(holder, place));
         match &mut self.row.lease {
-            // Its late message has brought it the lease.
+            // Its late message got the lease.
             Some(lease) if lease.holder == LONG_GONE => lease.holder = GONE,
             Some(lease) if lease.holder == GONE => {}
             _ => self.late.iter_mut().filter(|late| late.0 == GONE).for_each(|late| late.0 = LONG_GONE),
@@ -321,7 +321,7 @@ fn fingerprint(value: &impl Hash) -> u64 {
     BuildHasherDefault::<DefaultHasher>::default().hash_one(value)
 }
 
-/// Walks all states. `states` is how many there must be, by the number of mishaps.
+/// Walks all states. `states` is how many there must be, by the number of faults.
 fn walk(manner: Manner, states: [usize; 3]) {
     let (mut machine, mut settled) = (Machine::new(), HashSet::new());
     let (mut seen, mut steps) = (HashSet::new(), 0);
@@ -338,7 +338,7 @@ fn walk(manner: Manner, states: [usize; 3]) {
         }
     }
     println!("{manner:?}, {} mishaps at most: {} states, {steps} steps", *MISHAPS, seen.len());
-    // Known, so that the walk is not narrowed by accident. A change of the protocol shows as a difference here.
+    // The counts are fixed, so that the walk is not narrowed by accident. A change of the protocol changes them.
     if let Some(states) = states.get(usize::from(*MISHAPS)) {
         assert_eq!(seen.len(), *states);
     }

@@ -1,4 +1,4 @@
-//! A number in memory whose database and platform do as a test says. Delays are by tokio's clock, which is paused in tests.
+//! A number in memory, whose database and platform a test controls. Delays use tokio's clock, which is paused in tests.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Mutex, MutexGuard};
@@ -31,16 +31,16 @@ pub struct Memory {
     since: Deadline,
 }
 
-/// Something that others do to the row.
+/// A change of the row by others.
 type Happening = fn(&mut StoredNumber);
 
 pub struct State {
     pub number: StoredNumber,
-    /// What the platform no longer takes.
+    /// The tokens that the platform rejects.
     pub rejected: BTreeSet<u32>,
     /// How long the answer to a call takes.
     pub takes: BTreeMap<&'static str, Duration>,
-    /// The calls that are not answered but fail at once.
+    /// The calls that fail at once.
     pub fails: BTreeMap<&'static str, PlatformError>,
     /// What happens to the row just before a call arrives.
     pub before: Option<(&'static str, Happening)>,
@@ -48,11 +48,11 @@ pub struct State {
     pub calls: BTreeMap<&'static str, u32>,
     /// When each claim was made.
     pub claimed_at: Vec<Duration>,
-    /// With which token and session the platform was called.
+    /// The token and session of each platform call.
     pub served: BTreeSet<(String, String)>,
-    /// The failures noted, with the seconds of the pause after each.
+    /// The saved failures, each with its cooldown in seconds.
     pub noted: Vec<(String, u64)>,
-    /// All holders that have asked for something.
+    /// All holders that made a call.
     pub holders: BTreeSet<Uuid>,
     fetching: u32,
 }
@@ -110,22 +110,22 @@ impl Memory {
         self.state().calls.get(call).copied().unwrap_or_default()
     }
 
-    /// Has the answer to a call take this long.
+    /// Makes the answer to a call take this long.
     pub fn slow(&self, call: &'static str, takes: Duration) {
         self.state().takes.insert(call, takes);
     }
 
-    /// Has a call fail at once.
+    /// Makes a call fail at once.
     pub fn break_off(&self, call: &'static str, failure: PlatformError) {
         self.state().fails.insert(call, failure);
     }
 
-    /// Has the platform reject a token from now on.
+    /// Makes the platform reject a token from now on.
     pub fn reject(&self, token: u32) {
         self.state().rejected.insert(token);
     }
 
-    /// Takes a call that does its work at once, and answers it when its time has passed.
+    /// Runs a call's effect at once, and answers after its delay.
     async fn arrive<T>(
         &self,
         call: &'static str,
@@ -199,7 +199,7 @@ impl Sandbox {
         WppMsgClient::new(memory.clone(), memory, self.permit.clone(), options)
     }
 
-    /// Makes a request with this much time. Returns the token that it was answered with.
+    /// Makes a request with this much time. Returns the token that it used.
     pub async fn request(&self, time: Duration) -> Result<u32, Error> {
         self.call(&mut self.client(), time).await
     }

@@ -1,6 +1,6 @@
-//! A fleet in simulated time: the product's own `Client`, with its protocol, pauses and time limits,
-//! against the walk's model of the database. All time is tokio's, which is paused; all chance is `fastrand`'s, which is
-//! seeded: the same seed plays the same hour. `make simulate` writes what it shows into `docs/`.
+//! A fleet in simulated time: the functions' own client, with its protocol, pauses and timeouts, against the walk's model of the
+//! database. All times come from tokio's paused clock and all random numbers from a seeded `fastrand`, so the same seed gives the
+//! same hour. `make simulate` writes the results to `docs/`.
 
 mod chart;
 mod fleet;
@@ -17,7 +17,7 @@ use crate::config::REQUEST_BUDGET;
 use crate::error::Error;
 use crate::wpp::api::PlatformError;
 
-/// What happens to which fleet.
+/// A fleet, and what happens to it.
 #[derive(Clone, Debug)]
 struct Scenario {
     seed: u64,
@@ -26,11 +26,11 @@ struct Scenario {
     /// Each works on one request at a time.
     sandboxes: usize,
     length: Duration,
-    /// Whether the database grants the lease to one request at a time, or to all that ask.
+    /// Whether the database grants the lease to one request at a time, or to every request that asks.
     has_lease: bool,
-    /// Whether the platform takes only the token of a number that it gave last.
+    /// Whether the platform accepts only a number's newest token.
     newest_only: bool,
-    /// How many of all requests freeze on their way, or die with their sandbox.
+    /// The share of requests that freeze, or die with their sandbox.
     mishaps: f64,
     /// A third of the tokens end within the minute after this.
     wave: Duration,
@@ -41,32 +41,32 @@ struct Scenario {
 /// What was observed in the simulation.
 #[derive(Debug, Default, PartialEq)]
 struct Tally {
-    /// The `/auth/token` that were sent in each second.
+    /// The number of `/auth/token` calls in each second.
     asked: Vec<u32>,
-    /// How many tokens the platform gave.
+    /// How many tokens the platform issued.
     given: u64,
-    /// The needless ones of them: the row had a fresh token, or was about to get one.
+    /// How many of them were needless: the row had a fresh token, or was about to get one.
     needless: u64,
     requests: u64,
-    /// How long requests took that met no outage, in milliseconds.
+    /// How long the requests without an outage took, in milliseconds.
     took: Vec<u64>,
-    /// How long these took to get their token, if they asked for another one than they had.
+    /// How long these took to get a token, if they needed a new one.
     waited: Vec<u64>,
-    /// The longest such wait of all with a token in the row that served.
+    /// The longest such wait while the row had a usable token.
     delayed: u64,
     failed: BTreeMap<&'static str, u64>,
-    /// Requests that failed and had met no outage.
+    /// Requests that failed without an outage.
     failed_outside: u64,
     /// Requests that failed because they had no token, while the row had a usable one.
     wronged: u64,
     frozen: u64,
     died: u64,
-    /// The most that were busy at once.
+    /// The most sandboxes that were busy at once.
     sandboxes: usize,
 }
 
 impl Scenario {
-    /// Whether a request met an outage or its after-effects: leases of requests that still wait.
+    /// Whether an outage or its after-effects (leases of requests that still wait) affected a request.
     fn has_outage(&self, time: &Range<Duration>) -> bool {
         [&self.platform_outage, &self.database_outage]
             .iter()
@@ -81,7 +81,7 @@ impl Tally {
         self.asked[second] += 1;
     }
 
-    /// Returns the number of `/auth/token` calls in all seconds.
+    /// Returns the number of `/auth/token` calls.
     fn sent(&self) -> u64 {
         self.asked.iter().map(|asked| u64::from(*asked)).sum()
     }
@@ -108,9 +108,9 @@ impl Tally {
         }
         let Err(error) = answer else { return };
         let (why, is_for_want_of_a_token) = match error {
-            Error::Platform(error) if error.call == "auth/token" => ("the platform gave no token", true),
+            Error::Platform(error) if error.call == "auth/token" => ("the platform issued no token", true),
             Error::Platform(error) if error.why == PlatformError::TokenRejected => {
-                ("the platform took neither of two tokens", true)
+                ("the platform rejected both tokens", true)
             }
             Error::Platform(_) => ("the platform did not answer", false),
             Error::Database(_) => ("the database did not answer", true),
@@ -129,7 +129,7 @@ fn minutes(minutes: u64) -> Duration {
     Duration::from_secs(60 * minutes)
 }
 
-/// Returns half an hour of a small fleet. The only thing that goes wrong is that a third of the tokens end together.
+/// Returns half an hour of a small fleet. The only fault is that a third of the tokens expire at the same time.
 fn calm() -> Scenario {
     Scenario {
         seed: 12,
@@ -166,7 +166,7 @@ fn a_fleet_fetches_each_expired_token_once() {
 }
 
 #[test]
-fn no_mishap_in_a_fleet_delays_a_request_for_long() {
+fn no_fault_in_a_fleet_delays_a_request_for_long() {
     for newest_only in [false, true] {
         let tally = Fleet::run(Scenario { newest_only, ..rough() });
         let troubles = (tally.frozen, tally.died, &tally.failed);
@@ -182,7 +182,7 @@ fn no_mishap_in_a_fleet_delays_a_request_for_long() {
 }
 
 #[test]
-fn the_same_seed_plays_the_same_hour_and_another_one_another() {
+fn same_seed_gives_the_same_hour() {
     let play = |seed| Fleet::run(Scenario { seed, length: minutes(15), ..rough() });
     assert_eq!(play(12), play(12));
     assert_ne!(play(12), play(13));

@@ -1,5 +1,5 @@
-//! A number in memory, with answers as the SQL functions give them: the walk's model of its row, with a clock. Its platform
-//! gives it the tokens `t1`, `t2`, ...
+//! A number in memory that answers like the SQL functions: the walk's model of its row, with a clock. Its platform issues the
+//! tokens `t1`, `t2`, ...
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -18,7 +18,7 @@ use crate::wpp::{LeaseOutcome, Token, TokenStore};
 
 const HOUR: Duration = Duration::from_secs(3600);
 
-/// As `wpp_claim_refresh` has them.
+/// The limits of `wpp_claim_refresh`.
 const NEW_TOKEN_AGE: Duration = Duration::from_secs(60);
 const REJECTION_COOLDOWN: Duration = Duration::from_secs(30);
 
@@ -137,7 +137,7 @@ impl StoredNumber {
         })
     }
 
-    /// Answers as the SQL functions do.
+    /// Answers like the SQL functions.
     pub fn answer(&mut self, holder: Uuid, call: StoreCall<'_>, now: UnixMs) -> Value {
         let row = &mut self.at(now).row;
         let outcome = match call {

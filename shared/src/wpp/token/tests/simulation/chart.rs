@@ -1,4 +1,5 @@
-//! The `/auth/token` a second of some runs, as SVG: a line for each, on a logarithmic scale, with the outages behind them.
+//! An SVG chart of the `/auth/token` calls per second in several runs. Each run is a line on a logarithmic scale; the outages are
+//! in the background.
 
 use std::fmt::Write;
 use std::time::Duration;
@@ -16,7 +17,7 @@ const BOTTOM: f64 = 336.0;
 const LOWEST: f64 = 0.1;
 const DECADES: f64 = 4.0;
 
-/// The seconds that one point of a line is the mean of.
+/// How many seconds one point of a line averages.
 const STEP: usize = 10;
 
 const HEAD: &str = "\
@@ -70,7 +71,7 @@ fn draw(svg: &mut String, scenario: &Scenario, runs: [&Run; 3]) -> std::fmt::Res
         writeln!(svg, "<text x='{at:.1}' y='{}'>{minute} min</text>", BOTTOM + 18.0)?;
     }
 
-    // The first one last, so that it lies on top.
+    // The first one is drawn last, so that it is on top.
     for (((name, tally), class), at) in runs.into_iter().zip(["a", "b", "c"]).zip([56, 190, 300]).rev() {
         let means = tally.asked.chunks(STEP).map(|asked| f64::from(asked.iter().sum::<u32>()) / STEP as f64);
         let points = (0..).step_by(STEP).map(Duration::from_secs).zip(means);

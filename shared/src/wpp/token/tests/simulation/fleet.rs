@@ -1,4 +1,4 @@
-//! Schools that look at their numbers, and the sandboxes that serve them with the product's own [`WppMsgClient`].
+//! Schools that check their numbers, and the sandboxes that serve them with the functions' own [`WppMsgClient`].
 
 use std::cell::Cell;
 use std::sync::{Mutex, MutexGuard};
@@ -24,12 +24,12 @@ const MINUTE: Duration = Duration::from_secs(60);
 const LIFE: Duration = Duration::from_secs(3600);
 const LONG: Duration = Duration::from_secs(24 * 3600);
 
-/// How often a school looks at its number. One time in four it links a phone, with up to `PAGES` pages open for a while.
+/// How often a school checks its number. One time in four it links a phone, with up to `PAGES` pages open for a while.
 const BETWEEN_VISITS: Duration = Duration::from_secs(15 * 60);
 const LINKING: Duration = Duration::from_secs(3 * 60);
 const PAGES: usize = 3;
 
-/// A request freezes or dies at some moment of the time that a refresh takes; and for how long it freezes, at most.
+/// The time within which a request freezes or dies (the duration of a refresh), and the longest freeze.
 const MISHAP_WITHIN: Duration = Duration::from_millis(180);
 const FREEZE: Duration = Duration::from_secs(20);
 
@@ -37,17 +37,17 @@ pub struct Fleet {
     pub scenario: Scenario,
     since: Deadline,
     numbers: Vec<Mutex<Number>>,
-    /// All that an idle sandbox has of tokens. Nothing of it runs.
+    /// Everything that an idle sandbox keeps about tokens. None of it runs.
     idle: Mutex<Vec<SingleFlight>>,
     tally: Mutex<Tally>,
 }
 
-/// What became of a request.
+/// The result of a request.
 pub struct Outcome {
     pub answer: Result<(), Error>,
-    /// How long it took to get the token that the request was answered with; zero if the first token was accepted.
+    /// How long it took to get the token that worked; zero if the first token was accepted.
     pub waited: Duration,
-    /// Whether the token served that it found in the row.
+    /// Whether the token in the row worked.
     pub had_token: bool,
 }
 
@@ -94,13 +94,13 @@ impl Fleet {
         self.tally.lock().unwrap()
     }
 
-    /// Has the platform forget every token at the end of its outage.
+    /// Makes the platform forget every token at the end of its outage.
     async fn restart(&self) {
         sleep(self.scenario.platform_outage.end).await;
         self.numbers.iter().for_each(|number| number.lock().unwrap().forget());
     }
 
-    /// Runs a school. Its visits are drawn from its own seed, so that two runs differ in little except what is compared.
+    /// Runs a school. Its visits have their own seed, so that two runs differ in little except what is compared.
     async fn school(&self, nth: usize) {
         let mut random = fastrand::Rng::with_seed(self.scenario.seed << 32 | nth as u64);
         loop {
@@ -114,7 +114,7 @@ impl Fleet {
         }
     }
 
-    /// Opens a page a moment after another. It asks `wpp-qr` and `wpp-status` together, and again when they advise it.
+    /// Opens a page a moment after another. It polls `wpp-qr` and `wpp-status` together, and again when their answers say so.
     async fn page(&self, nth: usize, closed: Deadline) {
         sleep(Duration::from_secs(2).mul_f64(fastrand::f64())).await;
         let opened = self.now();
@@ -183,7 +183,7 @@ impl Fleet {
     }
 }
 
-/// Returns a time that is `mean` on average, and seldom much longer. `chance` is between 0 and 1.
+/// Returns a random time that is `mean` on average, and rarely much longer. `chance` is between 0 and 1.
 fn spread(mean: Duration, chance: f64) -> Duration {
     mean.mul_f64(-(1.0 - chance).ln())
 }

@@ -1,4 +1,4 @@
-//! What the docs show of a simulated hour: a table here, and a chart.
+//! The report about a simulated hour for the docs: a table, and a chart.
 
 use std::collections::BTreeSet;
 use std::fmt::Write;
@@ -8,7 +8,7 @@ use super::{Scenario, Tally};
 
 const DOCS: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../docs");
 
-/// The table stands between these two in `docs/measured.md`.
+/// The table is between these two lines in `docs/measured.md`.
 const BEGIN: &str = "<!-- make simulate -->\n";
 const END: &str = "<!-- end -->\n";
 
@@ -33,27 +33,27 @@ fn table(scenario: &Scenario, runs: &[Run]) -> String {
     let whole = scenario.length.as_secs_f64();
     row("requests", &|it| count(it.requests));
     row("`/auth/token`", &|it| count(it.sent()));
-    row("a second: mean", &|it| format!("{:.1}", it.sent() as f64 / whole));
-    row("a second: peak", &|it| it.asked.iter().max().unwrap().to_string());
-    row("tokens given", &|it| count(it.given));
-    row("of these nobody needed", &|it| count(it.needless));
+    row("per second: mean", &|it| format!("{:.1}", it.sent() as f64 / whole));
+    row("per second: peak", &|it| it.asked.iter().max().unwrap().to_string());
+    row("tokens issued", &|it| count(it.given));
+    row("of these not needed", &|it| count(it.needless));
     row("answers outside the outages: p50 / p99 / longest, in ms", &|it| spread(&it.took));
-    row("of these had to come by a token", &|it| count(it.waited.len() as u64));
-    row("and took for that: p50 / p99 / longest, in ms", &|it| spread(&it.waited));
-    row("the longest delay while a token served, in ms", &|it| count(it.delayed));
+    row("of these needed a new token", &|it| count(it.waited.len() as u64));
+    row("and took for it: p50 / p99 / longest, in ms", &|it| spread(&it.waited));
+    row("the longest delay while a token was usable, in ms", &|it| count(it.delayed));
     let kinds: BTreeSet<_> = runs.iter().flat_map(|(_, tally)| tally.failed.keys()).collect();
     for kind in kinds {
         row(&format!("failed: {kind}"), &|it| count(it.failed.get(kind).copied().unwrap_or_default()));
     }
     row("failed outside the outages", &|it| count(it.failed_outside));
-    row("failed for want of a token while one served", &|it| count(it.wronged));
-    row("sandboxes that froze or died within a request", &|it| count(it.frozen + it.died));
+    row("failed for lack of a token while one was usable", &|it| count(it.wronged));
+    row("sandboxes that froze or died during a request", &|it| count(it.frozen + it.died));
     row("the most sandboxes at once", &|it| count(it.sandboxes as u64));
     let names: Vec<_> = runs.iter().map(|(name, _)| *name).collect();
     format!("| | {} |\n|---|{}\n{table}", names.join(" | "), "--:|".repeat(runs.len()))
 }
 
-/// Writes the median, the 99th of 100, and the last.
+/// Formats the median, the 99th percentile and the maximum.
 fn spread(times: &[u64]) -> String {
     let mut times = times.to_vec();
     times.sort_unstable();

@@ -23,16 +23,16 @@ use crate::wpp::{
     LeaseOutcome, PlatformError, PlatformResult, SessionAuth, TokenSource, WppMsgClientOptions,
 };
 
-/// One way.
+/// The delay in one direction.
 const TO_DATABASE: Duration = Duration::from_millis(4);
 const TO_PLATFORM: Duration = Duration::from_millis(30);
 
 /// A number, in the database and at the platform.
 pub struct Number {
     pub stored: StoredNumber,
-    /// The platform takes no token before this one.
+    /// The platform rejects all tokens before this one.
     first_good: u32,
-    /// The token in the row when the platform last gave one.
+    /// The token in the row when the platform last issued one.
     replaced: Option<u32>,
 }
 
@@ -41,7 +41,7 @@ impl Number {
         Self { stored: StoredNumber::with_token(end), first_good: 0, replaced: None }
     }
 
-    /// Has the platform forget all its tokens.
+    /// Makes the platform forget all its tokens.
     pub fn forget(&mut self) {
         self.first_good = u32::try_from(self.stored.ends.len()).unwrap();
     }
@@ -74,12 +74,12 @@ impl Reach<'_> {
 
     /// Makes a call that needs a token.
     pub async fn status(self, auth: SessionAuth, deadline: Deadline) -> PlatformResult<()> {
-        let look = |number: &mut Number, now| {
+        let check = |number: &mut Number, now| {
             let is_taken = number.takes(number_of(&auth.jwt), now);
             is_taken.then_some(()).ok_or(PlatformError::TokenRejected)
         };
-        let looked = self.platform(deadline, look).await;
-        looked.flatten().map_err(|why| CallError { call: "status", why })
+        let checked = self.platform(deadline, check).await;
+        checked.flatten().map_err(|why| CallError { call: "status", why })
     }
 
     async fn platform<T>(
@@ -102,8 +102,8 @@ impl Reach<'_> {
         answer.map_err(|failure| CallError { call, why: StoreError::from(failure) })
     }
 
-    /// Travels to the upstream, where the work is done at once, and back. In an outage one half of the requests is refused, and the other
-    /// half gets no answer.
+    /// Delays a request to the upstream, where the work is done at once, and its answer. In an outage, half of the requests are
+    /// refused, and the others get no answer.
     async fn travel<T>(
         self,
         way: Duration,

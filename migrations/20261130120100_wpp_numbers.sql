@@ -187,9 +187,9 @@ begin
         'wppJwtExpiresAt', case when jsonb_typeof(k.settings -> 'wppJwtExpiresAt') in ('number', 'string')
           and octet_length(k.settings ->> 'wppJwtExpiresAt') <= 32 then k.settings -> 'wppJwtExpiresAt' end)),
       'ignored', array_remove(array[
-        case when k.api_key is null and coalesce(k.settings ->> 'wppApiKey', '') <> '' then 'wppApiKey' end,
-        case when k.session is null and coalesce(k.settings ->> 'wppAccountNumber', '') <> '' then 'wppAccountNumber' end,
-        case when k.token is null and coalesce(k.settings ->> 'wppJwtToken', '') <> '' then 'wppJwtToken' end], null),
+        case when k.api_key is null and k.settings ->> 'wppApiKey' <> '' then 'wppApiKey' end,
+        case when k.session is null and k.settings ->> 'wppAccountNumber' <> '' then 'wppAccountNumber' end,
+        case when k.token is null and k.settings ->> 'wppJwtToken' <> '' then 'wppJwtToken' end], null),
       'credentials_saved_at_ms', case when n.session = k.session then wpp_internal.unix_ms(n.credentials_saved_at) end,
       'first_connected_at_ms', case when n.session = k.session then wpp_internal.unix_ms(n.first_connected_at) end,
       'webhook_url', case when n.webhook_session = k.session then n.webhook_url end,
@@ -263,11 +263,11 @@ begin
   v_locked := array(
     select i.id from public.messenger_integrations i
     where i.organization_id = p_organization_id and i.messenger_type = 'whatsapp'
-    order by i.id for no key update nowait);
+    for no key update nowait);
   select n.id, n.never_linked into v_best
   from wpp_internal.numbers(p_organization_id) n
   where n.id = any (v_locked) and n.works
-  order by coalesce(n.session = p_session, false) desc, wpp_internal.is_connected(p_organization_id, n.session) desc,
+  order by n.session = p_session desc, wpp_internal.is_connected(p_organization_id, n.session) desc,
     n.never_linked, n.created_at, n.id
   limit 1;
   if v_best.id is null or wpp_internal.primary_works(p_organization_id, not v_best.never_linked) then
@@ -278,7 +278,7 @@ begin
   where i.id = any (v_locked) and i.is_primary and i.id <> v_best.id;
   update public.messenger_integrations i
   set is_primary = true, updated_at = clock_timestamp()
-  where i.id = v_best.id and i.is_primary is not true;
+  where i.id = v_best.id;
 exception
   when lock_not_available or unique_violation then
     return;
@@ -358,7 +358,7 @@ begin
       update public.whatsapp_sessions s
       set session_name = v_seen.session_name, status = v_seen.status,
           last_qr_b64 = v_seen.last_qr_b64, last_qr_at = v_seen.last_qr_at, updated_at = v_seen.updated_at
-      where s.organization_id = p_organization_id and s.session_name <> v_seen.session_name
+      where s.organization_id = p_organization_id
         and not exists (select from public.whatsapp_sessions o where o.session_name = v_seen.session_name)
         and not exists (
           select from wpp_internal.numbers(p_organization_id) n where n.is_active and s.session_name = 'wpp_' || n.session);

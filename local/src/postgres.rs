@@ -200,9 +200,9 @@ impl Drop for Postgres {
     }
 }
 
-/// Returns the directory of our migrations.
+/// Returns the directory of our migrations. `local/sql_mutants.py` names another one, with a mistake in it.
 pub fn migrations() -> PathBuf {
-    workspace().join("migrations")
+    std::env::var_os("WPP_LOCAL_MIGRATIONS").map_or_else(|| workspace().join("migrations"), PathBuf::from)
 }
 
 #[cfg(test)]

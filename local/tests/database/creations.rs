@@ -132,6 +132,7 @@ async fn creation_is_its_holders_until_its_lease_ends() {
     let database = Database::start().await;
     let ensure = |holder| Begin { mode: "ensure", holder: Some(holder), ..Begin::default() };
     let begun = database.begin(ensure(ME)).await;
+    assert_eq!((&begun["number"], &begun["works"]), (&Value::Null, &json!(false)));
     assert_eq!(database.begin(ensure(ME)).await["outcome"], "begun", "its holder may repeat itself");
     let busy = database.begin(ensure(OTHER)).await;
     assert_eq!((&busy["outcome"], &busy["creation"]), (&json!("busy"), &begun["creation"]));
@@ -159,6 +160,12 @@ async fn waiting_attempt_gets_the_creations_number() {
     assert_eq!((&waited["outcome"], &waited["number"]["integration_id"]), (&json!("existing"), &second));
     assert_ne!(id(&second), first);
 
+    // Not for another organization.
+    let (organization, user) = database.organization().await;
+    let ask = "wpp_begin_creation($1, '{\"mode\": \"ensure\"}', $2, 1000, $3)";
+    let foreign = database.value(ask, &[&user, &OTHER, &id(&begun["creation"])]).await;
+    assert_eq!((&foreign["outcome"], &foreign["organization_id"]), (&json!("begun"), &json!(organization)));
+
     // It holds as well if the number's session, by which it was named, has changed since.
     let named = || Begin { mode: "force_recreate", session: Some("1"), ..Begin::default() };
     let begun = database.begin(named()).await;
@@ -166,6 +173,20 @@ async fn waiting_attempt_gets_the_creations_number() {
     let waited = database.begin(Begin { waited_for: Some(id(&begun["creation"])), ..named() }).await;
     assert_eq!(waited["number"]["settings"]["wppAccountNumber"], "3", "{waited}");
     assert_eq!(database.begin(named()).await["outcome"], "unknown");
+}
+
+#[tokio::test]
+async fn waiting_attempt_goes_on_waiting_for_its_creation() {
+    let mut database = Database::start().await;
+    database.renew().await;
+    let begun = database.begin(Begin { mode: "ensure", ..Begin::default() }).await;
+    let newer = "insert into wpp_creations (organization_id, kind, platform_id, created_at)
+        values ($1, 'additional', $1::uuid::text, now() + interval '1 second')";
+    database.run(newer, &[&database.organization]).await;
+    let waited_for = Some(id(&begun["creation"]));
+    let wait = Begin { mode: "add_new", holder: Some(OTHER), waited_for, ..Begin::default() };
+    let busy = database.begin(wait).await;
+    assert_eq!((&busy["outcome"], &busy["creation"]), (&json!("busy"), &begun["creation"]));
 }
 
 /// What was begun for a number without a row, which request comes, and whether it continues that.
@@ -253,6 +274,27 @@ async fn repair_saves_only_what_cannot_lose_a_link() {
     }
 }
 
+/// The platform gave the session for another number, or for this one while another organization had it.
+#[tokio::test]
+async fn session_of_another_number_repairs_none() {
+    let mut database = Database::start().await;
+    let ids = database.rows(&["", "off"]).await;
+    let given = "insert into wpp_numbers (integration_id, organization_id, session)
+        values ($1, $3, 'new'), ($2, gen_random_uuid(), 'new')";
+    database.run(given, &[&ids[1], &ids[0], &database.organization]).await;
+    let begun = database.begin(Begin { mode: "repair", rejected_key: Some("key"), ..Begin::default() }).await;
+    assert_eq!(database.save(&begun["creation"], ME, "key 2", "new").await["outcome"], "kept");
+}
+
+#[tokio::test]
+async fn number_that_lost_its_session_is_not_repaired() {
+    let mut database = Database::start().await;
+    database.rows(&[""]).await;
+    let begun = database.begin(Begin { mode: "repair", rejected_key: Some("key"), ..Begin::default() }).await;
+    database.run("update messenger_integrations set settings = settings - 'wppAccountNumber'", &[]).await;
+    assert_eq!(database.save(&begun["creation"], ME, "key 2", "1").await["outcome"], "kept");
+}
+
 #[tokio::test]
 async fn another_platform_id_is_for_numbers_never_linked() {
     let mut database = Database::start().await;
@@ -263,19 +305,22 @@ async fn another_platform_id_is_for_numbers_never_linked() {
         ("fresh seen", "force_recreate", "assigned"),
     ] {
         database.rows(&[words]).await;
+        let neighbour = database.neighbour().await;
+        let theirs = database.all_of(neighbour).await;
         let begun = database.begin(Begin { mode, rejected_key: Some("key"), ..Begin::default() }).await;
         let creation = id(&begun["creation"]);
         let assign = "wpp_assign_platform_id($1, $2, $3)";
         let assigned = database.value(assign, &[&database.organization, &creation, &ME]).await;
         assert_eq!(assigned["outcome"], outcome, "{words} {mode}");
-        let now = "(select jsonb_build_array(platform_id, finished_at is null) from wpp_creations)";
+        let now = "(select jsonb_build_array(platform_id, finished_at is null) from wpp_creations where organization_id = $1)";
         let expected = if outcome == "assigned" {
             json!([assigned["platform_id"], true])
         } else {
             json!([begun["platform_id"], false])
         };
-        assert_eq!(database.value(now, &[]).await, expected);
+        assert_eq!(database.value(now, &[&database.organization]).await, expected);
         assert_eq!(begun["platform_id"] == expected[0], outcome == "kept");
+        assert_eq!(database.all_of(neighbour).await, theirs);
     }
 }
 
@@ -311,6 +356,35 @@ async fn platform_id_is_the_saved_one_or_a_well_formed_one() {
         };
         assert_eq!(word, expected, "{rows:?}");
     }
+    database.rows(&[""]).await;
+    let of_a_new_number = "wpp_internal.platform_id($1, null, true)";
+    let platform_id = database.value(of_a_new_number, &[&database.organization]).await;
+    assert!(platform_id.as_str().unwrap().contains("__wpp__"), "{platform_id}");
+}
+
+/// When an organization brought thirty ids, and whether it may bring another one.
+#[tokio::test]
+async fn platform_ids_of_the_last_hour_count() {
+    let mut database = Database::start().await;
+    for (brought, may) in
+        [("-60.5 minutes", true), ("-59.5 minutes", false), ("58 seconds", false), ("62 seconds", true)]
+    {
+        database.renew().await;
+        let bring = format!(
+            "insert into wpp_platform_ids (platform_id, organization_id, created_at)
+             select n, $1, clock_timestamp() + interval '{brought}' from generate_series(1, 30) n"
+        );
+        database.run(&bring, &[&database.organization]).await;
+        let given = "insert into wpp_numbers (integration_id, organization_id, platform_id)
+            values (gen_random_uuid(), $1, $1::uuid::text)";
+        database.run(given, &[&database.organization]).await;
+        let wait_ms = "wpp_internal.use_platform_id($1, 'another')";
+        let wait_ms = database.value(wait_ms, &[&database.organization]).await;
+        assert_eq!(wait_ms.is_null(), may, "{brought}: {wait_ms}");
+        // An id that was used is used again.
+        let again = "jsonb_build_array(wpp_internal.use_platform_id($1, '1'), wpp_internal.use_platform_id($1, $1::uuid::text))";
+        assert_eq!(database.value(again, &[&database.organization]).await, json!([null, null]));
+    }
 }
 
 /// A tenant's administrator may write anything into a row, also ids of other organizations.
@@ -333,41 +407,32 @@ async fn session_of_another_organization_is_not_saved() {
 #[tokio::test]
 async fn id_in_a_row_never_names_another_organization() {
     let mut database = Database::start().await;
-    let victim = Uuid::from_u128(77);
-    let organization = database.organization;
+    let victim = Uuid::from_u128(77).to_string();
     for tail in [
-        victim.to_string(),
-        format!("{victim}__wpp__00000001"),
-        format!("{organization}__wpp__0000000"),
-        format!("{organization}__wpp__0000000G"),
-        format!("{organization}__wpp__00000001 "),
-        format!("{organization}__wpp__00000001\n{victim}"),
-        format!("x{organization}__wpp__00000001"),
-        format!("{organization}{victim}"),
-        String::new(),
-        "%".to_owned(),
+        "victim",
+        "victim__wpp__00000001",
+        "own__wpp__0000000",
+        "own__wpp__0000000G",
+        "own__wpp__00000001 ",
+        "own__wpp__00000001\nvictim",
+        "xown__wpp__00000001",
+        "ownvictim",
+        "",
+        "%",
     ] {
-        for written in [json!(tail), json!([tail]), json!({"a": tail}), json!(7)] {
-            for mode in ["ensure", "add_new", "force_recreate", "repair"] {
-                for words in ["", "empty", "fresh"] {
-                    database.rows(&[words]).await;
-                    let write = "update messenger_integrations set settings = settings || $1";
-                    database.run(write, &[&Json(json!({"wppSubOrgId": written}))]).await;
-                    let begin = Begin { mode, rejected_key: Some("key"), ..Begin::default() };
-                    let begun = database.begin(begin).await;
-                    let Some(asked) = begun["platform_id"].as_str() else { continue };
-                    let rest = asked.strip_prefix(&database.organization.to_string());
-                    assert!(
-                        rest.is_some_and(|rest| rest.is_empty() || rest.starts_with("__wpp__")),
-                        "{asked}"
-                    );
-                    assert!(!asked.contains(&victim.to_string()), "{asked}");
-                }
-            }
+        for form in [|id| json!(id), |id| json!([id]), |id| json!({"a": id})] {
+            // Only of a row without credentials of ours is the id read.
+            database.rows(&["empty"]).await;
+            let id = tail.replace("victim", &victim).replace("own", &database.organization.to_string());
+            let written = Json(json!({"wppSubOrgId": form(id)}));
+            database.run("update messenger_integrations set settings = settings || $1", &[&written]).await;
+            let begun = database.begin(Begin { mode: "ensure", ..Begin::default() }).await;
+            assert_eq!(begun["platform_id"], json!(database.organization), "{written:?}");
         }
     }
+    let (organization, victim) = (database.organization, victim.as_str());
     let foreign = "insert into wpp_creations (organization_id, kind, platform_id) values ($1, 'first', $2)";
-    let refused = database.sql.execute(foreign, &[&organization, &victim.to_string()]).await.unwrap_err();
+    let refused = database.sql.execute(foreign, &[&organization, &victim]).await.unwrap_err();
     assert_eq!(refused.code(), Some(&tokio_postgres::error::SqlState::CHECK_VIOLATION));
 }
 
@@ -435,6 +500,7 @@ async fn number_deleted_during_the_decision_stays_deleted() {
 
     // The other way round: what was decided about stays until the decision is known.
     database.rows(&["primary"]).await;
+    database.neighbour().await;
     let mut deciding = database.postgres.connect().await.unwrap();
     let decision = deciding.transaction().await.unwrap();
     let request = Json(json!({"mode": "ensure"}));
@@ -445,6 +511,9 @@ async fn number_deleted_during_the_decision_stays_deleted() {
     let refused =
         database.sql.batch_execute("set lock_timeout = '100ms'; delete from messenger_integrations").await;
     assert_eq!(refused.unwrap_err().code(), Some(&tokio_postgres::error::SqlState::LOCK_NOT_AVAILABLE));
+    // Numbers of other organizations can be deleted.
+    let others = "delete from messenger_integrations where organization_id <> $1";
+    assert_eq!(database.run(others, &[&database.organization]).await, 2);
 }
 
 #[tokio::test]
@@ -546,7 +615,7 @@ async fn saved_credentials_put_their_row_in_order() {
         ("off fresh", false, "key 2", "1", true),
         ("off fresh", true, "key 2", "2", false),
     ] {
-        let [number] = database.rows(&[words]).await[..] else { panic!("not one row") };
+        let [number, _] = database.rows(&[words, "off"]).await[..] else { panic!("not two rows") };
         let organization = database.organization;
         let begun = database.begin(Begin { mode: "force_recreate", ..Begin::default() }).await;
         let platform_id = if is_own { organization.to_string() } else { sub_id(organization) };
@@ -560,17 +629,28 @@ async fn saved_credentials_put_their_row_in_order() {
             .await;
         let lease = "insert into wpp_token_leases
             (integration_id, organization_id, holder, held_until, failure, retry_at, key_digest)
-            values ($1, $2, $1, now(), 'api_key_rejected', now() + interval '30 seconds', md5($3))";
+            select i, o, $1, now(), 'api_key_rejected', now() + interval '30 seconds', md5($3)
+            from (values ($1::uuid, $2::uuid), ($1, gen_random_uuid()), ((select min(id::text)::uuid from messenger_integrations
+              where id <> $1), $2)) l (i, o)";
         database.run(lease, &[&number, &organization, &key]).await;
         let saved = database.save(&begun["creation"], ME, key, session).await;
         assert_eq!(saved["outcome"], "saved", "{saved}");
         let row = "(select jsonb_build_array(i.is_active, i.is_primary, coalesce(i.settings ->> 'wppSubOrgId', i.organization_id::text),
               n.platform_id, n.session, n.first_connected_at is not null, n.webhook_url, n.webhook_tried_at, l.failure, l.retry_at)
             from messenger_integrations i join wpp_numbers n on n.integration_id = i.id
-            join wpp_token_leases l on l.integration_id = i.id)";
+            join wpp_token_leases l on l.integration_id = i.id and l.organization_id = i.organization_id
+            where i.id = $1)";
         let expected =
             json!([true, true, platform_id, platform_id, session, is_noted, null, null, null, null]);
-        assert_eq!(database.value(row, &[]).await, expected, "{words} {is_own} {key}");
+        assert_eq!(database.value(row, &[&number]).await, expected, "{words} {is_own} {key}");
+        let others =
+            "(select count(*) from wpp_token_leases where failure is not null and retry_at is not null)";
+        assert_eq!(database.value(others, &[]).await, 2);
+        let another = "(select settings from messenger_integrations where id <> $1 and not is_active)";
+        assert_eq!(
+            database.value(another, &[&number]).await,
+            json!({"wppAccountNumber": "2", "wppApiKey": "key"})
+        );
     }
 }
 
@@ -578,11 +658,14 @@ async fn saved_credentials_put_their_row_in_order() {
 #[tokio::test]
 async fn session_that_counted_as_linked_still_does() {
     let mut database = Database::start().await;
-    for (session, is_linked) in [("1", true), ("2", false)] {
-        let [number] = database.rows(&[""]).await[..] else { panic!("not one row") };
+    for (words, session, is_linked) in
+        [("", "1", true), ("", "2", false), ("fresh", "1", false), ("fresh seen", "1", true)]
+    {
+        let [number] = database.rows(&[words]).await[..] else { panic!("not one row") };
         let begun = database.begin(Begin { mode: "force_recreate", ..Begin::default() }).await;
         database.save(&begun["creation"], ME, "key 2", session).await;
-        assert_eq!(database.counts_as_linked(number).await, is_linked, "{session}");
+        database.run("delete from whatsapp_sessions", &[]).await;
+        assert_eq!(database.counts_as_linked(number).await, is_linked, "{words} {session}");
     }
 }
 
@@ -598,6 +681,14 @@ async fn session_left_behind_is_disconnected() {
         let left = "(select status from whatsapp_sessions where session_name = 'wpp_1')";
         assert_eq!(database.value(left, &[]).await, status, "{session}");
     }
+    // Another number of the organization has another session.
+    database.rows(&["fresh seen primary", ""]).await;
+    let code = "update whatsapp_sessions set last_qr_b64 = '2@', last_qr_at = now()";
+    database.run(code, &[]).await;
+    let begun = database.begin(Begin { mode: "force_recreate", ..Begin::default() }).await;
+    database.save(&begun["creation"], ME, "key 2", "3").await;
+    let left = "(select jsonb_build_array(status, last_qr_b64, last_qr_at) from whatsapp_sessions where session_name = 'wpp_1')";
+    assert_eq!(database.value(left, &[]).await, json!(["disconnected", null, null]));
     // Another number of the organization may have the same session.
     database.rows(&["fresh seen primary", ""]).await;
     database
@@ -613,14 +704,20 @@ async fn squatted_session_is_taken_over_by_its_credentials() {
     let mut database = Database::start().await;
     database.renew().await;
     let (squatter, _) = database.organization().await;
-    let squat = "insert into whatsapp_sessions (organization_id, session_name, status, last_qr_b64)
-        values ($1, 'wpp_1', 'connected', '2@')";
-    database.run(squat, &[&squatter]).await;
+    let squat = "insert into whatsapp_sessions (organization_id, session_name, status, last_qr_b64, last_qr_at)
+        values ($2, 'wpp_0', 'connected', null, null), ($1, 'wpp_1', 'connected', '2@', now()), ($1, 'wpp_2', 'connected', null, null)";
+    database.run(squat, &[&squatter, &database.organization]).await;
     let begun = database.begin(Begin { mode: "ensure", ..Begin::default() }).await;
     database.save(&begun["creation"], ME, "key", "1").await;
-    let row = "(select jsonb_build_array(organization_id, status, last_qr_b64) from whatsapp_sessions)";
-    let expected = json!([database.organization, "disconnected", null]);
-    assert_eq!(database.value(row, &[]).await, expected);
+    let rows = "(select jsonb_agg(jsonb_build_array(organization_id, status, last_qr_b64, last_qr_at) order by session_name)
+        from whatsapp_sessions)";
+    let (ours, theirs) = (database.organization, squatter);
+    let expected = json!([
+        [ours, "connected", null, null],
+        [ours, "disconnected", null, null],
+        [theirs, "connected", null, null]
+    ]);
+    assert_eq!(database.value(rows, &[]).await, expected);
 }
 
 #[tokio::test]
@@ -774,8 +871,8 @@ async fn old_records_and_those_of_deleted_numbers_are_forgotten() {
     for (id, age, stays) in [
         (format!("{organization}"), 1.1, true),
         (format!("{organization}__wpp__00000000"), 1.1, true),
-        ("used lately".to_owned(), 0.9, true),
-        ("used long ago".to_owned(), 1.1, false),
+        ("used lately".to_owned(), 0.99, true),
+        ("used long ago".to_owned(), 1.01, false),
     ] {
         let insert = format!(
             "insert into wpp_platform_ids (platform_id, organization_id, created_at) values ($1, $2, {})",

@@ -16,6 +16,12 @@ struct Row {
 const HOLDER: Uuid = Uuid::from_u128(1);
 const STRANGER: Uuid = Uuid::from_u128(2);
 
+/// How many seconds are left of a pause.
+const LEFT: &str = "extract(epoch from retry_at - clock_timestamp())::float8";
+
+/// What is known of an earlier refresh.
+const EARLIER: &str = "nullif(concat_ws(', ', failure, retry_at, token_digest, saved_at), '')";
+
 async fn organization(sql: &tokio_postgres::Client) -> Uuid {
     let make = "insert into organizations (name) values ('one') returning id";
     sql.query_one(make, &[]).await.unwrap().get(0)
@@ -28,13 +34,25 @@ impl Row {
         let organization = organization(&sql).await;
         let make = r#"insert into messenger_integrations (organization_id, messenger_type, provider, settings)
             values ($1, 'whatsapp', 'wpp', '{"wppApiKey": "key", "wppJwtToken": "old"}') returning id"#;
-        let id = sql.query_one(make, &[&organization]).await.unwrap().get(0);
+        let another = make.replace(r#""key", "wppJwtToken": "old""#, r#""theirs""#);
+        sql.query_one(&another, &[&organization]).await.unwrap();
+        let id: Uuid = sql.query_one(make, &[&organization]).await.unwrap().get(0);
+        // The leases of another number, and of the number while another organization had it.
+        let others = "insert into wpp_token_leases
+            (integration_id, organization_id, holder, held_until, key_digest, token_digest, saved_at)
+            select i, o, $3, now() + interval '50 seconds', md5('key'), 'theirs', now()
+            from (values (gen_random_uuid(), $1::uuid), ($2::uuid, gen_random_uuid())) l (i, o)";
+        sql.execute(others, &[&organization, &id, &STRANGER]).await.unwrap();
         Self { _postgres: postgres, sql, organization, id }
     }
 
     async fn outcome(&self, query: &str, with: &[&(dyn ToSql + Sync)]) -> Value {
         let Json(answer): Json<Value> = self.sql.query_one(query, with).await.unwrap().get(0);
         assert!(answer["now_ms"].as_i64() > Some(1_700_000_000_000), "{answer}");
+        let others = r#"select count(*) from wpp_token_leases where failure is null and retry_at is null
+            and held_until > now() and token_digest = 'theirs' and saved_at is not null
+            and exists (select from messenger_integrations where settings = '{"wppApiKey": "theirs"}')"#;
+        assert_eq!(self.sql.query_one(others, &[]).await.unwrap().get::<_, i64>(0), 2, "{query}");
         answer["outcome"].clone()
     }
 
@@ -63,13 +81,23 @@ impl Row {
 
     /// Merges keys into the number's settings, as another function may.
     async fn merge(&self, keys: &str) {
-        let merge = "update messenger_integrations set settings = settings || $1::text::jsonb";
-        assert_eq!(self.sql.execute(merge, &[&keys]).await.unwrap(), 1);
+        let merge = "update messenger_integrations set settings = settings || $1::text::jsonb where id = $2";
+        assert_eq!(self.sql.execute(merge, &[&keys, &self.id]).await.unwrap(), 1);
     }
 
     async fn set(&self, change: &str) {
-        let set = format!("update wpp_token_leases set {change}");
-        assert_eq!(self.sql.execute(&set, &[]).await.unwrap(), 1);
+        let set = format!(
+            "update wpp_token_leases set {change} where integration_id = $1 and organization_id = $2"
+        );
+        assert_eq!(self.sql.execute(&set, &[&self.id, &self.organization]).await.unwrap(), 1);
+    }
+
+    /// Returns a value of the lease, as text.
+    async fn lease(&self, value: &str) -> Option<String> {
+        let lease = format!(
+            "select ({value})::text from wpp_token_leases where integration_id = $1 and organization_id = $2"
+        );
+        self.sql.query_one(&lease, &[&self.id, &self.organization]).await.unwrap().get(0)
     }
 }
 
@@ -195,8 +223,7 @@ async fn a_pause_after_a_failure_lasts_for_as_long_as_it_is_asked_for() {
     let row = Row::new().await;
     row.claim(row.organization, HOLDER).await;
     row.fail(row.organization, HOLDER).await;
-    let left = "select extract(epoch from retry_at - clock_timestamp())::float8 from wpp_token_leases";
-    let left: f64 = row.sql.query_one(left, &[]).await.unwrap().get(0);
+    let left: f64 = row.lease(LEFT).await.unwrap().parse().unwrap();
     assert!((20.0..=30.0).contains(&left), "{left}");
 }
 
@@ -221,4 +248,45 @@ async fn a_lease_more_than_a_minute_ahead_has_ended() {
         .await;
         assert_eq!(row.claim(ours, STRANGER).await, cooling, "{ahead}");
     }
+}
+
+#[tokio::test]
+async fn a_token_rejected_within_a_minute_makes_a_pause() {
+    let row = Row::new().await;
+    let ours = row.organization;
+    for (saved, outcome) in [("58 seconds", "cooling"), ("62 seconds", "granted")] {
+        row.merge(r#"{"wppJwtToken": "old"}"#).await;
+        assert_eq!(row.claim(ours, HOLDER).await, "granted");
+        assert_eq!(row.save(ours, HOLDER).await, "saved");
+        assert_eq!(row.lease("nullif(concat_ws(', ', failure, retry_at), '')").await, None);
+        row.set(&format!("saved_at = now() - interval '{saved}'")).await;
+        let claim = "select wpp_claim_refresh($1, $2, $3, 8000, 'new', true)";
+        assert_eq!(row.outcome(claim, &[&ours, &row.id, &STRANGER]).await, outcome, "{saved}");
+        if outcome == "cooling" {
+            let left: f64 = row.lease(LEFT).await.unwrap().parse().unwrap();
+            assert!((28.0..=30.0).contains(&left), "{left}");
+            assert_eq!(
+                row.lease("concat_ws(', ', failure, token_digest, saved_at)").await.unwrap(),
+                "token_rejected"
+            );
+            row.set("retry_at = null").await;
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_lease_knows_only_of_its_own_refresh() {
+    let row = Row::new().await;
+    let ours = row.organization;
+    let earlier = "failure = 'platform', retry_at = now(), token_digest = 'old', saved_at = now()";
+    row.claim(ours, HOLDER).await;
+    row.set(earlier).await;
+    assert_eq!(row.claim(ours, HOLDER).await, "granted");
+    assert_eq!(row.lease(EARLIER).await, None);
+    row.set(earlier).await;
+    assert_eq!(row.fail(ours, HOLDER).await, "noted");
+    assert_eq!(row.lease("concat_ws(', ', failure, token_digest, saved_at)").await.unwrap(), "platform");
+    row.set(earlier).await;
+    assert_eq!(row.save(ours, HOLDER).await, "saved");
+    assert_eq!(row.lease("nullif(concat_ws(', ', failure, retry_at), '')").await, None);
 }

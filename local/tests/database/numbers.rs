@@ -99,6 +99,7 @@ async fn knowledge_is_about_the_rows_session() {
     for (rows, changes, is_saved, is_noted, is_registered, is_news) in [
         (&["fresh"][..], &[][..], true, false, true, true),
         (&["fresh seen primary"], &[], true, false, true, true),
+        (&["seen primary"], &[], false, false, false, false),
         (&["fresh seen primary"], &[noted], true, true, true, false),
         (&["fresh seen primary"], &[noted, offline], true, true, true, true),
         (&["fresh seen primary"], &[noted, other_key], true, true, true, false),
@@ -135,6 +136,7 @@ async fn number_counts_as_linked_unless_known_not_to_be() {
         ("fresh", Some("update wpp_numbers set first_connected_at = now()"), true),
         ("fresh", Some("update wpp_numbers set credentials_saved_at = null"), true),
         ("fresh", Some(theirs), true),
+        ("fresh", Some("update messenger_integrations set settings = settings - 'wppAccountNumber'"), true),
         ("fresh", Some(given_away), true),
         ("", None, true),
     ] {
@@ -181,8 +183,8 @@ async fn snapshot_of_another_organization_is_not_read() {
 #[tokio::test]
 async fn squatted_snapshot_is_taken_over_for_a_session_we_gave() {
     let mut database = Database::start().await;
-    for (words, is_taken) in [("fresh", true), ("", false)] {
-        database.rows(&[words]).await;
+    for (words, is_taken) in [(&["fresh"][..], true), (&[""], false), (&["", "fresh"], false)] {
+        database.rows(words).await;
         let (squatter, _) = database.organization().await;
         let squat =
             "insert into whatsapp_sessions (organization_id, session_name, status, last_qr_b64, last_qr_at)
@@ -191,11 +193,11 @@ async fn squatted_snapshot_is_taken_over_for_a_session_we_gave() {
         let now = database.now().await + 1;
         let snapshot =
             database.save_snapshot(database.organization, "1", "qr_issued", now, Some("2@ours")).await;
-        assert_eq!(snapshot["qr"], if is_taken { json!("2@ours") } else { Value::Null }, "{words}");
+        assert_eq!(snapshot["qr"], if is_taken { json!("2@ours") } else { Value::Null }, "{words:?}");
         let qr = "(select jsonb_build_array(organization_id, last_qr_b64) from whatsapp_sessions)";
         let expected =
             if is_taken { json!([database.organization, "2@ours"]) } else { json!([squatter, "2@theirs"]) };
-        assert_eq!(database.value(qr, &[]).await, expected, "{words}");
+        assert_eq!(database.value(qr, &[]).await, expected, "{words:?}");
     }
 }
 
@@ -252,12 +254,95 @@ async fn long_qr_of_another_function_reads_as_none() {
 }
 
 #[tokio::test]
-async fn long_name_is_cut() {
+async fn long_texts_of_others_are_cut() {
     let mut database = Database::start().await;
-    database.rows(&["fresh"]).await;
-    database.run("update messenger_integrations set name = repeat('x', 1000000)", &[]).await;
-    let name = database.value("wpp_find_number($1, '1') -> 'number' -> 'name'", &[&database.user]).await;
-    assert_eq!(name.as_str().unwrap().len(), 200);
+    database.rows(&["fresh seen"]).await;
+    let long = "reset role; alter table whatsapp_sessions drop constraint whatsapp_sessions_status_check; set role service_role;
+        update messenger_integrations set name = repeat('x', 1000000); update whatsapp_sessions set status = repeat('x', 1000000)";
+    database.sql.batch_execute(long).await.unwrap();
+    let number = database.value("wpp_find_number($1, '1') -> 'number'", &[&database.user]).await;
+    let length = |text: &Value| text.as_str().unwrap().len();
+    assert_eq!((length(&number["name"]), length(&number["snapshot"]["status"])), (200, 64));
+}
+
+#[tokio::test]
+async fn rows_of_one_moment_are_ordered_by_id() {
+    let mut database = Database::start().await;
+    let ids = database.rows(&["", ""]).await;
+    let smallest = Uuid::from_u128(1);
+    for (id, becomes) in [(ids[0], Uuid::max()), (ids[1], smallest)] {
+        let change = "update messenger_integrations set id = $2, created_at = 'epoch' where id = $1";
+        database.run(change, &[&id, &becomes]).await;
+    }
+    let choose = "wpp_internal.choose_number($1, null, null, false)";
+    assert_eq!(database.value(choose, &[&database.organization]).await, json!(smallest));
+    database.sql.query("select wpp_internal.settle_primary($1)", &[&database.organization]).await.unwrap();
+    assert_eq!(database.primaries().await, [smallest]);
+}
+
+#[tokio::test]
+async fn row_that_was_not_primary_keeps_its_time() {
+    let mut database = Database::start().await;
+    let ids = database.rows(&["", ""]).await;
+    database.run("update messenger_integrations set updated_at = 'epoch'", &[]).await;
+    database.sql.query("select wpp_internal.settle_primary($1)", &[&database.organization]).await.unwrap();
+    let kept = "(select jsonb_agg(id) from messenger_integrations where updated_at = 'epoch')";
+    assert_eq!(
+        (database.primaries().await, database.value(kept, &[]).await),
+        (vec![ids[0]], json!([ids[1]]))
+    );
+}
+
+#[tokio::test]
+async fn locked_snapshot_is_the_answer_as_it_is() {
+    let mut database = Database::start().await;
+    database.rows(&["fresh seen"]).await;
+    let mut blocker = database.postgres.connect().await.unwrap();
+    let lock = blocker.transaction().await.unwrap();
+    lock.batch_execute("select from whatsapp_sessions for update").await.unwrap();
+    database.sql.batch_execute("set statement_timeout = '20s'").await.unwrap();
+    let now = database.now().await + 1;
+    let snapshot = database.save_snapshot(database.organization, "1", "disconnected", now, None).await;
+    assert_eq!(snapshot["status"], "connected");
+}
+
+/// Another transaction has locked the records and does not end.
+#[tokio::test]
+async fn locked_record_is_waited_for_two_seconds_at_most() {
+    let database = Database::start().await;
+    let number = database.number("ensure", "key", "1").await;
+    let begun = database.begin(Begin { mode: "force_recreate", ..Begin::default() }).await;
+    let (organization, user, creation) = (database.organization, database.user, id(&begun["creation"]));
+    let mut blocker = database.postgres.connect().await.unwrap();
+    for (lock, attempts) in [
+        (
+            "lock table wpp_creations, wpp_numbers in exclusive mode".to_owned(),
+            vec![
+                format!("wpp_begin_creation('{user}', '{{}}', '{ME}', 1000)"),
+                format!("wpp_release_creation('{organization}', '{creation}', '{ME}')"),
+                format!("wpp_claim_webhook('{organization}', '{number}', 1000)"),
+                format!("wpp_save_webhook('{organization}', '{number}', '1', null)"),
+            ],
+        ),
+        (
+            format!("select wpp_internal.lock_organization('{organization}')"),
+            vec![
+                format!("wpp_begin_creation('{user}', '{{}}', '{ME}', 1000)"),
+                format!("wpp_save_credentials('{organization}', '{creation}', '{ME}', 'key', '1')"),
+                format!("wpp_assign_platform_id('{organization}', '{creation}', '{ME}')"),
+            ],
+        ),
+    ] {
+        let held = blocker.transaction().await.unwrap();
+        held.batch_execute(&lock).await.unwrap();
+        let refused = join_all(attempts.iter().map(async |attempt| {
+            let sql = database.postgres.connect().await.unwrap();
+            sql.batch_execute("set statement_timeout = '20s'").await.unwrap();
+            sql.query_one(&format!("select {attempt}"), &[]).await.err()?.code().cloned()
+        }));
+        assert_eq!(refused.await, vec![Some(SqlState::LOCK_NOT_AVAILABLE); attempts.len()], "{lock}");
+        held.rollback().await.unwrap();
+    }
 }
 
 #[tokio::test]
@@ -283,6 +368,16 @@ async fn newer_snapshot_stands_unless_its_clock_is_ahead() {
         let expected = if stands { ("disconnected", None) } else { ("qr_issued", Some("2@")) };
         assert_eq!((mirror["status"].as_str().unwrap(), mirror["qr"].as_str()), expected, "{stamp}");
     }
+}
+
+#[tokio::test]
+async fn snapshot_of_another_session_stays() {
+    let mut database = Database::start().await;
+    database.rows(&["seen", "seen"]).await;
+    let now = database.now().await + 1;
+    database.save_snapshot(database.organization, "1", "disconnected", now, None).await;
+    let statuses = "(select jsonb_agg(status order by session_name) from whatsapp_sessions)";
+    assert_eq!(database.value(statuses, &[]).await, json!(["disconnected", "connected"]));
 }
 
 #[tokio::test]
@@ -504,6 +599,7 @@ async fn locked_rows_become_primary_another_time() {
     let lock = blocker.transaction().await.unwrap();
     lock.batch_execute("select from messenger_integrations for update").await.unwrap();
     database.sql.batch_execute("set statement_timeout = '20s'").await.unwrap();
+    database.sql.query("select wpp_internal.settle_primary($1)", &[&database.organization]).await.unwrap();
     database.link("1").await;
     assert!(database.primaries().await.is_empty());
     lock.commit().await.unwrap();
@@ -515,6 +611,7 @@ async fn locked_rows_become_primary_another_time() {
 async fn webhook_is_tried_once_a_minute() {
     let database = Database::start().await;
     let number = database.number("ensure", "key", "1").await;
+    database.number("add_new", "key 2", "2").await;
     let claim =
         async || database.value("wpp_claim_webhook($1, $2, 60000)", &[&database.organization, &number]).await;
     assert_eq!((claim().await, claim().await), (json!(true), json!(false)));
@@ -523,6 +620,13 @@ async fn webhook_is_tried_once_a_minute() {
         database.run(&age, &[]).await;
         assert_eq!(claim().await, may, "{tried} ago");
     }
+    // Only this number's counts.
+    database.run("update wpp_numbers set webhook_tried_at = null", &[]).await;
+    assert_eq!(claim().await, true);
+    let save = "select wpp_save_webhook($1, $2, '1', 'https://hooks.example')";
+    database.sql.query(save, &[&database.organization, &number]).await.unwrap();
+    let tried = "(select jsonb_agg(integration_id) from wpp_numbers where webhook_tried_at is not null or webhook_url is not null)";
+    assert_eq!(database.value(tried, &[]).await, json!([number]));
 }
 
 #[tokio::test]

@@ -20,9 +20,6 @@ const SESSIONS: &str = "whatsapp_sessions";
 /// What is left of a saved token when it is no longer used, in milliseconds.
 const MARGIN_MS: i64 = 60_000;
 
-/// What stands in a secret's place on a page.
-const MASK: &str = "••••";
-
 /// How a request of another function failed: its own status, or the status that it was answered with.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Refusal {
@@ -37,9 +34,7 @@ pub type Outcome<T = ()> = Result<T, Refusal>;
 
 /// What the platform tells of a session.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Event<'a> {
-    /// It shows this QR.
-    Qr(&'a str),
+pub enum Event {
     /// A phone is linked.
     Connected,
     /// No phone is.
@@ -61,7 +56,6 @@ pub struct Siblings {
     supabase: String,
     service_key: String,
     platform: String,
-    platform_secret: String,
 }
 
 impl Siblings {
@@ -72,7 +66,6 @@ impl Siblings {
             supabase: stack.supabase.url(),
             service_key: stack.keys.secret_key().to_owned(),
             platform: stack.platform.url(),
-            platform_secret: stack.platform.secret(),
         }
     }
 
@@ -121,22 +114,6 @@ impl Siblings {
         self.patch(number, json!({"is_primary": true})).await
     }
 
-    /// Does what `messenger-integrations` does to save a form: masked values stay as they were read, and all others are overwritten.
-    pub async fn save_settings(&self, organization: Uuid, number: Uuid, form: Value) -> Outcome {
-        let row = self.number(organization, number).await?;
-        let mut settings = row["settings"].as_object().cloned().unwrap_or_default();
-        let is_masked =
-            |value: &Value| value.as_str().is_some_and(|text| text.contains(MASK) || text == "***");
-        let plain = form.as_object().cloned().unwrap_or_default().into_iter();
-        settings.extend(plain.filter(|(_, value)| !is_masked(value)));
-        self.patch(number, json!({"settings": settings})).await
-    }
-
-    /// Does what the switch of `messenger-integrations` does: sets whether messages are sent through a number.
-    pub async fn switch(&self, number: Uuid, is_enabled: bool) -> Outcome {
-        self.patch(number, json!({"is_enabled": is_enabled})).await
-    }
-
     /// Does what `wpp-send`, `wpp-delete` and `wpp-download` do: they find the primary number, make sure of its token, and use it.
     pub async fn send(&self, organization: Uuid) -> Outcome {
         let sending = self.begin_sending(organization).await?;
@@ -173,16 +150,12 @@ impl Siblings {
     }
 
     /// Does what `wpp-webhook` does: finds the row by its session alone, of whatever organization, and notes what the platform reports.
-    pub async fn report(&self, session: &str, event: Event<'_>) -> Outcome {
+    pub async fn report(&self, session: &str, event: Event) -> Outcome {
         let found = format!("{NUMBERS}?settings->>wppAccountNumber=eq.{session}&is_active=eq.true&limit=1");
         let rows = self.rest(Method::GET, &found, Value::Null).await?;
         let row = rows.get(0).ok_or_else(|| refusal(404, "no such session"))?;
         let organization = text(&row["organization_id"]).parse().unwrap();
         match event {
-            Event::Qr(qr) => {
-                let shown = json!({"status": "qr_issued", "last_qr_b64": qr, "last_qr_at": "now"});
-                self.upsert_session(organization, session, shown).await
-            }
             Event::Connected => {
                 self.upsert_session(organization, session, json!({"status": "connected"})).await
             }
@@ -192,33 +165,6 @@ impl Siblings {
                 self.rest(Method::PATCH, &row, gone).await.map(drop)
             }
         }
-    }
-
-    /// Does what `wpp-provision` does, which dates from the time of single numbers. It fails with 500 if there are several. It gives
-    /// credentials to a row without them, active or not.
-    pub async fn provision(&self, organization: Uuid) -> Outcome {
-        let row = self.only_number(organization).await?;
-        let has_key = row.as_ref().is_some_and(|row| !text(&row["settings"]["wppApiKey"]).is_empty());
-        if has_key {
-            return Ok(());
-        }
-        let wanted = json!({"organizationId": organization});
-        let made = self.post("/api/integrations/wpp/create", &self.platform_secret, wanted).await?;
-        let keys = json!({"wppApiKey": made["apiKey"], "wppAccountNumber": made["session"]});
-        match row {
-            Some(row) => self.save_settings(organization, id(&row), keys).await,
-            None => self.add(organization, "wpp", keys).await.map(drop),
-        }
-    }
-
-    /// Does what `wpp-start` does, which is as old: starts the session of the only number.
-    pub async fn start(&self, organization: Uuid) -> Outcome {
-        let row = self.only_number(organization).await?.ok_or_else(|| refusal(404, "no number"))?;
-        let settings = &row["settings"];
-        let (token, _) = self.token(settings).await.ok_or_else(|| refusal(502, "no token"))?;
-        self.post("/api/accounts/start", &token, json!({"number": settings["wppAccountNumber"]}))
-            .await
-            .map(drop)
     }
 
     /// Returns what the settings page lists: all rows of the messenger, active or not, the oldest first.
@@ -237,11 +183,6 @@ impl Siblings {
         let found = format!("{NUMBERS}?organization_id=eq.{organization}&{all}{filter}");
         let rows = self.rest(Method::GET, &found, Value::Null).await?;
         Ok(rows.as_array().cloned().unwrap_or_default())
-    }
-
-    async fn only_number(&self, organization: Uuid) -> Outcome<Option<Value>> {
-        let mut rows = self.whatsapp_of(organization, "&provider=eq.wpp").await?;
-        if rows.len() > 1 { Err(refusal(500, "more than one row")) } else { Ok(rows.pop()) }
     }
 
     async fn number(&self, organization: Uuid, number: Uuid) -> Outcome<Value> {
@@ -317,6 +258,3 @@ fn id(row: &Value) -> Uuid {
 fn text(value: &Value) -> &str {
     value.as_str().unwrap_or_default()
 }
-
-#[cfg(test)]
-mod tests;

@@ -3,8 +3,8 @@
 Usage: local/sql_mutants.py [COUNT] [--only TEXT] [--list]
 
 It draws COUNT mistakes (by default 120; 0: all) with a fixed seed, builds the tests once, and runs them against a copy of the
-migrations. TEXT selects by what the list shows. It fails if fewer than 95 % are noticed. A mistake that makes a migration invalid does
-not count.
+migrations. TEXT selects by what the list shows. It fails if fewer than 95 % are noticed. A mistake that makes a migration
+invalid does not count.
 """
 
 import argparse
@@ -71,7 +71,8 @@ def operand(text, start, ends=OPERAND_END):
 
 def conditions(text):
     # Words that join no conditions.
-    text = re.sub(r"create or replace|if not exists \w|between[^;]*?\band\b|^ +when \w+ or \w+ then", blank, text, flags=re.MULTILINE)
+    others = r"create or replace|if not exists \w|between[^;]*?\band\b|^ +when \w+ or \w+ then"
+    text = re.sub(others, blank, text, flags=re.MULTILINE)
     for found in re.finditer(r"\b(where|and|or|if|elsif) (?!case\b)", text):
         end = operand(text, found.end())
         for value in ["true", "false"] if found[1] in ("if", "elsif") else ["false" if found[1] == "or" else "true"]:
@@ -150,9 +151,9 @@ def mutants():
                     continue
                 seen.add(mutated)
                 within = re.findall(r"^create or replace function (?:\w+\.)?(\w+)", text[:start], re.MULTILINE)
-                number, line = text.count("\n", 0, start), mutated[start - len(text[:start].rsplit("\n", 1)[-1]) :].split("\n", 1)[0]
+                number = text.count("\n", 0, start)
                 where = f"{file.name}:{number + 1} {within[-1] if within else ''}"
-                shown = f"{where}: {name}: {line.strip()}"
+                shown = f"{where}: {name}: {mutated.splitlines()[number].strip()}"
                 if not any(part in shown for part in EQUIVALENT):
                     found.append((shown, file, mutated))
     return found

@@ -275,7 +275,7 @@ begin
   end if;
   update public.messenger_integrations i
   set is_primary = false, updated_at = clock_timestamp()
-  where i.id = any (v_locked) and i.is_primary and i.id <> v_best.id;
+  where i.id = any (v_locked) and i.is_primary;
   update public.messenger_integrations i
   set is_primary = true, updated_at = clock_timestamp()
   where i.id = v_best.id;

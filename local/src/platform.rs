@@ -23,7 +23,7 @@ mod session;
 
 use accounts::{Accounts, NO_QR};
 pub use accounts::{Refused, session_for};
-pub use behavior::{AcceptedTokens, Behavior, FieldValue, QrField, QrForm, RepeatedCreate, StartAnswer};
+pub use behavior::{AcceptedTokens, Behavior, FieldValue, QrForm, RepeatedCreate};
 
 /// How many requests are remembered.
 const SEEN_LIMIT: usize = 1000;

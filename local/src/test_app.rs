@@ -156,7 +156,7 @@ impl TestApp {
     }
 
     /// Adds a number. Makes unlinked numbers count as linked during the call, because otherwise one of them would be reused.
-    pub async fn add_number(&self, caller: &Organization) -> Answer {
+    async fn add_number(&self, caller: &Organization) -> Answer {
         let link_all = "update wpp_numbers set first_connected_at = 'epoch'
             where organization_id = $1 and first_connected_at is null";
         self.sql.execute(link_all, &[&caller.id]).await.unwrap();
@@ -211,7 +211,7 @@ impl TestApp {
     }
 
     /// Returns the fault injector in front of an upstream's endpoint.
-    pub fn faults(&self, endpoint: &str) -> &FaultInjector {
+    fn faults(&self, endpoint: &str) -> &FaultInjector {
         let is_supabase = endpoint == "jwks" || endpoint.starts_with('r');
         if is_supabase { &self.supabase.faults } else { &self.platform.faults }
     }

@@ -8,7 +8,7 @@ use ring::digest::{SHA256, digest};
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 
-use super::behavior::{AcceptedTokens, Behavior, FieldValue, QrField, QrForm, RepeatedCreate, StartAnswer};
+use super::behavior::{AcceptedTokens, Behavior, FieldValue, QrForm, RepeatedCreate};
 use super::session::Session;
 use crate::clock::unix_ms;
 use crate::users::sign_hs256;
@@ -24,7 +24,6 @@ const INVALID_KEY: Refused = (403, "Invalid API key");
 const INVALID_TOKEN: Refused = (401, "Invalid token");
 const NO_SESSION: Refused = (404, "Session not found");
 const STRANGE_SESSION: Refused = (403, "The token is for another session");
-const NOT_STARTED: Refused = (409, "The session is not started");
 pub(super) const NO_QR: Refused = (409, "The session shows no QR");
 
 /// The platform's memory.
@@ -88,7 +87,7 @@ impl Accounts {
         let session = self.sessions.get_mut(&id).ok_or(NO_SESSION)?;
         session.forgotten = false;
         let mut answer = json!({"apiKey": session.key, "session": id});
-        let status = self.behavior.write(session.status());
+        let status = session.status();
         self.behavior.create_status.put(&mut answer, "status", status.into());
         Ok(answer)
     }
@@ -144,49 +143,28 @@ impl Accounts {
         let now_ms = self.now_ms();
         let word = self.authorised(token, id)?.status().to_owned();
         self.authorised(token, id)?.looked(now_ms);
-        Ok(json!({"status": self.behavior.write(&word)}))
+        Ok(json!({"status": word}))
     }
 
     /// Answers `GET /api/accounts/{number}/qr`.
     pub fn look_at_qr(&mut self, token: &str, id: &str) -> Result<Value, Refused> {
         let now_ms = self.now_ms();
         self.authorised(token, id)?;
-        let mut answer = json!({});
-        self.put_qr(&mut answer, id);
+        let qr = self.qr_of(id);
         self.authorised(token, id)?.looked(now_ms);
-        Ok(answer)
+        Ok(json!({"qr": qr}))
     }
 
     /// Answers `POST /api/accounts/start`.
     pub fn start(&mut self, token: &str, id: &str) -> Result<Value, Refused> {
         let (looks_until_qr, ms_until_qr) = (self.behavior.looks_until_qr, self.behavior.ms_until_qr);
         let now_ms = self.now_ms();
-        let word = self.authorised(token, id)?.start(looks_until_qr, ms_until_qr, now_ms);
-        let start_answer = self.behavior.start_answer;
-        let word = match start_answer {
-            StartAnswer::Word(other) if word == "starting" => other,
-            _ => word,
-        };
-        let word = self.behavior.write(word);
-        let mut answer = match start_answer {
-            StartAnswer::State => json!({"state": word}),
-            StartAnswer::QrAlone => json!({}),
-            _ => json!({"status": word}),
-        };
-        if matches!(start_answer, StartAnswer::Qr | StartAnswer::QrAlone) {
-            self.put_qr(&mut answer, id);
-        }
-        Ok(answer)
+        Ok(json!({"status": self.authorised(token, id)?.start(looks_until_qr, ms_until_qr, now_ms)}))
     }
 
     /// Answers `POST /internal/session/{session}/webhook`.
     pub fn set_webhook(&mut self, token: &str, id: &str, url: &str) -> Result<(), Refused> {
-        let needs_start = self.behavior.webhook_needs_start;
-        let session = self.authorised(token, id)?;
-        if needs_start && session.is_offline() {
-            return Err(NOT_STARTED);
-        }
-        session.webhook = Some(url.to_owned());
+        self.authorised(token, id)?.webhook = Some(url.to_owned());
         Ok(())
     }
 
@@ -221,19 +199,6 @@ impl Accounts {
             QrForm::Base64 => png(),
             QrForm::Text => text,
         })
-    }
-
-    fn put_qr(&self, answer: &mut Value, id: &str) {
-        let qr = self.qr_of(id);
-        if qr.is_none() && self.behavior.omit_unready_qr {
-            return;
-        }
-        match self.behavior.qr_field {
-            QrField::Qr => answer["qr"] = json!(qr),
-            QrField::CamelCode => answer["qrCode"] = json!(qr),
-            QrField::LowerCode => answer["qrcode"] = json!(qr),
-            QrField::Nested => answer["data"] = json!({"qr": qr}),
-        }
     }
 }
 

@@ -25,24 +25,8 @@ pub struct Behavior {
     pub looks_until_qr: u32,
     /// How many milliseconds a started session needs until it shows its QR.
     pub ms_until_qr: i64,
-    /// Writes its status words in capitals.
-    pub in_capitals: bool,
-    /// The field of an answer that holds its QR.
-    pub qr_field: QrField,
     /// The form of a QR.
     pub qr_form: QrForm,
-    /// Leaves a QR that is not ready out of the answer, instead of a null.
-    pub omit_unready_qr: bool,
-    /// What a start answers.
-    pub start_answer: StartAnswer,
-    /// Takes a webhook only for a session that is started. Whether the real platform does so is unknown.
-    pub webhook_needs_start: bool,
-}
-
-impl Behavior {
-    pub(super) fn write(&self, word: &str) -> String {
-        if self.in_capitals { word.to_uppercase() } else { word.to_owned() }
-    }
 }
 
 impl Default for Behavior {
@@ -57,12 +41,7 @@ impl Default for Behavior {
             accepted_tokens: AcceptedTokens::Unexpired,
             looks_until_qr: 0,
             ms_until_qr: 0,
-            in_capitals: false,
-            qr_field: QrField::Qr,
             qr_form: QrForm::Text,
-            omit_unready_qr: false,
-            start_answer: StartAnswer::Status,
-            webhook_needs_start: false,
         }
     }
 }
@@ -98,19 +77,6 @@ pub enum AcceptedTokens {
     Newest,
 }
 
-/// The field of an answer that holds its QR.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum QrField {
-    /// `{"qr"}`
-    Qr,
-    /// `{"qrCode"}`
-    CamelCode,
-    /// `{"qrcode"}`
-    LowerCode,
-    /// `{"data": {"qr"}}`
-    Nested,
-}
-
 /// The form of a QR.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum QrForm {
@@ -120,19 +86,4 @@ pub enum QrForm {
     DataUrl,
     /// A PNG as bare base64.
     Base64,
-}
-
-/// What a start answers.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum StartAnswer {
-    /// `{"status": "starting"}`, or `"connected"` for a linked number.
-    Status,
-    /// The same word as `{"state"}`.
-    State,
-    /// `{"status"}` together with the QR.
-    Qr,
-    /// The QR alone.
-    QrAlone,
-    /// This word for `starting`: `ready` or `pending`.
-    Word(&'static str),
 }

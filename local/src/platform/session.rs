@@ -92,11 +92,6 @@ impl Session {
         self.phase == Phase::Connected
     }
 
-    /// Returns whether the session was never started, or was stopped.
-    pub fn is_offline(&self) -> bool {
-        self.phase == Phase::Offline
-    }
-
     /// Unlinks it from its phone; it can be started again.
     pub fn stop(&mut self) {
         self.enter(Phase::Offline);

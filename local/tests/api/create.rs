@@ -60,20 +60,6 @@ async fn a_first_number_takes_one_call_of_each_kind() {
 }
 
 #[tokio::test]
-async fn connected_number_is_returned_unchanged() {
-    let app = TestApp::start().await;
-    let number = app.settled_number().await;
-    app.platform.scan(&number.session).unwrap();
-    let first = app.create(json!({})).await.expect(200, "connected");
-    assert_eq!(first.json["apiKey"], masked(&number.key));
-    assert_eq!(first.json.get("qrcode"), None);
-    assert_eq!(app.calls(), json!({"rpc/wpp_begin_creation": 1, "status": 1, "rpc/wpp_save_snapshot": 1}));
-    app.forget_calls();
-    assert_eq!(app.create(json!({})).await.json["session"], json!(number.session));
-    assert_eq!(app.calls(), json!({"rpc/wpp_begin_creation": 1, "status": 1}));
-}
-
-#[tokio::test]
 async fn a_disconnected_number_is_started_again() {
     let app = TestApp::start().await;
     let number = app.settled_number().await;
@@ -155,19 +141,4 @@ async fn a_further_number_has_another_platform_id() {
         assert!(suffix.len() == 8 && suffix.bytes().all(|byte| byte.is_ascii_hexdigit()), "{suffix}");
         assert_eq!(app.platform.session_of(sub_org_id).as_ref(), Some(&number.session));
     }
-}
-
-/// The TypeScript version did not handle two numbers, and created a third.
-#[tokio::test]
-async fn create_returns_the_primary_of_two_numbers() {
-    let app = TestApp::start().await;
-    let (_, second) = (app.number().await, app.settled_number().await);
-    let primary = "update messenger_integrations set is_primary = false where organization_id = $1";
-    app.sql.execute(primary, &[&app.school.id]).await.unwrap();
-    let primary = "update messenger_integrations set is_primary = true where id = $1";
-    app.sql.execute(primary, &[&second.id]).await.unwrap();
-    let answer = app.create(json!({})).await;
-    assert_eq!(answer.json["session"], json!(second.session), "{answer:?}");
-    assert_eq!((app.numbers().await.len(), app.platform.clients()), (2, 2));
-    assert_eq!(app.calls().get("create"), None);
 }

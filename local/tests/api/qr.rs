@@ -3,72 +3,13 @@
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use quircs::Quirc;
-use serde_json::{Value, json};
+use serde_json::json;
 
 use local::events::Event;
-use local::fault_injector::{Fault, Point};
+use local::fault_injector::Point;
 use local::lambda::Answer;
-use local::platform::{QrField, QrForm, RepeatedCreate};
+use local::platform::{QrForm, RepeatedCreate};
 use local::test_app::TestApp;
-
-#[tokio::test]
-async fn a_warm_poll_costs_one_database_call_with_one_platform_call() {
-    let (app, number) = TestApp::start_with_number().await;
-    let answer = app.poll_qr(&number.session).await;
-    assert_eq!(answer.status, 200, "{answer:?}");
-    assert_eq!(answer.json["qr"], app.shown_qr(&number.session));
-    assert_eq!(answer.headers["cache-control"], "no-store");
-    assert_eq!(app.calls(), json!({"rpc/wpp_find_number": 1, "qr": 1}));
-}
-
-/// However the platform says that there is no QR, only the status tells why.
-#[tokio::test]
-async fn qr_returns_the_status_if_there_is_no_qr() {
-    let (app, number) = TestApp::start_with_number().await;
-    let not_found = |body| Some(Fault::status_with(404, body));
-    for no_qr in
-        [None, not_found(r#"{"error":"no QR"}"#), not_found("Not found"), not_found("<html>"), not_found("")]
-    {
-        for omit_unready_qr in [false, true] {
-            app.platform.behave(|behavior| behavior.omit_unready_qr = omit_unready_qr);
-            if let Some(fault) = &no_qr {
-                app.inject("qr", fault.clone());
-            }
-            for (word, state, poll_after_ms) in [
-                ("starting", "qr_pending", Some(json!(2000))),
-                ("offline", "disconnected", None),
-                ("connected", "connected", None),
-            ] {
-                app.platform.set_status(&number.session, word).unwrap();
-                let answer = app.poll_qr(&number.session).await.expect(200, state);
-                assert_eq!(
-                    (answer.json.get("qr"), answer.json.get("poll_after_ms")),
-                    (Some(&Value::Null), poll_after_ms.as_ref())
-                );
-                let status = app.check().await.expect(200, state).json;
-                assert_eq!(
-                    (&answer.json["message"], &answer.json["state"]),
-                    (&status["message"], &status["state"])
-                );
-                assert_eq!(status["message"].is_string(), state != "connected", "{status}");
-                assert_eq!((status.get("qrcode"), status.get("last_qr_at")), (None, None), "{status}");
-            }
-        }
-    }
-}
-
-#[tokio::test]
-async fn qr_in_any_field_is_passed_on_unchanged() {
-    let (app, number) = TestApp::start_with_number().await;
-    for field in [QrField::Qr, QrField::CamelCode, QrField::LowerCode, QrField::Nested] {
-        for form in [QrForm::Text, QrForm::DataUrl, QrForm::Base64] {
-            app.platform.behave(|behavior| (behavior.qr_field, behavior.qr_form) = (field, form));
-            let shown = app.shown_qr(&number.session);
-            assert_eq!(app.poll_qr(&number.session).await.json["qr"], shown, "{field:?} {form:?}");
-            assert_eq!(app.check().await.json["qrcode"], shown, "{field:?} {form:?}");
-        }
-    }
-}
 
 /// The TypeScript version overwrote the new key and session with the old ones.
 #[tokio::test]
@@ -102,18 +43,6 @@ async fn a_refresh_that_ends_after_a_recreation_keeps_new_credentials() {
         assert_eq!(settings["wppAccountNumber"], json!(app.platform.session_of(sub_org_id).unwrap()));
         assert_eq!(app.poll_qr(&number.session).await.status, 200);
     }
-}
-
-#[tokio::test]
-async fn qr_of_a_linked_number_returns_its_status() {
-    let (app, number) = TestApp::start_with_number().await;
-    app.link(&number).await;
-    let answer = app.poll_qr(&number.session).await.expect(200, "connected");
-    assert_eq!(answer.json["qr"], Value::Null, "{answer:?}");
-    app.platform.set_status(&number.session, "starting").unwrap();
-    app.poll_qr(&number.session).await.expect(200, "qr_pending");
-    app.inject("status", Fault::status(500));
-    app.poll_qr(&number.session).await.expect(502, "platform_unavailable");
 }
 
 async fn drawn(app: &TestApp, session: &str, accept: &str) -> Answer {
@@ -219,44 +148,4 @@ async fn platform_image_is_passed_on_unchanged() {
         assert!(svg.body.contains(&format!("href=\"data:image/png;base64,{base64}\"")), "{svg:?}");
         drawn(&app, &number.session, "text/plain").await.expect(406, "qr_is_picture");
     }
-}
-
-#[tokio::test]
-async fn missing_qr_is_an_error_only_for_an_image() {
-    let (app, number) = TestApp::start_with_number().await;
-    app.platform.set_status(&number.session, "starting").unwrap();
-    for accept in ["image/svg+xml", "image/png", "text/plain"] {
-        let answer = drawn(&app, &number.session, accept).await.expect(404, "qr_not_ready");
-        assert_eq!((&answer.json["retryable"], answer.headers["retry-after"].as_str()), (&json!(true), "2"));
-    }
-    let answer = drawn(&app, &number.session, "application/json").await.expect(200, "qr_pending");
-    assert_eq!(answer.json.get("format"), None);
-    app.platform.set_status(&number.session, "qr_required").unwrap();
-    app.link(&number).await;
-    let answer = drawn(&app, &number.session, "image/png").await.expect(410, "already_connected");
-    assert_eq!((&answer.json["retryable"], answer.headers.get("retry-after")), (&json!(false), None));
-    let answer = app.poll_qr(&number.session).await.expect(200, "connected");
-    assert_eq!(answer.json.get("poll_after_ms"), None);
-    assert_eq!(app.check().await.json.get("poll_after_ms"), None);
-}
-
-#[tokio::test]
-async fn a_qr_has_the_times_of_the_snapshot() {
-    let (app, number) = TestApp::start_with_number().await;
-    app.age_mirror(5).await;
-    let (polled, status) = (app.poll_qr(&number.session).await, app.check().await);
-    for field in ["last_qr_at", "qr_good_until"] {
-        assert_eq!(polled.text(field), status.text(field));
-    }
-    let is_25_seconds = "select $2::text::timestamptz - $1::text::timestamptz = interval '25 seconds'";
-    let times = [&polled.text("last_qr_at"), &polled.text("qr_good_until")];
-    let row = app.sql.query_one(is_25_seconds, &[times[0], times[1]]).await.unwrap();
-    assert!(row.get::<_, bool>(0), "{polled:?}");
-
-    app.platform.advance(std::time::Duration::from_secs(20));
-    let next = app.poll_qr(&number.session).await.expect(200, "qr_issued");
-    assert_ne!(next.json["qr"], polled.json["qr"]);
-    assert_eq!((next.json.get("last_qr_at"), next.json.get("qr_good_until")), (None, None));
-    app.check().await;
-    assert!(app.poll_qr(&number.session).await.text("last_qr_at") > polled.text("last_qr_at"));
 }

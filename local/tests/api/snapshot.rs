@@ -11,75 +11,12 @@ async fn status(app: &TestApp) -> Answer {
     app.post("wpp-status", json!({})).await
 }
 
-/// Returns the upstream requests since the last call of this function, and forgets them.
-fn take_calls(app: &TestApp) -> Value {
-    let calls = app.calls();
-    app.forget_calls();
-    calls
-}
-
 /// Adds a number whose snapshot was just saved as connected.
 async fn connected_number(app: &TestApp) -> Number {
     let number = app.number().await;
     app.link(&number).await;
     app.forget_calls();
     number
-}
-
-#[tokio::test]
-async fn stored_qr_is_returned_for_25_s_unless_forced() {
-    let (app, number) = TestApp::start_with_number().await;
-    app.age_mirror(15).await;
-    let stored = status(&app).await;
-    assert_eq!(stored.json["status"], "qr_issued");
-    assert_eq!(stored.json["qrcode"], app.shown_qr(&number.session));
-    assert_eq!(take_calls(&app), json!({"rpc/wpp_find_number": 1}));
-
-    let live = app.check().await;
-    for field in ["status", "qrcode", "last_qr_at"] {
-        assert_eq!(live.json[field], stored.json[field]);
-    }
-    assert_eq!(take_calls(&app), json!({"rpc/wpp_find_number": 1, "status": 1, "qr": 1}));
-
-    app.age_mirror(10).await;
-    status(&app).await;
-    assert_eq!(take_calls(&app), json!({"rpc/wpp_find_number": 1, "status": 1, "qr": 1}));
-}
-
-/// The webhook reports the scan while a poll waits for the answer with its QR.
-#[tokio::test]
-async fn webhook_report_wins_over_a_slower_poll() {
-    let (app, number) = TestApp::start_with_number().await;
-    app.sql
-        .execute("update whatsapp_sessions set status = 'pairing', last_qr_b64 = null", &[])
-        .await
-        .unwrap();
-    let hold = app.hold("status", Point::After);
-    let report = async {
-        hold.reached(1).await;
-        let change = "update whatsapp_sessions set status = 'connected', updated_at = clock_timestamp()";
-        app.sql.execute(change, &[]).await.unwrap();
-        hold.release();
-    };
-    let (answer, ()) = tokio::join!(app.check(), report);
-    assert_eq!(answer.json["status"], "connected", "{answer:?}");
-    assert_eq!(app.mirror(&number.session).await["status"], "connected");
-}
-
-/// The TypeScript version trusted a stored `connected` forever, and `force` did not correct the row.
-#[tokio::test]
-async fn stored_connected_is_returned_for_10_s() {
-    let app = TestApp::start().await;
-    let number = connected_number(&app).await;
-    app.platform.set_status(&number.session, "offline").unwrap();
-    app.age_mirror(5).await;
-    assert_eq!(status(&app).await.json["status"], "connected");
-    assert_eq!(take_calls(&app), json!({"rpc/wpp_find_number": 1}));
-
-    app.age_mirror(5).await;
-    assert_eq!(status(&app).await.json["status"], "disconnected");
-    assert_eq!(take_calls(&app), json!({"rpc/wpp_find_number": 1, "status": 1, "rpc/wpp_save_snapshot": 1}));
-    assert_eq!(app.mirror(&number.session).await["status"], "disconnected");
 }
 
 #[tokio::test]
@@ -130,37 +67,6 @@ async fn last_qr_at_is_when_the_qr_was_first_seen() {
     assert_eq!(next["created_at"], last["created_at"]);
 }
 
-/// The TypeScript version also ignored a row that could not be written, but silently.
-#[tokio::test]
-async fn failed_snapshot_save_fails_no_request() {
-    let (app, number) = TestApp::start_with_number().await;
-    app.platform.scan(&number.session).unwrap();
-    app.inject_times("rpc/wpp_save_snapshot", 1, Fault::status(500));
-    for state in ["qr_issued", "connected"] {
-        app.check().await.expect(200, "connected");
-        assert_eq!(app.mirror(&number.session).await["status"], state);
-        app.age_mirror(30).await;
-    }
-    let logs = app.sandbox("wpp-status").logs().await;
-    assert_eq!(logs.matches("could not be saved").count(), 1, "{logs}");
-}
-
-/// The TypeScript version returned the other organization's QR and took over its row.
-#[tokio::test]
-async fn another_organizations_snapshot_is_not_touched() {
-    let (app, number) = TestApp::start_with_number().await;
-    let other = app.organization("other").await.unwrap();
-    let copy = "insert into messenger_integrations (organization_id, messenger_type, provider, settings)
-        select $2, messenger_type, provider, settings from messenger_integrations where id = $1";
-    app.sql.execute(copy, &[&number.id, &other.id]).await.unwrap();
-    let row = app.mirror(&number.session).await;
-    assert_eq!(row["organization_id"], json!(app.school.id.to_string()));
-
-    app.platform.scan(&number.session).unwrap();
-    app.post_as(&other, "wpp-status", json!({})).await.expect(200, "connected");
-    assert_eq!(app.mirror(&number.session).await, row);
-}
-
 #[tokio::test]
 async fn an_outage_disconnects_no_number() {
     let app = TestApp::start_with(&[("UPSTREAM_TIMEOUT_MS", "500")], Options::default()).await;
@@ -184,15 +90,6 @@ async fn an_outage_disconnects_no_number() {
     }
     assert_eq!(app.mirror(&number.session).await, saved);
     assert_eq!(status(&app).await.json.get("stale"), None);
-}
-
-#[tokio::test]
-async fn an_outage_without_a_snapshot_is_an_error() {
-    let app = TestApp::start().await;
-    app.number().await;
-    app.sql.execute("delete from whatsapp_sessions", &[]).await.unwrap();
-    app.inject("status", Fault::status(503));
-    assert_eq!(status(&app).await.json["code"], "platform_unavailable");
 }
 
 /// A person who opens the panel should see the last known state sooner than a live one.

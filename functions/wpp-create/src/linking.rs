@@ -15,8 +15,11 @@ const API_KEY_RETRY_INTERVALS: [Duration; 3] =
 /// The time between two polls for the QR code.
 const QR_POLL_INTERVAL: Duration = Duration::from_secs(1);
 
-/// Returns the number's state, at most `qr_wait` after its session was started: from then on, the frontend polls. After a failure
-/// the next request continues with the same number.
+/// The longest that a poll may take after the wait for the QR code is over.
+const LAST_POLL_TIMEOUT: Duration = Duration::from_secs(1);
+
+/// Returns the number's state, once it has a QR code or `qr_wait` after its session was started: from then on, the frontend polls. After
+/// a failure the next request continues with the same number.
 pub async fn link(session: &mut NumberSession<'_>, qr_wait: Duration) -> Result<NumberState, Error> {
     if session.number.key_is_new(session.now) {
         link_new(session, qr_wait).await
@@ -70,15 +73,20 @@ async fn bring_up(session: &mut NumberSession<'_>, qr_wait: Duration) -> Result<
         (Some(status), None) => NumberState::live(status, None),
         (None, None) => NumberState::starting(),
     };
-    session.deadline = session.deadline.at_most(qr_wait);
+    let wait = session.deadline.at_most(qr_wait);
+    session.deadline = session.deadline.at_most(qr_wait + LAST_POLL_TIMEOUT);
+    let mut is_last = false;
     // After a failed poll the next one may succeed: the session was started.
     while waits_for_qr(&known) {
         match session.poll().await {
             Ok(polled) => known = polled,
             Err(error) => tracing::warn!(%error, "a poll for the QR code failed"),
         }
-        if waits_for_qr(&known) && !session.deadline.sleep(QR_POLL_INTERVAL).await {
+        if is_last {
             break;
+        }
+        if waits_for_qr(&known) {
+            is_last = !wait.sleep(QR_POLL_INTERVAL).await;
         }
     }
     Ok(known)

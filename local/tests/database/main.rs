@@ -10,3 +10,4 @@ mod migrate;
 mod migrations;
 mod numbers;
 mod shapes;
+mod torture;

@@ -359,7 +359,6 @@ begin
       set session_name = v_seen.session_name, status = v_seen.status,
           last_qr_b64 = v_seen.last_qr_b64, last_qr_at = v_seen.last_qr_at, updated_at = v_seen.updated_at
       where s.organization_id = p_organization_id
-        and not exists (select from public.whatsapp_sessions o where o.session_name = v_seen.session_name)
         and not exists (
           select from wpp_internal.numbers(p_organization_id) n where n.is_active and s.session_name = 'wpp_' || n.session);
     end if;

@@ -275,6 +275,15 @@ async fn a_token_rejected_within_a_minute_makes_a_pause() {
 }
 
 #[tokio::test]
+async fn a_number_without_an_api_key_has_a_lease_too() {
+    let row = Row::new().await;
+    row.merge(r#"{"wppApiKey": null}"#).await;
+    assert_eq!(row.claim(row.organization, HOLDER).await, "granted");
+    assert_eq!(row.claim(row.organization, STRANGER).await, "busy");
+    assert_eq!(row.fail(row.organization, HOLDER).await, "noted");
+}
+
+#[tokio::test]
 async fn a_lease_knows_only_of_its_own_refresh() {
     let row = Row::new().await;
     let ours = row.organization;

@@ -6,7 +6,7 @@ use shared::testing::{API_KEY, LONG_AGO, SESSION, TestApp, TestNumber};
 
 use super::*;
 
-/// So short that no second poll for a QR code fits.
+/// So short that only the first poll for a QR code and the last one fit.
 const SHORT_QR_WAIT: Duration = Duration::from_millis(50);
 
 /// Starts a test whose database has this number, and whose platform reports this about its session.
@@ -112,7 +112,7 @@ async fn late_qr_returns_starting() {
     let answer = answer(&test, json!({})).await.unwrap();
     assert_eq!((&answer["status"], &answer["state"]), (&json!("starting"), &json!("qr_pending")));
     assert_eq!((&answer["poll_after_ms"], answer.get("qrcode")), (&json!(2000), None));
-    assert!(count(&test.calls(), "status") < 2);
+    assert_eq!(count(&test.calls(), "qr"), 2);
 }
 
 #[tokio::test]
@@ -220,6 +220,19 @@ async fn add_new_skips_a_connected_number() {
     let answer = answer(&test, json!({"add_new": true})).await.unwrap();
     assert_eq!((&answer["session"], &answer["status"]), (&json!("5"), &json!("qr_issued")));
     assert_eq!(count(&test.calls(), "wpp_begin_creation"), 2);
+}
+
+#[tokio::test]
+async fn qr_of_the_last_moment_is_still_shown() {
+    let test = test_existing(TestNumber::new(), "starting").await;
+    test.platform("/start", 200, json!({"status": "starting"}));
+    test.platform("/webhook", 200, json!({}));
+    // The first poll is at once, the second one when the wait is over.
+    test.platform_once(&format!("/{SESSION}/qr"), 404, json!({}));
+    test.platform(&format!("/{SESSION}/qr"), 200, json!({"qr": "2@text"}));
+    let answer = answer(&test, json!({})).await.unwrap();
+    assert_eq!((&answer["status"], &answer["qrcode"]), (&json!("qr_issued"), &json!("2@text")));
+    assert_eq!(count(&test.calls(), "qr"), 2);
 }
 
 #[tokio::test]

@@ -170,7 +170,7 @@ end
 $$;
 
 -- Returns a number as the functions use it: the row's identity, its checked settings, what is known of it, and its snapshot.
--- `ignored` lists the settings that are present but invalid. `connected_is_news`: `connected`
+-- `ignored` lists the settings that are present but invalid. `newly_connected`: `connected`
 -- must be saved even if the snapshot seems unchanged.
 create or replace function wpp_internal.number(p_integration_id uuid) returns jsonb
 language plpgsql stable set search_path = ''
@@ -193,7 +193,7 @@ begin
       'credentials_saved_at_ms', case when n.session = k.session then wpp_internal.unix_ms(n.credentials_saved_at) end,
       'first_connected_at_ms', case when n.session = k.session then wpp_internal.unix_ms(n.first_connected_at) end,
       'webhook_url', case when n.webhook_session = k.session then n.webhook_url end,
-      'connected_is_news', k.snapshot ->> 'status' is distinct from 'connected'
+      'newly_connected', k.snapshot ->> 'status' is distinct from 'connected'
         or coalesce(n.session = k.session and n.first_connected_at is null, false)
         or not wpp_internal.primary_works(i.organization_id, true),
       'snapshot', k.snapshot)

@@ -45,15 +45,15 @@ language sql stable
 return case when p_until > p_now and p_until <= p_now + wpp_internal.max_clock_skew()
   then ceil(extract(epoch from p_until - p_now) * 1000)::bigint end;
 
--- Asks for the lease, in order to replace the token `p_replaces` (null if none is stored). `p_is_rejected`: the platform rejected
+-- Asks for the lease, to replace the token `p_old_token` (null if none is stored). `p_is_rejected`: the platform rejected
 -- that token. The outcome is one of these:
---   granted  The caller must refresh the token, with the API key in `number`.
---   moved    The row now holds another token, or none. `number` is the row.
---   busy     Another holder is refreshing with this API key, for at most `wait_ms` more.
---   cooling  The last refresh with this API key failed a moment ago; `failure` says why. It is `token_rejected` if the rejected
---            token was saved less than a minute ago: the platform would reject a newer token too.
+--   granted   The caller must refresh the token, with the API key in `number`.
+--   moved     The row now holds another token, or none. `number` is the row.
+--   busy      Another holder is refreshing with this API key, for at most `wait_ms` more.
+--   cooldown  The last refresh with this API key failed a moment ago; `failure` says why. It is `token_rejected` if the rejected
+--             token was saved less than a minute ago: the platform would reject a newer token too.
 create or replace function public.wpp_claim_refresh(
-  p_organization_id uuid, p_integration_id uuid, p_holder uuid, p_lease_ms integer, p_replaces text default null,
+  p_organization_id uuid, p_integration_id uuid, p_holder uuid, p_lease_ms integer, p_old_token text default null,
   p_is_rejected boolean default false)
 returns jsonb
 language plpgsql set search_path = '' set lock_timeout = '2s'
@@ -66,7 +66,7 @@ declare
 begin
   if wpp_internal.refusal(v_settings) is not null then
     return wpp_internal.answer(wpp_internal.refusal(v_settings));
-  elsif wpp_internal.token(v_settings) is distinct from p_replaces then
+  elsif wpp_internal.token(v_settings) is distinct from p_old_token then
     return wpp_internal.answer('moved', jsonb_build_object('number', wpp_internal.number(p_integration_id)));
   end if;
 
@@ -76,7 +76,7 @@ begin
   if v_lease.holder <> p_holder and v_lease.key_digest is not distinct from v_digest then
     if wpp_internal.ms_left(v_lease.held_until, v_now) is not null then
       return wpp_internal.answer('busy', jsonb_build_object('wait_ms', wpp_internal.ms_left(v_lease.held_until, v_now)));
-    elsif p_is_rejected and v_lease.token_digest = md5(p_replaces) and v_lease.saved_at > v_now - interval '1 minute' then
+    elsif p_is_rejected and v_lease.token_digest = md5(p_old_token) and v_lease.saved_at > v_now - interval '1 minute' then
       v_lease.failure := 'token_rejected';
       v_lease.retry_at := v_now + interval '30 seconds';
       update public.wpp_token_leases l
@@ -84,7 +84,7 @@ begin
       where l.integration_id = p_integration_id and l.organization_id = p_organization_id;
     end if;
     if wpp_internal.ms_left(v_lease.retry_at, v_now) is not null then
-      return wpp_internal.answer('cooling', jsonb_build_object('failure', v_lease.failure));
+      return wpp_internal.answer('cooldown', jsonb_build_object('failure', v_lease.failure));
     end if;
   end if;
 
@@ -97,14 +97,14 @@ begin
 end
 $$;
 
--- Saves a refreshed token and ends the lease. Saves only if the lease was not taken over and the row still holds `p_replaces`. Its
+-- Saves a refreshed token and ends the lease. Saves only if the lease was not taken over and the row still holds `p_old_token`. Its
 -- API key must still be the one that fetched the new token. Only the two token settings are merged; the others stay. The outcome is
 -- one of these:
 --   saved  The row holds the token.
 --   moved  The row holds another token, or none. `number` is the row.
 create or replace function public.wpp_save_token(
   p_organization_id uuid, p_integration_id uuid, p_holder uuid, p_api_key text,
-  p_token text, p_expires_at_ms bigint, p_replaces text default null)
+  p_token text, p_expires_at_ms bigint, p_old_token text default null)
 returns jsonb
 language plpgsql set search_path = '' set lock_timeout = '2s'
 as $$
@@ -118,7 +118,7 @@ begin
 
   -- The platform may return the same token with a new expiry.
   if wpp_internal.api_key(v_settings) = p_api_key
-    and (wpp_internal.token(v_settings) is not distinct from p_replaces or wpp_internal.token(v_settings) = p_token)
+    and (wpp_internal.token(v_settings) is not distinct from p_old_token or wpp_internal.token(v_settings) = p_token)
     and exists (
       select from public.wpp_token_leases l
       where l.integration_id = p_integration_id and l.organization_id = p_organization_id and l.holder = p_holder)

@@ -43,7 +43,7 @@ return pg_advisory_xact_lock(hashtextextended('wpp_creation ' || p_organization_
 -- Deletes creations that are too old, and the data about numbers that were deleted or given to another organization. A rejected API
 -- key of a deleted number is kept for memory_ttl, because the platform may return it again. Used platform ids are kept for an hour
 -- for the limit, and as long as a number or a creation uses them.
-create or replace function wpp_internal.forget_old(p_organization_id uuid) returns void
+create or replace function wpp_internal.delete_old_rows(p_organization_id uuid) returns void
 language sql volatile set search_path = ''
 as $$
   with numbers as (
@@ -74,7 +74,7 @@ return p_organization_id || '__wpp__' || substr(md5(gen_random_uuid()::text), 1,
 
 -- Returns an unlinked number that add_new can reuse: usable, never linked, and either with the organization's own platform id or
 -- added within memory_ttl.
-create or replace function wpp_internal.number_to_link(p_organization_id uuid) returns uuid
+create or replace function wpp_internal.unlinked_number(p_organization_id uuid) returns uuid
 language sql stable set search_path = ''
 as $$
   select n.id
@@ -187,13 +187,13 @@ begin
   -- Locks the rows, so that a deletion waits for this transaction. Skips rows that are being deleted: waiting for them could deadlock.
   perform from public.messenger_integrations i
   where i.organization_id = v_organization for key share skip locked;
-  perform wpp_internal.forget_old(v_organization);
+  perform wpp_internal.delete_old_rows(v_organization);
 
   select * into v_creation from public.wpp_creations c where c.id = p_waited_for and c.organization_id = v_organization;
   if v_creation.finished_at is not null then
     v_existing := v_creation.integration_id;
   elsif v_creation.id is null then
-    v_existing := case v_mode when 'add_new' then wpp_internal.number_to_link(v_organization)
+    v_existing := case v_mode when 'add_new' then wpp_internal.unlinked_number(v_organization)
       else wpp_internal.choose_number(v_organization, p_request ->> 'session', (p_request ->> 'integration_id')::uuid, false) end;
     select n.id, n.works, n.api_key, n.settings is null as is_unreadable into v_number
     from wpp_internal.numbers(v_organization) n where n.id = v_existing;

@@ -218,7 +218,7 @@ async fn number_that_is_unlinked_is_not_waited_for() {
     let (exit, text) = run.end().await;
     assert_eq!(exit, 1, "{text}");
     assert!(
-        text.lines().last().unwrap().contains("disconnected on this number. Run the same command again"),
+        text.lines().last().unwrap().contains("disconnected from WhatsApp. Run the same command again"),
         "{text}"
     );
 }

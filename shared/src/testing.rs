@@ -274,7 +274,7 @@ impl TestNumber {
                 },
                 "credentials_saved_at_ms": NOW - LONG_AGO, "first_connected_at_ms": NOW - LONG_AGO,
                 "webhook_url": format!("{WEBHOOK_BASE_URL}/functions/v1/wpp-webhook"),
-                "connected_is_news": false, "is_readable": true, "ignored": [],
+                "newly_connected": false, "is_readable": true, "ignored": [],
             }),
         }
     }

@@ -881,7 +881,7 @@ async fn old_records_and_those_of_deleted_numbers_are_forgotten() {
         database.run(&insert, &[&id, &organization]).await;
         expected.extend(stays.then_some(id));
     }
-    database.sql.query("select wpp_internal.forget_old($1)", &[&organization]).await.unwrap();
+    database.sql.query("select wpp_internal.delete_old_rows($1)", &[&organization]).await.unwrap();
     let left = "(select jsonb_agg(name) from (
         select platform_id from wpp_creations where organization_id = $1
         union all select integration_id::text from wpp_numbers where organization_id = $1

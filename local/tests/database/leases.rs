@@ -119,7 +119,7 @@ async fn another_holder_changes_nothing() {
     }
 
     assert_eq!(row.fail(ours, HOLDER).await, "noted");
-    assert_eq!(row.claim(ours, STRANGER).await, "cooling");
+    assert_eq!(row.claim(ours, STRANGER).await, "cooldown");
     assert_eq!(row.claim(ours, HOLDER).await, "granted");
     assert_eq!(row.save(ours, HOLDER).await, "saved");
     assert_eq!(row.claim(ours, STRANGER).await, "moved");
@@ -162,7 +162,7 @@ async fn a_new_lease_forgets_the_last_failure() {
     assert_eq!(row.claim(ours, HOLDER).await, "busy", "the lease is for the key that is there");
 
     assert_eq!(row.fail(ours, STRANGER).await, "noted");
-    assert_eq!(row.claim(ours, HOLDER).await, "cooling");
+    assert_eq!(row.claim(ours, HOLDER).await, "cooldown");
     row.merge(r#"{"wppApiKey": "key 3"}"#).await;
     assert_eq!(row.fail(ours, STRANGER).await, "moved", "a failure with another key does not count");
     assert_eq!(row.claim(ours, HOLDER).await, "granted");
@@ -231,8 +231,8 @@ async fn a_pause_after_a_failure_lasts_for_as_long_as_it_is_asked_for() {
 async fn a_lease_more_than_a_minute_ahead_has_ended() {
     let row = Row::new().await;
     let ours = row.organization;
-    for (ahead, held, cooling) in [
-        ("now() + interval '58 seconds'", "busy", "cooling"),
+    for (ahead, held, cooldown) in [
+        ("now() + interval '58 seconds'", "busy", "cooldown"),
         ("now() + interval '61 seconds'", "granted", "granted"),
         ("now() + interval '1 hour'", "granted", "granted"),
         ("'infinity'", "granted", "granted"),
@@ -246,7 +246,7 @@ async fn a_lease_more_than_a_minute_ahead_has_ended() {
             "holder = '{HOLDER}', held_until = now(), retry_at = {ahead}, failure = 'platform'"
         ))
         .await;
-        assert_eq!(row.claim(ours, STRANGER).await, cooling, "{ahead}");
+        assert_eq!(row.claim(ours, STRANGER).await, cooldown, "{ahead}");
     }
 }
 
@@ -254,7 +254,7 @@ async fn a_lease_more_than_a_minute_ahead_has_ended() {
 async fn a_token_rejected_within_a_minute_makes_a_pause() {
     let row = Row::new().await;
     let ours = row.organization;
-    for (saved, outcome) in [("58 seconds", "cooling"), ("62 seconds", "granted")] {
+    for (saved, outcome) in [("58 seconds", "cooldown"), ("62 seconds", "granted")] {
         row.merge(r#"{"wppJwtToken": "old"}"#).await;
         assert_eq!(row.claim(ours, HOLDER).await, "granted");
         assert_eq!(row.save(ours, HOLDER).await, "saved");
@@ -262,7 +262,7 @@ async fn a_token_rejected_within_a_minute_makes_a_pause() {
         row.set(&format!("saved_at = now() - interval '{saved}'")).await;
         let claim = "select wpp_claim_refresh($1, $2, $3, 8000, 'new', true)";
         assert_eq!(row.outcome(claim, &[&ours, &row.id, &STRANGER]).await, outcome, "{saved}");
-        if outcome == "cooling" {
+        if outcome == "cooldown" {
             let left: f64 = row.lease(LEFT).await.unwrap().parse().unwrap();
             assert!((28.0..=30.0).contains(&left), "{left}");
             assert_eq!(

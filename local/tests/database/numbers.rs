@@ -119,7 +119,7 @@ async fn knowledge_is_about_the_rows_session() {
         let known = ["credentials_saved_at_ms", "first_connected_at_ms", "webhook_url"]
             .map(|key| !number[key].is_null());
         let expected = ([is_saved, is_noted, is_registered], json!(is_news));
-        assert_eq!((known, number["connected_is_news"].clone()), expected, "{rows:?} {changes:?}");
+        assert_eq!((known, number["newly_connected"].clone()), expected, "{rows:?} {changes:?}");
     }
 }
 
@@ -549,7 +549,7 @@ async fn number_replaces_a_primary_that_does_not_work() {
         database.run("update messenger_integrations set is_primary = id = $1", &[&other]).await;
         database.link("1").await;
         assert_eq!(database.primaries().await, [if keeps { other } else { number }], "{case}, connected");
-        let find = "wpp_find_number($1, '1') -> 'number' -> 'connected_is_news'";
+        let find = "wpp_find_number($1, '1') -> 'number' -> 'newly_connected'";
         assert_eq!(database.value(find, &[&database.user]).await, false, "{case}");
     }
 }

@@ -95,7 +95,7 @@ impl Game<'_> {
                     Claimed::Granted => json!(["granted", null]),
                     Claimed::Moved => json!(["moved", null]),
                     Claimed::Busy => json!(["busy", null]),
-                    Claimed::Cooling(failure) => json!(["cooling", failure]),
+                    Claimed::Cooldown(failure) => json!(["cooldown", failure]),
                 };
                 assert_eq!(json!([answer["outcome"], answer["failure"]]), expected);
                 let has_number = matches!(expected[0].as_str(), Some("granted" | "moved"));
@@ -130,7 +130,7 @@ impl Game<'_> {
                 self.update("update wpp_token_leases set held_until = now() where integration_id = $1").await;
             }
             Move::PauseEnds => {
-                self.row.lease.iter_mut().for_each(|lease| lease.cooling = None);
+                self.row.lease.iter_mut().for_each(|lease| lease.cooldown = None);
                 self.update("update wpp_token_leases set retry_at = now() where integration_id = $1").await;
             }
             Move::TokenAges => {
@@ -195,11 +195,11 @@ impl Game<'_> {
             from wpp_token_leases where integration_id = $1";
         let row = self.sql.query_opt(lease, &[&self.id]).await.unwrap()?;
         let failure: Option<&str> = row.get(3);
-        let cooling = row.get::<_, Option<bool>>(2).unwrap_or(false);
+        let cooldown = row.get::<_, Option<bool>>(2).unwrap_or(false);
         Some(Lease {
             holder: u8::try_from(row.get::<_, Uuid>(0).as_u128()).unwrap(),
             held: row.get(1),
-            cooling: failure.filter(|_| cooling).map(|failure| match failure {
+            cooldown: failure.filter(|_| cooldown).map(|failure| match failure {
                 "platform" => "platform",
                 "token_rejected" => "token_rejected",
                 _ => "api_key_rejected",

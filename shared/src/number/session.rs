@@ -227,7 +227,7 @@ impl<'a> NumberSession<'a> {
     /// Updates the snapshot. If another request has saved a newer state, `known` becomes that state. If the snapshot cannot be
     /// saved, only logs a warning, because the platform has answered.
     pub async fn save_snapshot(&mut self, known: &mut NumberState) {
-        let is_news = known.is_connected() && self.number.connected_is_news;
+        let is_news = known.is_connected() && self.number.newly_connected;
         let is_steady = matches!(known.state, State::Connected | State::Disconnected);
         let is_saved = |snapshot: &&Snapshot| {
             let is_old = is_steady && snapshot.at.until(self.now) >= SNAPSHOT_INTERVAL;

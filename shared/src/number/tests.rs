@@ -74,7 +74,7 @@ fn row(age: i64, stored: Value) -> Value {
     json!({
         "integration_id": Uuid::nil(), "organization_id": Uuid::nil(), "webhook_url": null, "snapshot": stored,
         "settings": {"wppApiKey": "k", "wppAccountNumber": "4", "wppJwtToken": "t", "wppJwtExpiresAt": NOW + HOUR},
-        "credentials_saved_at_ms": NOW - age, "connected_is_news": false, "is_readable": true, "ignored": [],
+        "credentials_saved_at_ms": NOW - age, "newly_connected": false, "is_readable": true, "ignored": [],
     })
 }
 
@@ -297,7 +297,7 @@ async fn a_snapshot_is_saved_if_it_changes_or_a_link_is_new() {
     let qr_issued = || NumberState::qr_issued("2@".to_owned());
     let connected = || NumberState { state: State::Connected, qr: None, ..qr_issued() };
     let news = |mut number: Value| {
-        number["connected_is_news"] = json!(true);
+        number["newly_connected"] = json!(true);
         number
     };
     let same = stored("qr_issued", Some("2@"));

@@ -98,7 +98,7 @@ fn fuzz_answers_of_the_database() {
         "wait_ms",
     ];
     let number = json!({"integration_id": Uuid::nil(), "organization_id": Uuid::nil(), "settings": {"wppApiKey": "k"},
-        "connected_is_news": false, "is_readable": true, "ignored": [],
+        "newly_connected": false, "is_readable": true, "ignored": [],
         "snapshot": {"status": "qr_issued", "qr": "2@", "qr_at_ms": 1, "at_ms": 1}});
     let good = json!({"now_ms": 1, "organization_id": Uuid::nil(), "number": number, "outcome": "granted"});
     let mutated = mutated(good).prop_map(|value| (200, value.to_string().into_bytes()));

@@ -38,7 +38,7 @@ pub struct Number {
     /// The URL that the platform sends the session's events to; `None` if none is registered.
     pub webhook_url: Option<String>,
     /// Whether `connected` must be saved even if the snapshot seems unchanged.
-    pub connected_is_news: bool,
+    pub newly_connected: bool,
     /// Its row of `whatsapp_sessions`.
     pub snapshot: Option<Snapshot>,
 }

@@ -108,7 +108,7 @@ fn a_key_is_new_for_a_minute() {
     let number = |saved: Option<i64>| -> Number {
         serde_json::from_value(json!({
             "integration_id": Uuid::nil(), "organization_id": Uuid::nil(), "settings": {},
-            "credentials_saved_at_ms": saved, "connected_is_news": false, "is_readable": true, "ignored": [],
+            "credentials_saved_at_ms": saved, "newly_connected": false, "is_readable": true, "ignored": [],
         }))
         .unwrap()
     };

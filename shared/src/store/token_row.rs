@@ -47,7 +47,7 @@ enum Outcome {
     Busy {
         wait_ms: u64,
     },
-    Cooling {
+    Cooldown {
         failure: String,
     },
     Gone,
@@ -93,7 +93,7 @@ fn outcome(Answer { now, outcome }: Answer) -> LeaseOutcome {
             number.client_options(now).map_or(LeaseOutcome::Gone, LeaseOutcome::Moved)
         }
         Outcome::Busy { wait_ms } => LeaseOutcome::Busy(Duration::from_millis(wait_ms)),
-        Outcome::Cooling { failure } => LeaseOutcome::Cooling(failure),
+        Outcome::Cooldown { failure } => LeaseOutcome::Cooldown(failure),
         Outcome::Gone => LeaseOutcome::Gone,
     }
 }
@@ -110,12 +110,12 @@ impl TokenStore for TokenRow {
     async fn claim(
         &self,
         holder: Uuid,
-        replaces: Option<&Secret>,
+        old_token: Option<&Secret>,
         is_rejected: bool,
         lease: Duration,
         deadline: Deadline,
     ) -> StoreResult<LeaseOutcome> {
-        let params = json!({"replaces": replaces, "is_rejected": is_rejected, "lease_ms": millis(lease)});
+        let params = json!({"old_token": old_token, "is_rejected": is_rejected, "lease_ms": millis(lease)});
         self.call("wpp_claim_refresh", holder, params, deadline).await
     }
 
@@ -124,11 +124,11 @@ impl TokenStore for TokenRow {
         holder: Uuid,
         token: &Token,
         api_key: Option<&Secret>,
-        replaces: Option<&Secret>,
+        old_token: Option<&Secret>,
         deadline: Deadline,
     ) -> StoreResult<LeaseOutcome> {
         let params = json!({
-            "api_key": api_key, "replaces": replaces, "token": token.jwt, "expires_at_ms": token.expires_at,
+            "api_key": api_key, "old_token": old_token, "token": token.jwt, "expires_at_ms": token.expires_at,
         });
         self.call("wpp_save_token", holder, params, deadline).await
     }

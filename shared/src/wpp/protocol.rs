@@ -10,7 +10,7 @@
 //!         └─ expired, ───▶ Claim ─┬─ granted ─▶ Fetch ─▶ Save ───▶ Call
 //!            missing or      ▲    ├─ moved ───▶ Row
 //!            rejected        │    ├─ busy ────▶ Wait ─┐
-//!                            │    └─ cooling ─▶ Fail  │
+//!                            │    └─ cooldown ▶ Fail  │
 //!                            └────────────────────────┘
 //! ```
 
@@ -40,7 +40,7 @@ pub enum Event<E> {
     /// Another request has the lease, for at most this long.
     Busy(Duration),
     /// Another request's refresh failed a moment ago.
-    Cooling(CallError<PlatformError>),
+    Cooldown(CallError<PlatformError>),
     /// The number was deleted.
     Gone,
     /// The database did not answer the claim.
@@ -147,7 +147,7 @@ impl RefreshProtocol {
             Event::Busy(left) => Step::Wait(left),
             Event::Waited => self.claim(self.why),
             Event::FetchFailed(failure) => Step::Release(failure),
-            Event::FailureNoted(failure) | Event::Cooling(failure) => {
+            Event::FailureNoted(failure) | Event::Cooldown(failure) => {
                 Step::Fail(ClientError::Platform(failure))
             }
             Event::Gone => Step::Fail(ClientError::NumberGone),

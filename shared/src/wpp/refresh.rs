@@ -75,7 +75,7 @@ pub enum LeaseOutcome {
     /// Another holder has the lease, for at most this long.
     Busy(Duration),
     /// The last refresh failed a moment ago, with this code.
-    Cooling(String),
+    Cooldown(String),
     /// The number was deleted.
     Gone,
 }
@@ -307,7 +307,7 @@ impl<'a, S: TokenStore, P: TokenSource> Refresh<'a, S, P> {
                 self.client.read()
             }
             LeaseOutcome::Busy(left) => Event::Busy(left),
-            LeaseOutcome::Cooling(code) => Event::Cooling(failure_of(&code)),
+            LeaseOutcome::Cooldown(code) => Event::Cooldown(failure_of(&code)),
             LeaseOutcome::Gone => Event::Gone,
         }
     }

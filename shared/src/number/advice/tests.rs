@@ -14,7 +14,7 @@ fn number(saved: Option<i64>, connected: bool, snapshot: Option<(&str, i64)>) ->
     serde_json::from_value(json!({
         "integration_id": uuid::Uuid::nil(), "organization_id": uuid::Uuid::nil(), "settings": {},
         "credentials_saved_at_ms": saved.map(ago), "first_connected_at_ms": connected.then_some(1),
-        "webhook_url": null, "connected_is_news": false, "is_readable": true, "ignored": [], "snapshot": snapshot,
+        "webhook_url": null, "newly_connected": false, "is_readable": true, "ignored": [], "snapshot": snapshot,
     }))
     .unwrap()
 }

@@ -36,7 +36,7 @@ impl TestStore for Stubborn {
 /// Makes a row with a token that has expired.
 fn number(nth: u32) -> Value {
     json!({
-        "integration_id": Uuid::nil(), "organization_id": Uuid::nil(), "connected_is_news": false, "is_readable": true, "ignored": [],
+        "integration_id": Uuid::nil(), "organization_id": Uuid::nil(), "newly_connected": false, "is_readable": true, "ignored": [],
         "settings": {"wppApiKey": "k", "wppAccountNumber": "4", "wppJwtToken": format!("t{nth}"), "wppJwtExpiresAt": 1},
     })
 }

@@ -48,7 +48,7 @@ fn after(events: impl IntoIterator<Item = Event>) -> (RefreshProtocol, Step) {
 fn failures() -> Vec<Event> {
     vec![
         Event::Busy(Duration::from_secs(6)),
-        Event::Cooling(DEAD),
+        Event::Cooldown(DEAD),
         Event::Gone,
         Event::ClaimFailed(SLOW),
         Event::OutOfTime,
@@ -116,7 +116,7 @@ fn a_due_token_that_is_rejected_is_replaced() {
 #[test]
 fn without_a_usable_token_a_failure_is_final() {
     for (event, expected) in [
-        (Event::Cooling(DEAD), Step::Fail(Error::Platform(DEAD))),
+        (Event::Cooldown(DEAD), Step::Fail(Error::Platform(DEAD))),
         (Event::Gone, Step::Fail(Error::NumberGone)),
         (Event::ClaimFailed(SLOW), Step::Fail(Error::Store(SLOW))),
         (Event::OutOfTime, Step::Fail(Error::OutOfTime)),

@@ -80,7 +80,7 @@ async fn a_due_token_delays_a_request_by_at_most_1500_ms() {
                 it.lease_to_a_stranger(Duration::ZERO);
                 let number = &mut it.state().number;
                 number.cool_until = UnixMs(i64::MAX);
-                number.row.lease.as_mut().unwrap().cooling = Some("api_key_rejected");
+                number.row.lease.as_mut().unwrap().cooldown = Some("api_key_rejected");
             },
             0,
             0,

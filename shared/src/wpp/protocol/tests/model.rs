@@ -17,7 +17,7 @@ pub struct Lease<Holder = u8, Token = u8> {
     /// Whether `held_until` is in the future.
     pub held: bool,
     /// `failure`, while `retry_at` is in the future.
-    pub cooling: Option<&'static str>,
+    pub cooldown: Option<&'static str>,
     /// The key behind `key_digest`.
     pub key: u8,
     /// The token behind `token_digest`, while `saved_at` is less than a minute ago.
@@ -30,7 +30,7 @@ pub enum Claimed {
     Granted,
     Moved,
     Busy,
-    Cooling(&'static str),
+    Cooldown(&'static str),
 }
 
 impl<Holder: Copy + PartialEq, Token: Copy + PartialEq> Row<Holder, Token> {
@@ -44,13 +44,13 @@ impl<Holder: Copy + PartialEq, Token: Copy + PartialEq> Row<Holder, Token> {
                 return Claimed::Busy;
             }
             if is_rejected && replaces.is_some() && lease.saved == replaces {
-                (lease.cooling, lease.saved) = (Some("token_rejected"), None);
+                (lease.cooldown, lease.saved) = (Some("token_rejected"), None);
             }
-            if let Some(failure) = lease.cooling {
-                return Claimed::Cooling(failure);
+            if let Some(failure) = lease.cooldown {
+                return Claimed::Cooldown(failure);
             }
         }
-        self.lease = Some(Lease { holder, held: true, cooling: None, key, saved: None });
+        self.lease = Some(Lease { holder, held: true, cooldown: None, key, saved: None });
         Claimed::Granted
     }
 
@@ -74,7 +74,7 @@ impl<Holder: Copy + PartialEq, Token: Copy + PartialEq> Row<Holder, Token> {
     fn release(&mut self, holder: Holder, failure: Option<&'static str>, saved: Option<Token>) {
         if let Some(lease) = self.lease.as_mut().filter(|lease| lease.holder == holder) {
             lease.held = false;
-            lease.cooling = failure;
+            lease.cooldown = failure;
             lease.saved = saved;
         }
     }

@@ -124,7 +124,7 @@ impl World {
             } else if lease.held && may_go_wrong {
                 add(&mut |world| world.mishap(Self::end_lease));
             }
-            if lease.cooling.is_some() {
+            if lease.cooldown.is_some() {
                 add(&mut Self::end_pause);
             }
         }
@@ -204,7 +204,7 @@ impl World {
                 Claimed::Granted => Event::Granted,
                 Claimed::Moved => Event::Row { token: self.row.token.map(token), now },
                 Claimed::Busy => Event::Busy(Duration::from_secs(1)),
-                Claimed::Cooling(failure) => Event::Cooling(failure_of(failure)),
+                Claimed::Cooldown(failure) => Event::Cooldown(failure_of(failure)),
             },
             Message::Fetch { key } if key != self.row.key => Event::FetchFailed(DEAD),
             Message::Fetch { key } => {
@@ -254,7 +254,7 @@ impl World {
     }
 
     fn end_pause(&mut self) {
-        self.row.lease.iter_mut().for_each(|lease| lease.cooling = None);
+        self.row.lease.iter_mut().for_each(|lease| lease.cooldown = None);
     }
 
     /// Asserts what must hold in every world, whatever happened before.

@@ -90,7 +90,7 @@ impl Memory {
     pub fn lease_to_a_stranger(&self, time: Duration) {
         let number = &mut self.state().number;
         number.row.lease =
-            Some(Lease { holder: STRANGER, held: true, cooling: None, key: number.row.key, saved: None });
+            Some(Lease { holder: STRANGER, held: true, cooldown: None, key: number.row.key, saved: None });
         number.held_until = self.now().plus(time);
     }
 

@@ -107,7 +107,7 @@ impl StoredNumber {
     pub fn at(&mut self, now: UnixMs) -> &mut Self {
         if let Some(lease) = &mut self.row.lease {
             lease.held &= self.held_until > now;
-            lease.cooling = lease.cooling.filter(|_| self.cool_until > now);
+            lease.cooldown = lease.cooldown.filter(|_| self.cool_until > now);
             lease.saved = lease.saved.filter(|_| self.saved_at.plus(NEW_TOKEN_AGE) > now);
         }
         self
@@ -132,7 +132,7 @@ impl StoredNumber {
         }
         json!({
             "integration_id": Uuid::nil(), "organization_id": Uuid::nil(), "settings": settings,
-            "credentials_saved_at_ms": saved_at.0, "first_connected_at_ms": null, "connected_is_news": false,
+            "credentials_saved_at_ms": saved_at.0, "first_connected_at_ms": null, "newly_connected": false,
             "is_readable": true, "ignored": [], "snapshot": null,
         })
     }
@@ -153,11 +153,11 @@ impl StoredNumber {
                         let wait_ms = now.until(self.held_until).as_millis();
                         return json!({"now_ms": now.0, "outcome": "busy", "wait_ms": wait_ms});
                     }
-                    Claimed::Cooling(failure) => {
+                    Claimed::Cooldown(failure) => {
                         if had_saved && failure == "token_rejected" {
                             self.cool_until = now.plus(REJECTION_COOLDOWN);
                         }
-                        return json!({"now_ms": now.0, "outcome": "cooling", "failure": failure});
+                        return json!({"now_ms": now.0, "outcome": "cooldown", "failure": failure});
                     }
                 }
             }

@@ -146,7 +146,7 @@ impl TestStore for Reach<'_> {
         let answer = |number: &mut Number, now| {
             let row = &mut number.stored.row;
             if !self.fleet.scenario.has_lease {
-                row.lease = Some(Lease { holder, held: true, cooling: None, key: row.key, saved: None });
+                row.lease = Some(Lease { holder, held: true, cooldown: None, key: row.key, saved: None });
             }
             number.stored.answer(holder, call, now)
         };

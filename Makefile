@@ -97,9 +97,9 @@ bench: tools ## measure the functions against their targets; CHECK=1 fails if a 
 simulate: ## simulate an hour of a fleet, for docs/measured.md
 	CARGO_PROFILE_DEV_OPT_LEVEL=2 cargo test --package shared --lib --target-dir target/walk simulate -- --ignored --nocapture
 
-mutants: ## list the mutants that no in-process test kills: FILE=shared/src/wpp/token.rs, or DIFF=my.diff
-	@sh local/tools.sh cargo-mutants
-	.tools/bin/cargo-mutants mutants --package shared --output target $(if $(FILE),--file $(FILE)) $(if $(DIFF),--in-diff $(DIFF)) -- --lib
+mutants: $(if $(SQL),tools) ## list the planted mistakes that no test notices: FILE=shared/src/wpp/token.rs, DIFF=my.diff, or SQL=1
+	$(if $(SQL),cargo build && TMPDIR=$(SCRATCH) python3 local/sql_mutants.py,@sh local/tools.sh cargo-mutants && \
+		.tools/bin/cargo-mutants mutants --package shared --output target $(if $(FILE),--file $(FILE)) $(if $(DIFF),--in-diff $(DIFF)) -- --lib)
 
 advisories: ## check the dependencies for vulnerabilities, licenses and sources; ADVISORY_DB=folder uses a copy of the database
 	@sh local/tools.sh cargo-deny

@@ -124,7 +124,8 @@ deploy: configured $(if $(BUILT),sam,build) ## build and deploy with samconfig.t
 
 # SAM deploys with the saved parameters, even if the build is for another architecture.
 configured:
-	@test -e samconfig.toml || { echo "make deploy: copy samconfig.example.toml to samconfig.toml, and edit its first seven values" >&2; exit 1; }
+	@test -e samconfig.toml || { \
+		echo "make deploy: copy samconfig.example.toml to samconfig.toml; edit region to AlarmTopicArn" >&2; exit 1; }
 	@test "$(ARCH)" = "$(SAVED_ARCH)" || { echo "samconfig.toml deploys for $(SAVED_ARCH): put Architecture=$(ARCH) into it" >&2; exit 1; }
 	@grep -q '^ *"AlarmTopicArn=arn:' samconfig.toml || echo "make deploy: AlarmTopicArn is empty, so alarms will notify no one (docs/operating.md)" >&2
 

@@ -1,9 +1,9 @@
-"""`make test-slow`: deploys the output of `sam build` to an emulator of AWS, and calls it there.
+"""`make slow-smoke`: deploys the output of `sam build` to an emulator of AWS, and calls it there.
 
 The binaries are the real ones. The emulator (ministack) replaces CloudFormation, Lambda, IAM and Secrets Manager; a few lines here
-replace the database and the platform. Three things are not tested. The emulator makes no routes from the API's definition, so the
-HTTP API's own CORS and errors are missing. TLS to the upstreams is tested in local/tests/api/tls.rs. The emulator does not add
-metrics, so no alarm watches the sum of the three functions.
+replace the database and the platform. Three things are not tested here: the HTTP API's own CORS and errors (the emulator makes no
+routes from the API's definition), TLS to the upstreams (see local/tests/api/tls.rs), and the alarms on the sum of the three
+functions (the emulator cannot add metrics).
 """
 
 import base64
@@ -28,11 +28,13 @@ import boto3
 from samcli.yamlhelper import yaml_dump, yaml_parse
 
 FUNCTIONS = {"WppCreate": "wpp-create", "WppQr": "wpp-qr", "WppStatus": "wpp-status"}
-# The functions' answers to a user once both upstreams have accepted their keys.
-REACHED = {"wpp-create": "platform_unavailable", "wpp-qr": "organization_not_found", "wpp-status": "organization_not_found"}
+# The code that each function returns once the upstreams accept its keys.
+EXPECTED_CODES = {
+    "wpp-create": "platform_unavailable", "wpp-qr": "organization_not_found", "wpp-status": "organization_not_found",
+}
 STACK, REGION = "smoke", "eu-central-1"
 TOOLS = Path(__file__).parent.parent / ".tools"
-# The functions reread a secret at most every 30 s.
+# After a refused key, the functions reread the secret at most once in 30 s.
 ROTATION_TIMEOUT_S = 60
 
 
@@ -46,7 +48,7 @@ def check(holds, otherwise):
 
 
 class Upstreams(BaseHTTPRequestHandler):
-    """The database and the platform. Each accepts only the key that `accepted` names, and has no users."""
+    """The database and the platform. Each accepts only its key in `accepted`. The database has no users."""
 
     accepted = {}
 
@@ -71,7 +73,7 @@ class Upstreams(BaseHTTPRequestHandler):
                 return self.answer(200, answers.get(path))
             return self.answer(401, {"message": "Invalid API key"})
         if self.headers.get("authorization") == f"Bearer {self.accepted['WPP_SECRET']}":
-            return self.answer(500, {"error": "accepted, and that is all"})
+            return self.answer(500, {"error": "secret accepted; create is not implemented"})
         return self.answer(401, {"error": "Invalid secret"})
 
     def answer(self, status, body):
@@ -92,8 +94,9 @@ def free_port():
         return listener.getsockname()[1]
 
 
-def emulator(scratch, port):
-    """Starts it on the loopback address only, without any variable of this process that a function could use as its own."""
+def start_emulator(scratch, port):
+    """Starts the emulator on the loopback address only. A function could use a variable of this process, so it gets none of them
+    but `PATH`."""
     env = {
         "PATH": os.environ["PATH"], "HOME": scratch, "TMPDIR": scratch, "STATE_DIR": f"{scratch}/state",
         "BIND_HOST": "127.0.0.1", "MINISTACK_HOST": "127.0.0.1", "GATEWAY_PORT": str(port),
@@ -111,11 +114,11 @@ def emulator(scratch, port):
     raise SystemExit("smoke: FAILED: the emulator does not answer")
 
 
-def end(process):
-    """Stops it with everything that it has started: the functions."""
-    for number in (signal.SIGTERM, signal.SIGKILL):
+def stop_group(process):
+    """Stops the emulator and the function processes that it started."""
+    for signum in (signal.SIGTERM, signal.SIGKILL):
         try:
-            os.killpg(process.pid, number)
+            os.killpg(process.pid, signum)
             process.wait(timeout=5)
         except (ProcessLookupError, subprocess.TimeoutExpired):
             pass
@@ -148,7 +151,8 @@ def call(base, function, token=None):
 
 
 def template():
-    """Returns the template of `sam build`. An alarm about all functions is here about the first one: the emulator cannot add."""
+    """Returns the template of `sam build`. An alarm on the sum of the three functions watches only the first, because the
+    emulator cannot add metrics."""
     built = TOOLS.parent / ".aws-sam/build/template.yaml"
     template = yaml_parse(built.read_text())
     for resource in template["Resources"].values():
@@ -191,14 +195,14 @@ def main():
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))
     upstreams = ThreadingHTTPServer(("127.0.0.1", 0), Upstreams)
     threading.Thread(target=upstreams.serve_forever, daemon=True).start()
-    process = emulator(scratch, port)
+    process = start_emulator(scratch, port)
     try:
         smoke(endpoint, f"http://127.0.0.1:{upstreams.server_port}")
     except BaseException:
         print(Path(f"{scratch}/ministack.log").read_text()[-6000:], file=sys.stderr)
         raise
     finally:
-        end(process)
+        stop_group(process)
         subprocess.run(["rm", "-rf", scratch], check=False)
 
 
@@ -210,8 +214,8 @@ def smoke(endpoint, upstreams):
         "wpp": {"WPP_SECRET": "platform-secret-1"},
         "supabase": {"SUPABASE_SERVICE_ROLE_KEY": "sb_secret_smoke_1", "SUPABASE_JWT_SECRET": "smoke-jwt-secret-of-32-characters-at-least"},
     }
-    keep = aws["secretsmanager"].create_secret
-    arns = {name: keep(Name=name, SecretString=json.dumps(value))["ARN"] for name, value in secrets.items()}
+    create_secret = aws["secretsmanager"].create_secret
+    arns = {name: create_secret(Name=name, SecretString=json.dumps(value))["ARN"] for name, value in secrets.items()}
     Upstreams.accepted = secrets["wpp"] | secrets["supabase"]
 
     deploy({
@@ -224,9 +228,9 @@ def smoke(endpoint, upstreams):
     names = {resource["LogicalResourceId"]: resource["PhysicalResourceId"] for resource in resources}
     unfinished = [resource["LogicalResourceId"] for resource in resources if resource["ResourceStatus"] != "CREATE_COMPLETE"]
     check(not unfinished, f"not complete: {unfinished}")
-    kept = {group["logGroupName"]: group.get("retentionInDays") for group in aws["logs"].describe_log_groups()["logGroups"]}
+    retention = {group["logGroupName"]: group.get("retentionInDays") for group in aws["logs"].describe_log_groups()["logGroups"]}
     for logical in [*FUNCTIONS, "Api"]:
-        check(kept.get(names[f"{logical}Logs"]) == 30, f"the logs of {logical} are not kept for 30 days: {kept}")
+        check(retention.get(names[f"{logical}Logs"]) == 30, f"the logs of {logical} are not kept for 30 days: {retention}")
     alarms = aws["cloudwatch"].describe_alarms()["MetricAlarms"]
     check(len(alarms) == 10, f"10 alarms were expected: {[alarm['AlarmName'] for alarm in alarms]}")
     step(f"the stack is complete: {len(resources)} resources")
@@ -244,7 +248,7 @@ def smoke(endpoint, upstreams):
         variables = aws["lambda"].get_function_configuration(FunctionName=names[logical])["Environment"]["Variables"]
         for secret in [*Upstreams.accepted, *Upstreams.accepted.values()]:
             check(secret not in [*variables, *variables.values()], f"{function} has {secret} in its environment")
-        # The emulator has no upstream with TLS, and creates no API routes.
+        # The upstreams of this script speak plain HTTP, and the emulator creates no API routes.
         variables |= {"WPP_BASE_URL": upstreams, "SUPABASE_URL": upstreams}
         aws["lambda"].update_function_configuration(FunctionName=names[logical], Environment={"Variables": variables})
         integration = aws["apigatewayv2"].create_integration(
@@ -259,23 +263,23 @@ def smoke(endpoint, upstreams):
         status, headers, body = call(base, function)
         check(status == 401 and body["code"] == "unauthorized", f"{function} answers {status} {body}")
         check(body["request_id"] == headers["x-request-id"], f"{function} answers {body} with {dict(headers)}")
-    step("three 401s in our envelope")
+    step("a call without a token gets a 401 with code and request id from each function")
 
     token = user_token(secrets["supabase"]["SUPABASE_JWT_SECRET"])
     def codes():
         return {function: call(base, function, token)[2].get("code") for function in FUNCTIONS.values()}
 
     seen = codes()
-    check(seen == REACHED, f"with the secrets that the ARNs name, {REACHED} were expected: {seen}")
-    step("the secrets that the ARNs name open the database and the platform")
+    check(seen == EXPECTED_CODES, f"with the secrets that the ARNs name, {EXPECTED_CODES} were expected: {seen}")
+    step("the functions read the secrets by ARN, and both upstreams accept them")
 
     rotated = {"WPP_SECRET": "platform-secret-2"}, {**secrets["supabase"], "SUPABASE_SERVICE_ROLE_KEY": "sb_secret_smoke_2"}
     for arn, value in zip(arns.values(), rotated):
         aws["secretsmanager"].put_secret_value(SecretId=arn, SecretString=json.dumps(value))
         Upstreams.accepted = Upstreams.accepted | value
     started = time.monotonic()
-    while (seen := codes()) != REACHED:
-        check(time.monotonic() - started < ROTATION_TIMEOUT_S, f"after a rotation, {REACHED} were expected: {seen}")
+    while (seen := codes()) != EXPECTED_CODES:
+        check(time.monotonic() - started < ROTATION_TIMEOUT_S, f"after a rotation, {EXPECTED_CODES} were expected: {seen}")
         time.sleep(1)
     step(f"a rotation was seen without a deployment, after {time.monotonic() - started:.0f} s")
 
@@ -296,4 +300,4 @@ def smoke(endpoint, upstreams):
 
 if __name__ == "__main__":
     main()
-    step("not shown here, for a first real deployment: CORS of the API's own errors (docs/operating.md, \"After the first deployment\")")
+    step("not tested here: CORS of the API's own errors; check it as docs/operating.md says (\"After the first deployment\")")

@@ -4,12 +4,12 @@ import { features } from 'web-features';
 
 const OLDEST = { chrome: 109, safari: 16 };
 
-/** A version: `3.2`, or `≤13.1`; nothing if the browser never had the feature. */
+/** Returns the version as a number, from `3.2` or `≤13.1`. Returns `Infinity` if the browser never had the feature. */
 const version = (text) => Number.parseFloat(text?.replace('≤', '') ?? Infinity);
 
 const isMissing = ({ support }) => Object.entries(OLDEST).some(([browser, oldest]) => version(support[browser]) > oldest);
 
-/** The parts of a name such as `api.AbortSignal.any_static`; nothing if it is not a name in a program. */
+/** The parts of a name such as `api.AbortSignal.any_static`. For keys of CSS and HTML, all but `isStatic` are `undefined`. */
 function partsOf(key) {
   const [, source, owner, member, isStatic] = /^(api|javascript\.builtins)\.(\w+)(?:\.(\w+?)(_static)?)?$/.exec(key) ?? [];
   return { source, owner, member, isStatic: Boolean(isStatic) };
@@ -20,21 +20,27 @@ const names = Object.values(features)
   .map(([key, status]) => ({ ...partsOf(key), isMissing: isMissing(status) }))
   .filter(({ owner }) => owner);
 
-/** What at least one of them lacks: `{owner, member, isStatic}`, without a member if the whole owner is missing. */
+/** What at least one of these browsers lacks: `{owner, member, isStatic}`, without a member if the whole owner is missing. */
 export const MISSING = names.filter(({ isMissing }) => isMissing);
 
 const known = new Set(names.filter(({ isMissing }) => !isMissing).map(({ owner, member }) => member ?? owner));
 
-/** Owners whose members a program rarely names, apart from those of the language itself. */
-const DOCUMENT = /^(Abort(Signal|Controller)|Document|Element|Event|FormData|Headers|HTMLElement|Navigator|Node|Request|Response|URL|Window)$/;
+/**
+ * Interfaces whose objects a program uses without naming the interface (`event`, `element`), so only the member's name can
+ * be checked.
+ */
+const CHECKED_OWNERS = /^(Abort(Signal|Controller)|Document|Element|Event|FormData|Headers|HTMLElement|Navigator|Node|Request|Response|URL|Window)$/;
 
-/** The ESLint rules against that. A member is recognized only by its name, so no older object may have the same name. */
+/**
+ * Returns the ESLint rules that forbid what is missing. ESLint sees only a member's name, so names that an older object also has
+ * are left out.
+ */
 export function rules() {
-  const members = MISSING.filter(({ source, owner, member }) => member && (source !== 'api' || DOCUMENT.test(owner)));
+  const members = MISSING.filter(({ source, owner, member }) => member && (source !== 'api' || CHECKED_OWNERS.test(owner)));
   const properties = members
     .filter(({ member, isStatic }) => isStatic || !known.has(member))
     .map(({ owner, member, isStatic }) => (isStatic ? { object: owner, property: member } : { property: member }));
-  // In the data about the language, all members have the same form.
+  // The data does not tell static from instance members of JavaScript's own objects.
   const builtins = members.filter(({ source }) => source !== 'api').map(({ owner, member }) => ({ object: owner, property: member }));
   const unique = new Map([...properties, ...builtins].map((one) => [JSON.stringify(one), one]));
   const globals = new Set(MISSING.filter(({ owner, member }) => !member && !known.has(owner)).map(({ owner }) => owner));
@@ -44,7 +50,7 @@ export function rules() {
   };
 }
 
-/** Removes all that from a newer browser. Runs in the page. */
+/** Deletes the missing features from the page's browser. Runs in the page. */
 export function makeOld(missing) {
   for (const { owner, member, isStatic } of missing) {
     const object = globalThis[owner];

@@ -2,22 +2,23 @@
 
 import { retryAfterMs } from './poll.js';
 
-/** A call that takes longer is lost, because the functions answer within 30 s. */
+/** The functions answer within 30 s, so a call that takes longer is treated as lost. */
 const CALL_TIMEOUT_MS = 40_000;
 
-/** How long the page's own address may take to answer. */
+/** Timeout of the request that tells `offline` from `unreachable`. */
 const PROBE_TIMEOUT_MS = 5_000;
 
 /**
- * Makes one request at a time, in the order of the calls.
+ * Returns the calls. They run one at a time, in the order in which they were made.
  * An answer is `{ok: true, ...}`, or `{ok: false, code, error, retryable, retryAfterMs, language}`. The page adds two codes:
- * `offline` if the browser has no network, `unreachable` if the service cannot be reached.
+ * `offline` if the browser has no network, `unreachable` if there is no usable answer.
  */
-export function createApi({ functions, supabase: project, key }, { accessToken, language, onCall }) {
+export function createApi(config, { accessToken, language, onCall }) {
+  const { functions: functionsUrl, supabase: projectUrl, key: publishableKey } = config;
   const { createClient } = window.supabase;
   // The functions are deployed apart from the project, at a separate address.
-  const gateway = createClient(functions, key, { accessToken });
-  const database = createClient(project, key, { accessToken });
+  const gateway = createClient(functionsUrl, publishableKey, { accessToken });
+  const database = createClient(projectUrl, publishableKey, { accessToken });
 
   let turn = Promise.resolve();
   function inTurn(name, signal, work) {
@@ -40,8 +41,8 @@ export function createApi({ functions, supabase: project, key }, { accessToken, 
   const invoke = (name, body, signal) => inTurn(name, signal, async (signal) => {
     const headers = { 'Accept-Language': language() };
     const { data, error } = await gateway.functions.invoke(name, { body, headers, signal });
-    if (error) return failure(error.context);
-    return data?.success === true ? { ...data, ok: true } : refused('unreachable', true);
+    if (error) return readFailure(error.context);
+    return data?.success === true ? { ...data, ok: true } : failed('unreachable', true);
   });
 
   return {
@@ -61,21 +62,21 @@ export function createApi({ functions, supabase: project, key }, { accessToken, 
         .retry(false)
         .abortSignal(signal);
       if (!error) return { ok: true, numbers: data };
-      if (status === 401) return refused('sign_in_expired', false);
-      return status ? refused('unreachable', true) : null;
+      if (status === 401) return failed('sign_in_expired', false);
+      return status ? failed('unreachable', true) : null;
     }),
   };
 }
 
-const refused = (code, retryable) => ({ ok: false, code, error: null, retryable, retryAfterMs: 0 });
+const failed = (code, retryable) => ({ ok: false, code, error: null, retryable, retryAfterMs: 0 });
 
-/** Reads the answer of an error, which supabase-js leaves unread; `null` if there is none. */
-async function failure(response) {
+/** Reads the body of an error response, which supabase-js does not read. Returns `null` if there was no response. */
+async function readFailure(response) {
   if (!(response instanceof Response)) return null;
   const body = await response.json().catch(() => ({}));
   return {
     // A gateway's own refusal does not say whether the same request can succeed later.
-    ...refused('unreachable', response.status >= 500 || response.status === 429),
+    ...failed('unreachable', response.status >= 500 || response.status === 429),
     ...body,
     ok: false,
     retryAfterMs: retryAfterMs(response.headers.get('Retry-After')),
@@ -86,10 +87,10 @@ async function failure(response) {
 async function noAnswer(signal) {
   const probe = (signal) => fetch('/icon.svg', { method: 'HEAD', cache: 'no-store', signal });
   const isOnline = navigator.onLine && (await within(PROBE_TIMEOUT_MS, signal, probe).then(() => true, () => false));
-  return refused(isOnline ? 'unreachable' : 'offline', true);
+  return failed(isOnline ? 'unreachable' : 'offline', true);
 }
 
-/** Does the work until the timeout or the signal ends it. */
+/** Runs `work`, and aborts it after `ms` or when `signal` aborts. */
 async function within(ms, signal, work) {
   const both = new AbortController();
   const abort = () => both.abort(signal.reason);

@@ -24,9 +24,9 @@ use crate::service;
 use crate::stack::{Settings, Stack};
 
 /// The organizations that exist from the start, each with its user. The printed lines are about the first one.
-const ORGANISATION: Uuid = uuid!("00000000-0000-4000-8000-000000000001");
+const ORGANIZATION: Uuid = uuid!("00000000-0000-4000-8000-000000000001");
 const PEOPLE: [(Uuid, Person); 2] = [
-    (ORGANISATION, Person { user: uuid!("00000000-0000-4000-8000-000000000002"), organization: "Lyceum 42" }),
+    (ORGANIZATION, Person { user: uuid!("00000000-0000-4000-8000-000000000002"), organization: "Lyceum 42" }),
     (
         uuid!("00000000-0000-4000-8000-000000000003"),
         Person { user: uuid!("00000000-0000-4000-8000-000000000004"), organization: "Riverside School" },
@@ -64,7 +64,7 @@ async fn serve() -> Result<()> {
     let (port, page_port) = (port("WPP_LOCAL_PORT", 9000)?, port("WPP_LOCAL_PAGE_PORT", 9400)?);
     let cargo_lambda = cargo_lambda()?;
     let data = data_directory()?;
-    let session = platform::session_for(&ORGANISATION.to_string());
+    let session = platform::session_for(&ORGANIZATION.to_string());
     let stack = Stack::start_with(settings(&data)?).await?;
     for (organization, person) in &PEOPLE {
         stack.seed(*organization, person.user, person.organization).await?;

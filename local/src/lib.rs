@@ -7,18 +7,18 @@ mod cluster;
 pub mod dev;
 pub mod events;
 pub mod fault_injector;
-pub mod front;
 pub mod http;
+pub mod http_gateway;
 pub mod lambda;
+pub mod other_functions;
 pub mod page;
 pub mod platform;
 pub mod postgres;
 pub mod postgrest;
+pub mod schema_variants;
 pub mod secrets_manager;
 pub mod server;
 pub mod service;
-pub mod shapes;
-pub mod siblings;
 pub mod stack;
 pub mod supabase;
 pub mod test_app;
@@ -28,8 +28,8 @@ pub mod users;
 /// The product's functions.
 pub const FUNCTIONS: [&str; 3] = ["wpp-create", "wpp-qr", "wpp-status"];
 
-/// The error of everything here: a sentence for the person at the terminal, on what is missing, in use or broken.
+/// Any error of this crate. Its text tells the developer what is missing, in use or broken.
 pub type Error = Box<dyn std::error::Error + Send + Sync>;
 
-/// What comes of anything here.
+/// The result of this crate's functions.
 pub type Result<T> = std::result::Result<T, Error>;

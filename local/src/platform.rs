@@ -22,7 +22,7 @@ mod routes;
 mod session;
 
 use accounts::{Accounts, NO_QR};
-pub use accounts::{Refused, session_for};
+pub use accounts::{Refusal, session_for};
 pub use behavior::{AcceptedTokens, Behavior, FieldValue, QrForm, RepeatedCreate};
 
 /// How many requests are remembered.
@@ -137,7 +137,7 @@ impl Simulator {
 
     /// Moves its clock forward: tokens expire, QRs rotate.
     pub fn advance(&self, by: Duration) {
-        self.accounts().ahead_ms += i64::try_from(by.as_millis()).unwrap_or_default();
+        self.accounts().clock_offset_ms += i64::try_from(by.as_millis()).unwrap_or_default();
     }
 
     /// Refuses every token issued so far, as a restarted platform does.
@@ -156,13 +156,13 @@ impl Simulator {
     }
 
     /// Scans the session's QR with a phone.
-    pub fn scan(&self, session: &str) -> Result<(), Refused> {
+    pub fn scan(&self, session: &str) -> Result<(), Refusal> {
         if self.accounts().session(session)?.scan() { Ok(()) } else { Err(NO_QR) }
     }
 
     /// Puts the session into the state that `status` names, and makes the platform answer with exactly that word. Unknown words
     /// mean that a QR is needed.
-    pub fn set_status(&self, session: &str, status: &str) -> Result<(), Refused> {
+    pub fn set_status(&self, session: &str, status: &str) -> Result<(), Refusal> {
         let mut accounts = self.accounts();
         let now_ms = accounts.now_ms();
         accounts.session(session)?.set_status(status, now_ms);
@@ -174,9 +174,9 @@ impl Simulator {
         self.accounts().now_ms()
     }
 
-    /// Organizations that ever created a client.
+    /// How many platform ids `create` was called with.
     pub fn clients(&self) -> usize {
-        self.accounts().sessions_by_organization.len()
+        self.accounts().sessions_by_platform_id.len()
     }
 
     /// The successful `create` calls, including repeated ones.
@@ -184,14 +184,14 @@ impl Simulator {
         self.accounts().creates
     }
 
-    /// Returns the session of an organization id.
-    pub fn session_of(&self, organization_id: &str) -> Option<String> {
-        self.accounts().sessions_by_organization.get(organization_id).cloned()
+    /// Returns the session of a platform id.
+    pub fn session_of(&self, platform_id: &str) -> Option<String> {
+        self.accounts().sessions_by_platform_id.get(platform_id).cloned()
     }
 
-    /// Returns the current API key of an organization id.
-    pub fn key_of(&self, organization_id: &str) -> Option<String> {
-        let session = self.session_of(organization_id)?;
+    /// Returns the current API key of a platform id.
+    pub fn key_of(&self, platform_id: &str) -> Option<String> {
+        let session = self.session_of(platform_id)?;
         self.accounts().sessions.get(&session).map(|session| session.key.clone())
     }
 

@@ -1,4 +1,4 @@
-//! An HTTP server that can also close a connection without an answer, as failing servers do.
+//! An HTTP server that can also close a connection without an answer, like a server that crashes.
 
 use std::io;
 use std::net::SocketAddr;
@@ -22,8 +22,8 @@ use tokio::task::JoinHandle;
 
 use crate::Result;
 
-/// The pause after a connection that could not be accepted.
-const RESPITE: Duration = Duration::from_millis(10);
+/// The pause after a failed `accept`.
+const ACCEPT_RETRY_INTERVAL: Duration = Duration::from_millis(10);
 
 /// Connections that may wait to be accepted.
 const BACKLOG: u32 = 1024;
@@ -56,7 +56,7 @@ pub struct Server {
     address: SocketAddr,
     router: Router,
     state: Mutex<State>,
-    connections: watch::Sender<End>,
+    shutdown: watch::Sender<End>,
 }
 
 #[derive(Debug)]
@@ -67,8 +67,8 @@ enum State {
 }
 
 impl State {
-    fn take_kept(&mut self) -> Option<TcpSocket> {
-        if let Self::Refusing(kept) = self { kept.take() } else { None }
+    fn take_reserved_socket(&mut self) -> Option<TcpSocket> {
+        if let Self::Refusing(socket) = self { socket.take() } else { None }
     }
 }
 
@@ -84,16 +84,16 @@ enum End {
 impl Server {
     /// Serves `router` on `127.0.0.1:port`; port 0 takes a free one.
     pub async fn start(port: u16, router: Router) -> Result<Self> {
-        let listener = bound(SocketAddr::from(([127, 0, 0, 1], port)))
+        let listener = bind(SocketAddr::from(([127, 0, 0, 1], port)))
             .and_then(|socket| socket.listen(BACKLOG))
             .map_err(|error| format!("cannot listen on 127.0.0.1:{port}: {error}"))?;
         let address = listener.local_addr()?;
-        let connections = watch::Sender::new(End::Now);
-        let accepting = tokio::spawn(accept(listener, router.clone(), connections.subscribe()));
-        Ok(Self { address, router, state: Mutex::new(State::Accepting(accepting)), connections })
+        let shutdown = watch::Sender::new(End::Now);
+        let accepting = tokio::spawn(accept(listener, router.clone(), shutdown.subscribe()));
+        Ok(Self { address, router, state: Mutex::new(State::Accepting(accepting)), shutdown })
     }
 
-    /// Returns the address that it listens at.
+    /// Returns the address that it listens on.
     pub fn address(&self) -> SocketAddr {
         self.address
     }
@@ -105,7 +105,7 @@ impl Server {
 
     /// Closes every open connection, including idle ones in a client's pool. Accepts new ones.
     pub fn disconnect(&self) {
-        self.connections.send_replace(End::Now);
+        self.shutdown.send_replace(End::Now);
     }
 
     /// Refuses every connection from now on. Requests in progress are answered, then their connections are closed.
@@ -113,12 +113,12 @@ impl Server {
         let mut state = self.state.lock().await;
         if let State::Accepting(accepting) = &mut *state {
             // Before the listener is dropped, so that no other process gets the port in between.
-            let socket = bound(self.address)?;
+            let socket = bind(self.address)?;
             accepting.abort();
             // The listener is closed when the task has ended; the cancellation is no error.
             let _ = accepting.await;
             *state = State::Refusing(Some(socket));
-            self.connections.send_replace(End::AfterTheAnswer);
+            self.shutdown.send_replace(End::AfterTheAnswer);
         }
         Ok(())
     }
@@ -126,9 +126,9 @@ impl Server {
     /// Accepts connections again.
     pub async fn accept(&self) -> Result<()> {
         let mut state = self.state.lock().await;
-        if let Some(socket) = state.take_kept() {
+        if let Some(socket) = state.take_reserved_socket() {
             let listener = socket.listen(BACKLOG)?;
-            let accepting = accept(listener, self.router.clone(), self.connections.subscribe());
+            let accepting = accept(listener, self.router.clone(), self.shutdown.subscribe());
             *state = State::Accepting(tokio::spawn(accepting));
         }
         Ok(())
@@ -144,7 +144,7 @@ impl Drop for Server {
 }
 
 /// Binds a socket to this port, even if another socket of this process has it.
-fn bound(address: SocketAddr) -> io::Result<TcpSocket> {
+fn bind(address: SocketAddr) -> io::Result<TcpSocket> {
     let socket = TcpSocket::new_v4()?;
     socket.set_reuseaddr(true)?;
     socket.set_reuseport(true)?;
@@ -152,19 +152,19 @@ fn bound(address: SocketAddr) -> io::Result<TcpSocket> {
     Ok(socket)
 }
 
-async fn accept(listener: TcpListener, router: Router, connections: watch::Receiver<End>) {
+async fn accept(listener: TcpListener, router: Router, shutdown: watch::Receiver<End>) {
     loop {
         // The usual failure is running out of file descriptors, which ends when a connection closes.
         let Ok((stream, _)) = listener.accept().await else {
-            tokio::time::sleep(RESPITE).await;
+            tokio::time::sleep(ACCEPT_RETRY_INTERVAL).await;
             continue;
         };
-        tokio::spawn(serve(stream, router.clone(), connections.clone()));
+        tokio::spawn(serve(stream, router.clone(), shutdown.clone()));
     }
 }
 
-async fn serve(stream: TcpStream, router: Router, mut connections: watch::Receiver<End>) {
-    connections.mark_unchanged();
+async fn serve(stream: TcpStream, router: Router, mut shutdown: watch::Receiver<End>) {
+    shutdown.mark_unchanged();
     let service = TowerToHyperService::new(router);
     let answer = service_fn(|request: Request<Incoming>| {
         let response = service.call(request);
@@ -179,13 +179,13 @@ async fn serve(stream: TcpStream, router: Router, mut connections: watch::Receiv
             Ok(response)
         }
     });
-    // An error here is a broken connection, so there is no client left to answer.
     let mut connection = pin!(http1::Builder::new().serve_connection(TokioIo::new(stream), answer));
     loop {
         tokio::select! {
+            // An error means that the connection is closed, by the client or on purpose.
             _ = connection.as_mut() => return,
-            changed = connections.changed() => {
-                if changed.is_err() || *connections.borrow_and_update() == End::Now {
+            changed = shutdown.changed() => {
+                if changed.is_err() || *shutdown.borrow_and_update() == End::Now {
                     return;
                 }
                 connection.as_mut().graceful_shutdown();

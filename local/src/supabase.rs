@@ -1,4 +1,4 @@
-//! The HTTP gateway of the Supabase project: its handling of keys, the REST API behind it, the JWKS.
+//! The HTTP gateway of the Supabase project. It checks API keys, forwards to the REST API and serves the JWKS.
 
 use std::sync::{Arc, PoisonError, RwLock};
 
@@ -25,8 +25,8 @@ use crate::users::Keys;
 /// The path of the REST API, below the project's address.
 const REST: &str = "/rest/v1";
 
-/// Headers of a single connection, which are not passed on.
-const HOP_BY_HOP: [http::HeaderName; 4] = [HOST, CONNECTION, CONTENT_LENGTH, TRANSFER_ENCODING];
+/// Headers that are not forwarded, because the HTTP client and server set their own.
+const NOT_FORWARDED: [http::HeaderName; 4] = [HOST, CONNECTION, CONTENT_LENGTH, TRANSFER_ENCODING];
 
 /// A running gateway. Dropping it closes its port and every connection.
 #[derive(Debug)]
@@ -35,11 +35,11 @@ pub struct Supabase {
     pub faults: FaultInjector,
     /// The server, which can close and refuse connections.
     pub server: Server,
-    front: Arc<Front>,
+    gateway: Arc<Gateway>,
 }
 
 #[derive(Debug)]
-struct Front {
+struct Gateway {
     faults: FaultInjector,
     client: Client,
     project: RwLock<Project>,
@@ -57,7 +57,7 @@ impl Supabase {
     pub async fn start(port: u16, keys: &Keys, postgrest: &Postgrest) -> Result<Self> {
         let faults = FaultInjector::default();
         let project = RwLock::new(Project { keys: keys.clone(), rest: postgrest.url() });
-        let front = Arc::new(Front { faults: faults.clone(), client: crate::http::client()?, project });
+        let gateway = Arc::new(Gateway { faults: faults.clone(), client: crate::http::client()?, project });
         let router = Router::new()
             .route("/auth/v1/.well-known/jwks.json", get(jwks))
             .route("/rest/v1/{*path}", any(rest))
@@ -68,15 +68,15 @@ impl Supabase {
                     .allow_methods(Any)
                     .allow_headers(AllowHeaders::mirror_request()),
             )
-            .with_state(front.clone());
+            .with_state(gateway.clone());
         let server = Server::start(port, behind_firewall(router)).await?;
-        Ok(Self { faults, server, front })
+        Ok(Self { faults, server, gateway })
     }
 
     /// Replaces the project's keys: from now on only these are accepted, and requests go to `postgrest`.
     pub fn replace_keys(&self, keys: &Keys, postgrest: &Postgrest) {
         let project = Project { keys: keys.clone(), rest: postgrest.url() };
-        *self.front.project.write().unwrap_or_else(PoisonError::into_inner) = project;
+        *self.gateway.project.write().unwrap_or_else(PoisonError::into_inner) = project;
     }
 
     /// Returns the project's address, `SUPABASE_URL`.
@@ -86,19 +86,19 @@ impl Supabase {
 }
 
 /// Serves the public keys. A self-hosted gateway may require an `apikey` even for these.
-async fn jwks(State(front): State<Arc<Front>>, mut headers: HeaderMap) -> Response<Body> {
+async fn jwks(State(gateway): State<Arc<Gateway>>, mut headers: HeaderMap) -> Response<Body> {
     let answer = async {
-        match front.admit(&mut headers) {
+        match gateway.admit(&mut headers) {
             Ok(project) => Json(project.keys.jwks()).into_response(),
-            Err(refusal) => refused(StatusCode::UNAUTHORIZED, refusal),
+            Err(reason) => refusal(StatusCode::UNAUTHORIZED, reason),
         }
     };
-    front.faults.pass("jwks", answer).await
+    gateway.faults.pass("jwks", answer).await
 }
 
-async fn rest(State(front): State<Arc<Front>>, request: Request) -> Response<Body> {
+async fn rest(State(gateway): State<Arc<Gateway>>, request: Request) -> Response<Body> {
     let endpoint = endpoint(request.method(), request.uri().path());
-    front.faults.pass(&endpoint, front.forward(request)).await
+    gateway.faults.pass(&endpoint, gateway.forward(request)).await
 }
 
 /// Returns the [`FaultInjector`]'s name for a request: `rpc/<function>` for a call, otherwise `rest/<table>`.
@@ -110,27 +110,27 @@ fn endpoint(method: &Method, path: &str) -> String {
     }
 }
 
-impl Front {
+impl Gateway {
     async fn forward(&self, request: Request) -> Response<Body> {
         let (parts, body) = request.into_parts();
         let mut headers = parts.headers;
         let project = match self.admit(&mut headers) {
             Ok(project) => project,
-            Err(refusal) => return refused(StatusCode::UNAUTHORIZED, refusal),
+            Err(reason) => return refusal(StatusCode::UNAUTHORIZED, reason),
         };
-        HOP_BY_HOP.iter().for_each(|name| drop(headers.remove(name)));
+        NOT_FORWARDED.iter().for_each(|name| drop(headers.remove(name)));
         let Ok(body) = to_bytes(body, usize::MAX).await else {
-            return refused(StatusCode::BAD_REQUEST, json!({"message": "the body broke off"}));
+            return refusal(StatusCode::BAD_REQUEST, json!({"message": "the request body is incomplete"}));
         };
         let target = parts.uri.path_and_query().map_or("", |target| target.as_str());
         let url = format!("{}{}", project.rest, target.trim_start_matches(REST));
         match self.client.request(parts.method, url).headers(headers).body(body).send().await {
-            Ok(response) => relayed(response).await,
-            Err(_) => refused(StatusCode::SERVICE_UNAVAILABLE, json!({"message": "name resolution failed"})),
+            Ok(response) => relay(response).await,
+            Err(_) => refusal(StatusCode::SERVICE_UNAVAILABLE, json!({"message": "name resolution failed"})),
         }
     }
 
-    /// Checks `apikey` as Supabase's gateway does, and fills in `Authorization` for keys of the new kind.
+    /// Checks `apikey` as Supabase's gateway does. Sets `Authorization` for the new keys (`sb_secret_...`, `sb_publishable_...`).
     fn admit(&self, headers: &mut HeaderMap) -> std::result::Result<Project, Value> {
         let Some(key) = headers.get("apikey") else {
             return Err(json!({
@@ -141,7 +141,8 @@ impl Front {
         let key = key.to_str().unwrap_or_default();
         let project = self.project.read().unwrap_or_else(PoisonError::into_inner).clone();
         let keys = &project.keys;
-        // A legacy key sets no role by this header: PostgREST reads `Authorization`; without it, the caller is `anon`.
+        // A legacy key in `apikey` does not set the role. PostgREST takes the role from `Authorization`; without that header, the
+        // caller is `anon`.
         let role_token = match key {
             _ if key == keys.secret_key() => Some(keys.service_role_key()),
             _ if key == keys.publishable_key() => Some(keys.anon_key()),
@@ -156,17 +157,17 @@ impl Front {
     }
 }
 
-async fn relayed(response: reqwest::Response) -> Response<Body> {
+async fn relay(response: reqwest::Response) -> Response<Body> {
     let status = response.status();
     let mut headers = response.headers().clone();
-    HOP_BY_HOP.iter().for_each(|name| drop(headers.remove(name)));
+    NOT_FORWARDED.iter().for_each(|name| drop(headers.remove(name)));
     match response.bytes().await {
         Ok(body) => (status, headers, body).into_response(),
-        Err(_) => refused(StatusCode::BAD_GATEWAY, json!({"message": "an invalid response was received"})),
+        Err(_) => refusal(StatusCode::BAD_GATEWAY, json!({"message": "an invalid response was received"})),
     }
 }
 
-fn refused(status: StatusCode, body: Value) -> Response<Body> {
+fn refusal(status: StatusCode, body: Value) -> Response<Body> {
     (status, Json(body)).into_response()
 }
 
@@ -178,12 +179,12 @@ mod tests {
     use crate::stack::Stack;
 
     /// A stack with a table and a function, and a client for it.
-    struct Project {
+    struct Fixture {
         stack: Stack,
         client: Client,
     }
 
-    impl Project {
+    impl Fixture {
         async fn start() -> Self {
             let stack = Stack::start().await.unwrap();
             let sql = "create table notes (note text); insert into notes values ('kept');
@@ -209,8 +210,8 @@ mod tests {
 
     #[tokio::test]
     async fn gateway_handles_keys_like_supabase() {
-        let project = Project::start().await;
-        let keys = &project.stack.keys;
+        let fixture = Fixture::start().await;
+        let keys = &fixture.stack.keys;
         let (service, secret) = (keys.service_role_key(), keys.secret_key());
         let (anon, publishable) = (keys.anon_key(), keys.publishable_key());
         for (apikey, bearer, status) in [
@@ -223,7 +224,7 @@ mod tests {
             (Some(&*service), None, 401),
             (Some(publishable), None, 401),
         ] {
-            let notes = project.get("/rest/v1/notes?select=note");
+            let notes = fixture.get("/rest/v1/notes?select=note");
             let notes = apikey.into_iter().fold(notes, |notes, key| notes.header("apikey", key));
             let notes = bearer.into_iter().fold(notes, |notes, token| notes.bearer_auth(token));
             let (given, body) = answer(notes).await;
@@ -238,10 +239,10 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn the_key_set_needs_an_apikey() {
-        let project = Project::start().await;
-        let keys = &project.stack.keys;
-        let jwks = || project.get("/auth/v1/.well-known/jwks.json");
+    async fn jwks_needs_an_apikey() {
+        let fixture = Fixture::start().await;
+        let keys = &fixture.stack.keys;
+        let jwks = || fixture.get("/auth/v1/.well-known/jwks.json");
         for key in [keys.secret_key(), keys.publishable_key(), &keys.anon_key()] {
             assert_eq!(answer(jwks().header("apikey", key)).await, (200, keys.jwks()));
         }
@@ -253,12 +254,12 @@ mod tests {
             let (status, body) = answer(refused).await;
             assert_eq!((status, &body["message"]), (401, &json!(message)));
         }
-        let call = project.client.post(format!("{}/rest/v1/rpc/greeting", project.stack.supabase.url()));
+        let call = fixture.client.post(format!("{}/rest/v1/rpc/greeting", fixture.stack.supabase.url()));
         let call = call.header("content-type", "application/json").body(r#"{"name": "you"}"#);
         assert_eq!(answer(call.header("apikey", keys.secret_key())).await, (200, json!("hello you")));
-        let read = project.get("/rest/v1/notes").header("apikey", keys.secret_key());
+        let read = fixture.get("/rest/v1/notes").header("apikey", keys.secret_key());
         assert_eq!(answer(read).await.0, 200);
-        let counts = project.stack.supabase.faults.counts();
+        let counts = fixture.stack.supabase.faults.counts();
         assert_eq!(json!(counts), json!({"jwks": 6, "rest/notes": 1, "rpc/greeting": 1}));
     }
 }

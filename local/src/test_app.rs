@@ -302,14 +302,14 @@ impl TestApp {
     }
 
     /// Returns a session's row of `whatsapp_sessions`, or null if it has none.
-    pub async fn mirror(&self, session: &str) -> Value {
+    pub async fn snapshot_row(&self, session: &str) -> Value {
         let row = "select to_jsonb(s) from whatsapp_sessions s where session_name = 'wpp_' || $1";
         let row = self.sql.query_opt(row, &[&session]).await.unwrap();
         row.map_or(Value::Null, |row| row.get::<_, Json<Value>>(0).0)
     }
 
     /// Moves all times in `whatsapp_sessions` this many seconds into the past.
-    pub async fn age_mirror(&self, seconds: i32) {
+    pub async fn age_snapshot(&self, seconds: i32) {
         let age = "update whatsapp_sessions set
             updated_at = updated_at - $1 * interval '1 second', last_qr_at = last_qr_at - $1 * interval '1 second'";
         self.sql.execute(age, &[&f64::from(seconds)]).await.unwrap();

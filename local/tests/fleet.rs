@@ -1,4 +1,4 @@
-//! A fleet: as many processes of the functions as on a busy day, which share one expired token.
+//! Eight processes of the functions share one expired token, as on a busy day.
 
 #![allow(clippy::unwrap_used, reason = "a failed test panics")]
 
@@ -15,13 +15,13 @@ use tokio::sync::{Mutex, MutexGuard};
 /// The processes alternate between these functions.
 const FUNCTIONS: [&str; 2] = ["wpp-qr", "wpp-status"];
 const PROCESSES: usize = 8;
-const REQUESTS: usize = 50;
+const REQUESTS_PER_PROCESS: usize = 50;
 
 /// Longer than 400 requests take on a small machine, so that the test does not depend on timing.
-const PATIENCE_MS: i64 = 55_000;
+const INVOCATION_TIMEOUT_MS: i64 = 55_000;
 
 /// Only one fleet runs at a time.
-static MACHINE: Mutex<()> = Mutex::const_new(());
+static ONE_FLEET_AT_A_TIME: Mutex<()> = Mutex::const_new(());
 
 struct Fleet {
     _machine: MutexGuard<'static, ()>,
@@ -31,15 +31,15 @@ struct Fleet {
 }
 
 impl Fleet {
-    /// Starts eight processes, and a number whose token ended an hour ago.
+    /// Starts eight processes and adds a number whose token expired an hour ago.
     async fn start() -> Self {
-        let machine = MACHINE.lock().await;
+        let machine = ONE_FLEET_AT_A_TIME.lock().await;
         let (app, number) = TestApp::start_with_number().await;
         app.set_token_end(&number, -3600).await;
         app.end_waits().await;
         let env = [("REQUEST_BUDGET_MS", "60000"), ("UPSTREAM_TIMEOUT_MS", "60000")];
         let env = environment(&app.stack, &env);
-        let options = Options { concurrency: REQUESTS, ..Options::default() };
+        let options = Options { concurrency: REQUESTS_PER_PROCESS, ..Options::default() };
         let start = async |name: &&'static str| {
             let sandbox = Sandbox::start_with(&binary(name).unwrap(), &env, options).await.unwrap();
             sandbox.ready().await.unwrap();
@@ -55,11 +55,12 @@ impl Fleet {
             _ => Event::post(name).json(&json!({"session": self.number.session, "force": true})),
         };
         let event = event.bearer(&self.app.school.token).v2();
-        sandbox.invoke_by(event, clock::unix_ms() + PATIENCE_MS).await
+        sandbox.invoke_by(event, clock::unix_ms() + INVOCATION_TIMEOUT_MS).await
     }
 
     async fn crowd(&self, sandboxes: &[(&'static str, Sandbox)]) -> Vec<Answer> {
-        let requests = sandboxes.iter().flat_map(|sandbox| (0..REQUESTS).map(|_| self.request(sandbox)));
+        let requests =
+            sandboxes.iter().flat_map(|sandbox| (0..REQUESTS_PER_PROCESS).map(|_| self.request(sandbox)));
         join_all(requests).await.into_iter().map(|ended| ended.answered().unwrap()).collect()
     }
 
@@ -67,7 +68,7 @@ impl Fleet {
     async fn refreshes_once(&self) {
         let hold = self.app.hold("rpc/wpp_find_number", Point::After);
         let together = async {
-            hold.reached(PROCESSES * REQUESTS).await;
+            hold.reached(PROCESSES * REQUESTS_PER_PROCESS).await;
             hold.release();
         };
         let (answers, ()) = tokio::join!(self.crowd(&self.sandboxes), together);
@@ -78,8 +79,8 @@ impl Fleet {
         others.as_object_mut().unwrap().remove("rpc/wpp_claim_refresh");
         let expected = json!({"rpc/wpp_find_number": 400, "rpc/wpp_save_token": 1, "token": 1, "qr": 400, "status": 200});
         assert_eq!(others, expected);
-        // Each sandbox asks for the lease once, not each of its requests.
-        assert!(calls["rpc/wpp_claim_refresh"].as_u64() < Some(REQUESTS as u64 * 4), "{calls}");
+        // The requests of a sandbox share one claim, so there are far fewer claims than requests.
+        assert!(calls["rpc/wpp_claim_refresh"].as_u64() < Some(REQUESTS_PER_PROCESS as u64 * 4), "{calls}");
         self.app.assert_stored_token_is_good(&self.number).await;
     }
 
@@ -108,7 +109,7 @@ async fn four_hundred_requests_of_eight_processes_fetch_one_token() {
     Fleet::start().await.refreshes_once().await;
 }
 
-/// Replacing a valid token would break the calls that still use it.
+/// The platform accepts only the newest token: a second one would break the calls that still use the first.
 #[tokio::test]
 async fn four_hundred_requests_fetch_one_newest_token() {
     let fleet = Fleet::start().await;
@@ -117,11 +118,11 @@ async fn four_hundred_requests_fetch_one_newest_token() {
 }
 
 #[tokio::test]
-async fn a_holder_killed_before_the_fetch_costs_one_more() {
+async fn holder_killed_before_fetch_costs_one_more_token() {
     Fleet::start().await.survives_its_holder(Point::Before).await;
 }
 
 #[tokio::test]
-async fn a_holder_killed_before_the_save_costs_one_more() {
+async fn holder_killed_before_save_costs_one_more_token() {
     Fleet::start().await.survives_its_holder(Point::After).await;
 }

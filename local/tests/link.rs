@@ -14,7 +14,7 @@ use std::time::Duration;
 use axum::http::StatusCode;
 use axum::{Json, Router};
 use local::fault_injector::Fault;
-use local::front;
+use local::http_gateway;
 use local::platform::QrForm;
 use local::server::Server;
 use local::test_app::{TestApp, until_within};
@@ -40,7 +40,7 @@ struct School {
 impl School {
     async fn start() -> Self {
         let app = Arc::new(TestApp::start().await);
-        Self { server: front::serve(app.clone()).await.unwrap(), app }
+        Self { server: http_gateway::serve(app.clone()).await.unwrap(), app }
     }
 
     fn link(&self, more: &[(&str, &str)]) -> Command {

@@ -1,6 +1,6 @@
--- Optional, and applied by hand. Removes everything that the migrations created, except the shared tables, their rows and the index
--- wpp_numbers_of_organization, which other queries may use. The three functions then answer `database_not_migrated` until the
--- migrations are applied again. The migrations' record is removed too, if there is one.
+-- Optional. Apply it by hand: `psql -1 -f remove.sql`. Removes the SQL functions, the schema wpp_internal and the tables that
+-- only the three functions use. The shared tables stay, with their rows, indexes and grants. The three functions then answer
+-- `database_not_migrated` until the migrations are applied again. The migrations' record is removed too, if there is one.
 
 set lock_timeout = '5s';
 

@@ -158,7 +158,7 @@ impl ErrorResponse {
     }
 
     /// Returns what is wrong and what to do. The frontend shows only this.
-    pub fn error(&self, language: Language) -> String {
+    pub fn text(&self, language: Language) -> String {
         format!("{} {}", self.message.about(&self.field, language), self.action.text(language))
     }
 }

@@ -23,6 +23,11 @@ pub struct Function {
 }
 
 impl Function {
+    /// Reads the configuration from the environment. Fails with the name of the first variable that is missing or malformed.
+    pub fn from_env(secrets: NeededSecrets) -> Result<Self, lambda_http::Error> {
+        Self::read(|name| std::env::var(name).ok(), secrets)
+    }
+
     /// Reads the configuration from any source of variables.
     pub fn read(
         source: impl Fn(&str) -> Option<String>,

@@ -26,7 +26,7 @@ pub use function::Function;
 
 use config::Config;
 use number::prefetch::PrefetchMemory;
-use secrets::{NeededSecrets, SecretValues};
+use secrets::SecretValues;
 use store::Store;
 use upstream::Upstream;
 use wpp::{SingleFlight, WppApi};
@@ -49,18 +49,13 @@ pub struct App {
     pub wpp: WppApi,
     /// The token refreshes that are under way.
     pub single_flight: SingleFlight,
-    /// What the sandbox remembers for prefetches.
+    /// The session and token of each user's last answer, with which a prefetch starts before the row is read.
     pub prefetches: PrefetchMemory,
     /// Verifies users' access tokens.
     pub verifier: http::auth::Verifier,
 }
 
 impl App {
-    /// Reads the environment of a function that needs these secrets.
-    pub fn from_env(secrets: NeededSecrets) -> Result<Function, lambda_http::Error> {
-        Function::read(|name| std::env::var(name).ok(), secrets)
-    }
-
     /// Builds the clients around the sandbox's one HTTP client.
     pub fn new(config: Arc<Config>, secrets: SecretValues, upstream: Upstream) -> Self {
         Self {

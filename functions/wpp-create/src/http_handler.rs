@@ -59,7 +59,7 @@ enum CreateStatus {
     Starting,
 }
 
-/// Finds or creates the number, starts its session and waits a little for the QR code. Safe to repeat: after an error the same request
+/// Finds or creates the number, starts its session and waits up to `QR_WAIT_MS` for the QR code. Safe to repeat: after an error the same request
 /// continues with the same number.
 pub async fn create_number(
     app: &App,
@@ -67,10 +67,10 @@ pub async fn create_number(
     request: CreateRequest,
 ) -> Result<CreateResponse, Error> {
     let (mode, selector) = read(request)?;
-    let (mut session, mut known) = create_and_link(app, context, mode, &selector).await?;
-    // If an unfinished number turns out to be connected, it is finished, and the request asks for another one.
+    let (mut session, mut known) = create_and_start(app, context, mode, &selector).await?;
+    // `add_new` first continues a number that no phone had linked. If that number is connected by now, create a new one.
     if known.is_connected() && mode == CreateMode::AddNew {
-        (session, known) = create_and_link(app, context, mode, &selector).await?;
+        (session, known) = create_and_start(app, context, mode, &selector).await?;
     }
     Ok(CreateResponse {
         api_key: session.number.settings.api_key.as_ref().map(Secret::masked),
@@ -94,7 +94,7 @@ fn read(request: CreateRequest) -> Result<(CreateMode, NumberSelector), Error> {
     let selector = NumberSelector { session: named, integration_id: request.integration_id };
     let mode = match (request.force_recreate, request.add_new) {
         // A number to be added has no session yet, and no credentials to replace.
-        (is_recreated, true) if is_recreated || selector.is_named() => {
+        (force_recreate, true) if force_recreate || selector.is_named() => {
             return Err(Error::bad_request("add_new", say::FIELD_NOT_ALONE));
         }
         (_, true) => CreateMode::AddNew,
@@ -104,8 +104,8 @@ fn read(request: CreateRequest) -> Result<(CreateMode, NumberSelector), Error> {
     Ok((mode, selector))
 }
 
-/// Gets credentials and links with them. If the platform refuses the API key, gets another one, once.
-async fn create_and_link<'a>(
+/// Gets credentials and starts the session with them. If the platform refuses the API key, gets another one, once.
+async fn create_and_start<'a>(
     app: &'a App,
     context: &RequestContext,
     mode: CreateMode,
@@ -113,16 +113,17 @@ async fn create_and_link<'a>(
 ) -> Result<(NumberSession<'a>, NumberState), Error> {
     let (user_id, deadline) = (context.user_id, context.deadline);
     let (number, now) = ensure_credentials(app, user_id, deadline, mode, selector.clone()).await?;
-    match link(app, context, number.clone(), now).await {
+    match start_session(app, context, number.clone(), now).await {
         Err(error) if error.platform() == Some(PlatformError::KeyRefused) => {
             let (repaired, now) = repair_credentials(app, user_id, deadline, &number).await?;
-            link(app, context, repaired, now).await
+            start_session(app, context, repaired, now).await
         }
-        linked => linked,
+        started => started,
     }
 }
 
-async fn link<'a>(
+/// Starts the session, waits for its QR code, and saves what the platform reported.
+async fn start_session<'a>(
     app: &'a App,
     context: &RequestContext,
     number: Number,

@@ -5,13 +5,13 @@ mod linking;
 
 use std::process::ExitCode;
 
-use shared::App;
+use shared::Function;
 use shared::http::{self, Method};
 use shared::secrets::NeededSecrets;
 
 // A sandbox mostly has one request at a time: one thread starts faster and needs less memory.
 #[tokio::main(flavor = "current_thread")]
 async fn main() -> ExitCode {
-    http::run(App::from_env(NeededSecrets::SupabaseAndWpp), &[Method::POST], http_handler::create_number)
+    http::run(Function::from_env(NeededSecrets::SupabaseAndWpp), &[Method::POST], http_handler::create_number)
         .await
 }

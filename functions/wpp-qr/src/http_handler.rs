@@ -3,7 +3,7 @@
 use serde::{Deserialize, Serialize};
 use shared::App;
 use shared::error::Error;
-use shared::http::accept::QrImage;
+use shared::http::accept::QrFormat;
 use shared::http::request::{RequestContext, SessionId, one_of};
 use shared::http::response::{ApiResponse, Image};
 use shared::number::advice::{Freshness, NumberStatus};
@@ -62,9 +62,9 @@ impl ApiResponse for QrResponse {
         self.number.state()
     }
 
-    fn image(&self, form: QrImage) -> Option<Result<Image, Error>> {
+    fn image(&self, format: QrFormat) -> Option<Result<Image, Error>> {
         Some(match (&self.qr, self.state()) {
-            (Some(qr), _) => qr_image::draw(qr, form),
+            (Some(qr), _) => qr_image::draw(qr, format),
             (None, State::Connected) => Err(Error::AlreadyConnected),
             (None, _) => Err(Error::QrNotReady),
         })

@@ -5,13 +5,13 @@ mod qr_image;
 
 use std::process::ExitCode;
 
-use shared::App;
+use shared::Function;
 use shared::http::{self, Method};
 use shared::secrets::NeededSecrets;
 
 // A sandbox mostly has one request at a time: one thread starts faster and needs less memory.
 #[tokio::main(flavor = "current_thread")]
 async fn main() -> ExitCode {
-    http::run(App::from_env(NeededSecrets::Supabase), &[Method::GET, Method::POST], http_handler::get_qr)
+    http::run(Function::from_env(NeededSecrets::Supabase), &[Method::GET, Method::POST], http_handler::get_qr)
         .await
 }

@@ -55,7 +55,7 @@ pub fn advised_pause_ms(answer: &Answer) -> Result<u64> {
 async fn pass(app: &TestApp, seconds: u64) -> Result<()> {
     app.platform.advance(Duration::from_secs(seconds));
     let seconds = i32::try_from(seconds)?;
-    app.age_mirror(seconds).await;
+    app.age_snapshot(seconds).await;
     let age = "update wpp_numbers set
         credentials_saved_at = credentials_saved_at - $1 * interval '1 second',
         first_connected_at = first_connected_at - $1 * interval '1 second',

@@ -1,4 +1,4 @@
-//! What the platform knows of its clients, keys, tokens and sessions; and its rules.
+//! The fake platform's clients, API keys, tokens and sessions, and the rules by which it answers.
 
 use std::collections::BTreeMap;
 
@@ -13,31 +13,31 @@ use super::session::Session;
 use crate::clock::unix_ms;
 use crate::users::sign_hs256;
 
-/// A PNG of one white dot. Readers stop at its end, so a pairing text may follow and tell one QR from another.
+/// A PNG of one white dot. Decoders ignore what follows the image, so the pairing text is appended: it makes each QR unique.
 const PNG: &[u8] = b"\x89PNG\r\n\x1a\n\0\0\0\rIHDR\0\0\0\x01\0\0\0\x01\x08\0\0\0\0:~\x9bU\
     \0\0\0\nIDATx\xdac\xf8\x0f\0\x01\x01\x01\0\x1c\xb0\x8c\x99\0\0\0\0IEND\xaeB`\x82";
 
-/// Why the platform does not do what it is asked: an HTTP status and its `error`.
-pub type Refused = (u16, &'static str);
+/// A refusal of the platform: the HTTP status, and the text of `error`.
+pub type Refusal = (u16, &'static str);
 
-const INVALID_KEY: Refused = (403, "Invalid API key");
-const INVALID_TOKEN: Refused = (401, "Invalid token");
-const NO_SESSION: Refused = (404, "Session not found");
-const STRANGE_SESSION: Refused = (403, "The token is for another session");
-pub(super) const NO_QR: Refused = (409, "The session shows no QR");
+const INVALID_KEY: Refusal = (403, "Invalid API key");
+const INVALID_TOKEN: Refusal = (401, "Invalid token");
+const NO_SESSION: Refusal = (404, "Session not found");
+const WRONG_SESSION: Refusal = (403, "The token is for another session");
+pub(super) const NO_QR: Refusal = (409, "The session shows no QR");
 
-/// The platform's memory.
+/// The platform's state. `make dev` keeps it in `platform.json`.
 #[derive(Default, Serialize, Deserialize)]
 pub(super) struct Accounts {
     #[serde(skip)]
     pub behavior: Behavior,
-    /// Creates that were carried out.
+    /// How many calls of `create` succeeded.
     pub creates: u64,
-    /// Milliseconds by which the platform's clock is ahead of the machine's.
-    pub ahead_ms: i64,
+    /// How far the platform's clock is ahead of the machine's.
+    pub clock_offset_ms: i64,
     /// Signs its tokens.
     jwt_secret: String,
-    pub sessions_by_organization: BTreeMap<String, String>,
+    pub sessions_by_platform_id: BTreeMap<String, String>,
     pub sessions: BTreeMap<String, Session>,
     pub keys: BTreeMap<String, Key>,
     pub tokens: Vec<Token>,
@@ -60,22 +60,22 @@ pub(super) struct Token {
 }
 
 impl Accounts {
-    /// Starts without clients.
+    /// Returns a platform without clients.
     pub fn new(behavior: Behavior) -> Self {
         Self { behavior, jwt_secret: random_hex(), ..Self::default() }
     }
 
     pub fn now_ms(&self) -> i64 {
-        unix_ms() + self.ahead_ms
+        unix_ms() + self.clock_offset_ms
     }
 
     /// Answers `POST /api/integrations/wpp/create`.
-    pub fn create(&mut self, organization_id: &str) -> Result<Value, Refused> {
+    pub fn create(&mut self, platform_id: &str) -> Result<Value, Refusal> {
         self.creates += 1;
-        let nth = self.behavior.repeated_create == RepeatedCreate::NewClient;
-        let nth = if nth { self.creates.to_string() } else { String::new() };
-        let id = session_for(&format!("{organization_id}{nth}"));
-        self.sessions_by_organization.insert(organization_id.to_owned(), id.clone());
+        let is_new_client = self.behavior.repeated_create == RepeatedCreate::NewClient;
+        let suffix = if is_new_client { self.creates.to_string() } else { String::new() };
+        let id = session_for(&format!("{platform_id}{suffix}"));
+        self.sessions_by_platform_id.insert(platform_id.to_owned(), id.clone());
         let old = self.sessions.get(&id).map(|session| session.key.clone());
         if old.as_ref().is_none_or(|old| self.needs_new_key(old)) {
             old.iter().for_each(|old| self.revoke_key(old));
@@ -101,8 +101,8 @@ impl Accounts {
         self.keys.entry(key.to_owned()).or_default().revoked = true;
     }
 
-    /// Refuses the key of a session and all its tokens for good.
-    pub fn revoke_key_of(&mut self, id: &str) -> Result<(), Refused> {
+    /// Revokes the session's API key and all its tokens.
+    pub fn revoke_session(&mut self, id: &str) -> Result<(), Refusal> {
         let key = self.session(id)?.key.clone();
         self.tokens.retain(|token| token.key != key);
         self.revoke_key(&key);
@@ -110,7 +110,7 @@ impl Accounts {
     }
 
     /// Answers `POST /auth/token`.
-    pub fn issue_token(&mut self, api_key: &str) -> Result<Value, Refused> {
+    pub fn issue_token(&mut self, api_key: &str) -> Result<Value, Refusal> {
         let key = self.keys.get_mut(api_key).filter(|key| !key.revoked).ok_or(INVALID_KEY)?;
         if key.refusals_left > 0 {
             key.refusals_left -= 1;
@@ -139,51 +139,51 @@ impl Accounts {
     }
 
     /// Answers `GET /api/accounts/{number}/status`.
-    pub fn look_at_status(&mut self, token: &str, id: &str) -> Result<Value, Refused> {
+    pub fn status(&mut self, token: &str, id: &str) -> Result<Value, Refusal> {
         let now_ms = self.now_ms();
-        let word = self.authorised(token, id)?.status().to_owned();
-        self.authorised(token, id)?.looked(now_ms);
+        let word = self.authorize(token, id)?.status().to_owned();
+        self.authorize(token, id)?.count_poll(now_ms);
         Ok(json!({"status": word}))
     }
 
     /// Answers `GET /api/accounts/{number}/qr`.
-    pub fn look_at_qr(&mut self, token: &str, id: &str) -> Result<Value, Refused> {
+    pub fn qr(&mut self, token: &str, id: &str) -> Result<Value, Refusal> {
         let now_ms = self.now_ms();
-        self.authorised(token, id)?;
+        self.authorize(token, id)?;
         let qr = self.qr_of(id);
-        self.authorised(token, id)?.looked(now_ms);
+        self.authorize(token, id)?.count_poll(now_ms);
         Ok(json!({"qr": qr}))
     }
 
     /// Answers `POST /api/accounts/start`.
-    pub fn start(&mut self, token: &str, id: &str) -> Result<Value, Refused> {
-        let (looks_until_qr, ms_until_qr) = (self.behavior.looks_until_qr, self.behavior.ms_until_qr);
+    pub fn start(&mut self, token: &str, id: &str) -> Result<Value, Refusal> {
+        let (polls_until_qr, ms_until_qr) = (self.behavior.polls_until_qr, self.behavior.ms_until_qr);
         let now_ms = self.now_ms();
-        Ok(json!({"status": self.authorised(token, id)?.start(looks_until_qr, ms_until_qr, now_ms)}))
+        Ok(json!({"status": self.authorize(token, id)?.start(polls_until_qr, ms_until_qr, now_ms)}))
     }
 
     /// Answers `POST /internal/session/{session}/webhook`.
-    pub fn set_webhook(&mut self, token: &str, id: &str, url: &str) -> Result<(), Refused> {
-        self.authorised(token, id)?.webhook = Some(url.to_owned());
+    pub fn set_webhook(&mut self, token: &str, id: &str, url: &str) -> Result<(), Refusal> {
+        self.authorize(token, id)?.webhook = Some(url.to_owned());
         Ok(())
     }
 
     /// Answers `POST /internal/session/{session}/stop`.
-    pub fn stop(&mut self, token: &str, id: &str) -> Result<(), Refused> {
-        self.authorised(token, id)?.stop();
+    pub fn stop(&mut self, token: &str, id: &str) -> Result<(), Refusal> {
+        self.authorize(token, id)?.stop();
         Ok(())
     }
 
-    fn authorised(&mut self, token: &str, id: &str) -> Result<&mut Session, Refused> {
+    fn authorize(&mut self, token: &str, id: &str) -> Result<&mut Session, Refusal> {
         let now_ms = self.now_ms();
         let known = self.tokens.iter().find(|known| known.text == token && known.expires_ms > now_ms);
         let is_of_session = known.ok_or(INVALID_TOKEN)?.session == id;
         let session = self.session(id)?;
         session.show_qr_if_due(now_ms);
-        if is_of_session { Ok(session) } else { Err(STRANGE_SESSION) }
+        if is_of_session { Ok(session) } else { Err(WRONG_SESSION) }
     }
 
-    pub fn session(&mut self, id: &str) -> Result<&mut Session, Refused> {
+    pub fn session(&mut self, id: &str) -> Result<&mut Session, Refusal> {
         let known = self.sessions.get_mut(id);
         known.filter(|session| !session.forgotten).ok_or(NO_SESSION)
     }
@@ -202,14 +202,14 @@ impl Accounts {
     }
 }
 
-/// Returns the session that an organization id is given: thirteen digits, including leading zeros.
-pub fn session_for(organization_id: &str) -> String {
-    let hash = digest(&SHA256, organization_id.as_bytes());
+/// Returns the session that a platform id is given: thirteen digits, including leading zeros.
+pub fn session_for(platform_id: &str) -> String {
+    let hash = digest(&SHA256, platform_id.as_bytes());
     let number = hash.as_ref().iter().take(8).fold(0, |number, byte| number << 8 | u64::from(*byte));
     format!("00{:011}", number % 100_000_000_000)
 }
 
-/// Returns 32 hexadecimal digits that cannot be predicted.
+/// Returns 32 random hexadecimal digits. They can be predicted, which is good enough for a fake platform.
 fn random_hex() -> String {
     format!("{:032x}", fastrand::u128(..))
 }

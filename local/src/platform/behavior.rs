@@ -21,8 +21,8 @@ pub struct Behavior {
     pub opaque_tokens: bool,
     /// Which of a key's tokens are accepted.
     pub accepted_tokens: AcceptedTokens,
-    /// How many looks (at status or QR) a started session still sees `starting`; 0 asks for the QR at once.
-    pub looks_until_qr: u32,
+    /// How many polls of the status or QR a started session still answers with `starting`; at 0, it shows the QR at once.
+    pub polls_until_qr: u32,
     /// How many milliseconds a started session needs until it shows its QR.
     pub ms_until_qr: i64,
     /// The form of a QR.
@@ -39,7 +39,7 @@ impl Default for Behavior {
             expires_in: FieldValue::Truth,
             opaque_tokens: false,
             accepted_tokens: AcceptedTokens::Unexpired,
-            looks_until_qr: 0,
+            polls_until_qr: 0,
             ms_until_qr: 0,
             qr_form: QrForm::Text,
         }

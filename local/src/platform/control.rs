@@ -15,7 +15,7 @@ use serde_json::{Value, json};
 use tower_http::cors::CorsLayer;
 
 use super::Simulator;
-use super::accounts::Refused;
+use super::accounts::Refusal;
 use super::routes::refusal;
 use crate::fault_injector::Fault;
 
@@ -78,7 +78,7 @@ pub(super) fn routes() -> Router<Arc<Simulator>> {
         .layer(CorsLayer::permissive())
 }
 
-fn done(result: Result<(), Refused>) -> Response<Body> {
+fn done(result: Result<(), Refusal>) -> Response<Body> {
     match result {
         Ok(()) => StatusCode::NO_CONTENT.into_response(),
         Err(refused) => refusal(refused),
@@ -130,5 +130,5 @@ async fn forget_tokens(State(simulator): State<Arc<Simulator>>) -> StatusCode {
 
 async fn revoke_key(State(simulator): State<Arc<Simulator>>, body: Bytes) -> Outcome {
     let Json(Named { session }) = Json::from_bytes(&body)?;
-    Ok(done(simulator.accounts().revoke_key_of(&session)))
+    Ok(done(simulator.accounts().revoke_session(&session)))
 }

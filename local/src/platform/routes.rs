@@ -11,18 +11,18 @@ use axum::routing::{MethodFilter, MethodRouter, on};
 use axum::{Json, Router};
 use serde_json::{Value, json};
 
-use super::accounts::Refused;
+use super::accounts::Refusal;
 use super::{Seen, Simulator};
 
-const MALFORMED: Refused = (400, "Bad request");
-const UNAUTHORISED: Refused = (401, "Unauthorized");
-const NO_SUCH_PATH: Refused = (404, "Not found");
+const MALFORMED: Refusal = (400, "Bad request");
+const UNAUTHORIZED: Refusal = (401, "Unauthorized");
+const NO_SUCH_PATH: Refusal = (404, "Not found");
 
 /// The longest body that is read, in bytes.
 const BODY_LIMIT: usize = 1024 * 1024;
 
 /// An answer: JSON, or nothing at all (204).
-type Answer = Result<Option<Value>, Refused>;
+type Answer = Result<Option<Value>, Refusal>;
 
 type Work = fn(&Simulator, &Call) -> Answer;
 
@@ -39,7 +39,7 @@ struct Call {
 
 impl Call {
     /// Returns a text in the JSON body.
-    fn field(&self, name: &str) -> Result<String, Refused> {
+    fn field(&self, name: &str) -> Result<String, Refusal> {
         let body: Value = serde_json::from_slice(&self.body).map_err(|_| MALFORMED)?;
         body[name].as_str().filter(|text| !text.is_empty()).map(str::to_owned).ok_or(MALFORMED)
     }
@@ -101,14 +101,14 @@ fn answer(answer: Answer) -> Response<Body> {
     }
 }
 
-pub(super) fn refusal((status, error): Refused) -> Response<Body> {
+pub(super) fn refusal((status, error): Refusal) -> Response<Body> {
     let status = StatusCode::from_u16(status).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
     (status, Json(json!({"error": error}))).into_response()
 }
 
 fn create(simulator: &Simulator, call: &Call) -> Answer {
     if call.bearer != simulator.secret() {
-        return Err(UNAUTHORISED);
+        return Err(UNAUTHORIZED);
     }
     simulator.accounts().create(&call.field("organizationId")?).map(Some)
 }
@@ -118,11 +118,11 @@ fn token(simulator: &Simulator, call: &Call) -> Answer {
 }
 
 fn status(simulator: &Simulator, call: &Call) -> Answer {
-    simulator.accounts().look_at_status(&call.bearer, &call.number).map(Some)
+    simulator.accounts().status(&call.bearer, &call.number).map(Some)
 }
 
 fn qr(simulator: &Simulator, call: &Call) -> Answer {
-    simulator.accounts().look_at_qr(&call.bearer, &call.number).map(Some)
+    simulator.accounts().qr(&call.bearer, &call.number).map(Some)
 }
 
 fn start(simulator: &Simulator, call: &Call) -> Answer {

@@ -5,7 +5,7 @@ use serde::{Deserialize, Serialize};
 /// How long a QR is shown before the next one takes its place, in milliseconds.
 const QR_TURN_MS: i64 = 20_000;
 
-/// Enough looks for a session that stays `starting` until a test changes it.
+/// Enough polls for a session that stays `starting` until a test changes it.
 const FOREVER: u32 = u32::MAX;
 
 #[derive(Default, Serialize, Deserialize)]
@@ -25,7 +25,7 @@ enum Phase {
     #[default]
     Offline,
     Starting {
-        looks_left: u32,
+        polls_left: u32,
         #[serde(default)]
         qr_from_ms: i64,
     },
@@ -45,10 +45,10 @@ impl Session {
         })
     }
 
-    /// Starts it, unless it runs, and gives the word for what it does now. Its QR is shown after so many looks and so much time.
-    pub fn start(&mut self, looks_until_qr: u32, ms_until_qr: i64, now_ms: i64) -> &'static str {
+    /// Starts it, unless it runs, and gives the word for what it does now. Its QR is shown after so many polls and so much time.
+    pub fn start(&mut self, polls_until_qr: u32, ms_until_qr: i64, now_ms: i64) -> &'static str {
         if self.phase == Phase::Offline {
-            self.enter(Phase::Starting { looks_left: looks_until_qr, qr_from_ms: now_ms + ms_until_qr });
+            self.enter(Phase::Starting { polls_left: polls_until_qr, qr_from_ms: now_ms + ms_until_qr });
             self.show_qr_if_due(now_ms);
         }
         match self.phase {
@@ -57,19 +57,19 @@ impl Session {
         }
     }
 
-    /// Counts a look: a starting session is one look nearer to its QR.
-    pub fn looked(&mut self, now_ms: i64) {
-        if let Phase::Starting { looks_left, .. } = &mut self.phase
-            && *looks_left != FOREVER
+    /// Counts a poll: a starting session needs one poll less until it shows its QR.
+    pub fn count_poll(&mut self, now_ms: i64) {
+        if let Phase::Starting { polls_left, .. } = &mut self.phase
+            && *polls_left != FOREVER
         {
-            *looks_left = looks_left.saturating_sub(1);
+            *polls_left = polls_left.saturating_sub(1);
             self.show_qr_if_due(now_ms);
         }
     }
 
     /// Shows the first QR if nothing more is to be waited for.
     pub fn show_qr_if_due(&mut self, now_ms: i64) {
-        if let Phase::Starting { looks_left: 0, qr_from_ms } = self.phase
+        if let Phase::Starting { polls_left: 0, qr_from_ms } = self.phase
             && qr_from_ms <= now_ms
         {
             self.phase = Phase::QrRequired { since_ms: now_ms };
@@ -101,7 +101,7 @@ impl Session {
     pub fn set_status(&mut self, word: &str, now_ms: i64) {
         self.enter(match word.to_lowercase().as_str() {
             "connected" => Phase::Connected,
-            "starting" => Phase::Starting { looks_left: FOREVER, qr_from_ms: now_ms },
+            "starting" => Phase::Starting { polls_left: FOREVER, qr_from_ms: now_ms },
             "offline" => Phase::Offline,
             _ => Phase::QrRequired { since_ms: now_ms },
         });

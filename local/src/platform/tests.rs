@@ -86,7 +86,7 @@ fn said(status: &str) -> (u16, Value) {
 #[tokio::test]
 async fn a_number_is_linked_from_create_to_scan() {
     let caller = Caller::start().await;
-    caller.platform.behave(|behavior| behavior.looks_until_qr = 2);
+    caller.platform.behave(|behavior| behavior.polls_until_qr = 2);
     let (key, session, token) = caller.account().await;
     assert_eq!(caller.status(&session, &token).await, said("offline"));
     assert_eq!(caller.begin(&session, &token).await, said("starting"));

@@ -49,9 +49,9 @@ async fn number_starting_for_two_minutes_is_stuck() {
     age_credentials(&app, &number, 600).await;
     assert_not_stuck(&status(&app).await);
 
-    app.age_mirror(60).await;
+    app.age_snapshot(60).await;
     assert_not_stuck(&status(&app).await);
-    app.age_mirror(70).await;
+    app.age_snapshot(70).await;
     assert_stuck(&status(&app).await, "start_stuck", RECONNECT);
     let created = create(&app).await;
     assert_eq!(created["status"], "starting");
@@ -94,7 +94,7 @@ async fn session_unknown_to_the_platform_is_disconnected() {
         (&json!("disconnected"), &json!(number.session))
     );
     assert_stuck(&answer, "session_lost", RECONNECT);
-    assert_eq!(app.mirror(&number.session).await["status"], "disconnected");
+    assert_eq!(app.snapshot_row(&number.session).await["status"], "disconnected");
 
     for (name, body) in [("wpp-qr", json!({"session": number.session})), ("wpp-create", json!({}))] {
         let answer = app.post(name, body).await;
@@ -132,7 +132,7 @@ async fn number_without_a_snapshot_is_stuck_after_two_minutes() {
     let app = TestApp::start().await;
     app.sql.batch_execute("alter table whatsapp_sessions add unique (organization_id)").await.unwrap();
     let (_with_snapshot, number) = (app.number().await, app.number().await);
-    assert_eq!(app.mirror(&number.session).await, Value::Null);
+    assert_eq!(app.snapshot_row(&number.session).await, Value::Null);
     app.platform.set_status(&number.session, "starting").unwrap();
     let status = async || {
         let answer = app

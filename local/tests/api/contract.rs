@@ -3,7 +3,7 @@
 
 use std::sync::Arc;
 
-use local::front;
+use local::http_gateway;
 use local::server::Server;
 use local::test_app::TestApp;
 use serde_json::json;
@@ -29,7 +29,7 @@ impl Served {
         let created = app.post("wpp-create", json!({})).await;
         assert_eq!(created.json["session"], SESSION, "{created:?}");
         let app = Arc::new(app);
-        Self { server: front::serve(app.clone()).await.unwrap(), app }
+        Self { server: http_gateway::serve(app.clone()).await.unwrap(), app }
     }
 
     /// Runs a program in `local/contract`, and panics if it fails.

@@ -1,4 +1,4 @@
-//! Kills `wpp-create` at every point where its work could be lost: the next call finishes it.
+//! Kills `wpp-create` at fifteen points where its work could be lost: the next call finishes it.
 
 use std::fmt::Write as _;
 
@@ -30,25 +30,24 @@ const POINTS: [(&str, &str, Point); 15] = [
     ("before the answer", "rpc/wpp_save_snapshot", After),
 ];
 
-/// The requests whose calls are killed.
+/// The request that is killed, and the one that finishes its work: the same, if the name has only one.
 #[derive(Clone, Copy, Debug, PartialEq)]
-enum Request {
+enum Scenario {
     Ensure,
     AddNew,
     ForceRecreate,
-    /// Finished by a request that does not ask for new credentials.
-    FinishedByEnsure,
+    ForceRecreateThenEnsure,
 }
 
-const REQUESTS: [Request; 4] =
-    [Request::Ensure, Request::AddNew, Request::ForceRecreate, Request::FinishedByEnsure];
+const SCENARIOS: [Scenario; 4] =
+    [Scenario::Ensure, Scenario::AddNew, Scenario::ForceRecreate, Scenario::ForceRecreateThenEnsure];
 
-impl Request {
+impl Scenario {
     fn body(self) -> Value {
         match self {
             Self::Ensure => json!({}),
             Self::AddNew => json!({"add_new": true}),
-            Self::ForceRecreate | Self::FinishedByEnsure => json!({"force_recreate": true}),
+            Self::ForceRecreate | Self::ForceRecreateThenEnsure => json!({"force_recreate": true}),
         }
     }
 
@@ -57,63 +56,63 @@ impl Request {
     }
 
     fn next_event(self, caller: &Organization) -> Event {
-        let is_ensure = self == Self::FinishedByEnsure;
+        let is_ensure = self == Self::ForceRecreateThenEnsure;
         if is_ensure { caller.post("wpp-create", &json!({})) } else { self.event(caller) }
     }
 
-    /// Numbers of the organization before the call, and after it.
+    /// Returns how many numbers the organization has before and after the call.
     fn numbers(self) -> (i64, i64) {
         match self {
             Self::Ensure => (0, 1),
             Self::AddNew => (1, 2),
-            Self::ForceRecreate | Self::FinishedByEnsure => (1, 1),
+            Self::ForceRecreate | Self::ForceRecreateThenEnsure => (1, 1),
         }
     }
 
-    /// Returns whether the call passes this point. If the platform returns the same API key, the token is kept and nothing is saved.
+    /// Returns whether the call passes this point. A `force_recreate` that gets the same API key keeps its token and saves none.
     fn passes(self, endpoint: &str, repeated_create: RepeatedCreate) -> bool {
-        let is_replaced = matches!(self, Self::ForceRecreate | Self::FinishedByEnsure);
+        let is_replaced = matches!(self, Self::ForceRecreate | Self::ForceRecreateThenEnsure);
         let keeps_its_token = is_replaced && repeated_create == RepeatedCreate::SameKey;
         !(keeps_its_token && endpoint == "rpc/wpp_save_token")
     }
 }
 
 #[tokio::test]
-async fn call_killed_at_any_point_is_finished_by_the_next() {
+async fn killed_call_is_finished_by_the_next() {
     let app = TestApp::start().await;
     let mut table = String::from("\nkilled                     create   ");
-    REQUESTS.iter().for_each(|request| write!(table, "{:>18}", format!("{request:?}")).unwrap());
+    SCENARIOS.iter().for_each(|scenario| write!(table, "{:>25}", format!("{scenario:?}")).unwrap());
     let mut all_well = true;
     for (name, endpoint, point) in POINTS {
         for repeated_create in [RepeatedCreate::SameKey, RepeatedCreate::NewKey] {
             app.platform.behave(|behavior| behavior.repeated_create = repeated_create);
             write!(table, "\n{name:<26} {:<9}", format!("{repeated_create:?}")).unwrap();
-            for request in REQUESTS {
-                let outcome =
-                    cell(&app, request, endpoint, point, request.passes(endpoint, repeated_create)).await;
+            for scenario in SCENARIOS {
+                let passes = scenario.passes(endpoint, repeated_create);
+                let outcome = kill_and_repeat(&app, scenario, endpoint, point, passes).await;
                 all_well &= outcome.is_ok();
-                write!(table, "{:>18}", outcome.unwrap_or_else(|what| what)).unwrap();
+                write!(table, "{:>25}", outcome.unwrap_or_else(|what| what)).unwrap();
             }
         }
     }
     assert!(all_well, "{table}");
-    // 15 points, four requests, two behaviors. An API key that is returned again keeps its token, so four calls save none.
+    // 15 points, four scenarios, two behaviors. An API key that is returned again keeps its token, so four calls save none.
     let finished = table.matches(" finished").count();
     assert_eq!((finished, table.matches(" not passed").count()), (116, 4), "{table}");
     println!("{table}");
 }
 
-/// Kills one call and makes the next one. Returns the outcome in one word, or all details if it failed.
-async fn cell(
+/// Kills one call and makes the next one. Returns `finished` or `not passed`; otherwise, the checks that failed.
+async fn kill_and_repeat(
     app: &TestApp,
-    request: Request,
+    scenario: Scenario,
     endpoint: &str,
     point: Point,
     passes: bool,
 ) -> Result<String, String> {
     let platform = &app.platform;
     let caller = app.organization("crash").await.unwrap();
-    let (before, after) = request.numbers();
+    let (before, after) = scenario.numbers();
     if before == 1 {
         let first = app.post_as(&caller, "wpp-create", json!({})).await.expect(200, "qr_issued");
         // A number that was never linked would be reused.
@@ -121,7 +120,8 @@ async fn cell(
             platform.scan(first.text("session")).unwrap();
             app.post_as(&caller, "wpp-status", json!({"force": true})).await.expect(200, "connected");
         }
-        // The number is made older, so that a refusal of its API key counts. It is no longer used.
+        // Makes the API key an hour old, because a refusal of a new key is not final. Marks the number as disconnected and
+        // removes its stored QR.
         for age in [
             "update wpp_numbers set credentials_saved_at = credentials_saved_at - interval '1 hour' where organization_id = $1",
             "update whatsapp_sessions set status = 'disconnected', last_qr_b64 = null where organization_id = $1",
@@ -131,8 +131,8 @@ async fn cell(
     }
     let (clients, first) = (platform.clients(), platform_id(app, caller.id).await);
 
-    let killed = app.killed_at(endpoint, point, request.event(&caller)).await;
-    // The dead attempt's leases expire after seconds. Another test waits for that; this one does not.
+    let killed = app.killed_at(endpoint, point, scenario.event(&caller)).await;
+    // Ends the dead attempt's leases now. `caller_continues_after_the_holder_died` waits for them to expire.
     app.end_waits().await;
     if killed != passes {
         return Err(format!("killed: {killed}"));
@@ -140,7 +140,7 @@ async fn cell(
     let begun = platform_id(app, caller.id).await.filter(|id| after == before || first.as_ref() != Some(id));
     let session = begun.as_ref().and_then(|id| platform.session_of(id));
 
-    let next = app.process("wpp-create").await.invoke(request.next_event(&caller).v2()).await.answered();
+    let next = app.process("wpp-create").await.invoke(scenario.next_event(&caller).v2()).await.answered();
     let next = next.map_err(|error| error.to_string())?;
     let id = platform_id(app, caller.id).await.ok_or("no creation")?;
     let rows = rows(app, caller.id).await;
@@ -153,10 +153,10 @@ async fn cell(
         ("the platform's session", next.json["session"] == json!(platform.session_of(&id))),
         ("one client", i64::try_from(platform.clients() - clients).unwrap() == after - before),
         ("one row", i64::try_from(rows.len()).unwrap() == after),
-        ("the key", row["key"] == json!(platform.key_of(&id)) && !row["key"].is_null()),
-        ("active", row["active"] == true),
+        ("the key is saved", row["key"] == json!(platform.key_of(&id)) && !row["key"].is_null()),
+        ("the number is active", row["active"] == true),
         ("one primary", rows.iter().filter(|row| row["primary"] == true).count() == 1),
-        ("works", !qr.json["qr"].is_null()),
+        ("the QR is returned", !qr.json["qr"].is_null()),
     ];
     let failed: Vec<_> = checks.iter().filter(|(_, holds)| !holds).map(|(what, _)| *what).collect();
     match failed.is_empty() {

@@ -36,7 +36,7 @@ async fn a_first_number_takes_one_call_of_each_kind() {
     assert_eq!(answer.json["qrcode"], qr);
     let webhook = app.platform.webhook_of(&session);
     assert_eq!(webhook.as_deref(), Some("https://hooks.example/functions/v1/wpp-webhook"));
-    assert_eq!(app.mirror(&session).await["last_qr_b64"], qr);
+    assert_eq!(app.snapshot_row(&session).await["last_qr_b64"], qr);
 
     let [row] = &app.numbers().await[..] else { panic!("not one row") };
     for (column, value) in [
@@ -83,14 +83,14 @@ async fn a_disconnected_number_is_started_again() {
 async fn a_session_without_a_qr_in_time_is_starting() {
     for (qr_wait_ms, deadline_ms) in [("1500", 30_000), ("8000", 4_000)] {
         let app = TestApp::start_with(&[("QR_WAIT_MS", qr_wait_ms)], Options::default()).await;
-        app.platform.behave(|behavior| behavior.looks_until_qr = u32::MAX);
+        app.platform.behave(|behavior| behavior.polls_until_qr = u32::MAX);
         let event = app.school.post("wpp-create", &json!({})).v2();
         let answer = app.sandbox("wpp-create").invoke_by(event, unix_ms() + deadline_ms).await;
         let answer = answer.answered().unwrap().expect(200, "starting");
         assert_eq!(answer.json.get("qrcode"), None);
         let session = answer.text("session");
         assert!(app.platform.webhook_of(session).is_some());
-        let row = app.mirror(session).await;
+        let row = app.snapshot_row(session).await;
         assert_eq!((&row["status"], &row["last_qr_b64"]), (&json!("pairing"), &Value::Null));
     }
 }

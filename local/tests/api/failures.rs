@@ -28,7 +28,7 @@ fn assert_refused(answer: &Answer, status: u16, code: &str) {
 async fn html_from_a_proxy_rejects_no_key_or_session() {
     let app = TestApp::start().await;
     let number = app.settled_number().await;
-    let mirror = app.mirror(&number.session).await;
+    let mirror = app.snapshot_row(&number.session).await;
     // The TypeScript version answered `qr: null` and `disconnected`.
     for (nonsense, code) in [
         (status(401), "platform_unavailable"),
@@ -51,7 +51,7 @@ async fn html_from_a_proxy_rejects_no_key_or_session() {
             assert_refused(&answer, 502, "platform_unavailable");
         }
     }
-    assert_eq!(app.mirror(&number.session).await, mirror);
+    assert_eq!(app.snapshot_row(&number.session).await, mirror);
     // A key that is refused like this is not replaced, either.
     let before = app.settings(&number).await;
     app.end_waits().await;
@@ -94,14 +94,14 @@ async fn oversized_token_is_not_saved() {
 #[tokio::test]
 async fn oversized_qr_is_not_saved() {
     let (app, number) = TestApp::start_with_number().await;
-    let mirror = app.mirror(&number.session).await;
+    let mirror = app.snapshot_row(&number.session).await;
     for qr in ["2".repeat(64 * 1024 + 1), "2@\u{7}".to_owned()] {
         app.inject("qr", Fault::Body(json!({"qr": qr}).to_string()));
         for answer in polls(&app, &number).await {
             assert_refused(&answer, 502, "platform_bad_answer");
         }
     }
-    assert_eq!(app.mirror(&number.session).await, mirror);
+    assert_eq!(app.snapshot_row(&number.session).await, mirror);
 }
 
 /// An administrator edits the settings in the school's own rows, perhaps to get at another school's number.

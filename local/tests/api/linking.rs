@@ -39,14 +39,14 @@ async fn unreported_state_is_not_saved() {
     };
     let (answer, ()) = tokio::join!(app.create(json!({})), hang);
     assert_eq!(answer.told(), (200, "starting"), "{answer:?}");
-    assert_eq!(app.mirror(&number.session).await["status"], "connected");
+    assert_eq!(app.snapshot_row(&number.session).await["status"], "connected");
 }
 
 /// Each step has its own timeout, and the wait for the QR begins after them.
 #[tokio::test]
 async fn slow_start_does_not_shorten_the_qr_wait() {
     let app = TestApp::start().await;
-    app.platform.behave(|behavior| (behavior.activate_after, behavior.looks_until_qr) = (2, 2));
+    app.platform.behave(|behavior| (behavior.activate_after, behavior.polls_until_qr) = (2, 2));
     app.inject("webhook", Fault::SlowHeaders);
     app.inject("start", Fault::Delay { ms: 4000 });
     let answer = app.create(json!({})).await.expect(200, "qr_issued");
@@ -58,7 +58,7 @@ async fn slow_start_does_not_shorten_the_qr_wait() {
 #[tokio::test]
 async fn create_waits_three_seconds_for_a_qr() {
     let app = TestApp::start().await;
-    app.platform.behave(|behavior| behavior.looks_until_qr = u32::MAX);
+    app.platform.behave(|behavior| behavior.polls_until_qr = u32::MAX);
     let began = unix_ms();
     app.create(json!({})).await.expect(200, "starting");
     let took = unix_ms() - began;

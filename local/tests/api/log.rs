@@ -9,7 +9,7 @@ use local::platform::RepeatedCreate;
 use local::test_app::{Number, TestApp, question};
 use serde_json::{Value, json};
 
-/// Returns the lines of a function's requests so far. Its other output must be JSON, too.
+/// Returns the lines of a function's requests so far. Panics if a line is not JSON.
 async fn lines(app: &TestApp, function: &str) -> Vec<Value> {
     let logs = app.sandbox(function).logs().await;
     let lines =
@@ -17,7 +17,7 @@ async fn lines(app: &TestApp, function: &str) -> Vec<Value> {
     lines.filter(|line: &Value| line.get("outcome").is_some()).collect()
 }
 
-/// Sends a request about the number. Returns the answer's status and its log line.
+/// Sends a request about the number. Returns its log line, after checking its status, id and code against the answer.
 async fn send(app: &TestApp, function: &str, session: &str) -> Value {
     let answer = app.ask(function, session).await;
     let line = lines(app, function).await.pop().unwrap();
@@ -30,7 +30,7 @@ async fn send(app: &TestApp, function: &str, session: &str) -> Value {
 }
 
 /// Returns a line's values for these names.
-fn told(line: &Value, names: &[&str]) -> Value {
+fn fields(line: &Value, names: &[&str]) -> Value {
     names.iter().map(|name| ((*name).to_owned(), line[name].clone())).collect()
 }
 
@@ -42,13 +42,13 @@ async fn number(app: &TestApp) -> Number {
 }
 
 #[tokio::test]
-async fn each_line_has_the_organization_and_the_outcome() {
+async fn each_request_leaves_a_full_line() {
     let app = TestApp::start().await;
     let number = number(&app).await;
     for function in FUNCTIONS {
         let line = send(&app, function, &number.session).await;
         assert_eq!(
-            told(
+            fields(
                 &line,
                 &["level", "function", "outcome", "state", "stale", "token", "organization_id", "error"]
             ),
@@ -68,21 +68,21 @@ async fn each_line_has_the_organization_and_the_outcome() {
 }
 
 #[tokio::test]
-async fn log_says_that_a_token_was_refreshed_and_why() {
+async fn refreshed_token_is_logged_with_its_reason() {
     let app = TestApp::start().await;
     let number = number(&app).await;
     for function in FUNCTIONS {
         app.set_token_end(&number, -1).await;
         let line = send(&app, function, &number.session).await;
         assert_eq!(
-            told(&line, &["level", "token", "token_why", "TokenRefreshed"]),
+            fields(&line, &["level", "token", "token_why", "TokenRefreshed"]),
             json!({"level": "INFO", "token": "refreshed", "token_why": "expired", "TokenRefreshed": 1}),
         );
         app.settle_tokens().await;
         app.stack.platform.forget_tokens();
         let line = send(&app, function, &number.session).await;
         assert_eq!(
-            told(&line, &["token", "token_why"]),
+            fields(&line, &["token", "token_why"]),
             json!({"token": "refreshed", "token_why": "rejected"})
         );
     }
@@ -98,7 +98,7 @@ async fn each_line_names_the_call_that_timed_out() {
         app.stack.platform.faults.inject("token", Fault::SlowHeaders);
         let line = send(&app, function, &number.session).await;
         assert_eq!(
-            told(&line, &["level", "outcome", "code", "token", "error", "RefreshFailed", "state"]),
+            fields(&line, &["level", "outcome", "code", "token", "error", "RefreshFailed", "state"]),
             json!({
                 "level": "ERROR", "outcome": "failed", "code": "platform_timeout", "token": "failed",
                 "error": "platform auth/token: timed out", "RefreshFailed": 1, "state": null,
@@ -109,19 +109,25 @@ async fn each_line_names_the_call_that_timed_out() {
 }
 
 #[tokio::test]
-async fn log_says_that_a_request_was_refused_and_why() {
+async fn unknown_number_is_logged_as_refused() {
     let app = TestApp::start().await;
-    let number = number(&app).await;
+    number(&app).await;
     for function in FUNCTIONS {
         let line = send(&app, function, "0000000009999").await;
         assert_eq!(
-            told(&line, &["level", "outcome", "status", "code", "error", "state", "token"]),
+            fields(&line, &["level", "outcome", "status", "code", "error", "state", "token"]),
             json!({
                 "level": "INFO", "outcome": "refused", "status": 404, "code": "number_not_found",
                 "error": "no such number", "state": null, "token": null,
             }),
         );
     }
+}
+
+#[tokio::test]
+async fn rejected_api_key_is_logged_as_refused() {
+    let app = TestApp::start().await;
+    let number = number(&app).await;
     app.stack.platform.scan(&number.session).unwrap();
     send(&app, "wpp-status", &number.session).await;
     app.stack.platform.revoke_key(&number.key);
@@ -131,7 +137,7 @@ async fn log_says_that_a_request_was_refused_and_why() {
         app.end_waits().await;
         let line = send(&app, function, &number.session).await;
         assert_eq!(
-            told(&line, &["outcome", "code", "token", "token_why", "OwnKeyRejected", "RefreshFailed"]),
+            fields(&line, &["outcome", "code", "token", "token_why", "OwnKeyRejected", "RefreshFailed"]),
             json!({
                 "outcome": "refused", "code": "api_key_rejected", "token": "failed", "token_why": "expired",
                 "OwnKeyRejected": null, "RefreshFailed": null,
@@ -146,7 +152,7 @@ async fn first_refused_secret_counts_as_platform_failed() {
     app.post("wpp-create", json!({})).await;
     let line = lines(&app, "wpp-create").await.pop().unwrap();
     assert_eq!(
-        told(&line, &["level", "code", "OwnKeyRejected", "PlatformFailed", "organization_id"]),
+        fields(&line, &["level", "code", "OwnKeyRejected", "PlatformFailed", "organization_id"]),
         json!({
             "level": "ERROR", "code": "platform_secret_rejected", "OwnKeyRejected": null, "PlatformFailed": 1,
             "organization_id": app.school.id,
@@ -166,12 +172,12 @@ async fn outage_is_counted_despite_a_stale_answer() {
     };
     let names = ["level", "stale", "error", "token", "PlatformFailed"];
     assert_eq!(
-        told(&ask().await, &names),
+        fields(&ask().await, &names),
         json!({"level": "INFO", "stale": null, "error": null, "token": null, "PlatformFailed": null}),
     );
-    app.age_mirror(60).await;
+    app.age_snapshot(60).await;
     app.stack.platform.faults.inject("status", Fault::status(500));
-    let stale = told(&ask().await, &names);
+    let stale = fields(&ask().await, &names);
     let error = "platform status: unavailable";
     assert_eq!(
         stale,
@@ -186,10 +192,10 @@ async fn concurrent_requests_have_separate_lines() {
     let env = [("REQUEST_BUDGET_MS", "29000"), ("UPSTREAM_TIMEOUT_MS", "29000")];
     let app = TestApp::start_with(&env, Options { concurrency: AT_ONCE, ..Options::default() }).await;
     let own = number(&app).await;
-    let others = app.stack.organization("others").await.unwrap();
-    let created = app.post_as(&others, "wpp-create", json!({})).await;
-    let other = created.json["session"].as_str().unwrap().to_owned();
-    let callers = [(&app.school, &own.session), (&others, &other)];
+    let other_organization = app.stack.organization("others").await.unwrap();
+    let created = app.post_as(&other_organization, "wpp-create", json!({})).await;
+    let other_session = created.json["session"].as_str().unwrap().to_owned();
+    let callers = [(&app.school, &own.session), (&other_organization, &other_session)];
     app.settle_keys().await;
     for function in FUNCTIONS {
         let expire = "update wpp_token_leases set held_until = now(), retry_at = now();
@@ -246,7 +252,7 @@ async fn a_warning_carries_the_id_of_its_request() {
     let warning = logs.lines().find(|line| line.contains("could not be saved")).unwrap();
     let warning: Value = serde_json::from_str(warning).unwrap();
     assert_eq!(
-        told(&warning, &["level", "message"]),
+        fields(&warning, &["level", "message"]),
         json!({"level": "WARN", "message": "the state of a session could not be saved"}),
     );
     assert_eq!(warning["span"]["requestId"], line["request_id"]);

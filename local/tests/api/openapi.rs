@@ -222,7 +222,7 @@ impl Stage {
         self.take("qr_not_ready", drawing("image/*")).await;
         self.take("qr_pending", self.status()).await;
         self.take("starting", self.create()).await;
-        self.app.age_mirror(130).await;
+        self.app.age_snapshot(130).await;
         self.take("start_stuck", self.status()).await;
         self.take("start_stuck", self.create()).await;
         self.take("start_stuck", poll.clone()).await;
@@ -244,7 +244,7 @@ impl Stage {
         self.take("connected", self.create()).await;
         self.take("connected", poll.clone()).await;
         self.take("already_connected", drawing("image/png")).await;
-        self.app.age_mirror(60).await;
+        self.app.age_snapshot(60).await;
         self.take_with("*", Fault::Drop, "stale", self.post("wpp-status", json!({}))).await;
         self.set_status(&session, "offline");
         self.take("disconnected", self.status()).await;

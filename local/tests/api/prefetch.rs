@@ -1,8 +1,8 @@
 //! The prefetch: the sandbox asks the platform with what it remembers, while the database looks up the row. Only the row decides.
 
 use local::fault_injector::{Fault, Point};
+use local::other_functions::{Event, OtherFunctions};
 use local::platform::RepeatedCreate;
-use local::siblings::{Event, Siblings};
 use local::test_app::{Number, TestApp, until};
 use serde_json::json;
 use tokio::join;
@@ -71,7 +71,7 @@ async fn number_of_a_former_organization_is_not_found() {
                 let off = "update messenger_integrations set is_active = false where id = $1";
                 app.sql.execute(off, &[&number.id]).await.unwrap();
             }
-            _ => Siblings::of(&app.stack).delete(app.school.id, number.id).await.unwrap(),
+            _ => OtherFunctions::of(&app.stack).delete(app.school.id, number.id).await.unwrap(),
         }
         for name in POLLS {
             app.ask(name, &number.session).await.expect(404, "number_not_found");
@@ -164,10 +164,10 @@ async fn webhook_report_wins_over_an_older_prefetch() {
         hold.reached(1).await;
         until(async || app.count("status") == 1 && app.count("qr") == 1).await;
         app.platform.scan(&number.session).unwrap();
-        Siblings::of(&app.stack).report(&number.session, Event::Connected).await.unwrap();
+        OtherFunctions::of(&app.stack).report(&number.session, Event::Connected).await.unwrap();
         hold.release();
     };
     let (answer, ()) = join!(app.ask("wpp-status", &number.session), told);
     answer.expect(200, "connected");
-    assert_eq!(app.mirror(&number.session).await["status"], "connected");
+    assert_eq!(app.snapshot_row(&number.session).await["status"], "connected");
 }

@@ -93,7 +93,7 @@ async fn linked_number_keeps_its_row_if_another_session_comes() {
     let recreated = app.create(json!({"force_recreate": true})).await.expect(200, "qr_issued");
     assert_ne!(recreated.text("session"), number.session);
     assert_eq!(app.poll_qr(recreated.text("session")).await.status, 200);
-    assert_eq!(app.mirror(&number.session).await["status"], "disconnected");
+    assert_eq!(app.snapshot_row(&number.session).await["status"], "disconnected");
 }
 
 #[tokio::test]

@@ -35,10 +35,10 @@ async fn the_snapshot_follows_every_forced_poll() {
             let answer = app.check().await;
             assert_eq!(app.count("rpc/wpp_save_snapshot"), writes, "{platform_status}");
             app.forget_calls();
-            let row = app.mirror(&number.session).await;
+            let row = app.snapshot_row(&number.session).await;
             assert_eq!((&row["status"], &row["last_qr_b64"]), (&json!(state), &answer.json["qrcode"]));
         }
-        let row = app.mirror(&number.session).await;
+        let row = app.snapshot_row(&number.session).await;
         assert_eq!(row["last_qr_b64"].is_string(), state == "qr_issued", "{row}");
         assert_eq!(row["last_qr_at"].is_string(), state == "qr_issued", "{row}");
     }
@@ -48,19 +48,19 @@ async fn the_snapshot_follows_every_forced_poll() {
 #[tokio::test]
 async fn last_qr_at_is_when_the_qr_was_first_seen() {
     let (app, number) = TestApp::start_with_number().await;
-    app.age_mirror(5).await;
-    let first = app.mirror(&number.session).await;
+    app.age_snapshot(5).await;
+    let first = app.snapshot_row(&number.session).await;
     let first_answered = status(&app).await.json["last_qr_at"].clone();
     app.sql.batch_execute("update whatsapp_sessions set status = 'disconnected'").await.unwrap();
     assert_eq!(status(&app).await.json["last_qr_at"], first_answered);
-    let row = app.mirror(&number.session).await;
+    let row = app.snapshot_row(&number.session).await;
     assert_eq!((&row["status"], &row["last_qr_at"]), (&json!("qr_issued"), &first["last_qr_at"]));
 
-    app.age_mirror(30).await;
-    let last = app.mirror(&number.session).await;
+    app.age_snapshot(30).await;
+    let last = app.snapshot_row(&number.session).await;
     app.platform.advance(Duration::from_secs(20));
     let answer = status(&app).await;
-    let next = app.mirror(&number.session).await;
+    let next = app.snapshot_row(&number.session).await;
     assert_eq!(next["last_qr_b64"], answer.json["qrcode"]);
     assert_ne!(next["last_qr_b64"], last["last_qr_b64"]);
     assert_ne!(next["last_qr_at"], last["last_qr_at"]);
@@ -71,8 +71,8 @@ async fn last_qr_at_is_when_the_qr_was_first_seen() {
 async fn an_outage_disconnects_no_number() {
     let app = TestApp::start_with(&[("UPSTREAM_TIMEOUT_MS", "500")], Options::default()).await;
     let number = connected_number(&app).await;
-    app.age_mirror(3600).await;
-    let saved = app.mirror(&number.session).await;
+    app.age_snapshot(3600).await;
+    let saved = app.snapshot_row(&number.session).await;
     // Answers of a proxy in front of the platform: it asks for a password, suspects a bot, or does not know the address.
     let gateways = [(401, "<html>"), (403, "<html>"), (404, "404 page not found"), (404, "")];
     let gateways = gateways.map(|(status, body)| Fault::status_with(status, body));
@@ -88,7 +88,7 @@ async fn an_outage_disconnects_no_number() {
         assert!(forced.status >= 500 && forced.json["success"] == false, "{fault:?} {forced:?}");
         app.clear_faults();
     }
-    assert_eq!(app.mirror(&number.session).await, saved);
+    assert_eq!(app.snapshot_row(&number.session).await, saved);
     assert_eq!(status(&app).await.json.get("stale"), None);
 }
 
@@ -97,7 +97,7 @@ async fn an_outage_disconnects_no_number() {
 async fn snapshot_is_returned_early_if_the_platform_hangs() {
     let app = TestApp::start_with(&[("UPSTREAM_TIMEOUT_MS", "60000")], Options::default()).await;
     connected_number(&app).await;
-    app.age_mirror(3600).await;
+    app.age_snapshot(3600).await;
     let _hold = app.hold("status", Point::Before);
     // Well below the request's budget of 25 s.
     let answer = tokio::time::timeout(Duration::from_secs(15), status(&app)).await.unwrap();
@@ -108,9 +108,9 @@ async fn snapshot_is_returned_early_if_the_platform_hangs() {
 async fn outage_hides_an_expired_qr() {
     let (app, number) = TestApp::start_with_number().await;
     app.platform.faults.inject("*", Fault::status(503));
-    app.age_mirror(24).await;
-    assert_eq!(status(&app).await.json["qrcode"], app.mirror(&number.session).await["last_qr_b64"]);
-    app.age_mirror(2).await;
+    app.age_snapshot(24).await;
+    assert_eq!(status(&app).await.json["qrcode"], app.snapshot_row(&number.session).await["last_qr_b64"]);
+    app.age_snapshot(2).await;
     let answer = status(&app).await;
     assert_eq!(
         (&answer.json["status"], &answer.json["qrcode"]),
@@ -125,7 +125,7 @@ async fn unchanged_state_is_saved_once_a_minute() {
     let app = TestApp::start().await;
     connected_number(&app).await;
     for (age, writes) in [(50, 0), (20, 1), (0, 0)] {
-        app.age_mirror(age).await;
+        app.age_snapshot(age).await;
         app.forget_calls();
         app.check().await;
         assert_eq!(app.count("rpc/wpp_save_snapshot"), writes, "{age} s later");

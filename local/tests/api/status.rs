@@ -49,8 +49,8 @@ async fn each_number_is_found_by_each_of_its_names() {
 #[tokio::test]
 async fn last_qr_at_is_when_the_qr_was_first_shown() {
     let (app, number) = TestApp::start_with_number().await;
-    app.age_mirror(5).await;
-    let first_seen = app.mirror(&number.session).await["last_qr_at"].clone();
+    app.age_snapshot(5).await;
+    let first_seen = app.snapshot_row(&number.session).await["last_qr_at"].clone();
     // The row has microseconds, the answer milliseconds.
     let same = "select date_trunc('milliseconds', $1::text::timestamptz) = $2::text::timestamptz";
     for force in [false, true] {

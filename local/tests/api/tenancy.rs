@@ -207,5 +207,5 @@ async fn session_the_platform_does_not_know_gets_no_snapshot() {
         app.post("wpp-status", json!({"session": future, "force": force})).await.expect(200, "disconnected");
     }
     app.create(json!({"session": future})).await.expect(409, "session_lost");
-    assert_eq!(app.mirror(future).await, Value::Null);
+    assert_eq!(app.snapshot_row(future).await, Value::Null);
 }

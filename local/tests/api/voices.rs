@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use local::fault_injector::Fault;
-use local::front;
+use local::http_gateway;
 use local::lambda::Options;
 use local::stack::Stack;
 use local::test_app::TestApp;
@@ -31,7 +31,7 @@ async fn calls_use_the_public_schema() {
 #[tokio::test]
 async fn a_token_with_much_metadata_is_taken() {
     let app = Arc::new(TestApp::start().await);
-    let server = front::serve(app.clone()).await.unwrap();
+    let server = http_gateway::serve(app.clone()).await.unwrap();
     let client = local::http::client().unwrap();
     for (metadata, signing, status, code) in [
         (11_000, Signing::Hs256, 200, json!(null)),

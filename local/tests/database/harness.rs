@@ -222,10 +222,17 @@ impl Database {
         self.value("wpp_internal.now_ms()", &[]).await.as_i64().unwrap()
     }
 
-    /// Returns everything that is kept, as text.
+    /// Returns the rows of all tables, as text.
     pub async fn everything(&self) -> String {
         let mut all = String::new();
-        for table in ["messenger_integrations", "whatsapp_sessions", "wpp_numbers", "wpp_creations"] {
+        for table in [
+            "messenger_integrations",
+            "whatsapp_sessions",
+            "wpp_numbers",
+            "wpp_creations",
+            "wpp_platform_ids",
+            "wpp_token_leases",
+        ] {
             let rows = format!("(select jsonb_agg(t order by t::text) from {table} t)");
             all += &self.value(&rows, &[]).await.to_string();
         }

@@ -4,7 +4,7 @@ use std::fs;
 use std::os::unix::fs::PermissionsExt;
 
 use local::postgres::{Postgres, Privileges, Storage, migrations};
-use local::shapes::{BASE, refused};
+use local::schema_variants::{BASE, refused};
 use local::tls::Authority;
 use serde_json::Value;
 use tempfile::TempDir;

@@ -126,12 +126,12 @@ async fn on_a_deployed_database_a_number_is_made_and_connected() {
     let number = app.number().await;
     assert_eq!(
         app.poll_qr(&number.session).await.json["qr"],
-        app.mirror(&number.session).await["last_qr_b64"]
+        app.snapshot_row(&number.session).await["last_qr_b64"]
     );
     app.stack.platform.scan(&number.session).unwrap();
     let answer = app.post("wpp-status", json!({"force": true})).await;
     assert_eq!(answer.json["status"], "connected", "{answer:?}");
-    assert_eq!(app.mirror(&number.session).await["status"], "connected");
+    assert_eq!(app.snapshot_row(&number.session).await["status"], "connected");
 }
 
 #[tokio::test]
@@ -212,15 +212,15 @@ async fn two_numbers_share_the_one_snapshot_of_an_organization() {
             assert_eq!(answer.json["qrcode"], json!(app.stack.platform.qr_of(&number.session)), "{answer:?}");
         }
     }
-    assert!(app.mirror(&numbers[0].session).await.is_object());
-    assert!(app.mirror(&numbers[1].session).await.is_null());
+    assert!(app.snapshot_row(&numbers[0].session).await.is_object());
+    assert!(app.snapshot_row(&numbers[1].session).await.is_null());
 }
 
 #[tokio::test]
 async fn a_new_session_takes_over_the_only_snapshot() {
     let app = deployed_app().await;
     let number = app.number().await;
-    let row = app.mirror(&number.session).await;
+    let row = app.snapshot_row(&number.session).await;
     app.settle_keys().await;
     // A platform that gives the dead key again makes the number move to another id, and so to another session.
     app.stack.platform.revoke_key(&number.key);
@@ -229,10 +229,10 @@ async fn a_new_session_takes_over_the_only_snapshot() {
     let answer = app.post("wpp-create", json!({"force_recreate": true})).await;
     let session = answer.json["session"].as_str().unwrap();
     assert_ne!(session, number.session, "{answer:?}");
-    let moved = app.mirror(session).await;
+    let moved = app.snapshot_row(session).await;
     assert_eq!(moved["id"], row["id"]);
     assert_eq!(moved["last_qr_b64"], answer.json["qrcode"]);
-    assert!(app.mirror(&number.session).await.is_null());
+    assert!(app.snapshot_row(&number.session).await.is_null());
 }
 
 /// Sends a request to PostgREST with this key and token. Returns its status.

@@ -3,9 +3,9 @@
 
 use std::sync::Arc;
 
+use local::other_functions::OtherFunctions;
 use local::postgres::{Postgres, Privileges, Storage, migrations};
-use local::shapes::{Shape, refused, working};
-use local::siblings::Siblings;
+use local::schema_variants::{SchemaVariant, refused, working};
 use local::stack::Organization;
 use local::test_app::TestApp;
 use serde_json::{Value, json};
@@ -16,7 +16,7 @@ const DUMP: &str = include_str!("dump.sql");
 /// A school, its requests and what it must get.
 struct School<'a> {
     app: &'a TestApp,
-    siblings: Siblings,
+    other_functions: OtherFunctions,
     /// A new one for each shape: the platform remembers the others.
     own: Organization,
 }
@@ -44,21 +44,21 @@ impl School<'_> {
     async fn disconnect(&self, session: &str) {
         let row = self.app.number_of(session).await.id;
         // If all numbers share a row of `whatsapp_sessions`, the other function cannot note this. Its answer does not matter here.
-        let _ = self.siblings.disconnect(self.own.id, row).await;
+        let _ = self.other_functions.disconnect(self.own.id, row).await;
     }
 
     /// Asserts which number the other functions send with.
     async fn assert_primary(&self, session: &str) {
         let primary = self.app.number_of(session).await.id;
-        assert_eq!(self.siblings.primaries(self.own.id).await, [primary]);
-        assert_eq!(self.siblings.send(self.own.id).await, Ok(()));
+        assert_eq!(self.other_functions.primaries(self.own.id).await, [primary]);
+        assert_eq!(self.other_functions.send(self.own.id).await, Ok(()));
     }
 }
 
 /// Goes through all that happens to an organization's numbers.
 async fn whole_story(app: &TestApp) {
     let own = app.stack.organization("school").await.unwrap();
-    let school = School { app, siblings: Siblings::of(&app.stack), own };
+    let school = School { app, other_functions: OtherFunctions::of(&app.stack), own };
     let first = school.connect(json!({})).await;
     let second = school.connect(json!({"add_new": true})).await;
     assert_ne!(first, second);
@@ -106,7 +106,7 @@ async fn dump(postgres: &Postgres) -> Value {
     dump
 }
 
-async fn refusal(postgres: &Postgres, shape: &Shape) -> Result<(), &'static str> {
+async fn refusal(postgres: &Postgres, shape: &SchemaVariant) -> Result<(), &'static str> {
     let tables = format!("{}; insert into organizations (name) values ('school')", shape.sql);
     postgres.replace(Privileges::Nothing, &tables).await.unwrap();
     let before = dump(postgres).await;

@@ -8,7 +8,7 @@ use fastrand::Rng;
 use futures_util::future::join_all;
 use local::clock::unix_ms;
 use local::postgres::{Postgres, Privileges, Storage, migrations};
-use local::shapes::working;
+use local::schema_variants::working;
 use serde_json::{Value, json};
 use tokio_postgres::Client;
 use tokio_postgres::error::SqlState;

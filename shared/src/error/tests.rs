@@ -157,12 +157,12 @@ fn errors_have_the_documented_status_and_code() {
 fn each_error_ends_with_what_to_do_in_either_language() {
     for public in every().iter().map(Error::response) {
         for language in [Language::English, Language::Russian] {
-            let (error, action) = (public.error(language), public.action.text(language));
+            let (error, action) = (public.text(language), public.action.text(language));
             assert!(error.ends_with(&format!(". {action}")) && action.ends_with('.'), "{error}");
             assert!(!error.contains(['{', '}']), "{error}");
         }
-        assert_ne!(public.error(Language::English), public.error(Language::Russian));
-        let is_to_be_repeated = public.error(Language::English).contains("try again in a moment");
+        assert_ne!(public.text(Language::English), public.text(Language::Russian));
+        let is_to_be_repeated = public.text(Language::English).contains("try again in a moment");
         assert_eq!(public.retryable, is_to_be_repeated, "{}", public.code);
         assert!(public.retryable || public.retry_after.is_none(), "{}", public.code);
     }
@@ -179,7 +179,7 @@ fn only_a_database_conflict_is_retryable() {
 
 #[test]
 fn operator_errors_say_to_contact_support() {
-    let told = |error: &Error| error.response().error(Language::English).contains("administrator or support");
+    let told = |error: &Error| error.response().text(Language::English).contains("administrator or support");
     let told: BTreeSet<_> =
         every().iter().filter(|error| told(error)).map(|error| error.response().code).collect();
     let expected = [
@@ -200,7 +200,7 @@ fn operator_errors_say_to_contact_support() {
 fn transient_error_says_when_to_retry() {
     let wrong = Error::bad_request("force", say::FIELD_NOT_A_FLAG);
     assert_eq!(wrong.to_string(), "bad request: The field \"force\" must be true or false.");
-    assert!(wrong.response().error(Language::Russian).starts_with("Поле «force» должно быть"));
+    assert!(wrong.response().text(Language::Russian).starts_with("Поле «force» должно быть"));
     let after = |error: Error| error.response().retry_after.map(|after| after.as_secs());
     assert_eq!(after(Error::CreationInProgress), Some(2));
     assert_eq!(after(Error::QrNotReady), Some(2));

@@ -6,17 +6,17 @@ use lambda_http::Body;
 use serde::Serialize;
 
 use crate::error::Error;
-use crate::http::accept::QrImage;
+use crate::http::accept::QrFormat;
 use crate::messages::Language;
 use crate::number::snapshot::State;
 
-/// What a handler returns: the fields of a 200's JSON.
+/// A handler's successful result. It is serialized into the JSON of a 200.
 pub trait ApiResponse: Serialize {
     /// Returns the number's state, for the log.
     fn state(&self) -> State;
 
-    /// Returns the body that replaces the JSON of a 200, for a request that prefers an image.
-    fn image(&self, _form: QrImage) -> Option<Result<Image, Error>> {
+    /// Returns the image to send instead of JSON if the request's `Accept` prefers one.
+    fn image(&self, _format: QrFormat) -> Option<Result<Image, Error>> {
         None
     }
 }
@@ -24,9 +24,9 @@ pub trait ApiResponse: Serialize {
 /// A body that is not JSON.
 #[derive(Debug)]
 pub struct Image {
-    /// Its media type.
+    /// The value of `Content-Type`.
     pub media_type: &'static str,
-    /// Its bytes.
+    /// The image's bytes, or the QR code drawn in text.
     pub body: Vec<u8>,
 }
 
@@ -58,13 +58,13 @@ pub(super) fn image(image: Image) -> Response<Body> {
 }
 
 pub(super) fn failure(error: &Error, request_id: &str, language: Language) -> Response<Body> {
-    let public = error.response();
-    let (code, retryable) = (public.code, public.retryable);
-    let body = ErrorBody { success: false, error: public.error(language), code, retryable, request_id };
-    let status = StatusCode::from_u16(public.status).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
+    let description = error.response();
+    let (code, retryable) = (description.code, description.retryable);
+    let body = ErrorBody { success: false, error: description.text(language), code, retryable, request_id };
+    let status = StatusCode::from_u16(description.status).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
     let mut response = json(status, &body, language);
     let headers = response.headers_mut();
-    if let Some(after) = public.retry_after {
+    if let Some(after) = description.retry_after {
         headers.insert(RETRY_AFTER, after.as_secs().max(1).into());
     }
     if let Error::MethodNotAllowed(methods) = error {

@@ -1,5 +1,5 @@
-//! How a number gets its credentials. A creation is recorded before the platform is asked. After a crash, a retry or a double click,
-//! the next request finishes it instead of starting another one.
+//! How a number gets its credentials. A creation is recorded before the platform is asked. If it is interrupted, or two requests ask
+//! for it at once, the next request finishes it instead of starting a second one.
 
 use std::time::Duration;
 
@@ -19,13 +19,13 @@ use crate::store::{
 use crate::upstream::CallError;
 use crate::wpp::{Credentials, PlatformError};
 
-/// How long a crashed attempt blocks the next one.
+/// The lease of an attempt: a crashed attempt blocks the next one for at most this long.
 const LEASE: Duration = Duration::from_secs(10);
 
 /// An attempt ends this long before its lease, so that two never run at once: each could get an API key that revokes the other's.
 const LEASE_MARGIN: Duration = Duration::from_millis(500);
 
-/// The time for the platform's `create`, retries included. The rest of the lease is for saving the credentials.
+/// The longest that one platform call of a creation may take, retries included.
 const CREATE_BUDGET: Duration = Duration::from_secs(8);
 
 /// The time to release a creation that failed.
@@ -35,7 +35,7 @@ const RELEASE_TIMEOUT: Duration = Duration::from_secs(1);
 const FIRST_PAUSE: Duration = Duration::from_millis(100);
 const LONGEST_PAUSE: Duration = Duration::from_secs(1);
 
-/// Added to the end of another attempt's lease, so that the lease has ended by the next try.
+/// Added to the time that another attempt's lease has left, which limits the pause before the next try.
 const LEASE_WAIT_MARGIN: Duration = Duration::from_millis(100);
 
 /// Finds or creates the number that a request names, or joins a creation that is under way. Returns the number with its
@@ -94,7 +94,7 @@ async fn run(
                     (Err(Error::CreationInProgress), _) => attempt.waited_for = Some(creation),
                     // Another request asked for new credentials, but the old ones still work.
                     (Err(error), Some(number)) if works && attempt.request.mode == CreateMode::Ensure => {
-                        tracing::warn!(%error, "an unfinished recreation could not be finished");
+                        tracing::warn!(%error, "could not finish an earlier force_recreate; the credentials before it still work");
                         return Ok((number, now));
                     }
                     (outcome, _) => return outcome.map(|number| (number, now)),
@@ -114,7 +114,7 @@ async fn run(
     }
 }
 
-/// A creation whose lease this attempt holds. Every call ends before the deadline.
+/// A creation whose lease this attempt holds. Every call ends before the deadline, except the release.
 struct HeldCreation<'a> {
     app: &'a App,
     deadline: Deadline,
@@ -132,7 +132,7 @@ impl HeldCreation<'_> {
         if let Err(failed) = &saved
             && *failed != Error::CreationInProgress
         {
-            // If this fails too, the lease expires.
+            // A failed release can be ignored: the lease expires by itself.
             let _ = self.app.store.release_creation(&self.lease, Deadline::within(RELEASE_TIMEOUT)).await;
         }
         saved
@@ -140,7 +140,7 @@ impl HeldCreation<'_> {
 
     async fn create_and_save(&self, platform_id: &str) -> Result<Number, Error> {
         let mut credentials = self.create(platform_id).await?;
-        if self.must_be_active(&credentials.api_key) && self.is_refused(&credentials.api_key).await? {
+        if self.must_be_active(&credentials.api_key) && self.platform_refuses(&credentials.api_key).await? {
             credentials = self.create_with_new_id().await?;
         }
         let mut saved = self.save(&credentials).await?;
@@ -164,7 +164,7 @@ impl HeldCreation<'_> {
         self.number.as_ref().is_some_and(has_had)
     }
 
-    async fn is_refused(&self, api_key: &Secret) -> Result<bool, Error> {
+    async fn platform_refuses(&self, api_key: &Secret) -> Result<bool, Error> {
         match self.app.wpp.get_initial_token(api_key, self.now, self.deadline.at_most(CREATE_BUDGET)).await {
             Ok(_) => Ok(false),
             Err(error) if error.why == PlatformError::KeyRefused => Ok(true),
@@ -172,8 +172,8 @@ impl HeldCreation<'_> {
         }
     }
 
-    /// Asks again with a new platform id. The platform itself refuses the API key that it gave, and only another id
-    /// brings another one.
+    /// Asks again with a new platform id, if the platform refuses the API key that it has just returned: it returns another key only
+    /// for another id.
     async fn create_with_new_id(&self) -> Result<Credentials, Error> {
         match self.app.store.assign_platform_id(&self.lease, self.deadline).await? {
             AssignOutcome::Assigned { platform_id } => self.create(&platform_id).await,
@@ -184,8 +184,9 @@ impl HeldCreation<'_> {
     }
 
     async fn create(&self, platform_id: &str) -> Result<Credentials, Error> {
-        let refused = CallError { call: "create", why: PlatformError::SecretRefused };
-        let secret = self.app.secrets.wpp_secret.as_ref().ok_or(refused)?;
+        // Reported like a refused secret.
+        let missing = CallError { call: "create", why: PlatformError::SecretRefused };
+        let secret = self.app.secrets.wpp_secret.as_ref().ok_or(missing)?;
         Ok(self.app.wpp.create_client(secret, platform_id, self.deadline.at_most(CREATE_BUDGET)).await?)
     }
 

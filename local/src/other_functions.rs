@@ -1,6 +1,6 @@
 //! The product's other functions, reduced to the rows that they share with ours. Each request is a transaction of its own, with
-//! the service key, through the project's front. Requests keep the order of the real functions, with their gaps between reading and
-//! writing.
+//! the service key, through the project's gateway. Requests keep the order of the real functions, with their gaps between reading
+//! and writing.
 //!
 //! For tests alone: what cannot be reached here panics. A refusal is an ordinary answer.
 
@@ -51,14 +51,14 @@ pub struct Sending {
 
 /// The other functions in one stack.
 #[derive(Clone, Debug)]
-pub struct Siblings {
+pub struct OtherFunctions {
     client: Client,
     supabase: String,
     service_key: String,
     platform: String,
 }
 
-impl Siblings {
+impl OtherFunctions {
     /// Returns the other functions of this stack.
     pub fn of(stack: &Stack) -> Self {
         Self {
@@ -120,7 +120,8 @@ impl Siblings {
         self.finish_sending(sending).await
     }
 
-    /// Does the reading half of [`Siblings::send`]. Fails with 400 if no enabled number is primary, or if that number has no credentials.
+    /// Does the reading half of [`OtherFunctions::send`]. Fails with 400 if no enabled number is primary, or if that number has no
+    /// credentials.
     pub async fn begin_sending(&self, organization: Uuid) -> Outcome<Sending> {
         let rows = self.whatsapp_of(organization, "&is_primary=eq.true&is_enabled=eq.true&limit=1").await?;
         let row = rows.first().ok_or_else(|| refusal(400, "no primary number"))?;

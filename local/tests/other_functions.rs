@@ -5,10 +5,10 @@
 
 use local::fault_injector::Point;
 use local::lambda::Answer;
+use local::other_functions::{Event, OtherFunctions};
 use local::platform::RepeatedCreate;
 use local::postgres::Privileges;
-use local::shapes::BASE;
-use local::siblings::{Event, Siblings};
+use local::schema_variants::BASE;
 use local::stack::Organization;
 use local::test_app::{Number, TestApp};
 use serde_json::{Value, json};
@@ -19,12 +19,12 @@ const MAY_WAIT: [&str; 3] = ["creation_in_progress", "database_unavailable", "ap
 const MAY_REFUSE: [&str; 3] = ["number_not_found", "api_key_rejected", "session_lost"];
 
 /// Starts an app whose tables are older than our functions.
-async fn app() -> (TestApp, Siblings) {
+async fn app() -> (TestApp, OtherFunctions) {
     let app = TestApp::start().await;
     app.deploy(Privileges::default(), BASE).await.unwrap();
     app.seed(app.school.id, app.school.user, "school").await.unwrap();
-    let siblings = Siblings::of(&app.stack);
-    (app, siblings)
+    let other_functions = OtherFunctions::of(&app.stack);
+    (app, other_functions)
 }
 
 /// Creates a linked number, as a page knows it.
@@ -45,33 +45,33 @@ async fn live_status(app: &TestApp, school: &Organization, session: &str) -> Val
 
 #[tokio::test]
 async fn a_second_number_becomes_primary_after_the_first() {
-    let (app, siblings) = app().await;
+    let (app, other_functions) = app().await;
     for next in ["wpp-status", "wpp-create"] {
         let school = app.organization(next).await.unwrap();
         let first = linked(&app, &school, json!({})).await;
         let second = linked(&app, &school, json!({"add_new": true})).await;
-        assert_eq!(siblings.primaries(school.id).await, [first.id]);
-        siblings.disconnect(school.id, first.id).await.unwrap();
-        assert_eq!(siblings.send(school.id).await.unwrap_err().status, 400);
+        assert_eq!(other_functions.primaries(school.id).await, [first.id]);
+        other_functions.disconnect(school.id, first.id).await.unwrap();
+        assert_eq!(other_functions.send(school.id).await.unwrap_err().status, 400);
         let live = json!({"session_name": second.session, "force": true});
         let body = if next == "wpp-status" { live } else { json!({}) };
         app.post_as(&school, next, body).await.expect(200, "connected");
-        assert_eq!(siblings.primaries(school.id).await, [second.id], "{next}");
-        assert_eq!(siblings.send(school.id).await, Ok(()), "{next}");
+        assert_eq!(other_functions.primaries(school.id).await, [second.id], "{next}");
+        assert_eq!(other_functions.send(school.id).await, Ok(()), "{next}");
     }
 }
 
 #[tokio::test]
 async fn an_old_api_key_that_was_written_back_is_replaced() {
-    let (app, siblings) = app().await;
+    let (app, other_functions) = app().await;
     let (platform, school) = (&app.platform, &app.school);
     platform.behave(|behavior| behavior.repeated_create = RepeatedCreate::NewKey);
     let number = linked(&app, school, json!({})).await;
     app.merge(&number, json!({"wppJwtExpiresAt": 1000})).await;
-    let sending = siblings.begin_sending(school.id).await.unwrap();
+    let sending = other_functions.begin_sending(school.id).await.unwrap();
     let recreated = app.create(json!({"force_recreate": true})).await;
     assert_eq!(recreated.status, 200, "{}", recreated.body);
-    siblings.finish_sending(sending).await.unwrap();
+    other_functions.finish_sending(sending).await.unwrap();
     platform.forget_tokens();
     app.settle_keys().await;
     app.settle_tokens().await;
@@ -126,10 +126,10 @@ struct Middle {
     other: Uuid,
 }
 
-async fn middle(app: &TestApp, siblings: &Siblings) -> Middle {
+async fn middle(app: &TestApp, other_functions: &OtherFunctions) -> Middle {
     let school = app.organization("middle").await.unwrap();
     let number = linked(app, &school, json!({})).await;
-    let other = siblings.add(school.id, "green_api", json!({})).await.unwrap();
+    let other = other_functions.add(school.id, "green_api", json!({})).await.unwrap();
     app.settle_keys().await;
     app.merge(&number, json!({"wppJwtExpiresAt": 1000})).await;
     app.forget_calls();
@@ -146,23 +146,23 @@ impl Middle {
     async fn request_amid(
         &self,
         app: &TestApp,
-        siblings: &Siblings,
+        other_functions: &OtherFunctions,
         request: (&str, &str),
         endpoint: &str,
         act: &str,
     ) -> Answer {
-        let sending = siblings.begin_sending(self.school.id).await.unwrap();
+        let sending = other_functions.begin_sending(self.school.id).await.unwrap();
         let hold = app.hold_one(endpoint, Point::Before);
         let (school, number) = (self.school.id, self.number.id);
         let meanwhile = async {
             hold.reached(1).await;
             match act {
-                "delete" => siblings.delete(school, number).await.unwrap(),
-                "disconnect" => siblings.disconnect(school, number).await.unwrap(),
-                "set primary" => siblings.set_primary(school, self.other).await.unwrap(),
+                "delete" => other_functions.delete(school, number).await.unwrap(),
+                "disconnect" => other_functions.disconnect(school, number).await.unwrap(),
+                "set primary" => other_functions.set_primary(school, self.other).await.unwrap(),
                 // The message itself may not go out any more.
-                "write back" => drop(siblings.finish_sending(sending).await),
-                _ => siblings.report(&self.number.session, Event::Disconnected).await.unwrap(),
+                "write back" => drop(other_functions.finish_sending(sending).await),
+                _ => other_functions.report(&self.number.session, Event::Disconnected).await.unwrap(),
             }
             hold.release();
         };
@@ -172,18 +172,18 @@ impl Middle {
 
 #[tokio::test]
 async fn an_act_between_any_two_steps_leaves_a_clear_answer() {
-    let (app, siblings) = app().await;
+    let (app, other_functions) = app().await;
     app.platform.behave(|behavior| behavior.repeated_create = RepeatedCreate::NewKey);
     let mut cells = 0;
     for request in REQUESTS {
-        let undisturbed = middle(&app, &siblings).await;
+        let undisturbed = middle(&app, &other_functions).await;
         assert_clear(request.0, &undisturbed.request(&app, request).await, "undisturbed");
         let calls = app.supabase.faults.counts();
         for endpoint in calls.keys().filter(|endpoint| endpoint.starts_with("rpc/")) {
             for act in ACTS_BETWEEN {
                 let what = format!("{act} before {endpoint} of {request:?}");
-                let middle = middle(&app, &siblings).await;
-                let answer = middle.request_amid(&app, &siblings, request, endpoint, act).await;
+                let middle = middle(&app, &other_functions).await;
+                let answer = middle.request_amid(&app, &other_functions, request, endpoint, act).await;
                 assert_clear(request.0, &answer, &what);
                 if act.starts_with('d') {
                     assert!(!exist(&app, &[middle.number.id]).await, "{what}: the row is back");

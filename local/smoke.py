@@ -300,4 +300,4 @@ def smoke(endpoint, upstreams):
 
 if __name__ == "__main__":
     main()
-    step("not tested here: CORS of the API's own errors; check it as docs/operating.md says (\"After the first deployment\")")
+    step("not tested here: CORS of the API's own errors; check it as docs/operating.md says (\"The first time\")")

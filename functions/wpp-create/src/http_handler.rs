@@ -4,7 +4,7 @@ use serde::{Deserialize, Serialize};
 use shared::App;
 use shared::clock::UnixMs;
 use shared::error::Error;
-use shared::http::request::{IntegrationId, RequestContext, SessionId, one_of};
+use shared::http::request::{IntegrationId, RequestContext, SessionId, named_session};
 use shared::http::response::ApiResponse;
 use shared::messages as say;
 use shared::number::advice::{Freshness, NumberStatus};
@@ -86,11 +86,7 @@ pub async fn create_number(
 }
 
 fn read(request: CreateRequest) -> Result<(CreateMode, NumberSelector), Error> {
-    let named = one_of([
-        ("session", request.session),
-        ("session_name", request.session_name),
-        ("account_number", request.account_number),
-    ])?;
+    let named = named_session(request.session, request.session_name, request.account_number)?;
     let selector = NumberSelector { session: named, integration_id: request.integration_id };
     let mode = match (request.force_recreate, request.add_new) {
         // A number to be added has no session yet, and no credentials to replace.

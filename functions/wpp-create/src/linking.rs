@@ -75,9 +75,9 @@ async fn bring_up(session: &mut NumberSession<'_>, qr_wait: Duration) -> Result<
     };
     let wait = session.deadline.at_most(qr_wait);
     session.deadline = session.deadline.at_most(qr_wait + LAST_POLL_TIMEOUT);
-    let mut is_last = false;
     // After a failed poll the next one may succeed: the session was started.
     while waits_for_qr(&known) {
+        let is_last = wait.remaining().is_zero();
         match session.poll().await {
             Ok(polled) => known = polled,
             Err(error) => tracing::warn!(%error, "a poll for the QR code failed"),
@@ -86,7 +86,7 @@ async fn bring_up(session: &mut NumberSession<'_>, qr_wait: Duration) -> Result<
             break;
         }
         if waits_for_qr(&known) {
-            is_last = !wait.sleep(QR_POLL_INTERVAL).await;
+            wait.sleep(QR_POLL_INTERVAL).await;
         }
     }
     Ok(known)

@@ -4,7 +4,7 @@ use serde::{Deserialize, Serialize};
 use shared::App;
 use shared::error::Error;
 use shared::http::accept::QrFormat;
-use shared::http::request::{RequestContext, SessionId, one_of};
+use shared::http::request::{RequestContext, SessionId, named_session};
 use shared::http::response::{ApiResponse, Image};
 use shared::number::advice::{Freshness, NumberStatus};
 use shared::number::prefetch::Expect;
@@ -38,11 +38,7 @@ pub struct QrResponse {
 
 /// Returns the current QR code. Refreshes the platform's token first if it has expired.
 pub async fn get_qr(app: &App, context: &RequestContext, request: QrRequest) -> Result<QrResponse, Error> {
-    let named = one_of([
-        ("session", request.session),
-        ("session_name", request.session_name),
-        ("account_number", request.account_number),
-    ])?;
+    let named = named_session(request.session, request.session_name, request.account_number)?;
     let named = named.ok_or(Error::missing_field("session"))?;
     let selector = NumberSelector { session: Some(named), integration_id: None };
     let mut session =

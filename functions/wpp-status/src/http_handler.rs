@@ -5,7 +5,7 @@ use std::time::Duration;
 use serde::{Deserialize, Serialize};
 use shared::App;
 use shared::error::Error;
-use shared::http::request::{IntegrationId, RequestContext, SessionId, one_of};
+use shared::http::request::{IntegrationId, RequestContext, SessionId, named_session};
 use shared::http::response::ApiResponse;
 use shared::messages::{self as say, Sentence};
 use shared::number::advice::{Freshness, NumberStatus};
@@ -54,11 +54,7 @@ pub async fn get_status(
     context: &RequestContext,
     request: StatusRequest,
 ) -> Result<StatusResponse, Error> {
-    let named = one_of([
-        ("session", request.session),
-        ("session_name", request.session_name),
-        ("account_number", request.account_number),
-    ])?;
+    let named = named_session(request.session, request.session_name, request.account_number)?;
     let selector = NumberSelector { session: named, integration_id: request.integration_id };
     let expect = if request.force { Expect::Status } else { Expect::Nothing };
     let mut session =

@@ -32,20 +32,25 @@ impl Served {
         Self { server: http_gateway::serve(app.clone()).await.unwrap(), app }
     }
 
-    /// Runs a program in `local/contract`, and panics if it fails.
-    async fn run(&self, program: &str, arguments: &[&str]) {
+    /// Makes a command of an installed program, in a folder of `local`.
+    fn program(&self, name: &str, folder: &str) -> Command {
         let path = format!(
             "{WORKSPACE}/.tools/contract/bin:{WORKSPACE}/.tools/node/bin:{}",
             std::env::var("PATH").unwrap()
         );
-        let status = Command::new(program)
+        let mut command = Command::new(name);
+        command.current_dir(format!("{WORKSPACE}/local/{folder}")).env("PATH", path).kill_on_drop(true);
+        command
+    }
+
+    /// Runs a program in `local/contract`, and panics if it fails.
+    async fn run(&self, program: &str, arguments: &[&str]) {
+        let status = self
+            .program(program, "contract")
             .args(arguments)
-            .current_dir(format!("{WORKSPACE}/local/contract"))
-            .env("PATH", path)
             .env("FUNCTIONS_URL", format!("{}/functions/v1", self.server.url()))
             .env("PLATFORM_URL", self.app.stack.platform.url())
             .env("TOKEN", &self.app.school.token)
-            .kill_on_drop(true)
             .status();
         assert!(status.await.unwrap().success(), "{program} {}", arguments.join(" "));
     }
@@ -61,15 +66,12 @@ async fn first_call(served: &Served, token: &str) -> String {
         {}",
         program.split_once("```").unwrap().0
     );
-    let path = format!("{WORKSPACE}/.tools/node/bin:{}", std::env::var("PATH").unwrap());
-    let output = Command::new("node")
+    let output = served
+        .program("node", "browser")
         .args(["--input-type=module", "--eval", &program])
-        .current_dir(format!("{WORKSPACE}/local/browser"))
-        .env("PATH", path)
         .env("ORIGIN", served.server.url())
         .env("KEY", "sb_publishable_key")
         .env("TOKEN", token)
-        .kill_on_drop(true)
         .output();
     let output = output.await.unwrap();
     assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));

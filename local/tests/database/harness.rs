@@ -6,6 +6,16 @@ use tokio_postgres::Client;
 use tokio_postgres::types::{Json, ToSql};
 use uuid::Uuid;
 
+/// The tables that the SQL functions write.
+const TABLES: [&str; 6] = [
+    "messenger_integrations",
+    "whatsapp_sessions",
+    "wpp_numbers",
+    "wpp_creations",
+    "wpp_platform_ids",
+    "wpp_token_leases",
+];
+
 /// Two attempts at the same thing.
 pub const ME: Uuid = Uuid::from_u128(1);
 pub const OTHER: Uuid = Uuid::from_u128(2);
@@ -75,14 +85,7 @@ impl Database {
     /// Returns all that is kept of an organization.
     pub async fn all_of(&self, organization: Uuid) -> Vec<Value> {
         let mut all = Vec::new();
-        for table in [
-            "messenger_integrations",
-            "whatsapp_sessions",
-            "wpp_numbers",
-            "wpp_creations",
-            "wpp_platform_ids",
-            "wpp_token_leases",
-        ] {
+        for table in TABLES {
             let rows =
                 format!("(select jsonb_agg(t order by t::text) from {table} t where organization_id = $1)");
             all.push(self.value(&rows, &[&organization]).await);
@@ -225,14 +228,7 @@ impl Database {
     /// Returns the rows of all tables, as text.
     pub async fn everything(&self) -> String {
         let mut all = String::new();
-        for table in [
-            "messenger_integrations",
-            "whatsapp_sessions",
-            "wpp_numbers",
-            "wpp_creations",
-            "wpp_platform_ids",
-            "wpp_token_leases",
-        ] {
+        for table in TABLES {
             let rows = format!("(select jsonb_agg(t order by t::text) from {table} t)");
             all += &self.value(&rows, &[]).await.to_string();
         }

@@ -61,10 +61,16 @@ impl<'de> Deserialize<'de> for SessionId {
 /// The id of a number's row, as a request sends it.
 pub type IntegrationId = Uuid;
 
-/// Returns the session that a request sends under one or several names.
-pub fn one_of<const N: usize>(
-    names: [(&'static str, Option<SessionId>); N],
+/// Returns the session that a request sends under one or several of its three names, which must agree.
+pub fn named_session(
+    session: Option<SessionId>,
+    session_name: Option<SessionId>,
+    account_number: Option<SessionId>,
 ) -> Result<Option<String>, Error> {
+    one_of([("session", session), ("session_name", session_name), ("account_number", account_number)])
+}
+
+fn one_of<const N: usize>(names: [(&'static str, Option<SessionId>); N]) -> Result<Option<String>, Error> {
     let mut sent = names.into_iter().filter_map(|(name, session)| Some((name, session?)));
     let Some((_, session)) = sent.next() else { return Ok(None) };
     match sent.find(|(_, other)| *other != session) {

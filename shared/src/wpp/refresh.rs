@@ -111,8 +111,8 @@ const REFUSED_KEY_COOLDOWN: Duration = Duration::from_secs(30);
 pub(super) const FIRST_PAUSE: Duration = Duration::from_millis(50);
 const LONGEST_PAUSE: Duration = Duration::from_millis(800);
 
-/// Added to the end of another holder's lease, so that the next claim finds it ended.
-const AFTER_LEASE: Duration = Duration::from_millis(10);
+/// Added to the time that another holder's lease has left, which limits the pause before the next claim.
+const LEASE_WAIT_MARGIN: Duration = Duration::from_millis(10);
 
 /// The permit to refresh a number's token within a sandbox, with the row as its last holder left it.
 pub type RefreshPermit = tokio::sync::Mutex<Option<WppMsgClientOptions>>;
@@ -210,7 +210,7 @@ impl<'a, S: TokenStore, P: TokenSource> Refresh<'a, S, P> {
     }
 
     pub(super) async fn wait(&mut self, left: Duration) -> Event<S::Error> {
-        let pause = self.backoff.pause(left + AFTER_LEASE);
+        let pause = self.backoff.pause(left + LEASE_WAIT_MARGIN);
         if self.deadline.sleep(pause).await { Event::Waited } else { Event::OutOfTime }
     }
 

@@ -190,7 +190,7 @@ fn same_seed_gives_the_same_hour() {
 
 /// `make simulate`
 #[test]
-#[ignore = "a minute with optimised code"]
+#[ignore = "a minute with optimized code"]
 fn simulate() {
     let leased = Scenario {
         schools: 10_000,

@@ -323,10 +323,16 @@ pub(crate) fn lambda_variables(
     variables
 }
 
-/// Returns the built function `name`, in the target directory of the running program.
+/// Returns the built function `name`: what `cargo lambda build` made of it in the folder `WPP_LOCAL_FUNCTIONS`, if that is set. Otherwise
+/// it is in the target directory of the running program.
 pub fn binary(name: &str) -> Result<PathBuf> {
-    let program = current_exe()?;
-    let found = program.ancestors().skip(1).map(|directory| directory.join(name)).find(|path| path.is_file());
+    let found = match var_os("WPP_LOCAL_FUNCTIONS") {
+        Some(folder) => Some(Path::new(&folder).join(name).join("bootstrap")).filter(|path| path.is_file()),
+        None => {
+            let program = current_exe()?;
+            program.ancestors().skip(1).map(|directory| directory.join(name)).find(|path| path.is_file())
+        }
+    };
     found.ok_or_else(|| format!("{name} is not built: run `cargo build` first").into())
 }
 

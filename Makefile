@@ -18,7 +18,7 @@ TARGET = $(if $(filter x86_64,$(ARCH)),x86_64,aarch64)-unknown-linux-gnu
 export SAM_CLI_TELEMETRY = 0
 SAM = PATH="$(CURDIR)/.tools/cargo-lambda/bin:$$PATH" .tools/sam/bin/sam
 
-# The tests that `make test` leaves out.
+# The tests that `make test` leaves out. `--workspace` lets them reuse its build: a package alone has fewer features.
 SLOW = browser contract smoke properties walk
 
 .PHONY: help dev link check test test-slow $(SLOW:%=slow-%) bench simulate mutants advisories build target deploy configured \
@@ -67,7 +67,7 @@ slow-browser: tools
 slow-contract: tools
 	@sh local/tools.sh contract
 	cargo build
-	TMPDIR=$(SCRATCH) cargo test --package local --test api contract -- --ignored --show-output
+	TMPDIR=$(SCRATCH) cargo test --workspace --test api contract -- --ignored --show-output
 
 # The build, deployed to an emulator of AWS, built for this machine.
 slow-smoke: build
@@ -77,7 +77,7 @@ slow-smoke: build
 # Fuzzes every parser of untrusted input for SECONDS each.
 SECONDS := 60
 slow-properties:
-	FUZZ_SECONDS=$(SECONDS) cargo test --package shared properties -- --nocapture
+	FUZZ_SECONDS=$(SECONDS) cargo test --workspace --lib properties -- --nocapture
 
 # Every interleaving of a token's refresh with two faults per run instead of one. Takes a minute after its own build.
 slow-walk:

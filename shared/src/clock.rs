@@ -19,7 +19,7 @@ pub struct UnixMs(pub i64);
 
 impl UnixMs {
     /// Moves this point later; saturates.
-    pub fn plus(self, by: Duration) -> Self {
+    pub(crate) fn plus(self, by: Duration) -> Self {
         Self(self.0.saturating_add(millis(by)))
     }
 
@@ -35,7 +35,7 @@ impl UnixMs {
     }
 
     /// Formats it as RFC 3339 in UTC, which JavaScript's `Date` reads. Returns `None` for a point beyond year 9999.
-    pub fn to_rfc3339(self) -> Option<String> {
+    pub(crate) fn to_rfc3339(self) -> Option<String> {
         let nanos = i128::from(self.0) * 1_000_000;
         OffsetDateTime::from_unix_timestamp_nanos(nanos).ok()?.format(&Iso8601::<TO_THE_MILLISECOND>).ok()
     }

@@ -26,7 +26,7 @@ impl Deadline {
 
     /// Returns the budget, or less if the invocation ends earlier. The invocation's deadline (milliseconds since 1970) counts only
     /// if it is in the future: `cargo lambda watch` sends 600000, ten minutes after 1970.
-    pub fn of_invocation(deadline_ms: u64, now: UnixMs, budget: Duration) -> Self {
+    pub(crate) fn of_invocation(deadline_ms: u64, now: UnixMs, budget: Duration) -> Self {
         let left = now.until(UnixMs(i64::try_from(deadline_ms).unwrap_or(i64::MAX)));
         Self::within(if left.is_zero() { budget } else { budget.min(left.saturating_sub(MARGIN)) })
     }
@@ -47,7 +47,7 @@ impl Deadline {
     }
 
     /// Runs `work` until it ends. Drops it when the time has run out.
-    pub async fn bound<F: Future>(self, work: F) -> Result<F::Output, Elapsed> {
+    pub(crate) async fn bound<F: Future>(self, work: F) -> Result<F::Output, Elapsed> {
         tokio::time::timeout_at(self.0, work).await
     }
 

@@ -201,14 +201,14 @@ impl Error {
     }
 
     /// Whether a secret of the function may have been replaced.
-    pub fn may_need_new_secrets(&self) -> bool {
+    pub(crate) fn may_need_new_secrets(&self) -> bool {
         use AuthError::{BadSignature, KeysUnavailable, UnknownKey};
         let is_callers = matches!(self, Self::Caller(BadSignature | UnknownKey | KeysUnavailable));
         is_callers || self.refused_secret().is_some()
     }
 
     /// Returns the variable of the secret that a system refuses; `None` for any other error.
-    pub fn refused_secret(&self) -> Option<&'static str> {
+    pub(crate) fn refused_secret(&self) -> Option<&'static str> {
         match self {
             Self::Database(error) if error.why == StoreError::KeyRefused => Some(SERVICE_KEY),
             Self::Platform(error) if error.why == PlatformError::SecretRefused => Some(WPP_SECRET),

@@ -1,6 +1,6 @@
 #![doc = include_str!("../README.md")]
 
-pub mod backoff;
+mod backoff;
 pub mod clock;
 pub mod config;
 pub mod deadline;

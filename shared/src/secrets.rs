@@ -222,7 +222,7 @@ impl<T> SecretCell<T> {
 
     /// Reads the secrets before the first request, which waits for this. After a failure, that request reads them itself, because
     /// the sandbox may have been frozen.
-    pub async fn read_early(&self, now: UnixMs) -> Result<(), SecretError> {
+    pub(crate) async fn read_early(&self, now: UnixMs) -> Result<(), SecretError> {
         let mut schedule = self.schedule.lock().await;
         if self.state().loaded.is_none() {
             self.read_regularly(&mut schedule, now, Deadline::within(READ_TIMEOUT)).await?;
@@ -258,7 +258,7 @@ impl<T> SecretCell<T> {
 
     /// After the refusal of `secret` or of a user's token, returns the result of a read that is newer than `loaded`. Reads the
     /// secrets for this, unless a refusal has already caused a read within `RETRY_INTERVAL`.
-    pub async fn reread(
+    pub(crate) async fn reread(
         &self,
         loaded: &Loaded<T>,
         secret: Option<&'static str>,
@@ -283,7 +283,7 @@ impl<T> SecretCell<T> {
     /// Notes that a secret was refused at `refused_at`, for a request that arrived at `now`. Returns whether this is evidence that
     /// a person must replace it. It is, if the secret was read again after its first refusal. An environment secret is never read
     /// again; for it, the request must have arrived `CONFIRM_INTERVAL` later.
-    pub fn is_refusal_confirmed(
+    pub(crate) fn is_refusal_confirmed(
         &self,
         secret: &'static str,
         loaded: &Loaded<T>,

@@ -105,7 +105,7 @@ impl Store {
     }
 
     /// Asks for the right to register a number's webhook again. The database grants it once per `every`.
-    pub async fn claim_webhook(
+    pub(crate) async fn claim_webhook(
         &self,
         number: &Number,
         every: Duration,
@@ -119,7 +119,7 @@ impl Store {
     }
 
     /// Notes that the webhook of a number's session is registered at `url`, or that it is not.
-    pub async fn save_webhook(
+    pub(crate) async fn save_webhook(
         &self,
         number: &Number,
         url: Option<&str>,

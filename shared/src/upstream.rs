@@ -182,7 +182,7 @@ impl Upstream {
 
     /// Returns the same client for another host, with its own retry budget.
     #[must_use]
-    pub fn for_another_host(&self) -> Self {
+    pub(crate) fn for_another_host(&self) -> Self {
         Self { retry_budget: RetryBudget::new(), ..self.clone() }
     }
 

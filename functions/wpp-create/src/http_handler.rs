@@ -7,11 +7,11 @@ use shared::error::Error;
 use shared::http::request::{IntegrationId, RequestContext, SessionId, named_session};
 use shared::http::response::ApiResponse;
 use shared::messages as say;
-use shared::number::advice::{Freshness, NumberStatus};
+use shared::number::advice::{Freshness, NumberAnswer};
 use shared::number::creation::{ensure_credentials, repair_credentials};
 use shared::number::qr::Format;
 use shared::number::session::NumberSession;
-use shared::number::snapshot::{NumberState, State};
+use shared::number::snapshot::{KnownState, State};
 use shared::secret::Secret;
 use shared::store::{CreateMode, Number, NumberSelector};
 use shared::wpp::PlatformError;
@@ -47,7 +47,7 @@ pub struct CreateResponse {
     format: Option<Format>,
     /// The fields of all three answers.
     #[serde(flatten)]
-    number: NumberStatus,
+    number: NumberAnswer,
 }
 
 /// `state` in the three words that the frontend knows from `wpp-create`.
@@ -59,8 +59,8 @@ enum CreateStatus {
     Starting,
 }
 
-/// Finds or creates the number, starts its session and waits up to `QR_WAIT_MS` for the QR code. Safe to repeat: after an error the same request
-/// continues with the same number.
+/// Finds or creates the number, starts its session and waits up to `QR_WAIT_MS` for the QR code. Safe to repeat: after an error, the
+/// same request continues with the same number.
 pub async fn create_number(
     app: &App,
     context: &RequestContext,
@@ -106,7 +106,7 @@ async fn create_and_start<'a>(
     context: &RequestContext,
     mode: CreateMode,
     selector: &NumberSelector,
-) -> Result<(NumberSession<'a>, NumberState), Error> {
+) -> Result<(NumberSession<'a>, KnownState), Error> {
     let (user_id, deadline) = (context.user_id, context.deadline);
     let (number, now) = ensure_credentials(app, user_id, deadline, mode, selector.clone()).await?;
     match start_session(app, context, number.clone(), now).await {
@@ -124,12 +124,12 @@ async fn start_session<'a>(
     context: &RequestContext,
     number: Number,
     now: UnixMs,
-) -> Result<(NumberSession<'a>, NumberState), Error> {
+) -> Result<(NumberSession<'a>, KnownState), Error> {
     let mut session = NumberSession::open(app, number, now, context.deadline.for_a_wait())?;
     let mut known = linking::link(&mut session, app.config.qr_wait).await?;
     session.deadline = context.deadline;
     // A state that the platform did not report must not replace one that it did.
-    if known.is_told() || session.number.snapshot.is_none() {
+    if known.is_reported() || session.number.snapshot.is_none() {
         session.save_snapshot(&mut known).await;
     }
     Ok((session, known))

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use shared::error::Error;
 use shared::number::session::NumberSession;
-use shared::number::snapshot::NumberState;
+use shared::number::snapshot::KnownState;
 use shared::wpp::{PlatformError, SessionState};
 
 /// The pauses before another try with a new API key that is not active yet.
@@ -20,7 +20,7 @@ const LAST_POLL_TIMEOUT: Duration = Duration::from_secs(1);
 
 /// Returns the number's state, once it has a QR code or `qr_wait` after its session was started: from then on, the frontend polls. After
 /// a failure the next request continues with the same number.
-pub async fn link(session: &mut NumberSession<'_>, qr_wait: Duration) -> Result<NumberState, Error> {
+pub async fn link(session: &mut NumberSession<'_>, qr_wait: Duration) -> Result<KnownState, Error> {
     if session.number.key_is_new(session.now) {
         link_new(session, qr_wait).await
     } else {
@@ -29,7 +29,7 @@ pub async fn link(session: &mut NumberSession<'_>, qr_wait: Duration) -> Result<
 }
 
 /// Links a number with a new API key, which may not be active yet.
-async fn link_new(session: &mut NumberSession<'_>, qr_wait: Duration) -> Result<NumberState, Error> {
+async fn link_new(session: &mut NumberSession<'_>, qr_wait: Duration) -> Result<KnownState, Error> {
     let mut pauses = API_KEY_RETRY_INTERVALS.into_iter();
     while let Err(error) = session.ensure_token().await {
         let may_pass = error.platform() == Some(PlatformError::KeyNotActive);
@@ -42,11 +42,11 @@ async fn link_new(session: &mut NumberSession<'_>, qr_wait: Duration) -> Result<
     bring_up(session, qr_wait).await
 }
 
-async fn link_existing(session: &mut NumberSession<'_>, qr_wait: Duration) -> Result<NumberState, Error> {
+async fn link_existing(session: &mut NumberSession<'_>, qr_wait: Duration) -> Result<KnownState, Error> {
     match session.fetch_status().await {
         Ok(status) if status.state == SessionState::Connected => {
             session.retry_webhook().await;
-            return Ok(NumberState::live(status, None));
+            return Ok(KnownState::live(status, None));
         }
         // A session that the platform does not know may still exist after it is started.
         Err(error) if error.platform() != Some(PlatformError::UnknownSession) => return Err(error),
@@ -55,7 +55,7 @@ async fn link_existing(session: &mut NumberSession<'_>, qr_wait: Duration) -> Re
     bring_up(session, qr_wait).await
 }
 
-async fn bring_up(session: &mut NumberSession<'_>, qr_wait: Duration) -> Result<NumberState, Error> {
+async fn bring_up(session: &mut NumberSession<'_>, qr_wait: Duration) -> Result<KnownState, Error> {
     let before = session.register_webhook().await;
     let started = session.start().await?;
     if let Err(error) = before {
@@ -68,10 +68,10 @@ async fn bring_up(session: &mut NumberSession<'_>, qr_wait: Duration) -> Result<
         }
     }
     let mut known = match started {
-        (Some(status), _) if status.state == SessionState::Connected => NumberState::live(status, None),
-        (_, Some(qr)) => NumberState::qr_issued(qr),
-        (Some(status), None) => NumberState::live(status, None),
-        (None, None) => NumberState::starting(),
+        (Some(status), _) if status.state == SessionState::Connected => KnownState::live(status, None),
+        (_, Some(qr)) => KnownState::qr_issued(qr),
+        (Some(status), None) => KnownState::live(status, None),
+        (None, None) => KnownState::starting(),
     };
     let wait = session.deadline.at_most(qr_wait);
     session.deadline = session.deadline.at_most(qr_wait + LAST_POLL_TIMEOUT);
@@ -93,7 +93,7 @@ async fn bring_up(session: &mut NumberSession<'_>, qr_wait: Duration) -> Result<
 }
 
 /// Whether the platform may still show a QR code. It shows none until a passkey is confirmed.
-fn waits_for_qr(known: &NumberState) -> bool {
+fn waits_for_qr(known: &KnownState) -> bool {
     let passkey = known.status.as_ref().is_some_and(|status| status.state == SessionState::PasskeyRequired);
     known.qr.is_none() && !known.is_connected() && !passkey
 }

@@ -3,14 +3,14 @@
 use serde::{Deserialize, Serialize};
 use shared::App;
 use shared::error::Error;
-use shared::http::accept::QrFormat;
+use shared::http::accept::ImageFormat;
 use shared::http::request::{RequestContext, SessionId, named_session};
 use shared::http::response::{ApiResponse, Image};
-use shared::number::advice::{Freshness, NumberStatus};
+use shared::number::advice::{Freshness, NumberAnswer};
 use shared::number::prefetch::Expect;
 use shared::number::qr::Format;
 use shared::number::session::NumberSession;
-use shared::number::snapshot::{NumberState, State};
+use shared::number::snapshot::{KnownState, State};
 use shared::store::NumberSelector;
 
 use crate::qr_image;
@@ -33,7 +33,7 @@ pub struct QrResponse {
     format: Option<Format>,
     /// The fields of all three answers.
     #[serde(flatten)]
-    number: NumberStatus,
+    number: NumberAnswer,
 }
 
 /// Returns the current QR code. Refreshes the platform's token first if it has expired.
@@ -47,7 +47,7 @@ pub async fn get_qr(app: &App, context: &RequestContext, request: QrRequest) -> 
     let known = match session.fetch_qr().await? {
         Some(qr) => session.qr_issued(qr),
         // Only the status tells why: the session is starting, a phone is connected, or the session does not exist.
-        None => NumberState::live(session.fetch_status().await?, None),
+        None => KnownState::live(session.fetch_status().await?, None),
     };
     let number = session.describe(&known, Freshness::Live, context.language);
     Ok(QrResponse { format: known.qr.as_deref().map(Format::of), qr: known.qr, number })
@@ -58,7 +58,7 @@ impl ApiResponse for QrResponse {
         self.number.state()
     }
 
-    fn image(&self, format: QrFormat) -> Option<Result<Image, Error>> {
+    fn image(&self, format: ImageFormat) -> Option<Result<Image, Error>> {
         Some(match (&self.qr, self.state()) {
             (Some(qr), _) => qr_image::draw(qr, format),
             (None, State::Connected) => Err(Error::AlreadyConnected),

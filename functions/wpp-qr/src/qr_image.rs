@@ -6,7 +6,7 @@ use png::{BitDepth, ColorType, Encoder, EncodingError};
 use qrcode::render::unicode::Dense1x2;
 use qrcode::{Color, EcLevel, QrCode};
 use shared::error::Error;
-use shared::http::accept::QrFormat;
+use shared::http::accept::ImageFormat;
 use shared::http::response::Image;
 use shared::number::qr::{self, Format};
 use shared::upstream::CallError;
@@ -19,21 +19,21 @@ const QUIET_ZONE: usize = 4;
 const MODULE_SIZE: usize = 8;
 
 /// Renders the platform's QR code in the requested format.
-pub fn draw(qr: &str, format: QrFormat) -> Result<Image, Error> {
+pub fn draw(qr: &str, format: ImageFormat) -> Result<Image, Error> {
     let body = match (Format::of(qr), format) {
         (Format::Text, _) => encode(qr).and_then(|code| match format {
-            QrFormat::Svg => Some(svg_of_text(&modules(&code)).into()),
-            QrFormat::Png => png(&modules(&code)).ok(),
-            QrFormat::HalfBlocks => Some(half_blocks(&code).into()),
+            ImageFormat::Svg => Some(svg_of_text(&modules(&code)).into()),
+            ImageFormat::Png => png(&modules(&code)).ok(),
+            ImageFormat::HalfBlocks => Some(half_blocks(&code).into()),
         }),
-        (Format::Image, QrFormat::Svg) => qr::png(qr).map(|_| svg_of_image(qr).into()),
-        (Format::Image, QrFormat::Png) => qr::png(qr),
-        (Format::Image, QrFormat::HalfBlocks) => return Err(Error::QrIsPicture),
+        (Format::Image, ImageFormat::Svg) => qr::png(qr).map(|_| svg_of_image(qr).into()),
+        (Format::Image, ImageFormat::Png) => qr::png(qr),
+        (Format::Image, ImageFormat::HalfBlocks) => return Err(Error::QrIsPicture),
     };
     let media_type = match format {
-        QrFormat::Svg => "image/svg+xml",
-        QrFormat::Png => "image/png",
-        QrFormat::HalfBlocks => "text/plain; charset=utf-8",
+        ImageFormat::Svg => "image/svg+xml",
+        ImageFormat::Png => "image/png",
+        ImageFormat::HalfBlocks => "text/plain; charset=utf-8",
     };
     let body = body.ok_or(CallError { call: "qr", why: PlatformError::BadAnswer })?;
     Ok(Image { media_type, body })
@@ -111,7 +111,7 @@ mod tests {
     const PIXEL: &str =
         "iVBORw0KGgoAAAANSUhEUgAAAAEAAAABAQAAAAA3bvkkAAAACklEQVR4nGNoAAAAggCBd81ytgAAAABJRU5ErkJggg==";
 
-    fn text(qr: &str, format: QrFormat) -> String {
+    fn text(qr: &str, format: ImageFormat) -> String {
         String::from_utf8(draw(qr, format).unwrap().body).unwrap()
     }
 
@@ -119,11 +119,11 @@ mod tests {
     fn undrawable_qr_is_a_bad_answer() {
         let too_long = "2".repeat(8000);
         for (qr, format, code) in [
-            (&*too_long, QrFormat::Svg, "platform_bad_answer"),
-            (&*too_long, QrFormat::HalfBlocks, "platform_bad_answer"),
-            ("data:image/jpeg;base64,/9j/4AAQ", QrFormat::Png, "platform_bad_answer"),
-            ("data:image/png;base64,\"><script/>", QrFormat::Svg, "platform_bad_answer"),
-            (PIXEL, QrFormat::HalfBlocks, "qr_is_picture"),
+            (&*too_long, ImageFormat::Svg, "platform_bad_answer"),
+            (&*too_long, ImageFormat::HalfBlocks, "platform_bad_answer"),
+            ("data:image/jpeg;base64,/9j/4AAQ", ImageFormat::Png, "platform_bad_answer"),
+            ("data:image/png;base64,\"><script/>", ImageFormat::Svg, "platform_bad_answer"),
+            (PIXEL, ImageFormat::HalfBlocks, "qr_is_picture"),
         ] {
             assert_eq!(draw(qr, format).err().unwrap().response().code, code);
         }
@@ -132,8 +132,8 @@ mod tests {
     #[test]
     fn an_image_is_passed_on_unchanged() {
         for qr in [PIXEL.to_owned(), format!("data:image/png;base64,{PIXEL}"), format!("{PIXEL}\n")] {
-            assert_eq!(draw(&qr, QrFormat::Png).unwrap().body, qr::png(PIXEL).unwrap());
-            let svg = text(&qr, QrFormat::Svg);
+            assert_eq!(draw(&qr, ImageFormat::Png).unwrap().body, qr::png(PIXEL).unwrap());
+            let svg = text(&qr, ImageFormat::Svg);
             assert!(svg.contains(&format!(r#"href="data:image/png;base64,{PIXEL}""#)), "{svg}");
         }
     }
@@ -142,13 +142,13 @@ mod tests {
     #[test]
     fn quiet_zone_is_four_modules_wide() {
         assert_eq!(modules(&encode("2@").unwrap()).len(), 29);
-        let blocks = text("2@", QrFormat::HalfBlocks);
+        let blocks = text("2@", ImageFormat::HalfBlocks);
         let lines: Vec<_> = blocks.lines().collect();
         assert_eq!(lines.len(), 15);
         assert!(lines.iter().all(|line| line.chars().count() == 29), "{blocks}");
         assert_eq!(lines[0], "█".repeat(29));
         assert_eq!(lines[0], lines[1]);
         assert!(lines[2].starts_with("████ ▄▄▄▄▄ █"), "{blocks}");
-        assert!(text("2@", QrFormat::Svg).contains(r##"stroke="#000" d="M4 4.5h7"##));
+        assert!(text("2@", ImageFormat::Svg).contains(r##"stroke="#000" d="M4 4.5h7"##));
     }
 }

@@ -8,11 +8,11 @@ use shared::error::Error;
 use shared::http::request::{IntegrationId, RequestContext, SessionId, named_session};
 use shared::http::response::ApiResponse;
 use shared::messages::{self as say, Sentence};
-use shared::number::advice::{Freshness, NumberStatus};
+use shared::number::advice::{Freshness, NumberAnswer};
 use shared::number::prefetch::Expect;
 use shared::number::qr::Format;
 use shared::number::session::NumberSession;
-use shared::number::snapshot::{NumberState, State};
+use shared::number::snapshot::{KnownState, State};
 use shared::store::NumberSelector;
 use shared::wpp::PlatformError;
 
@@ -44,7 +44,7 @@ pub struct StatusResponse {
     format: Option<Format>,
     /// The fields of all three answers.
     #[serde(flatten)]
-    number: NumberStatus,
+    number: NumberAnswer,
 }
 
 /// Returns the number's state: a recent one from the database unless `force` is set, otherwise the platform's. If the
@@ -91,10 +91,10 @@ pub async fn get_status(
 }
 
 /// Asks the platform, and saves its answer.
-async fn poll(session: &mut NumberSession<'_>, context: &RequestContext) -> Result<NumberState, Error> {
+async fn poll(session: &mut NumberSession<'_>, context: &RequestContext) -> Result<KnownState, Error> {
     let mut known = match session.poll().await {
         // The session no longer exists, so the phone is not linked. This state is saved like any other.
-        Err(error) if error.platform() == Some(PlatformError::UnknownSession) => NumberState::lost(),
+        Err(error) if error.platform() == Some(PlatformError::UnknownSession) => KnownState::lost(),
         polled => polled?,
     };
     session.deadline = context.deadline;
@@ -107,7 +107,7 @@ async fn poll(session: &mut NumberSession<'_>, context: &RequestContext) -> Resu
 
 fn response(
     session: &mut NumberSession<'_>,
-    known: NumberState,
+    known: KnownState,
     freshness: Freshness,
     context: &RequestContext,
 ) -> StatusResponse {
@@ -117,7 +117,7 @@ fn response(
 }
 
 fn without_number(context: &RequestContext, message: Sentence) -> StatusResponse {
-    let number = NumberStatus::without_number(message, context.language);
+    let number = NumberAnswer::without_number(message, context.language);
     StatusResponse { status: number.state(), qrcode: None, format: None, number }
 }
 

@@ -4,7 +4,7 @@ use http::{HeaderMap, header};
 
 /// The format of a QR code that is returned without JSON.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum QrFormat {
+pub enum ImageFormat {
     /// For a page, at any size.
     Svg,
     /// For any program that shows pictures.
@@ -14,14 +14,14 @@ pub enum QrFormat {
 }
 
 /// All formats. Among equally preferred ones, the first wins.
-const FORMS: [(Option<QrFormat>, &str, &str); 4] = [
+const FORMS: [(Option<ImageFormat>, &str, &str); 4] = [
     (None, "application", "json"),
-    (Some(QrFormat::Svg), "image", "svg+xml"),
-    (Some(QrFormat::Png), "image", "png"),
-    (Some(QrFormat::HalfBlocks), "text", "plain"),
+    (Some(ImageFormat::Svg), "image", "svg+xml"),
+    (Some(ImageFormat::Png), "image", "png"),
+    (Some(ImageFormat::HalfBlocks), "text", "plain"),
 ];
 
-impl QrFormat {
+impl ImageFormat {
     /// Returns the format that a request's `Accept` prefers. Returns `None` for JSON, also if `Accept` names no known format.
     pub(crate) fn wanted_by(headers: &HeaderMap) -> Option<Self> {
         let accept = headers.get(header::ACCEPT).and_then(|value| value.to_str().ok());
@@ -76,7 +76,7 @@ impl<'a> Range<'a> {
 
 #[cfg(test)]
 mod tests {
-    use super::QrFormat::{HalfBlocks, Png, Svg};
+    use super::ImageFormat::{HalfBlocks, Png, Svg};
     use super::*;
 
     #[test]
@@ -130,17 +130,17 @@ mod tests {
             ("", None),
             (",;=,/,*", None),
         ] {
-            assert_eq!(QrFormat::preferred(accept), expected, "{accept}");
+            assert_eq!(ImageFormat::preferred(accept), expected, "{accept}");
         }
     }
 
     #[test]
     fn absent_or_unreadable_header_means_json() {
         let mut headers = HeaderMap::new();
-        assert_eq!(QrFormat::wanted_by(&headers), None);
+        assert_eq!(ImageFormat::wanted_by(&headers), None);
         headers.insert(header::ACCEPT, "image/png".parse().unwrap());
-        assert_eq!(QrFormat::wanted_by(&headers), Some(Png));
+        assert_eq!(ImageFormat::wanted_by(&headers), Some(Png));
         headers.insert(header::ACCEPT, "image/png, \u{e9}".parse().unwrap());
-        assert_eq!(QrFormat::wanted_by(&headers), None);
+        assert_eq!(ImageFormat::wanted_by(&headers), None);
     }
 }

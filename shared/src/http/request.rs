@@ -14,7 +14,7 @@ use uuid::Uuid;
 
 use crate::deadline::Deadline;
 use crate::error::Error;
-use crate::http::accept::QrFormat;
+use crate::http::accept::ImageFormat;
 use crate::messages::{self as say, Language};
 use crate::wpp::is_session;
 
@@ -37,7 +37,7 @@ pub struct RequestContext {
     /// The language of the answer's sentences.
     pub language: Language,
     /// The format in which the QR code is wanted. `None` means JSON.
-    pub qr_image: Option<QrFormat>,
+    pub qr_image: Option<ImageFormat>,
 }
 
 /// The platform's name for a number, as a request sends it.

@@ -6,7 +6,7 @@ use lambda_http::Body;
 use serde::Serialize;
 
 use crate::error::Error;
-use crate::http::accept::QrFormat;
+use crate::http::accept::ImageFormat;
 use crate::messages::Language;
 use crate::number::snapshot::State;
 
@@ -16,7 +16,7 @@ pub trait ApiResponse: Serialize {
     fn state(&self) -> State;
 
     /// Returns the image to send instead of JSON if the request's `Accept` prefers one.
-    fn image(&self, _format: QrFormat) -> Option<Result<Image, Error>> {
+    fn image(&self, _format: ImageFormat) -> Option<Result<Image, Error>> {
         None
     }
 }

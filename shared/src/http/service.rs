@@ -24,7 +24,7 @@ use crate::clock::{self, UnixMs};
 use crate::config::Origins;
 use crate::deadline::Deadline;
 use crate::error::{AuthError, Error};
-use crate::http::accept::QrFormat;
+use crate::http::accept::ImageFormat;
 use crate::http::event::{self, Malformed};
 use crate::http::logs::{
     self,
@@ -232,7 +232,7 @@ impl<H> Service<H> {
                 user_id,
                 deadline,
                 language: Language::wanted_by(request.headers()),
-                qr_image: QrFormat::wanted_by(request.headers()),
+                qr_image: ImageFormat::wanted_by(request.headers()),
             };
             let answer = self.handler.call(&app, &context, request::read(request)?).await?;
             let image = context.qr_image.and_then(|form| answer.image(form)).transpose()?;

@@ -9,14 +9,14 @@ use serde::Serialize;
 use crate::clock::{UnixMs, millis};
 use crate::messages::{self as say, Language, Sentence};
 use crate::number::session::{NumberSession, Webhook};
-use crate::number::snapshot::{NumberState, QR_TTL, State};
+use crate::number::snapshot::{KnownState, QR_TTL, State};
 use crate::store::Number;
 use crate::wpp::SessionState;
 
 /// A session that has been starting for longer is stuck.
 const STUCK_AFTER: Duration = Duration::from_secs(2 * 60);
 
-/// If a QR code is not scanned for this long, it was forgotten, or it cannot be scanned.
+/// If a number is not linked for this long after it got credentials, its QR code was forgotten, or cannot be scanned.
 const SCAN_TIMEOUT: Duration = Duration::from_secs(10 * 60);
 
 /// The shortest time between two polls: a person waits with the phone in hand.
@@ -25,8 +25,8 @@ const SHORTEST_POLL_INTERVAL: Duration = Duration::from_secs(2);
 /// The longest time between two polls: after a scan, the person must not wait longer for the page to change.
 const LONGEST_POLL_INTERVAL: Duration = Duration::from_secs(15);
 
-/// The interval is this fraction of the time since the last change.
-const POLL_INTERVAL_PART: u32 = 30;
+/// The interval is the time since the last change, divided by this.
+const POLL_INTERVAL_DIVISOR: u32 = 30;
 
 /// The source of a state.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -41,7 +41,7 @@ pub enum Freshness {
 
 /// What an answer says about a number. Fields that do not apply are left out.
 #[derive(Debug, PartialEq, Serialize)]
-pub struct NumberStatus {
+pub struct NumberAnswer {
     /// The platform's session.
     #[serde(skip_serializing_if = "Option::is_none")]
     session: Option<String>,
@@ -77,8 +77,8 @@ pub struct NumberStatus {
     poll_after_ms: Option<i64>,
 }
 
-impl NumberStatus {
-    /// Returns the status for an organization that has no such number: disconnected, with the reason.
+impl NumberAnswer {
+    /// Returns the answer for an organization without a number, or for a number without credentials: disconnected, with the reason.
     pub fn without_number(message: Sentence, language: Language) -> Self {
         Self {
             session: None,
@@ -105,7 +105,7 @@ impl NumberStatus {
     /// Returns the status of a number in this state.
     pub(super) fn of(
         session: &NumberSession<'_>,
-        known: &NumberState,
+        known: &KnownState,
         freshness: Freshness,
         language: Language,
     ) -> Self {
@@ -149,8 +149,8 @@ struct Advice {
 }
 
 impl Advice {
-    /// Returns the advice for a number in this state, which is also the state in its snapshot. Returns `None` if it is not stuck.
-    fn for_number(number: &Number, known: &NumberState, webhook: Webhook, now: UnixMs) -> Option<Self> {
+    /// Returns the advice for a number in this state, which may be newer than its snapshot. Returns `None` if it is not stuck.
+    fn for_number(number: &Number, known: &KnownState, webhook: Webhook, now: UnixMs) -> Option<Self> {
         let is_over = |since: Option<UnixMs>, limit| since.is_some_and(|since| since.until(now) > limit);
         let never_linked_since = number.credentials_saved_at.filter(|_| number.first_connected_at.is_none());
         let advice = |code, what, action| Some(Self { code, what, action });
@@ -182,7 +182,7 @@ impl Advice {
 fn starting_since(number: &Number) -> Option<UnixMs> {
     match &number.snapshot {
         // New credentials are a new start.
-        Some(snapshot) if snapshot.status == State::QrPending => {
+        Some(snapshot) if snapshot.state == State::QrPending => {
             Some(snapshot.at).max(number.credentials_saved_at)
         }
         Some(_) => None,
@@ -211,7 +211,8 @@ fn poll_interval(
 
 /// Returns how long to wait before the next poll of a state that has not changed for this long: whole seconds.
 pub(crate) fn poll_interval_after(unchanged_for: Duration) -> Duration {
-    let interval = (unchanged_for / POLL_INTERVAL_PART).clamp(SHORTEST_POLL_INTERVAL, LONGEST_POLL_INTERVAL);
+    let interval =
+        (unchanged_for / POLL_INTERVAL_DIVISOR).clamp(SHORTEST_POLL_INTERVAL, LONGEST_POLL_INTERVAL);
     Duration::from_secs(interval.as_secs())
 }
 

@@ -52,8 +52,8 @@ pub async fn ensure_credentials(
     run(app, user_id, deadline, request).await
 }
 
-/// Gets new credentials for a number whose API key the platform refuses. Saves them only if no linked phone can be lost; otherwise
-/// fails with [`PlatformError::KeyRefused`].
+/// Gets new credentials for a number whose API key the platform refuses. Saves them only if the session stays the same, or no phone was ever linked to it;
+/// otherwise fails with [`PlatformError::KeyRefused`].
 pub async fn repair_credentials(
     app: &App,
     user_id: Uuid,
@@ -172,8 +172,7 @@ impl HeldCreation<'_> {
         }
     }
 
-    /// Asks again with a new platform id, if the platform refuses the API key that it has just returned: it returns another key only
-    /// for another id.
+    /// Gets another API key, after the platform has refused the one that it had just returned. That takes a new platform id.
     async fn create_with_new_id(&self) -> Result<Credentials, Error> {
         match self.app.store.assign_platform_id(&self.lease, self.deadline).await? {
             AssignOutcome::Assigned { platform_id } => self.create(&platform_id).await,

@@ -1,5 +1,5 @@
 //! Calls the platform while the database looks up the number's row, so that a poll takes one hop instead of two. The sandbox
-//! remembers the session and token of each user's last successful call.
+//! remembers, for each user and number, the session and token of the last successful call.
 
 use std::collections::HashMap;
 use std::sync::{Mutex, MutexGuard, PoisonError};
@@ -13,7 +13,7 @@ use crate::request_log::RequestLog;
 use crate::store::{Found, NumberSelector, StoreResult};
 use crate::wpp::{PlatformResult, SessionAuth, Status, WppApi};
 
-/// How many numbers a sandbox remembers. When the limit is reached, it forgets all of them: with that many users, it rarely sees
+/// How many users' numbers a sandbox remembers. When the limit is reached, it forgets all of them: with that many users, it rarely sees
 /// one of them again.
 const LIMIT: usize = 256;
 

@@ -10,9 +10,9 @@ use crate::clock::UnixMs;
 use crate::deadline::Deadline;
 use crate::error::Error;
 use crate::messages::Language;
-use crate::number::advice::{Freshness, NumberStatus};
+use crate::number::advice::{Freshness, NumberAnswer};
 use crate::number::prefetch::{self, Expect, Prefetch};
-use crate::number::snapshot::{NumberState, State};
+use crate::number::snapshot::{KnownState, State};
 use crate::request_log;
 use crate::store::{Number, NumberSelector, Snapshot, TokenRow};
 use crate::upstream::CallError;
@@ -24,7 +24,7 @@ const WEBHOOK_BUDGET: Duration = Duration::from_secs(2);
 /// The shortest time between two attempts to register a webhook that is still pending.
 const WEBHOOK_RETRY_INTERVAL: Duration = Duration::from_secs(60);
 
-/// How often an unchanged state is saved again, so that the snapshot shows when it was last seen.
+/// How often an unchanged `connected` or `disconnected` is saved again, so that the snapshot shows when it was last seen.
 const SNAPSHOT_INTERVAL: Duration = Duration::from_secs(60);
 
 /// A number with its platform client, for one request.
@@ -42,6 +42,8 @@ pub struct NumberSession<'a> {
 
 impl<'a> NumberSession<'a> {
     /// Finds a user's number. `expect` says what the request will ask the platform, so that it can be asked while the row is read.
+    ///
+    /// Returns [`Error::NoOrganization`], [`Error::NumberNotFound`], or [`Error::NoCredentials`] if the number has no session yet.
     pub async fn find(
         app: &'a App,
         user_id: Uuid,
@@ -74,7 +76,7 @@ impl<'a> NumberSession<'a> {
     }
 
     /// Returns the platform's session.
-    pub fn id(&self) -> &str {
+    pub(super) fn id(&self) -> &str {
         self.client.session()
     }
 
@@ -83,20 +85,16 @@ impl<'a> NumberSession<'a> {
         self.number.settings.api_key.is_some()
     }
 
-    /// Returns what an answer says about the number in this state. The sandbox remembers the number for the user's next request.
-    pub fn describe(
-        &mut self,
-        known: &NumberState,
-        freshness: Freshness,
-        language: Language,
-    ) -> NumberStatus {
+    /// Returns what an answer says about the number in this state. After a live answer, the sandbox remembers the number for the user's
+    /// next request.
+    pub fn describe(&mut self, known: &KnownState, freshness: Freshness, language: Language) -> NumberAnswer {
         if freshness == Freshness::Live
             && let Some(auth) = self.client.auth()
         {
             let was_connected = self.was_connected();
             self.app.prefetches.remember(&mut self.prefetch, auth, was_connected);
         }
-        NumberStatus::of(self, known, freshness, language)
+        NumberAnswer::of(self, known, freshness, language)
     }
 
     /// Notes why the answer will be the last known state.
@@ -110,28 +108,29 @@ impl<'a> NumberSession<'a> {
     }
 
     /// Returns the snapshot's state, if it is recent enough.
-    pub fn recent(&self) -> Option<NumberState> {
-        self.number.snapshot.as_ref().and_then(|snapshot| NumberState::recent(snapshot, self.now))
+    pub fn recent(&self) -> Option<KnownState> {
+        self.number.snapshot.as_ref().and_then(|snapshot| KnownState::recent(snapshot, self.now))
     }
 
     /// Returns the snapshot's state, however old it is.
-    pub fn last_known(&self) -> Option<NumberState> {
-        self.number.snapshot.as_ref().map(|snapshot| NumberState::of_snapshot(snapshot, self.now))
+    pub fn last_known(&self) -> Option<KnownState> {
+        self.number.snapshot.as_ref().map(|snapshot| KnownState::of_snapshot(snapshot, self.now))
     }
 
     /// Returns the state of a session with this QR code. The snapshot may say when the code was first seen.
-    pub fn qr_issued(&self, qr: String) -> NumberState {
+    pub fn qr_issued(&self, qr: String) -> KnownState {
         let snapshot = self.number.snapshot.as_ref().filter(|snapshot| snapshot.qr.as_ref() == Some(&qr));
-        NumberState { qr_at: snapshot.and_then(|snapshot| snapshot.qr_at), ..NumberState::qr_issued(qr) }
+        KnownState { qr_at: snapshot.and_then(|snapshot| snapshot.qr_at), ..KnownState::qr_issued(qr) }
     }
 
     /// Whether a phone was connected when the snapshot was written.
-    pub fn was_connected(&self) -> bool {
-        self.number.snapshot.as_ref().is_some_and(|snapshot| snapshot.status == State::Connected)
+    fn was_connected(&self) -> bool {
+        self.number.snapshot.as_ref().is_some_and(|snapshot| snapshot.state == State::Connected)
     }
 
-    /// Asks the platform for the status and, at the same time, for the QR code, which is needed unless a phone is connected.
-    pub async fn poll(&mut self) -> Result<NumberState, Error> {
+    /// Asks the platform for the status and for the QR code, at the same time. If a phone was connected, asks for the status first: a
+    /// connected number needs no QR code. Fails with [`PlatformError::UnknownSession`] if the platform knows neither.
+    pub async fn poll(&mut self) -> Result<KnownState, Error> {
         if !self.was_connected() {
             return self
                 .call(|prefetch, wpp, auth, deadline| {
@@ -145,20 +144,20 @@ impl<'a> NumberSession<'a> {
         let status = match self.fetch_status().await {
             Err(error) if error.platform() == Some(PlatformError::UnknownSession) => {
                 let qr = self.fetch_qr().await.unwrap_or_default();
-                return qr.map(NumberState::qr_issued).ok_or(error);
+                return qr.map(KnownState::qr_issued).ok_or(error);
             }
             status => status?,
         };
         let qr = if needs_qr(&status) { self.fetch_qr().await? } else { None };
-        Ok(NumberState::live(status, qr))
+        Ok(KnownState::live(status, qr))
     }
 
-    /// Asks the platform for the status.
+    /// Asks the platform for the status. Fails with [`PlatformError::UnknownSession`] if the platform does not know the session.
     pub async fn fetch_status(&mut self) -> Result<Status, Error> {
         self.call(Prefetch::status).await
     }
 
-    /// Asks the platform for the QR code. Returns `None` if the platform has no QR yet.
+    /// Asks the platform for the QR code. Returns `None` if there is none: the session is starting, connected or unknown.
     pub async fn fetch_qr(&mut self) -> Result<Option<String>, Error> {
         self.call(Prefetch::qr).await
     }
@@ -181,7 +180,7 @@ impl<'a> NumberSession<'a> {
     }
 
     /// Returns whether the platform reports about the session to this project.
-    pub fn webhook(&self) -> Webhook {
+    pub(super) fn webhook(&self) -> Webhook {
         match &self.number.webhook_url {
             Some(url) if *url == self.app.config.webhook_url() => Webhook::Registered,
             _ => Webhook::Pending,
@@ -226,7 +225,7 @@ impl<'a> NumberSession<'a> {
 
     /// Updates the snapshot. If another request has saved a newer state, `known` becomes that state. If the snapshot cannot be
     /// saved, only logs a warning, because the platform has answered.
-    pub async fn save_snapshot(&mut self, known: &mut NumberState) {
+    pub async fn save_snapshot(&mut self, known: &mut KnownState) {
         let is_news = known.is_connected() && self.number.newly_connected;
         let is_steady = matches!(known.state, State::Connected | State::Disconnected);
         let is_saved = |snapshot: &&Snapshot| {
@@ -241,17 +240,20 @@ impl<'a> NumberSession<'a> {
         let (store, organization) = (&self.app.store, self.number.organization_id);
         // A session that is known only from the row gets no first snapshot until the platform has reported its state.
         let is_from_platform = self.number.credentials_saved_at.is_some();
-        let (state, is_known) = (known.state, !known.is_lost() && (known.is_told() || is_from_platform));
-        match store.save_snapshot(organization, session, state, qr, is_known, self.now, self.deadline).await {
+        let may_insert = !known.is_lost() && (known.is_reported() || is_from_platform);
+        match store
+            .save_snapshot(organization, session, known.state, qr, may_insert, self.now, self.deadline)
+            .await
+        {
             Ok(Some(snapshot)) => {
                 if known.is_in(&snapshot) {
                     known.qr_at = snapshot.qr_at;
                 } else {
-                    *known = NumberState::of_snapshot(&snapshot, self.now);
+                    *known = KnownState::of_snapshot(&snapshot, self.now);
                 }
                 self.number.snapshot = Some(snapshot);
             }
-            // The table has no room for it, or it could not be saved.
+            // No row was written: a first snapshot was not allowed, the table has no room for it, or the number is gone.
             unsaved => {
                 if let Err(error) = unsaved {
                     tracing::warn!(%error, "the state of a session could not be saved");
@@ -265,11 +267,11 @@ impl<'a> NumberSession<'a> {
 async fn status_and_qr(
     status: impl Future<Output = PlatformResult<Status>>,
     qr: impl Future<Output = PlatformResult<Option<String>>>,
-) -> PlatformResult<NumberState> {
+) -> PlatformResult<KnownState> {
     let (status, qr) = match tokio::join!(status, qr) {
         // A session with a QR code exists, whatever its status says.
         (Err(CallError { why: PlatformError::UnknownSession, .. }), Ok(Some(qr))) => {
-            return Ok(NumberState::qr_issued(qr));
+            return Ok(KnownState::qr_issued(qr));
         }
         (status, qr) => (status?, qr),
     };
@@ -278,7 +280,7 @@ async fn status_and_qr(
         why if why == PlatformError::TokenRejected || needs_qr(&status) => Err(error),
         _ => Ok(None),
     })?;
-    Ok(NumberState::live(status, qr))
+    Ok(KnownState::live(status, qr))
 }
 
 /// Whether the platform reports about a session.

@@ -16,45 +16,45 @@ pub(super) const QR_TTL: Duration = Duration::from_secs(25);
 
 /// What is known about a number's session.
 #[derive(Clone, PartialEq, Eq)]
-pub struct NumberState {
+pub struct KnownState {
     /// The state.
     pub state: State,
     /// The QR code to scan, with [`State::QrIssued`].
     pub qr: Option<String>,
     /// When that QR was first seen.
     pub qr_at: Option<UnixMs>,
-    /// The platform's answer, if it was asked.
+    /// The status that the platform reported, or that follows from its 404.
     pub status: Option<Status>,
 }
 
-impl NumberState {
-    /// Returns the snapshot of a session that was started and has no status yet.
+impl KnownState {
+    /// Returns the state of a session that was started and has no status yet.
     pub fn starting() -> Self {
         Self { state: State::QrPending, qr: None, qr_at: None, status: None }
     }
 
-    /// Returns the snapshot of a session with a QR code to scan.
+    /// Returns the state of a session with a QR code to scan.
     pub fn qr_issued(qr: String) -> Self {
         Self { state: State::QrIssued, qr: Some(qr), ..Self::starting() }
     }
 
-    /// Returns the snapshot of a session that the platform does not know.
+    /// Returns the state of a session that the platform does not know.
     pub fn lost() -> Self {
         Self::live(Status { state: SessionState::Lost, word: String::new() }, None)
     }
 
     /// Whether the platform does not know the session.
-    pub fn is_lost(&self) -> bool {
+    pub(super) fn is_lost(&self) -> bool {
         self.status.as_ref().is_some_and(|status| status.state == SessionState::Lost)
     }
 
-    /// Whether the platform reported it.
-    pub fn is_told(&self) -> bool {
+    /// Whether it has a status or a QR code. A session that was only started has neither.
+    pub fn is_reported(&self) -> bool {
         self.status.is_some() || self.qr.is_some()
     }
 
-    /// Returns the platform's word, for a state that has no name here.
-    pub fn platform_status(&self) -> Option<&str> {
+    /// Returns the platform's own word for the state, if it gave one.
+    pub(super) fn platform_status(&self) -> Option<&str> {
         self.status.as_ref().map(|status| status.word.as_str()).filter(|word| !word.is_empty())
     }
 
@@ -75,9 +75,9 @@ impl NumberState {
     }
 
     /// Returns the state in a snapshot of any age. A QR code that can no longer be scanned is left out.
-    pub fn of_snapshot(snapshot: &Snapshot, now: UnixMs) -> Self {
+    pub(super) fn of_snapshot(snapshot: &Snapshot, now: UnixMs) -> Self {
         let qr = snapshot.qr.as_ref().filter(|_| snapshot.qr_at.is_some_and(|at| at.until(now) < QR_TTL));
-        let (state, qr) = match (snapshot.status, qr) {
+        let (state, qr) = match (snapshot.state, qr) {
             (State::Connected, _) => (State::Connected, None),
             (State::QrIssued, Some(qr)) => (State::QrIssued, Some(qr.clone())),
             (State::QrIssued | State::QrPending, _) => (State::QrPending, None),
@@ -87,7 +87,7 @@ impl NumberState {
     }
 
     /// Returns the state in a snapshot, if it is recent enough to answer an unforced poll.
-    pub(crate) fn recent(snapshot: &Snapshot, now: UnixMs) -> Option<Self> {
+    pub(super) fn recent(snapshot: &Snapshot, now: UnixMs) -> Option<Self> {
         let known = Self::of_snapshot(snapshot, now);
         let is_recent = match known.state {
             State::Connected => snapshot.at <= now && snapshot.at.until(now) < CONNECTED_TTL,
@@ -98,8 +98,8 @@ impl NumberState {
     }
 
     /// Whether the snapshot holds the same.
-    pub(crate) fn is_in(&self, snapshot: &Snapshot) -> bool {
-        snapshot.status == self.state && snapshot.qr == self.qr
+    pub(super) fn is_in(&self, snapshot: &Snapshot) -> bool {
+        snapshot.state == self.state && snapshot.qr == self.qr
     }
 }
 

@@ -11,7 +11,7 @@ use crate::deadline::Deadline;
 use crate::error::Error;
 use crate::number::creation::{ensure_credentials, repair_credentials};
 use crate::number::session::{NumberSession, Webhook};
-use crate::number::snapshot::{NumberState, State};
+use crate::number::snapshot::{KnownState, State};
 use crate::secrets::NeededSecrets;
 use crate::store::{CreateMode, Number, NumberSelector};
 use crate::testing::Server;
@@ -294,8 +294,8 @@ async fn an_unknown_session_is_lost_unless_it_shows_a_qr() {
 
 #[tokio::test]
 async fn a_snapshot_is_saved_if_it_changes_or_a_link_is_new() {
-    let qr_issued = || NumberState::qr_issued("2@".to_owned());
-    let connected = || NumberState { state: State::Connected, qr: None, ..qr_issued() };
+    let qr_issued = || KnownState::qr_issued("2@".to_owned());
+    let connected = || KnownState { state: State::Connected, qr: None, ..qr_issued() };
     let news = |mut number: Value| {
         number["newly_connected"] = json!(true);
         number

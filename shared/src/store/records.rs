@@ -79,7 +79,8 @@ impl State {
 #[derive(Clone, Deserialize)]
 pub struct Snapshot {
     /// The state.
-    pub status: State,
+    #[serde(rename = "status")]
+    pub state: State,
     /// The last QR.
     pub qr: Option<String>,
     /// When that QR was first seen.
@@ -93,7 +94,7 @@ pub struct Snapshot {
 impl fmt::Debug for Snapshot {
     /// Leaves out the QR code: it links the phone that scans it.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Snapshot").field("status", &self.status).finish_non_exhaustive()
+        f.debug_struct("Snapshot").field("state", &self.state).finish_non_exhaustive()
     }
 }
 

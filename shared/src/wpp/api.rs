@@ -91,7 +91,7 @@ pub struct Credentials {
 /// The state of a session, as the platform reports it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum SessionState {
-    /// A phone is linked.
+    /// A phone is connected.
     Connected,
     /// The session is starting.
     Starting,
@@ -235,7 +235,7 @@ impl WppApi {
     }
 
     /// Asks for the QR: `GET /api/accounts/{session}/qr`. Returns it as the platform gives it (pairing text, data URL or bare
-    /// base64). Returns `None` if there is no QR: for the first seconds of a session, while a phone is linked, and on a 404. Use
+    /// base64). Returns `None` if there is no QR: for the first seconds of a session, while a phone is connected, and on a 404. Use
     /// the status to find out whether the session exists.
     pub async fn qr(
         &self,
@@ -353,9 +353,9 @@ impl TokenSource for WppApi {
     }
 }
 
-/// Returns what the status of an answer means for a call with this credential. The platform answers with JSON, plain text or nothing. For
-/// an address that does not exist, it answers with a JSON object. Any other answer is from something in front of the platform: a person
-/// must give up neither key nor number for that.
+/// Returns what the status of an answer means for a call with this credential. The platform answers with JSON, plain text or an empty
+/// body, and its 404 is a JSON object. Any other answer comes from something in front of the platform, and says nothing about the API
+/// key or the number.
 fn accepted(auth: Auth<'_>, reply: &Reply) -> Result<(), PlatformError> {
     if reply.status.is_success() {
         return Ok(());

@@ -25,7 +25,7 @@ const MOST_STEPS: u32 = 20;
 pub struct WppMsgClientOptions {
     /// The platform's session.
     pub session: String,
-    /// Fetches tokens.
+    /// Fetches tokens. `None`: a refresh fails with [`PlatformError::KeyRefused`] without a call.
     pub api_key: Option<Secret>,
     /// Whether the API key is so new that it may not be active yet.
     pub api_key_is_new: bool,
@@ -44,7 +44,7 @@ impl WppMsgClientOptions {
     }
 }
 
-/// Why a client made no call.
+/// Why a call brought no answer.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, thiserror::Error)]
 pub enum ClientError<E> {
     /// The platform failed, or refused a call.
@@ -85,13 +85,13 @@ impl<S: TokenStore, P: TokenSource> WppMsgClient<S, P> {
         &self.options.session
     }
 
-    /// Returns the session and token for the next call, if no refresh is needed.
+    /// Returns the session and the stored token, whatever its age. Returns `None` if no token is stored.
     pub(crate) fn auth(&self) -> Option<SessionAuth> {
         let jwt = self.options.jwt_token.clone()?;
         Some(SessionAuth { session: self.options.session.clone(), jwt })
     }
 
-    /// Returns a usable token: the stored one, or a new one if that has expired.
+    /// Returns a usable token: the stored one, or a new one if that is due or expired.
     pub async fn get_token(&mut self, deadline: Deadline) -> Result<Secret, ClientError<S::Error>> {
         self.call(deadline, |auth| ready(Ok(auth.jwt))).await
     }
@@ -104,7 +104,7 @@ impl<S: TokenStore, P: TokenSource> WppMsgClient<S, P> {
         W: Future<Output = PlatformResult<T>>,
     {
         let mut protocol = RefreshProtocol::new(self.has_claimed);
-        let mut event = self.read();
+        let mut event = self.row_event();
         let mut refresh = Refresh::new(self, deadline);
         let mut steps = 0;
         loop {
@@ -144,7 +144,7 @@ impl<S: TokenStore, P: TokenSource> WppMsgClient<S, P> {
         }
     }
 
-    pub(super) fn read(&self) -> Event<S::Error> {
+    pub(super) fn row_event(&self) -> Event<S::Error> {
         Event::Row { token: self.options.token(), now: self.options.read_at }
     }
 }

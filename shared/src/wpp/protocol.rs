@@ -6,6 +6,7 @@
 //! ```text
 //!   Row ──┬─ fresh ──────────────────────────────────────────────▶ Call
 //!         ├─ due ────────▶ Claim ─┬─ granted ─▶ Fetch ─▶ Save ───▶ Call with the new token
+//!         │                       ├─ moved ───▶ Row
 //!         │                       └─ anything else ──────────────▶ Call with the old one, which is still usable
 //!         └─ expired, ───▶ Claim ─┬─ granted ─▶ Fetch ─▶ Save ───▶ Call
 //!            missing or      ▲    ├─ moved ───▶ Row
@@ -33,7 +34,7 @@ pub enum Event<E> {
         /// When it was read, by the database's clock.
         now: UnixMs,
     },
-    /// The platform rejected this token, in a call of that name.
+    /// The platform rejected this token. The error names the call.
     Rejected(Secret, CallError<PlatformError>),
     /// The lease is granted.
     Granted,
@@ -43,7 +44,7 @@ pub enum Event<E> {
     Cooldown(CallError<PlatformError>),
     /// The number was deleted.
     Gone,
-    /// The database did not answer the claim.
+    /// The claim failed.
     ClaimFailed(E),
     /// The pause is over.
     Waited,
@@ -57,7 +58,7 @@ pub enum Event<E> {
     FailureNoted(CallError<PlatformError>),
     /// The row holds this new token.
     Saved(Token),
-    /// The database did not answer the save of this one.
+    /// The save of this token failed.
     SaveFailed(Token, E),
 }
 
@@ -86,7 +87,7 @@ pub enum Step<E> {
     },
     /// Save that the refresh failed, and release the lease.
     Release(CallError<PlatformError>),
-    /// There is no token to call with.
+    /// End the call with this error.
     Fail(ClientError<E>),
 }
 

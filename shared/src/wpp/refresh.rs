@@ -32,7 +32,7 @@ pub trait TokenSource {
 
 /// Stores a number's token, and grants one request at a time the lease to refresh it: the database. Every call is safe to repeat.
 pub trait TokenStore {
-    /// Why it did not answer.
+    /// Why a call failed: the database did not answer, or refused.
     type Error: Clone + PartialEq + fmt::Display + Send;
 
     /// Asks for the lease to replace this token, if there is one. `is_rejected`: the platform rejected it.
@@ -80,12 +80,12 @@ pub enum LeaseOutcome {
     Gone,
 }
 
-/// How long a lease lasts, and how much of its end is kept for the save. Both start before the claim is sent, so that nothing is
-/// done after the lease has ended.
+/// How long a lease lasts, and how much of its end is kept for the save. The time is counted from before the claim is sent, so that
+/// nothing is done after the lease has ended.
 struct Limits {
     lease: Duration,
     save: Duration,
-    /// Whether the lease is released after a failure, or left until it expires.
+    /// Whether a failed save releases the lease. Otherwise it is left until it expires.
     is_released: bool,
 }
 
@@ -101,7 +101,7 @@ static DUE: Limits =
 /// How long a release may take, beyond the request's own time.
 const RELEASE_TIMEOUT: Duration = Duration::from_secs(1);
 
-/// The cooldown after a failed fetch: a poll's interval, so that each poll tries once.
+/// The cooldown after a failed fetch: shorter than the shortest poll interval, so that each poll tries once.
 const FAILURE_COOLDOWN: Duration = Duration::from_secs(1);
 
 /// The cooldown after the platform refused the API key: it stays refused until a person connects the number again.
@@ -117,14 +117,14 @@ const LEASE_WAIT_MARGIN: Duration = Duration::from_millis(10);
 /// The permit to refresh a number's token within a sandbox, with the row as its last holder left it.
 pub type RefreshPermit = tokio::sync::Mutex<Option<WppMsgClientOptions>>;
 
-/// The permits of a sandbox, by number. Requests of one sandbox take turns, and only the first asks for the lease. The permit is
-/// dropped with the last request about the number.
+/// The permits of a sandbox, by number. Requests of one sandbox take turns: the first asks for the lease, and the next ones start with
+/// the row that it left. The permit is dropped with the last request about the number.
 #[derive(Clone, Debug, Default)]
 pub struct SingleFlight(Arc<Mutex<HashMap<Uuid, Weak<RefreshPermit>>>>);
 
 impl SingleFlight {
     /// Returns the permit of a number.
-    pub fn of(&self, number: Uuid) -> Arc<RefreshPermit> {
+    pub(crate) fn of(&self, number: Uuid) -> Arc<RefreshPermit> {
         let mut permits = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some(permit) = permits.get(&number).and_then(Weak::upgrade) {
             return permit;
@@ -196,7 +196,7 @@ impl<'a, S: TokenStore, P: TokenSource> Refresh<'a, S, P> {
             // The permit's last holder may have read the row after this request did.
             if let Some(last) = permit.as_ref().filter(|last| last.read_at >= self.client.options.read_at) {
                 last.clone_into(&mut self.client.options);
-                return self.client.read();
+                return self.client.row_event();
             }
         }
         self.fetch_by = self.deadline.at_most(self.limits.lease - self.limits.save);
@@ -304,7 +304,7 @@ impl<'a, S: TokenStore, P: TokenSource> Refresh<'a, S, P> {
             }
             LeaseOutcome::Moved(row) => {
                 self.set(row);
-                self.client.read()
+                self.client.row_event()
             }
             LeaseOutcome::Busy(left) => Event::Busy(left),
             LeaseOutcome::Cooldown(code) => Event::Cooldown(failure_of(&code)),

@@ -21,17 +21,17 @@ pub const EXPIRY_SKEW: Duration = Duration::from_secs(5);
 /// The TTL of a token that states none, as the platform documents it.
 const DEFAULT_TTL: Duration = Duration::from_secs(3600);
 
-/// The TTL of a token that states an absurd one: long enough to be useful, short enough to be corrected soon.
+/// The TTL of a token whose stated TTL is not a positive number: long enough to be useful, short enough to be corrected soon.
 const FALLBACK_TTL: Duration = Duration::from_secs(300);
 
 /// The longest TTL that is accepted.
 const MAX_TTL: Duration = Duration::from_secs(24 * 3600);
 
-/// A TTL above this many seconds was stated in milliseconds.
-const MAX_TTL_IN_SECONDS: f64 = 7.0 * 24.0 * 3600.0;
+/// A stated TTL above this is in milliseconds, below it in seconds.
+const TTL_IN_MILLISECONDS_FROM: f64 = 7.0 * 24.0 * 3600.0;
 
 /// A point in time below this is in seconds since 1970, above it in milliseconds.
-const MILLISECONDS_FROM: f64 = 1e11;
+const TIME_IN_MILLISECONDS_FROM: f64 = 1e11;
 
 /// A platform token, and when it expires.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
@@ -40,7 +40,7 @@ pub struct Token {
     pub jwt: Secret,
     /// Its expiry, in milliseconds since 1970.
     pub expires_at: UnixMs,
-    /// The TTL that it states, or the default.
+    /// Its TTL, after all limits. A token with a short TTL is due later than [`REFRESH_MARGIN`] before its end.
     pub life: Duration,
 }
 
@@ -49,7 +49,7 @@ pub struct Token {
 pub enum Age {
     /// Use it.
     Fresh,
-    /// Use it, but replace it first if that is possible without waiting.
+    /// Use it, but first try once to replace it, without waiting for another request.
     Due,
     /// Do not use it.
     Expired,
@@ -119,7 +119,7 @@ impl Claims {
         (!life.is_zero()).then_some(life)
     }
 
-    /// Returns the TTL of a token that expires before its `exp`, because `expiresIn` was earlier.
+    /// Returns the TTL up to `end`, and never more than from `iat` to `exp`.
     fn life_until(&self, end: UnixMs) -> Option<Duration> {
         let stated = self.life()?;
         let real = self.iat?.until(end);
@@ -133,14 +133,14 @@ fn claim<'de, D: Deserializer<'de>>(claim: D) -> Result<Option<UnixMs>, D::Error
 }
 
 /// Returns the point in time that `wppJwtExpiresAt` names, in milliseconds or seconds since 1970.
-pub fn expiry(value: &Value) -> Option<UnixMs> {
+pub(crate) fn expiry(value: &Value) -> Option<UnixMs> {
     number(value).and_then(moment)
 }
 
 /// Returns the TTL in `expiresIn`, or `None` if that is not a positive number.
 fn stated_life(value: &Value) -> Option<Duration> {
     let stated = number(value).filter(|number| *number > 0.0)?;
-    let seconds = if stated > MAX_TTL_IN_SECONDS { stated / 1000.0 } else { stated };
+    let seconds = if stated > TTL_IN_MILLISECONDS_FROM { stated / 1000.0 } else { stated };
     Some(Duration::from_secs_f64(seconds.min(MAX_TTL.as_secs_f64())))
 }
 
@@ -157,7 +157,7 @@ fn number(value: &Value) -> Option<f64> {
 /// Makes a point in time from seconds or milliseconds since 1970; saturates.
 #[allow(clippy::cast_possible_truncation, reason = "float to integer casts saturate")]
 fn moment(number: f64) -> Option<UnixMs> {
-    let ms = if number < MILLISECONDS_FROM { number * 1000.0 } else { number };
+    let ms = if number < TIME_IN_MILLISECONDS_FROM { number * 1000.0 } else { number };
     (ms > 0.0).then_some(UnixMs(ms as i64))
 }
 

@@ -29,7 +29,7 @@ async fn image_without_qr(status: &str) -> Error {
     test.platform("/qr", 404, json!({"error": "no QR"}));
     test.platform("/status", 200, json!({"status": status}));
     let answer = answer(&test, json!({"session": SESSION})).await.ok().unwrap();
-    answer.image(QrFormat::Svg).unwrap().unwrap_err()
+    answer.image(ImageFormat::Svg).unwrap().unwrap_err()
 }
 
 #[tokio::test]
@@ -175,7 +175,7 @@ async fn image_has_the_requested_format() {
     let test = test(TestNumber::new()).await;
     test.platform("/qr", 200, json!({"qr": "2@text"}));
     let answer = answer(&test, json!({"session": SESSION})).await.ok().unwrap();
-    for (form, media_type) in [(QrFormat::Svg, "image/svg+xml"), (QrFormat::Png, "image/png")] {
+    for (form, media_type) in [(ImageFormat::Svg, "image/svg+xml"), (ImageFormat::Png, "image/png")] {
         assert_eq!(answer.image(form).unwrap().unwrap().media_type, media_type);
     }
 }

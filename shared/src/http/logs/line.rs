@@ -84,7 +84,7 @@ enum Outcome {
     Failed,
 }
 
-/// What is counted. Apart from the first three, a request counts once: under the first failure that fits.
+/// What is counted. Apart from `Took`, `TokenRefreshed` and `SecretFailed`, a request counts once: under the first failure that fits.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize)]
 pub(crate) enum Metric {
     /// Milliseconds from the event to the answer.

@@ -31,7 +31,7 @@ impl ApiResponse for Told {
         State::Connected
     }
 
-    fn image(&self, _: QrFormat) -> Option<Result<Image, Error>> {
+    fn image(&self, _: ImageFormat) -> Option<Result<Image, Error>> {
         self.image.map(|(media_type, body)| Ok(Image { media_type, body: body.to_owned() }))
     }
 }

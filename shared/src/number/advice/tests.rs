@@ -19,8 +19,8 @@ fn number(saved: Option<i64>, connected: bool, snapshot: Option<(&str, i64)>) ->
     .unwrap()
 }
 
-fn seen(state: SessionState, qr: Option<&str>) -> NumberState {
-    NumberState::live(Status { state, word: String::new() }, qr.map(str::to_owned))
+fn seen(state: SessionState, qr: Option<&str>) -> KnownState {
+    KnownState::live(Status { state, word: String::new() }, qr.map(str::to_owned))
 }
 
 #[test]

@@ -20,7 +20,7 @@ fn an_unknown_word_in_a_snapshot_means_disconnected() {
         ("qr_pending", None, State::Disconnected),
         ("", None, State::Disconnected),
     ] {
-        let view = NumberState::of_snapshot(&snapshot(word, qr, UnixMs(7)), UnixMs(8));
+        let view = KnownState::of_snapshot(&snapshot(word, qr, UnixMs(7)), UnixMs(8));
         assert_eq!(view.state, state, "{word}");
         assert_eq!(view.qr.as_deref(), qr.filter(|_| state == State::QrIssued), "{word}");
         assert_eq!(view.qr_at, view.qr.as_ref().map(|_| UnixMs(7)), "{word}");
@@ -30,7 +30,7 @@ fn an_unknown_word_in_a_snapshot_means_disconnected() {
 #[test]
 fn stored_qr_is_used_while_it_can_be_scanned() {
     for (now, state) in [(25_006, State::QrIssued), (25_007, State::QrPending)] {
-        let view = NumberState::of_snapshot(&snapshot("qr_issued", Some("2@"), UnixMs(7)), UnixMs(now));
+        let view = KnownState::of_snapshot(&snapshot("qr_issued", Some("2@"), UnixMs(7)), UnixMs(now));
         assert_eq!((view.state, view.qr.is_some()), (state, state == State::QrIssued));
     }
 }
@@ -50,7 +50,7 @@ fn each_platform_status_has_its_state() {
             "starting" => SessionState::Starting,
             _ => SessionState::PasskeyRequired,
         };
-        let view = NumberState::live(Status { state, word: word.to_owned() }, qr.map(str::to_owned));
+        let view = KnownState::live(Status { state, word: word.to_owned() }, qr.map(str::to_owned));
         assert_eq!(json!(view.state), told, "{word}");
         let stored = snapshot(kept, view.qr.as_deref(), UnixMs(7));
         assert!(view.is_in(&stored), "{word}");
@@ -60,17 +60,14 @@ fn each_platform_status_has_its_state() {
 
 #[test]
 fn only_observed_states_are_saved() {
-    assert!(NumberState::qr_issued("2@".to_owned()).is_told() && NumberState::lost().is_told());
-    assert!(!NumberState::starting().is_told());
-    assert_eq!(
-        (NumberState::lost().state, NumberState::lost().platform_status()),
-        (State::Disconnected, None)
-    );
+    assert!(KnownState::qr_issued("2@".to_owned()).is_reported() && KnownState::lost().is_reported());
+    assert!(!KnownState::starting().is_reported());
+    assert_eq!((KnownState::lost().state, KnownState::lost().platform_status()), (State::Disconnected, None));
 }
 
 #[test]
 fn a_snapshot_with_another_state_or_qr_differs() {
-    let view = NumberState::qr_issued("2@".to_owned());
+    let view = KnownState::qr_issued("2@".to_owned());
     let is_in = |status, qr| view.is_in(&snapshot(status, qr, UnixMs(7)));
     assert!(is_in("qr_issued", Some("2@")));
     assert!(!is_in("pairing", Some("2@")) && !is_in("qr_issued", Some("1@")) && !is_in("qr_issued", None));
@@ -78,7 +75,7 @@ fn a_snapshot_with_another_state_or_qr_differs() {
 
 fn recent(status: &str, qr: Option<&str>, age_ms: i64) -> Option<State> {
     let (now, at) = (UnixMs(1_000_000), UnixMs(1_000_000 - age_ms));
-    NumberState::recent(&snapshot(status, qr, at), now).map(|view| view.state)
+    KnownState::recent(&snapshot(status, qr, at), now).map(|view| view.state)
 }
 
 #[test]

@@ -1,4 +1,5 @@
-# Every target installs what it needs, says so, and never installs it twice.
+# Targets install the tools that they need, say so, and install them again only if a pinned version changes. Rust, make and a C compiler
+# must be there.
 
 SHELL := /bin/bash
 
@@ -24,7 +25,7 @@ SLOW = browser contract smoke properties walk
 .PHONY: help dev link check test test-slow $(SLOW:%=slow-%) bench simulate mutants advisories build target deploy configured \
 	migrate sam tools clean
 
-help: ## list these verbs
+help: ## list these targets
 	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' Makefile | expand -t 12
 
 dev: tools ## run the whole system on this machine; it prints the page's address
@@ -34,9 +35,9 @@ link: ## link a number in this terminal, at `make dev` or at WPP_URL with WPP_TO
 	@python3 local/link.py
 
 # Never edit a released migration: SHA256SUMS lists each. WS1004 is ignored: it requires a log group whose name is computed from its
-# function, but the template creates the groups first. The smoke test checks their retention. Also fails if the feature `testing`
-# gets into a deployed function.
-check: sam ## check the format, the lints, the layers and the template
+# function, but the template creates the groups first. The smoke test checks their retention. `check` also fails if the feature
+# `testing` gets into a deployed function.
+check: sam ## check the format, the lints, the order of the modules, the hashes of the migrations and the template
 	@sh local/tools.sh lint
 	cd migrations && sha256sum --check --strict --quiet SHA256SUMS && ls [0-9]*.sql | diff - <(sed -n 's/.*  //p' SHA256SUMS)
 	python3 local/layout.py
@@ -46,7 +47,7 @@ check: sam ## check the format, the lints, the layers and the template
 	$(SAM) validate --lint --region eu-central-1
 	.tools/lint/bin/cfn-lint --append-rules cfn_lint_serverless.rules --ignore-checks WS1004 --template template.yaml
 
-# Builds the functions first, as they are deployed: the tests run them, and cargo lambda watch finds them built. A fleet of eight
+# Builds the functions first, with only the features that are deployed: the tests run them, and cargo lambda watch finds them built. A fleet of eight
 # processes with fifty requests each needs more open files than the usual limit of a user. The end of each test shows its counts.
 test: tools ## run the tests, with real PostgreSQL and real HTTP
 	@sh local/tools.sh migrate plpgsql-check
@@ -55,7 +56,7 @@ test: tools ## run the tests, with real PostgreSQL and real HTTP
 
 test-slow: $(addprefix slow-,$(or $(ONLY),$(SLOW))) ## run the slow ones: browser, contract, smoke, properties, walk; ONLY="smoke walk" runs some
 
-# The connect page in Chromium, against everything that `make dev` runs. Takes about five minutes, two of them watching a code. Its
+# The connect page in Chromium, against everything that `make dev` runs. Takes about five minutes; one test watches a code for two. Its
 # pictures are in target/page.
 slow-browser: tools
 	@sh local/tools.sh browser
@@ -83,8 +84,8 @@ slow-properties:
 slow-walk:
 	CARGO_PROFILE_DEV_OPT_LEVEL=2 WALK_MISHAPS=2 cargo test --package shared --target-dir target/walk walk -- --nocapture
 
-# Measures what is deployed: the table, and target/bench.json. It takes three minutes after the build. Run it on an idle machine; it
-# says if the machine was busy. Counts do not depend on how fast the rest of the system is.
+# Measures the build for this machine, prints a table and writes target/bench.json. It takes three minutes after the build. Run it on an idle machine; it
+# says if the machine was busy. CHECK and RENEW only count, so the rest of the system may be slow.
 COUNTS := $(CHECK)$(RENEW)
 bench: build tools ## measure the functions against their targets; CHECK=1 fails if a count exceeds local/limits.json, RENEW=1 renews that
 	@sh local/tools.sh valgrind $(if $(COUNTS),,quick-postgrest)
@@ -126,7 +127,7 @@ deploy: configured $(if $(BUILT),sam,build) ## build and deploy with samconfig.t
 # SAM deploys with the saved parameters, even if the build is for another architecture.
 configured:
 	@test -e samconfig.toml || { \
-		echo "make deploy: copy samconfig.example.toml to samconfig.toml; edit region to AlarmTopicArn" >&2; exit 1; }
+		echo "make deploy: copy samconfig.example.toml to samconfig.toml; edit region and the values down to AlarmTopicArn" >&2; exit 1; }
 	@test "$(ARCH)" = "$(SAVED_ARCH)" || { echo "samconfig.toml deploys for $(SAVED_ARCH): put Architecture=$(ARCH) into it" >&2; exit 1; }
 	@grep -q '^ *"AlarmTopicArn=arn:' samconfig.toml || echo "make deploy: AlarmTopicArn is empty, so alarms will notify no one (docs/operating.md)" >&2
 

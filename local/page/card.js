@@ -5,7 +5,7 @@ const CONNECT_AGAIN = new Set(['session_lost', 'start_stuck', 'api_key_rejected'
 
 const SIGN_IN = new Set(['sign_in_expired', 'unauthorized']);
 
-/** The codes of WhatsApp's outages. All other temporary errors are our service's. */
+/** The codes of the platform's outages, which the page calls WhatsApp's. All other temporary errors are our service's. */
 const WHATSAPP = /^(platform_|token_rejected$)/;
 
 /** Whether only new credentials help. */
@@ -18,7 +18,7 @@ export const loading = { kind: 'loading', title: 'loading' };
 export const noNumber = { kind: 'nothing', title: 'noNumber', text: 'noNumberText', act: 'connect' };
 export const starting = { kind: 'starting', title: 'starting', text: 'startingText' };
 const expired = { kind: 'expired', title: 'expired', text: 'expiredText', act: 'sign-in' };
-export const notSignedIn = { ...expired, text: 'notSignedIn' };
+export const notSignedIn = { ...expired, title: 'signedOut', text: 'notSignedIn' };
 
 /**
  * Returns the card of a number. `title`, `text` and `more` are keys of text.js; `sentence` and `note` are sentences of the functions,

@@ -1,4 +1,4 @@
-//! Programs on this machine: finds them, and runs them supervised. They end with their owner, even if it was killed or panicked.
+//! Finds and runs programs on this machine. Each ends when its owner does, even if the owner is killed or panics.
 
 use std::env;
 use std::ffi::OsStr;
@@ -37,14 +37,14 @@ pub enum Output {
 
 /// Returns a command that runs `program` supervised. Add arguments and environment, then [`Child::spawn`] it.
 ///
-/// When its owner is gone or drops it, the program gets the signal `ending`, and is killed if it has not ended after five seconds.
-pub fn supervised(program: impl AsRef<OsStr>, ending: Signal) -> Command {
+/// When its owner is gone or drops it, the program gets the signal `stop_signal`, and is killed if it has not ended after five seconds.
+pub fn supervised(program: impl AsRef<OsStr>, stop_signal: Signal) -> Command {
     let mut command = Command::new("/bin/sh");
-    command.args(["-c", SUPERVISE, "supervise", &ending.as_raw().to_string()]).arg(program);
+    command.args(["-c", SUPERVISE, "supervise", &stop_signal.as_raw().to_string()]).arg(program);
     command
 }
 
-/// A running program. Dropping it ends the program and waits until it has ended.
+/// A running program. Dropping it ends the program, and waits for that for some seconds.
 #[derive(Debug)]
 pub struct Child {
     name: String,
@@ -68,7 +68,7 @@ impl Child {
             .spawn()
             .map_err(|error| format!("cannot start {name}: {error}"))?;
         let pipe = process.stdin.take();
-        let pid = process.id().ok_or_else(|| format!("{name} ended before it began"))?;
+        let pid = process.id().ok_or_else(|| format!("{name} has no process id"))?;
         Ok(Self { name: name.to_owned(), pid, process, pipe, log })
     }
 
@@ -116,7 +116,8 @@ impl Child {
         kill_process(pid, signal).map_err(|_| format!("{} is not running", self.name).into())
     }
 
-    /// Returns one line about why it ended: its name, its exit status and its last line of output, preferably one with an error.
+    /// Returns one line about its state: its name, its exit status or that it is running, and its last line of output, preferably one
+    /// with an error.
     pub fn exit_report(&mut self) -> String {
         let how = self.ended().map_or("is running".to_owned(), |status| format!("ended with {status}"));
         let logs = self.logs();

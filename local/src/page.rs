@@ -1,6 +1,6 @@
 //! Serves the connect page of `local/page` to a browser: its files, and the sign-in of the seeded users.
 //!
-//! Like a real frontend, it has a separate address, so everything that it calls is another origin and needs CORS.
+//! Like a real frontend, it has a separate address, so its calls of the functions, of Supabase and of the platform need CORS.
 
 use std::sync::Arc;
 
@@ -24,7 +24,7 @@ use crate::server::Server;
 use crate::stack::Stack;
 use crate::users::Keys;
 
-/// The rights that a product gives its signed-in users; the migrations give them none.
+/// The grants and the policy that let signed-in users read their numbers. A product has its own; the migrations add none.
 const MEMBERS_MAY_READ: &str = include_str!("page.sql");
 
 /// The paths of the page's two libraries, and the places where npm installs them.
@@ -33,7 +33,7 @@ const LIBRARIES: [(&str, &str); 2] = [
     ("/lib/lean-qr.mjs", "lean-qr/index.mjs"),
 ];
 
-/// Makes the saved token of a session expire a second ago.
+/// Sets the expiry of a session's saved token to one second ago.
 const EXPIRE_TOKEN: &str = "update messenger_integrations
     set settings = jsonb_set(settings, '{wppJwtExpiresAt}', to_jsonb(wpp_internal.now_ms() - 1000))
     where settings ->> 'wppAccountNumber' = $1";
@@ -157,7 +157,7 @@ struct Named {
     session: String,
 }
 
-/// Changes a session's row, as time or the product would.
+/// Runs `sql` on the number with this session, to do what time or the product would.
 async fn change(
     State(site): State<Arc<Site>>,
     Json(Named { session }): Json<Named>,

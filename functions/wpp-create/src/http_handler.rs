@@ -18,7 +18,7 @@ use shared::wpp::PlatformError;
 
 use crate::linking;
 
-/// The JSON body. An empty request is about the organization's number; a session or id names another one.
+/// The JSON body. Without a session or id, it is about the number that `choose_number` finds, which is created if there is none.
 #[derive(Deserialize)]
 pub struct CreateRequest {
     /// Whether to get new credentials for the number.
@@ -59,8 +59,8 @@ enum CreateStatus {
     Starting,
 }
 
-/// Finds or creates the number, starts its session and waits up to `QR_WAIT_MS` for the QR code. Safe to repeat: after an error, the
-/// same request continues with the same number.
+/// Finds or creates the number. If no phone is connected, starts its session and waits about `QR_WAIT_MS` for the QR code. Safe to
+/// repeat: after an error, the same request continues with the same number.
 pub async fn create_number(
     app: &App,
     context: &RequestContext,
@@ -68,7 +68,7 @@ pub async fn create_number(
 ) -> Result<CreateResponse, Error> {
     let (mode, selector) = read(request)?;
     let (mut session, mut known) = create_and_start(app, context, mode, &selector).await?;
-    // `add_new` first continues a number that no phone had linked. If that number is connected by now, create a new one.
+    // `add_new` first continues a number that was never linked. If that number is connected by now, it asks for another one.
     if known.is_connected() && mode == CreateMode::AddNew {
         (session, known) = create_and_start(app, context, mode, &selector).await?;
     }

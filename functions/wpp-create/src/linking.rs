@@ -18,8 +18,8 @@ const QR_POLL_INTERVAL: Duration = Duration::from_secs(1);
 /// The longest that a poll may take after the wait for the QR code is over.
 const LAST_POLL_TIMEOUT: Duration = Duration::from_secs(1);
 
-/// Returns the number's state, once it has a QR code or `qr_wait` after its session was started: from then on, the frontend polls. After
-/// a failure the next request continues with the same number.
+/// Returns the number's state, once it has a QR code or `qr_wait` after its session was started: from then on, the frontend polls.
+/// After a failure, the next request continues with the same number.
 pub async fn link(session: &mut NumberSession<'_>, qr_wait: Duration) -> Result<KnownState, Error> {
     if session.number.key_is_new(session.now) {
         link_new(session, qr_wait).await

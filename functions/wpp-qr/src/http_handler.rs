@@ -36,7 +36,7 @@ pub struct QrResponse {
     number: NumberAnswer,
 }
 
-/// Returns the current QR code. Refreshes the platform's token first if it has expired.
+/// Returns the current QR code, and the number's state.
 pub async fn get_qr(app: &App, context: &RequestContext, request: QrRequest) -> Result<QrResponse, Error> {
     let named = named_session(request.session, request.session_name, request.account_number)?;
     let named = named.ok_or(Error::missing_field("session"))?;
@@ -46,7 +46,7 @@ pub async fn get_qr(app: &App, context: &RequestContext, request: QrRequest) -> 
 
     let known = match session.fetch_qr().await? {
         Some(qr) => session.qr_issued(qr),
-        // Only the status tells why: the session is starting, a phone is connected, or the session does not exist.
+        // Only the status tells why there is no code: the session is starting, a phone is connected, or the session does not exist.
         None => KnownState::live(session.fetch_status().await?, None),
     };
     let number = session.describe(&known, Freshness::Live, context.language);

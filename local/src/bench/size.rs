@@ -9,21 +9,21 @@ use crate::events::Event;
 use crate::lambda::{Options, Sandbox, binary};
 use crate::{FUNCTIONS, Result};
 
-/// After this many requests a process has what it needs. After the second number it should need no more.
+/// The memory after this many requests is compared with that after the second number: it should not have grown.
 const SOME: usize = 4_000;
 const MANY: usize = 20_000;
 
-/// Every fourth request is a poll. The others have no token: any client can send such requests.
+/// Every fourth request is a poll. The others have no `Authorization`: any client can send such requests.
 const POLL_EVERY: usize = 4;
 
-/// What rounding and a page here or there may make of nothing, in MiB.
+/// Growth up to this, in MiB, counts as none.
 const FLAT: f64 = 0.25;
 
-/// Measures the largest binary, and the memory of `wpp-qr`. Its invocations have no X-Ray trace: the C library keeps each trace that
-/// `lambda_runtime` puts into the environment, see `docs/upstream/lambda_runtime.md`.
+/// Measures the largest binary, and the memory of `wpp-qr`. Its invocations have no X-Ray trace: the C library never frees a trace that
+/// `lambda_runtime` put into the environment, see `docs/upstream/lambda_runtime.md`.
 pub async fn measure(scene: &Scene) -> Result<Vec<Figure>> {
-    let bytes = |name: &&str| Ok(fs::metadata(binary(name)?)?.len() as f64 / 1e6);
-    let binaries = FUNCTIONS.iter().map(bytes).collect::<Result<Sample>>()?;
+    let megabytes = |name: &&str| Ok(fs::metadata(binary(name)?)?.len() as f64 / 1e6);
+    let binaries = FUNCTIONS.iter().map(megabytes).collect::<Result<Sample>>()?;
     let options = Options { traced: false, ..Options::default() };
     let sandbox = Sandbox::start_with(&binary("wpp-qr")?, &scene.env, options).await?;
     let resident = || memory_mib(sandbox.pid(), "VmRSS");
@@ -34,7 +34,7 @@ pub async fn measure(scene: &Scene) -> Result<Vec<Figure>> {
         } else {
             let answer = sandbox.invoke(Event::get("wpp-qr").v2()).await.answered()?;
             if answer.status != 401 {
-                return Err(format!("wpp-qr without a token: {}", answer.body).into());
+                return Err(format!("wpp-qr without `Authorization`: {}", answer.body).into());
             }
         }
         if request == SOME {

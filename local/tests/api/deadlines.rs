@@ -40,7 +40,7 @@ async fn many_slow_calls_share_the_budget_of_one_request() {
     let number = app.number().await;
     app.platform.faults.inject("*", Fault::Delay { ms: 2000 });
     app.platform.forget_tokens();
-    // The refused call, the token and the repeated call: each one alone is fast enough.
+    // A call that is refused, a new token, the call again: each takes 2 s, which the budget allows; the three together do not fit.
     let answer = app.poll_qr(&number.session).await;
     assert_eq!(answer.status, 504, "{answer:?}");
     assert_eq!(app.platform.faults.count("*"), 2);
@@ -56,7 +56,7 @@ async fn a_call_that_timed_out_is_not_made_again() {
     assert_eq!(created.json["code"], "platform_timeout", "{created:?}");
     assert_eq!(app.calls()["create"], 1);
 
-    // It does not use up the next call's time, either.
+    // A save that times out leaves enough time for the QR call.
     app.set_token_end(&number, -3600).await;
     app.inject("rpc/wpp_save_token", Fault::SlowHeaders);
     let answer = app.poll_qr(&number.session).await;
@@ -65,7 +65,7 @@ async fn a_call_that_timed_out_is_not_made_again() {
 }
 
 #[tokio::test]
-async fn endless_answer_is_cut_off() {
+async fn oversized_answer_is_cut_off() {
     let (app, number) = TestApp::start_with_number().await;
     let pid = app.sandbox("wpp-qr").pid();
     assert_eq!(app.poll_qr(&number.session).await.status, 200);

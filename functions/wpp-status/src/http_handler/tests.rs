@@ -10,7 +10,7 @@ async fn test(number: impl Into<Option<TestNumber>>) -> TestApp {
     test
 }
 
-/// Starts a test whose platform reports this about the session, and has this QR code or none.
+/// Returns a test app whose platform answers `/status` with this status, and `/qr` with this code or null.
 async fn test_with_status(number: TestNumber, status: &str, qr: Option<&str>) -> TestApp {
     let test = test(number).await;
     test.platform("/status", 200, json!({"status": status}));
@@ -138,6 +138,7 @@ async fn lost_session_is_saved_as_disconnected() {
     assert_eq!((&answer["status"], &answer["code"]), (&json!("disconnected"), &json!("session_lost")));
     let (call, save) = test.requests().pop().unwrap();
     assert_eq!(call, "wpp_save_snapshot");
+    // No row may be made for a session that the platform does not know.
     assert!(save.contains(r#""p_is_known":false"#), "{save}");
     assert!(save.contains(r#""p_status":"disconnected""#), "{save}");
 }
@@ -152,7 +153,7 @@ async fn newer_saved_state_is_returned() {
 #[tokio::test]
 async fn unsaved_state_is_returned() {
     let test = test_with_status(TestNumber::connected(LONG_AGO), "offline", None).await;
-    // The database refuses the snapshot.
+    // The test's database refuses `wpp_save_snapshot`, because it has no answer to it.
     assert_eq!(answer(&test, json!({})).await.unwrap()["status"], "disconnected");
     assert!(test.calls().contains(&"wpp_save_snapshot".to_owned()));
 }
@@ -190,7 +191,7 @@ async fn issued_qr_has_a_format() {
 }
 
 #[tokio::test]
-async fn only_a_changing_state_has_poll_after_ms() {
+async fn only_a_changing_live_state_has_poll_after_ms() {
     for (status, qr, state, poll_after_ms) in [
         ("connected", None, "connected", None),
         ("offline", None, "disconnected", None),

@@ -12,6 +12,7 @@ use crate::error::Error;
 use crate::number::creation::{ensure_credentials, repair_credentials};
 use crate::number::session::{NumberSession, Webhook};
 use crate::number::snapshot::{KnownState, State};
+use crate::request_log::noted;
 use crate::secrets::NeededSecrets;
 use crate::store::{CreateMode, Number, NumberSelector};
 use crate::testing::Server;
@@ -97,6 +98,18 @@ async fn existing_number_makes_no_platform_call() {
     let (number, now) = stage.ensure(CreateMode::Ensure, 20_000).await.unwrap();
     assert_eq!((now, number.settings.session.as_deref()), (UnixMs(NOW), Some("4")));
     assert_eq!(stage.calls(), ["wpp_begin_creation"]);
+}
+
+#[tokio::test]
+async fn log_names_the_organization_and_the_reason_of_a_stale_answer() {
+    let stage = Stage::new().await;
+    let found = async {
+        let session = stage.session(row(HOUR, Value::Null));
+        session.note_stale(&Error::NumberNotFound);
+    };
+    let (_, notes) = noted(found).await;
+    assert_eq!((notes.organization_id, notes.session.is_some()), (Some(Uuid::nil()), true));
+    assert_eq!(notes.stale_because.as_deref(), Some("no such number"));
 }
 
 #[tokio::test]

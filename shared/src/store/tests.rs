@@ -13,6 +13,16 @@ async fn store(key: ServiceKey) -> (Server, Store) {
     (server, store)
 }
 
+/// Returns a number as the database returns it, with these fields instead of the usual ones.
+fn number(fields: Value) -> Value {
+    let mut number = json!({
+        "integration_id": Uuid::nil(), "organization_id": Uuid::nil(), "settings": {}, "newly_connected": false,
+        "is_readable": true, "ignored": [],
+    });
+    number.as_object_mut().unwrap().extend(fields.as_object().unwrap().clone());
+    number
+}
+
 fn body(request: &str) -> Value {
     serde_json::from_str(request.rsplit("\r\n").next().unwrap()).unwrap()
 }
@@ -31,6 +41,17 @@ async fn a_function_is_called_without_null_parameters() {
         assert!(heard.contains("content-profile: public\r\n"), "{heard}");
         assert_eq!(heard.contains("authorization: Bearer k\r\n"), bearer, "{heard}");
         assert_eq!(body(&heard), json!({"p_user_id": Uuid::nil(), "p_session": "4"}));
+    }
+}
+
+#[tokio::test]
+async fn number_with_unreadable_settings_is_an_error() {
+    let (server, store) = store(ServiceKey::New(Secret::new("k"))).await;
+    for (is_readable, expected) in [(true, None), (false, Some(StoreError::SettingsUnreadable))] {
+        let number = number(json!({"is_readable": is_readable}));
+        server.says_to("", 200, &json!({"now_ms": 7, "number": number}).to_string());
+        let found = store.find(Uuid::nil(), &NumberSelector::default(), deadline()).await;
+        assert_eq!(found.err().map(|error| error.why), expected);
     }
 }
 
@@ -105,14 +126,9 @@ async fn state_is_saved_in_the_snapshots_words() {
 
 #[test]
 fn a_key_is_new_for_a_minute() {
-    let number = |saved: Option<i64>| -> Number {
-        serde_json::from_value(json!({
-            "integration_id": Uuid::nil(), "organization_id": Uuid::nil(), "settings": {},
-            "credentials_saved_at_ms": saved, "newly_connected": false, "is_readable": true, "ignored": [],
-        }))
-        .unwrap()
-    };
     for (saved, now, is_new) in [(Some(0), 59_999, true), (Some(0), 60_000, false), (None, 0, false)] {
-        assert_eq!(number(saved).key_is_new(UnixMs(now)), is_new, "{saved:?} {now}");
+        let number: Number =
+            serde_json::from_value(number(json!({"credentials_saved_at_ms": saved}))).unwrap();
+        assert_eq!(number.key_is_new(UnixMs(now)), is_new, "{saved:?} {now}");
     }
 }

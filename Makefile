@@ -97,9 +97,10 @@ bench: build tools ## measure the functions against their targets; CHECK=1 fails
 simulate: ## simulate an hour of a fleet, for docs/measured.md
 	CARGO_PROFILE_DEV_OPT_LEVEL=2 cargo test --package shared --lib --target-dir target/walk simulate -- --ignored --nocapture
 
+# .cargo/mutants.toml says where, and which mistakes change nothing. All of them take two hours.
 mutants: $(if $(SQL),tools) ## list the planted mistakes that no test notices: FILE=shared/src/wpp/token.rs, DIFF=my.diff, or SQL=1
 	$(if $(SQL),cargo build && TMPDIR=$(SCRATCH) python3 local/sql_mutants.py,@sh local/tools.sh cargo-mutants && \
-		.tools/bin/cargo-mutants mutants --package shared --output target $(if $(FILE),--file $(FILE)) $(if $(DIFF),--in-diff $(DIFF)) -- --lib)
+		.tools/bin/cargo-mutants mutants --output target $(if $(FILE),--file $(FILE)) $(if $(DIFF),--in-diff $(DIFF)))
 
 advisories: ## check the dependencies for vulnerabilities, licenses and sources; ADVISORY_DB=folder uses a copy of the database
 	@sh local/tools.sh cargo-deny

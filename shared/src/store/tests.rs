@@ -64,6 +64,8 @@ async fn a_failure_names_the_function() {
         (400, r#"{"code":"P0001"}"#, StoreError::Refused { status: 400, code: "P0001".to_owned() }),
         (404, "", StoreError::Unavailable { retry_after: Some(Duration::from_secs(7)) }),
         (200, "<html>", StoreError::BadAnswer),
+        (200, r#"{"outcome":"unreadable"}"#, StoreError::SettingsUnreadable),
+        (200, r#"{"outcome":"of a later release"}"#, StoreError::BadAnswer),
     ] {
         server.says_to("", status, body);
         let call = "wpp_assign_platform_id";
@@ -73,6 +75,7 @@ async fn a_failure_names_the_function() {
         let released = store.release_creation(&lease, deadline()).await;
         let why = (status != 200).then_some(CallError { call: "wpp_release_creation", why });
         assert_eq!(released.err(), why);
+        assert_eq!(server.heard().len(), 2, "each is asked once");
     }
 }
 

@@ -205,7 +205,7 @@ mod tests {
     }
 
     #[test]
-    fn a_request_without_a_body_or_a_query_has_none_in_every_shape() {
+    fn every_shape_without_body_or_query_has_neither() {
         let event = Event::options("wpp-qr");
         for payload in [event.clone().v2(), event.function_url()] {
             let request = from_str(&payload.to_string()).unwrap();

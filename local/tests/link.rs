@@ -196,7 +196,7 @@ async fn code_is_drawn_once_the_window_is_large_enough() {
 }
 
 #[tokio::test]
-async fn outage_is_told_until_it_is_over() {
+async fn outage_is_shown_until_it_ends() {
     let school = School::start().await;
     let run = Run::piped(school.link(&[]));
     let picture = run.picture().await;

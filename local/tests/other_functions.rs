@@ -171,7 +171,7 @@ impl Middle {
 }
 
 #[tokio::test]
-async fn an_act_between_any_two_steps_leaves_a_clear_answer() {
+async fn other_function_between_any_steps_leaves_a_clear_answer() {
     let (app, other_functions) = app().await;
     app.platform.behave(|behavior| behavior.repeated_create = RepeatedCreate::NewKey);
     let mut cells = 0;

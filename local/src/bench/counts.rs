@@ -81,7 +81,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_total_is_the_one_of_the_whole_run() {
+    fn total_is_that_of_the_whole_run() {
         let counts = "events: Ir\nfn=(1) main\n16 400\n\ntotals: 1234567\n";
         assert_eq!(total(counts), Some(1_234_567.0));
         assert_eq!(total("events: Ir\n"), None);

@@ -137,7 +137,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_figure_meets_its_target_up_to_the_target_itself() {
+    fn figure_equal_to_its_target_meets_it() {
         for (measured, verdict) in [(2.0, "met"), (2.5, "MISSED"), (f64::NAN, "MISSED")] {
             assert_eq!(Figure::new("calls", Unit::Requests, measured).at_most(2.0).cells()[3], verdict);
         }

@@ -81,7 +81,7 @@ mod tests {
     }
 
     #[test]
-    fn one_request_above_its_limit_is_a_complaint() {
+    fn one_request_above_limit_fails() {
         assert_eq!(complaints_about(2.0, 11_000.0, LIMITED_ARCH), [""; 0]);
         assert_eq!(
             complaints_about(3.0, 12_000.0, LIMITED_ARCH),
@@ -96,7 +96,7 @@ mod tests {
     }
 
     #[test]
-    fn a_count_without_a_limit_is_a_complaint() {
+    fn count_without_limit_fails() {
         let figures = [Figure::new("new", Unit::Requests, 1.0)];
         let expected = ["new: 1, and local/limits.json has no limit."];
         assert_eq!(complaints(&figures, &Limits::new(), LIMITED_ARCH), expected);

@@ -56,7 +56,7 @@ mod tests {
     }
 
     #[test]
-    fn a_process_that_works_has_had_time_and_memory() {
+    fn busy_process_uses_time_and_memory() {
         let pid = std::process::id();
         let before = processor_ms(pid).unwrap();
         let mut digits = 0;

@@ -58,7 +58,7 @@ async fn a_demo_key_of_a_public_project_ends_the_function() {
 }
 
 #[tokio::test]
-async fn a_proxy_of_the_environment_is_ignored() {
+async fn proxy_variables_are_ignored() {
     let app = TestApp::start().await;
     let proxies = ["HTTP_PROXY", "http_proxy", "HTTPS_PROXY", "https_proxy", "ALL_PROXY", "all_proxy"];
     let proxies = proxies.map(|name| (name, "http://127.0.0.1:1"));

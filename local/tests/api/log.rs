@@ -242,7 +242,7 @@ async fn concurrent_requests_have_separate_lines() {
 }
 
 #[tokio::test]
-async fn a_warning_carries_the_id_of_its_request() {
+async fn warning_has_the_id_of_its_request() {
     let app = TestApp::start().await;
     let number = number(&app).await;
     app.stack.platform.scan(&number.session).unwrap();

@@ -154,7 +154,7 @@ async fn secrets_are_read_again_after_five_minutes() {
 }
 
 #[tokio::test]
-async fn a_clock_set_back_keeps_no_secret_in_use_for_longer() {
+async fn clock_set_back_by_5_minutes_rereads_the_secret() {
     for (earlier_ms, times) in [(299_999, 1), (300_000, 2)] {
         let stage = Stage::new().await;
         assert_eq!(stage.key(NOW).await, read("old", 1));
@@ -446,7 +446,7 @@ async fn a_refusal_is_no_evidence_while_the_secret_is_unreadable() {
 }
 
 #[tokio::test]
-async fn refusal_that_heals_within_the_request_is_no_evidence() {
+async fn refusal_followed_by_success_is_no_evidence() {
     let stage = Stage::new().await;
     let served = AtomicUsize::new(0);
     let request = |_| {
@@ -467,7 +467,7 @@ async fn a_refused_token_is_no_evidence() {
 
 /// With the clock of tokio paused, a request takes no time.
 #[tokio::test(start_paused = true)]
-async fn a_given_key_that_is_refused_five_seconds_later_is_evidence() {
+async fn plain_key_refused_again_after_5_s_is_evidence() {
     let stage = Stage::given().await;
     for (later_ms, is_evidence) in [(0, false), (4_999, false), (5_000, true), (5_000, true), (60_000, true)]
     {

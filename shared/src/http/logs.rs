@@ -101,7 +101,7 @@ mod tests {
     }
 
     #[test]
-    fn a_panic_is_told_by_its_place_and_not_by_its_words() {
+    fn panic_is_logged_by_place_without_message() {
         let page = Page::at(LevelFilter::INFO);
         let usual = take_hook();
         set_hook(Box::new(report));

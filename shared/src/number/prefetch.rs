@@ -152,7 +152,7 @@ mod tests {
     use crate::secret::Secret;
 
     #[test]
-    fn the_memory_keeps_the_last_number_and_never_exceeds_its_limit() {
+    fn memory_never_exceeds_its_limit() {
         let memory = PrefetchMemory::default();
         let auth = SessionAuth { session: "4".to_owned(), jwt: Secret::new("t") };
         for user in 0..1000 {

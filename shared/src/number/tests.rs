@@ -177,7 +177,7 @@ async fn waiting_request_gives_up_in_time_to_answer() {
 }
 
 #[tokio::test]
-async fn begin_refused_answers_its_code() {
+async fn refused_creation_answers_its_code() {
     for (outcome, code, retry_after) in [
         (json!({"outcome": "unknown"}), "number_not_found", None),
         (json!({"outcome": "no_organization"}), "organization_not_found", None),

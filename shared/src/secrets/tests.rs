@@ -86,7 +86,7 @@ fn only_a_service_key_is_accepted() {
 }
 
 #[test]
-fn a_service_key_of_the_new_kind_is_no_bearer() {
+fn new_service_key_is_not_sent_as_bearer() {
     let legacy = jwt(r#"{"iss":"supabase","role":"service_role"}"#, b"signature");
     for (value, is_bearer) in [(" sb_secret_x\n", false), (legacy.as_str(), true)] {
         let key = SecretValues::of(&read(PROJECT, SERVICE_KEY, value).unwrap().given).service_key;

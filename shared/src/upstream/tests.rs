@@ -159,7 +159,7 @@ fn asked(headers: &[(header::HeaderName, &str)]) -> Option<u64> {
 }
 
 #[test]
-fn a_retry_after_is_read_in_either_form_up_to_an_hour() {
+fn retry_after_is_read_up_to_an_hour() {
     let by = |retry_after| asked(&[(header::RETRY_AFTER, retry_after)]);
     for (value, seconds) in
         [("0", 0), (" 7 ", 7), ("3600", 3600), ("3601", 3600), ("99999999999999999999", 3600)]

@@ -46,7 +46,7 @@ async fn absent_or_blank_header_is_missing() {
 }
 
 #[tokio::test]
-async fn a_header_without_one_bearer_jwt_is_malformed() {
+async fn header_without_one_bearer_jwt_is_malformed() {
     let project = Project::start().await;
     let token = project.es.token(&project.claims(json!({})));
     let (header, rest) = token.split_once('.').unwrap();

@@ -47,7 +47,7 @@ fn the_method_in_the_context_counts() {
 
 /// Each of these makes the library's conversion panic or fail.
 #[test]
-fn a_malformed_part_is_named_and_taken_out() {
+fn malformed_part_is_removed_by_name() {
     for (event, part) in [
         (with("/rawQueryString", "session=a\"b".into()), Some("query")),
         (with("/rawQueryString", "session=a<b".into()), Some("query")),

@@ -133,7 +133,7 @@ async fn a_404_is_an_empty_set_while_there_are_no_keys() {
 }
 
 #[tokio::test]
-async fn a_404_takes_no_key_that_is_there() {
+async fn jwks_404_keeps_the_known_keys() {
     let project = Project::start().await;
     let token = project.token_of(&project.es);
     assert!(project.verify(&token, NOW).await.is_ok());
@@ -157,7 +157,7 @@ async fn the_largest_set_that_is_read_has_64_kib() {
 }
 
 #[tokio::test]
-async fn a_new_key_is_found_after_one_refetch_and_the_old_one_is_gone() {
+async fn new_key_replaces_the_old_after_one_refetch() {
     let project = Arc::new(Project::start().await);
     let old = project.token_of(&project.es);
     assert!(project.verify(&old, NOW).await.is_ok());
@@ -172,7 +172,7 @@ async fn a_new_key_is_found_after_one_refetch_and_the_old_one_is_gone() {
 }
 
 #[tokio::test]
-async fn an_old_set_serves_through_an_outage_and_is_renewed_after_it() {
+async fn old_key_set_serves_during_an_outage() {
     let project = Project::start().await;
     let token = project.token_of(&project.es);
     assert!(project.verify(&token, NOW).await.is_ok());
@@ -235,7 +235,7 @@ async fn an_outage_without_keys_is_a_503_within_a_second() {
 
 /// The keys may have been rotated while they cannot be fetched. A user must not be refused because of that.
 #[tokio::test]
-async fn a_key_that_nobody_can_look_for_is_not_called_unknown() {
+async fn failed_jwks_makes_keys_unavailable() {
     let project = Project::start().await;
     assert!(project.verify(&project.token_of(&project.es), NOW).await.is_ok());
     project.server.answer(Answer::Reply(500, String::new()));
@@ -260,7 +260,7 @@ async fn a_refused_connection_leaves_the_keys_unavailable() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_silent_server_is_given_up_after_five_seconds() {
+async fn silent_server_times_out_after_5_s() {
     let project = Project::start().await;
     project.server.answer(Answer::Silence);
     let token = project.token_of(&project.es);
@@ -301,7 +301,7 @@ async fn an_abandoned_request_leaves_the_fetch_to_the_next() {
 }
 
 #[tokio::test]
-async fn a_connection_closed_on_us_is_tried_once_more() {
+async fn closed_connection_is_retried_once() {
     let project = Project::start().await;
     project.server.answer(Answer::HangUpOnce(vec![project.es.jwk()]));
     assert!(project.verify(&project.token_of(&project.es), NOW).await.is_ok());
@@ -309,7 +309,7 @@ async fn a_connection_closed_on_us_is_tried_once_more() {
 }
 
 #[tokio::test]
-async fn a_clock_set_back_neither_ages_the_set_nor_keeps_it_for_ever() {
+async fn clock_set_back_far_refetches_the_key_set() {
     let project = Project::start().await;
     let token = project.token_of(&project.es);
     assert!(project.verify(&token, NOW).await.is_ok());
@@ -341,7 +341,7 @@ async fn a_token_without_key_id_needs_a_set_of_one_fitting_key() {
 }
 
 #[tokio::test]
-async fn two_keys_of_one_name_are_told_apart_by_their_algorithm() {
+async fn keys_with_one_id_differ_by_algorithm() {
     let project = Project::start().await;
     let (es, rs) = (Signer::es256("same"), Signer::rs256("same"));
     project.server.show(&[es.jwk(), rs.jwk()]);

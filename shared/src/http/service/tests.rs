@@ -156,7 +156,7 @@ async fn retry_after_is_whole_seconds_from_one() {
 }
 
 #[tokio::test]
-async fn an_answer_speaks_the_language_that_was_asked_for() {
+async fn answer_is_in_the_requested_language() {
     for (wanted, tag) in [("ru-RU, en;q=0.5", "ru"), ("de, en;q=0.5, ru;q=0.4", "en"), ("", "en")] {
         let good = answer(with(request(""), "accept-language", wanted)).await;
         let failed = answer(with(request("lost"), "accept-language", wanted)).await;

@@ -84,7 +84,7 @@ fn a_code_means_the_same_with_whatever_status() {
 
 /// Traefik, Kong, Cloudflare, Envoy, a proxy that asks for a password, an edge with codes of its own.
 #[test]
-fn a_gateways_word_is_an_outage() {
+fn gateway_refusal_is_an_outage() {
     for status in
         [300, 307, 400, 401, 402, 403, 404, 405, 408, 409, 429, 499, 500, 502, 503, 504, 520, 530, 540, 544]
     {
@@ -143,7 +143,7 @@ fn a_clock_that_differs_is_no_refusal_of_the_key() {
 }
 
 #[test]
-fn no_token_refusal_is_about_a_key_that_is_no_token() {
+fn token_refusal_concerns_only_a_legacy_key() {
     for code in ["PGRST300", "PGRST301", "PGRST302", "PGRST303"] {
         let reply = reply(401, &json!({"code": code, "message": "JWT expired"}).to_string());
         assert_eq!((Some(refusal(&reply, false)), Some(refusal(&reply, true))), (LATER, KEY), "{code}");

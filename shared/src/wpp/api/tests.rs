@@ -93,7 +93,7 @@ async fn qr_404_means_no_qr() {
 }
 
 #[tokio::test]
-async fn a_good_status_with_a_bad_body_is_a_bad_answer() {
+async fn success_with_bad_body_is_a_bad_answer() {
     let (server, platform) = platform("").await;
     for body in ["", "<html>", "7", "[]", r#"{"status":7,"qr":7,"apiKey":"","token":""}"#] {
         server.says(reply(200, body));

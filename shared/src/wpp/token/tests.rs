@@ -31,7 +31,7 @@ fn issued_life(jwt: Secret, expires_in: Value) -> u64 {
 }
 
 #[test]
-fn the_earlier_of_expires_in_and_exp_counts() {
+fn earlier_of_expires_in_and_exp_counts() {
     assert_eq!(issued_life(jwt(&json!({"exp": NOW_S + 600})), json!(3600)), 600);
     assert_eq!(issued_life(jwt(&json!({"exp": NOW_S + 7200})), json!(3600)), 3600);
 }
@@ -66,7 +66,7 @@ fn absurd_exp_claim_is_bounded() {
 }
 
 #[test]
-fn an_exp_in_the_past_counts_by_its_length() {
+fn exp_in_the_past_counts_by_its_length() {
     let behind = json!({"iat": NOW_S - 7200, "exp": NOW_S - 3600});
     assert_eq!(issued_life(jwt(&behind), json!(5000)), 3600);
     assert_eq!(issued_life(jwt(&json!({"exp": NOW_S - 10})), json!(5000)), 300);

@@ -95,7 +95,7 @@ fn a_line_has_all_that_was_noted() {
 
 /// The rules of the format: each metric that is named is a number in the same object, and each dimension is a text.
 #[test]
-fn every_metric_that_a_line_names_is_in_it_and_no_other() {
+fn line_has_exactly_the_metrics_it_names() {
     let refreshed = || Notes { token: Some(TokenUse::Refreshed), ..notes(Vec::new()) };
     let failed = || Notes { refresh_failure: Some("timed out".to_owned()), ..notes(Vec::new()) };
     let stale = || Notes { stale_because: Some(String::new()), ..notes(Vec::new()) };
@@ -151,7 +151,7 @@ fn every_metric_that_a_line_names_is_in_it_and_no_other() {
 }
 
 #[test]
-fn a_failure_counts_under_what_somebody_has_to_do_about_it() {
+fn failure_counts_under_one_metric() {
     use PlatformError as P;
     for (error, metric) in [
         // Without evidence these are faults like others.
@@ -184,7 +184,7 @@ fn a_failure_counts_under_what_somebody_has_to_do_about_it() {
 }
 
 #[test]
-fn a_secret_failure_stands_behind_the_error_of_the_request() {
+fn request_error_is_logged_before_secret_failure() {
     let unread =
         || Notes { secret_failure: Some("the secret cannot be read".to_owned()), ..notes(Vec::new()) };
     let error_of = |notes, outcome: Result<State, Error>| {
@@ -201,7 +201,7 @@ fn a_secret_failure_stands_behind_the_error_of_the_request() {
 /// What any client can send, what any user can send, and what the rows of one tenant can cause. An alarm that one of these can set off
 /// alone would soon be ignored. The exception is `SignInRefusedAlarm`, which goes off only if most requests are refused.
 #[test]
-fn a_stranger_rings_no_alarm() {
+fn callers_raise_no_alarm() {
     use AuthError as A;
     use PlatformError as P;
     let template = include_str!("../../../../../template.yaml");
@@ -261,7 +261,7 @@ fn a_stranger_rings_no_alarm() {
 
 /// An alarm on a name that is never emitted would stay silent for ever.
 #[test]
-fn every_metric_that_the_template_watches_is_one_of_ours() {
+fn template_watches_only_existing_metrics() {
     let all = [
         Metric::Took,
         Metric::TokenRefreshed,

@@ -22,8 +22,10 @@ use crate::wpp::{Credentials, PlatformError};
 /// The lease of an attempt: a crashed attempt blocks the next one for at most this long.
 const LEASE: Duration = Duration::from_secs(10);
 
-/// An attempt ends this long before its lease, so that two never run at once: each could get an API key that revokes the other's.
-const LEASE_MARGIN: Duration = Duration::from_millis(500);
+/// How long an attempt may take. It ends before its lease, so that two never run at once: each could get an API key that revokes the
+/// other's.
+const ATTEMPT_BUDGET: Duration = Duration::from_millis(9_500);
+const _: () = assert!(ATTEMPT_BUDGET.as_millis() < LEASE.as_millis());
 
 /// The longest that one platform call of a creation may take, retries included.
 const CREATE_BUDGET: Duration = Duration::from_secs(8);
@@ -81,7 +83,7 @@ async fn run(
     let mut backoff = Backoff::new(FIRST_PAUSE, LONGEST_PAUSE);
     loop {
         // Starts before the lease does, so it also ends first.
-        let deadline = request_deadline.at_most(LEASE - LEASE_MARGIN);
+        let deadline = request_deadline.at_most(ATTEMPT_BUDGET);
         let begun = app.store.begin_creation(&attempt, request_deadline).await?;
         let now = begun.now;
         match begun.outcome {

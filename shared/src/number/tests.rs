@@ -141,6 +141,16 @@ async fn a_failed_creation_is_released() {
 }
 
 #[tokio::test]
+async fn working_credentials_outlive_a_failed_recreation() {
+    for (mode, is_answered) in [(CreateMode::Ensure, true), (CreateMode::ForceRecreate, false)] {
+        let stage = Stage::new().await;
+        stage.says("wpp_begin_creation", begun(row(HOUR, Value::Null)));
+        stage.server.says_to("wpp/create", 500, "");
+        assert_eq!(stage.ensure(mode, 20_000).await.is_ok(), is_answered, "{mode:?}");
+    }
+}
+
+#[tokio::test]
 async fn rejected_key_is_replaced_under_a_new_platform_id() {
     let (tried, replaced) =
         (["create", "token"].as_slice(), ["create", "token", "wpp_assign_platform_id", "create"].as_slice());

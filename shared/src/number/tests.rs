@@ -9,6 +9,8 @@ use uuid::Uuid;
 use crate::clock::UnixMs;
 use crate::deadline::Deadline;
 use crate::error::Error;
+use crate::messages::Language;
+use crate::number::advice::Freshness;
 use crate::number::creation::{ensure_credentials, repair_credentials};
 use crate::number::session::{NumberSession, Webhook};
 use crate::number::snapshot::{KnownState, State};
@@ -148,6 +150,25 @@ async fn working_credentials_outlive_a_failed_recreation() {
         stage.server.says_to("wpp/create", 500, "");
         assert_eq!(stage.ensure(mode, 20_000).await.is_ok(), is_answered, "{mode:?}");
     }
+}
+
+#[tokio::test]
+async fn outage_does_not_replace_a_key() {
+    let stage = Stage::new().await;
+    stage.says("wpp_begin_creation", begun(row(HOUR, Value::Null)));
+    stage.says("wpp/create", json!({"apiKey": "k", "session": "4"}));
+    stage.server.says_to("auth/token", 500, "");
+    let error = stage.ensure(CreateMode::ForceRecreate, 20_000).await.unwrap_err();
+    assert_eq!(error.to_string(), "platform auth/token: unavailable");
+    assert!(!stage.calls().contains(&"wpp_assign_platform_id".to_owned()));
+}
+
+#[tokio::test]
+async fn answer_names_its_session() {
+    let stage = Stage::new().await;
+    let mut session = stage.session(row(HOUR, Value::Null));
+    let answer = session.describe(&KnownState::starting(), Freshness::Live, Language::English);
+    assert_eq!(json!(answer)["session"], "4");
 }
 
 #[tokio::test]

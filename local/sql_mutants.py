@@ -45,6 +45,9 @@ EQUIVALENT = {
 OPERAND_END = re.compile(r"\b(and|or|then|where|order by|limit|for|returning|on|loop|offset|end|else|when)\b|[;,]|\$\$")
 ARGUMENT_END = re.compile(",")
 
+# It may be a regular expression's, which cannot calculate.
+NUMBER = r"(?<=[ ,(])(?<!\* )(\d\d+)(?=[,);} ]|$)"
+
 
 def blank(found):
     """Keeps every place where it is."""
@@ -105,7 +108,8 @@ def rule(name, pattern, *replacements):
     def found(text):
         for match in re.finditer(pattern, text, re.MULTILINE):
             for replacement in replacements:
-                yield name, match.start(), match.end(), match.expand(replacement)
+                replaced = replacement(match) if callable(replacement) else match.expand(replacement)
+                yield name, match.start(), match.end(), replaced
 
     return found
 
@@ -121,8 +125,8 @@ RULES = [
     rule("comparison reversed", r" (<=?) (?!>)", r" > "),
     rule("comparison reversed", r" (>=?) ", r" < "),
     rule("interval", r"interval '\d+ (?!milli)\w+'", r"(\g<0> * 1.1)", r"(\g<0> * 0.9)"),
-    rule("shorter", r"(?<=[ ,(])(?<!\* )(\d\d+)(?=[,);} ]|$)", r"(\1 - 1)"),
-    rule("longer", r"(?<=[ ,(])(?<!\* )(\d\d+)(?=[,);} ]|$)", r"(\1 + 1)"),
+    rule("shorter", NUMBER, lambda match: str(int(match[1]) - 1)),
+    rule("longer", NUMBER, lambda match: str(int(match[1]) + 1)),
     rule("boolean", r"(?<=[,=] )true\b", r"false"),
     rule("boolean", r"(?<=[,=] )false\b", r"true"),
     rule("not emptied", r"\b\w+ = null, ", r""),

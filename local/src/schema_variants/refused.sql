@@ -31,6 +31,7 @@ create type messenger_provider as enum ('green_api', 'bot');
 alter table messenger_integrations alter provider type messenger_provider using provider::messenger_provider;
 -- messenger_integrations provider
 alter table messenger_integrations add constraint known_provider check (provider in ('green_api', 'bot'));
+alter table organizations add constraint known_provider check (name <> '');
 -- whatsapp_sessions status
 create type session_status as enum ('disconnected', 'qr_issued', 'connected');
 alter table whatsapp_sessions drop constraint whatsapp_sessions_status_check, alter status drop default,
@@ -49,6 +50,18 @@ alter table messenger_integrations drop constraint messenger_integrations_organi
 -- messenger_integrations
 alter table messenger_integrations rename to numbers;
 create view messenger_integrations as select * from numbers;
+-- messenger_integrations id
+alter table messenger_integrations drop constraint messenger_integrations_pkey;
+-- whatsapp_sessions session_name
+alter table whatsapp_sessions drop constraint whatsapp_sessions_session_name_key;
+create index on whatsapp_sessions (session_name);
+-- whatsapp_sessions session_name
+alter table whatsapp_sessions drop constraint whatsapp_sessions_session_name_key;
+create unique index on whatsapp_sessions (session_name) where status = 'connected';
+-- whatsapp_sessions session_name
+alter table whatsapp_sessions drop constraint whatsapp_sessions_session_name_key, add unique (session_name, organization_id);
+-- profiles organization_id
+alter table profiles drop organization_id;
 -- profiles id
 alter table profiles rename id to user_id;
 -- whatsapp_sessions
@@ -56,6 +69,6 @@ revoke all on whatsapp_sessions from service_role;
 -- messenger_integrations
 revoke insert, update on messenger_integrations from service_role;
 -- whatsapp_sessions session_name
-alter table whatsapp_sessions alter session_name type varchar(16);
+alter table whatsapp_sessions alter session_name type varchar(63);
 -- whatsapp_sessions last_qr_b64
-alter table whatsapp_sessions alter last_qr_b64 type varchar(100);
+alter table whatsapp_sessions alter last_qr_b64 type varchar(65535);

@@ -22,7 +22,8 @@ alter table messenger_integrations alter messenger_type type varchar(50), alter 
   alter is_active drop not null, alter is_active drop default, alter is_enabled drop not null, alter is_primary drop not null,
   alter is_primary drop default, alter webhook_key drop not null, alter webhook_key drop default, alter settings drop not null,
   alter settings drop default, alter created_at drop not null, alter updated_at drop not null;
-alter table whatsapp_sessions alter session_name type varchar(100), alter status type varchar(50),
+alter table whatsapp_sessions alter session_name type varchar(64), alter status type varchar(50),
+  alter last_qr_b64 type varchar(65536),
   alter organization_id drop not null, alter status drop not null, alter status drop default,
   alter created_at drop not null, alter updated_at drop not null;
 

@@ -148,6 +148,17 @@ async fn creation_is_its_holders_until_its_lease_ends() {
 }
 
 #[tokio::test]
+async fn release_ends_one_lease_of_its_holder() {
+    let database = Database::start().await;
+    let begin = async |mode| database.begin(Begin { mode, ..Begin::default() }).await["creation"].clone();
+    let (released, held) = (begin("add_new").await, begin("ensure").await);
+    let release = "select wpp_release_creation($1, $2, $3)";
+    database.sql.query(release, &[&database.organization, &id(&released), &ME]).await.unwrap();
+    let leases = "(select jsonb_agg(id) from wpp_creations where held_until is not null)";
+    assert_eq!(database.value(leases, &[]).await, json!([held]));
+}
+
+#[tokio::test]
 async fn waiting_attempt_gets_the_creations_number() {
     let database = Database::start().await;
     let first = database.number("ensure", "key", "1").await;
@@ -206,6 +217,28 @@ async fn unfinished_new_number_is_joined() {
         let second = database.begin(Begin { mode: asked, ..Begin::default() }).await;
         assert_eq!(first["creation"] == second["creation"], joins, "{begun}, then {asked}");
     }
+}
+
+#[tokio::test]
+async fn latest_unfinished_creation_is_joined() {
+    let database = Database::start().await;
+    let begin = async |mode| database.begin(Begin { mode, ..Begin::default() }).await["creation"].clone();
+    let (additional, first) = (begin("add_new").await, begin("ensure").await);
+    assert_ne!(additional, first);
+    assert_eq!(begin("add_new").await, first);
+    database.run("update wpp_creations set created_at = 'epoch' where kind = 'first'", &[]).await;
+    assert_eq!(begin("add_new").await, additional);
+}
+
+#[tokio::test]
+async fn user_without_an_organization_begins_nothing() {
+    let mut database = Database::start().await;
+    let before = database.everything().await;
+    database.user = Uuid::new_v4();
+    assert_eq!(database.begin(Begin::default()).await["outcome"], "no_organization", "no profile");
+    database.run("insert into profiles (id) values ($1)", &[&database.user]).await;
+    assert_eq!(database.begin(Begin::default()).await["outcome"], "no_organization", "no organization");
+    assert_eq!(database.everything().await, before);
 }
 
 /// An unfinished creation of a number, who comes, and whether it is joined.
@@ -385,6 +418,17 @@ async fn platform_ids_of_the_last_hour_count() {
         let again = "jsonb_build_array(wpp_internal.use_platform_id($1, '1'), wpp_internal.use_platform_id($1, $1::uuid::text))";
         assert_eq!(database.value(again, &[&database.organization]).await, json!([null, null]));
     }
+}
+
+#[tokio::test]
+async fn wait_ends_an_hour_after_the_thirtieth_last_id() {
+    let database = Database::start().await;
+    let bring = "insert into wpp_platform_ids (platform_id, organization_id, created_at)
+        select n, $1, clock_timestamp() - n * interval '1 minute' from generate_series(31, 1, -1) n";
+    database.run(bring, &[&database.organization]).await;
+    let wait_ms =
+        database.value("wpp_internal.use_platform_id($1, 'another')", &[&database.organization]).await;
+    assert!((1_790_000..=1_800_000).contains(&wait_ms.as_i64().unwrap()), "{wait_ms}");
 }
 
 /// A tenant's administrator may write anything into a row, also ids of other organizations.

@@ -280,6 +280,7 @@ async fn a_number_without_an_api_key_has_a_lease_too() {
     row.merge(r#"{"wppApiKey": null}"#).await;
     assert_eq!(row.claim(row.organization, HOLDER).await, "granted");
     assert_eq!(row.claim(row.organization, STRANGER).await, "busy");
+    assert_eq!(row.fail(row.organization, STRANGER).await, "moved");
     assert_eq!(row.fail(row.organization, HOLDER).await, "noted");
 }
 

@@ -376,6 +376,34 @@ async fn every_table_of_a_new_database_has_row_level_security() {
     assert_eq!(tables(&sql).await.len(), 8);
 }
 
+/// The other functions name only some of the columns.
+#[tokio::test]
+async fn new_tables_fill_what_a_writer_leaves_out() {
+    let postgres = Postgres::start(0, &Storage::Temporary).await.unwrap();
+    let sql = postgres.connect().await.unwrap();
+    let least = "insert into organizations default values;
+        insert into messenger_integrations (organization_id, messenger_type, provider) select id, 'whatsapp', 'wpp' from organizations;
+        insert into whatsapp_sessions (organization_id, session_name, status) select id, 'wpp_1', 'pairing' from organizations";
+    sql.batch_execute(least).await.unwrap();
+    for (table, defaults, filled) in [
+        ("organizations", json!({}), "id created_at"),
+        (
+            "messenger_integrations",
+            json!({"is_active": true, "is_enabled": true, "is_primary": false, "priority": 0, "settings": {}}),
+            "id webhook_key created_at updated_at",
+        ),
+        ("whatsapp_sessions", json!({}), "id created_at updated_at"),
+    ] {
+        let row = value(&sql, &format!("select to_jsonb(t) from {table} t")).await;
+        for (column, default) in defaults.as_object().unwrap() {
+            assert_eq!(row[column], *default, "{table}.{column}");
+        }
+        for column in filled.split(' ') {
+            assert!(!row[column].is_null(), "{table}.{column}");
+        }
+    }
+}
+
 #[tokio::test]
 async fn the_optional_migration_hides_the_settings_and_nothing_else() {
     let app = deployed_app().await;

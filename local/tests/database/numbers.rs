@@ -183,9 +183,19 @@ async fn snapshot_of_another_organization_is_not_read() {
 #[tokio::test]
 async fn squatted_snapshot_is_taken_over_for_a_session_we_gave() {
     let mut database = Database::start().await;
-    for (words, is_taken) in [(&["fresh"][..], true), (&[""], false), (&["", "fresh"], false)] {
-        database.rows(words).await;
+    // The session that we gave to the last row, and whether the snapshot of the first row's session is taken over.
+    for (words, given, is_taken) in [
+        (&["fresh"][..], "1", true),
+        (&[""], "1", false),
+        (&["", "fresh"], "2", false),
+        (&["", "fresh"], "1", false),
+    ] {
+        let ids = database.rows(words).await;
         let (squatter, _) = database.organization().await;
+        database.run("update wpp_numbers set session = $1", &[&given]).await;
+        // What we gave to the row while another organization had it does not count.
+        let earlier = "insert into wpp_numbers (integration_id, organization_id, session) values ($1, gen_random_uuid(), '1')";
+        database.run(earlier, &[&ids[0]]).await;
         let squat =
             "insert into whatsapp_sessions (organization_id, session_name, status, last_qr_b64, last_qr_at)
             values ($1, 'wpp_1', 'qr_issued', '2@theirs', now())";
@@ -226,6 +236,22 @@ async fn squatted_snapshot_without_room_is_deleted_or_left() {
         assert_eq!(snapshot["status"], status, "{constraint} {number}");
         database.sql.batch_execute("reset role; drop table if exists messages cascade; set role service_role").await.unwrap();
     }
+}
+
+#[tokio::test]
+async fn squatter_loses_only_the_snapshot_without_room() {
+    let mut database = Database::start().await;
+    database.rows(&["fresh"]).await;
+    let (squatter, _) = database.organization().await;
+    let one_of_each = "reset role; alter table whatsapp_sessions add unique (organization_id, status); set role service_role";
+    database.sql.batch_execute(one_of_each).await.unwrap();
+    let rows = "insert into whatsapp_sessions (organization_id, session_name, status)
+        values ($1, 'wpp_0', 'disconnected'), ($2, 'wpp_1', 'connected'), ($2, 'wpp_2', 'pairing')";
+    database.run(rows, &[&database.organization, &squatter]).await;
+    let now = database.now().await + 1;
+    database.save_snapshot(database.organization, "1", "qr_issued", now, None).await;
+    let theirs = "(select jsonb_agg(session_name) from whatsapp_sessions where organization_id = $1)";
+    assert_eq!(database.value(theirs, &[&squatter]).await, json!(["wpp_2"]));
 }
 
 #[tokio::test]
@@ -494,6 +520,7 @@ async fn best_number_becomes_primary_if_none_works() {
         (&["", "primary"], Some("1"), &[1]),
         (&["off primary", "empty", ""], None, &[2]),
         (&["empty", "off"], None, &[]),
+        (&["off primary"], None, &[0]),
         (&["", "green_api primary"], None, &[1]),
         (&["", "green_api primary off"], None, &[0]),
         (&["", "green_api primary disabled"], None, &[0]),
@@ -735,12 +762,24 @@ async fn settings_are_read_within_bounds() {
         (json!({"wppApiKey": "k\u{0001}x"}), true, json!({}), json!(["wppApiKey"])),
         (json!({"wppApiKey": "k".repeat(512)}), true, json!({"wppApiKey": "k".repeat(512)}), json!([])),
         (json!({"wppApiKey": "k".repeat(513)}), true, json!({}), json!(["wppApiKey"])),
+        (
+            json!({"wppAccountNumber": "9".repeat(128)}),
+            true,
+            json!({"wppAccountNumber": "9".repeat(128)}),
+            json!([]),
+        ),
         (json!({"wppAccountNumber": "9".repeat(129)}), true, json!({}), json!(["wppAccountNumber"])),
         (json!({"wppAccountNumber": "1/../2"}), true, json!({}), json!(["wppAccountNumber"])),
         (json!({"wppJwtToken": "t".repeat(8193)}), true, json!({}), json!(["wppJwtToken"])),
         (json!({"wppJwtToken": "t".repeat(8192)}), true, json!({"wppJwtToken": "t".repeat(8192)}), json!([])),
         (json!({"wppJwtExpiresAt": {"a": "b"}}), true, json!({}), json!([])),
         (json!({"wppJwtExpiresAt": "17"}), true, json!({"wppJwtExpiresAt": "17"}), json!([])),
+        (
+            json!({"wppJwtExpiresAt": "1".repeat(32)}),
+            true,
+            json!({"wppJwtExpiresAt": "1".repeat(32)}),
+            json!([]),
+        ),
         (json!({"wppJwtExpiresAt": "1".repeat(33)}), true, json!({}), json!([])),
     ] {
         database.run("update messenger_integrations set settings = $1", &[&Json(&settings)]).await;

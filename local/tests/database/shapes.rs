@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use local::other_functions::OtherFunctions;
 use local::postgres::{Postgres, Privileges, Storage, migrations};
-use local::schema_variants::{SchemaVariant, refused, working};
+use local::schema_variants::{BASE, SchemaVariant, refused, working};
 use local::stack::Organization;
 use local::test_app::TestApp;
 use serde_json::{Value, json};
@@ -84,7 +84,9 @@ async fn whole_story(app: &TestApp) {
 async fn the_story_of_a_number_is_the_same_in_every_shape() {
     let new = ("a new project", Privileges::Nothing, String::new());
     let before = ("as most, before", Privileges::Granted, working()[0].sql.clone());
-    let projects = working().into_iter().map(|shape| (shape.name, Privileges::Nothing, shape.sql));
+    // Without an organization, the migration does not try whether rows fit.
+    let used = |sql: String| format!("{sql}; insert into organizations (name) values ('school')");
+    let projects = working().into_iter().map(|shape| (shape.name, Privileges::Nothing, used(shape.sql)));
     let app = Arc::new(TestApp::start().await);
     let mut failed = Vec::new();
     for (name, privileges, tables) in [new, before].into_iter().chain(projects) {
@@ -116,6 +118,7 @@ async fn refusal(postgres: &Postgres, shape: &SchemaVariant) -> Result<(), &'sta
     let names = |word| sentence.split(|c| !is_word(c)).any(|part| part == word);
     match words(shape.name).all(names) {
         false => Err("the refusal does not name it"),
+        true if sentence.contains("<NULL>") => Err("the refusal has a gap"),
         true if dump(postgres).await != before => Err("something was left behind"),
         true => Ok(()),
     }
@@ -129,4 +132,87 @@ async fn a_table_that_cannot_work_is_refused_by_column() {
         failed.extend(refusal(&postgres, &shape).await.err().map(|why| (why, shape)));
     }
     assert!(failed.is_empty(), "{failed:#?}");
+}
+
+/// Applies the first migration to the usual tables, after these statements. It ends with the file's refusal, or with whether the file has
+/// made an index. Everything is rolled back, also the changes of the server's roles.
+async fn first_file_after(postgres: &Postgres, statements: &str) -> Result<bool, String> {
+    let sql = postgres.connect().await.unwrap();
+    sql.batch_execute(&format!("begin; {statements}")).await.unwrap();
+    let file = std::fs::read_to_string(migrations().join("20261130120000_wpp_tables.sql")).unwrap();
+    let applied = sql.batch_execute(&file).await;
+    applied.map_err(|error| error.as_db_error().unwrap().message().to_owned())?;
+    let index = "select to_regclass('wpp_numbers_of_organization') is not null";
+    Ok(sql.query_one(index, &[]).await.unwrap().get(0))
+}
+
+#[tokio::test]
+async fn role_that_cannot_use_the_tables_is_refused() {
+    let postgres = Postgres::start(0, &Storage::Temporary).await.unwrap();
+    postgres.replace(Privileges::Nothing, BASE).await.unwrap();
+    for (statements, refusal) in [
+        ("alter role service_role rename to another", Some("The role service_role is missing")),
+        ("alter role service_role nobypassrls", None),
+        ("alter table profiles enable row level security", None),
+        (
+            "alter role service_role nobypassrls; alter table profiles enable row level security",
+            Some("profiles has row-level security"),
+        ),
+    ] {
+        let applied = first_file_after(&postgres, statements).await;
+        let is_expected = match (&applied, refusal) {
+            (Ok(_), None) => true,
+            (Err(sentence), Some(beginning)) => sentence.starts_with(beginning),
+            _ => false,
+        };
+        assert!(is_expected, "{statements}: {applied:?}");
+    }
+}
+
+/// Indexes on `messenger_integrations`, and whether a query by organization can use one of them.
+#[tokio::test]
+async fn missing_index_is_made_by_the_owner_alone() {
+    let postgres = Postgres::start(0, &Storage::Temporary).await.unwrap();
+    postgres.replace(Privileges::Nothing, BASE).await.unwrap();
+    let drop = "drop index messenger_integrations_organization_id_idx; ";
+    for (change, is_usable) in [
+        (String::new(), true),
+        (drop.to_owned(), false),
+        (format!("{drop} create index on messenger_integrations (name, organization_id)"), false),
+        (format!("{drop} create index on messenger_integrations (organization_id) where is_active"), false),
+        (format!("{drop} create index on profiles (organization_id)"), false),
+        (
+            "update pg_index set indisvalid = false
+             where indexrelid = 'messenger_integrations_organization_id_idx'::regclass"
+                .to_owned(),
+            false,
+        ),
+    ] {
+        assert_eq!(first_file_after(&postgres, &change).await, Ok(!is_usable), "{change}");
+        let by_another = first_file_after(&postgres, &format!("{change}; set local role service_role")).await;
+        match by_another {
+            Ok(is_made) => assert!(is_usable && !is_made, "{change}"),
+            Err(sentence) => assert!(!is_usable && sentence.contains("has no index"), "{change}: {sentence}"),
+        }
+    }
+}
+
+/// The probe's rows are its own, unless the table has room for only one row of an organization.
+#[tokio::test]
+async fn probe_waits_for_no_row_of_another_organization() {
+    let postgres = Postgres::start(0, &Storage::Temporary).await.unwrap();
+    let rows = "insert into organizations values ('00000000-0000-0000-0000-000000000001'), ('00000000-0000-0000-0000-000000000002');
+        insert into messenger_integrations (organization_id, messenger_type, provider, name)
+          select id, 'whatsapp', 'wpp', 'theirs' from organizations;
+        insert into whatsapp_sessions (organization_id, session_name)
+          select id, 'wpp_' || id from organizations order by id desc;";
+    let blocker = postgres.connect().await.unwrap();
+    for constraint in ["", "alter table whatsapp_sessions add unique (organization_id)"] {
+        postgres.replace(Privileges::Nothing, &format!("{BASE}; {rows} {constraint}")).await.unwrap();
+        let lock = "begin; select from messenger_integrations for update;
+            select from whatsapp_sessions where session_name like '%2' for update";
+        blocker.batch_execute(lock).await.unwrap();
+        assert_eq!(first_file_after(&postgres, "").await, Ok(false), "{constraint}");
+        blocker.batch_execute("rollback").await.unwrap();
+    }
 }

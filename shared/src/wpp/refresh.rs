@@ -141,7 +141,6 @@ pub(crate) fn failure_code(failure: CallError<PlatformError>) -> &'static str {
     match failure.why {
         PlatformError::KeyRefused => "api_key_rejected",
         PlatformError::KeyNotActive => "api_key_not_active",
-        PlatformError::TokenRejected => "token_rejected",
         _ => "platform",
     }
 }
@@ -251,7 +250,6 @@ impl<'a, S: TokenStore, P: TokenSource> Refresh<'a, S, P> {
     pub(super) async fn release(&mut self, failure: CallError<PlatformError>) -> Event<S::Error> {
         let cooldown = match failure.why {
             PlatformError::KeyRefused => REFUSED_KEY_COOLDOWN,
-            PlatformError::KeyNotActive => FAILURE_COOLDOWN,
             // A request with more time may succeed.
             _ if self.deadline.remaining().is_zero() => Duration::ZERO,
             _ => FAILURE_COOLDOWN,

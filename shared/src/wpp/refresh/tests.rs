@@ -31,6 +31,17 @@ async fn a_token_with_over_a_minute_left_is_used() {
     assert_eq!((memory.calls("claim"), memory.calls("call")), (0, 1));
 }
 
+#[test]
+fn permit_is_shared_until_its_last_request_ends() {
+    let permits = SingleFlight::default();
+    let held = permits.of(Uuid::from_u128(1));
+    let other = permits.of(Uuid::from_u128(2));
+    assert!(Arc::ptr_eq(&held, &permits.of(Uuid::from_u128(1))) && !Arc::ptr_eq(&held, &other));
+    drop((held, other));
+    permits.of(Uuid::from_u128(3));
+    assert_eq!(permits.0.lock().unwrap().len(), 1);
+}
+
 /// What goes wrong when a due token is refreshed, which token serves the request, and when.
 #[tokio::test(start_paused = true)]
 async fn a_due_token_delays_a_request_by_at_most_1500_ms() {

@@ -52,6 +52,7 @@ fn absurd_expires_in_is_bounded() {
     assert_eq!(issued_life(opaque(), json!("1800")), 1800);
     assert_eq!(issued_life(opaque(), json!(1800.9)), 1800);
     assert_eq!(issued_life(opaque(), json!(3_600_000)), 3600, "milliseconds");
+    assert_eq!(issued_life(opaque(), json!(604_800)), 24 * 3600, "still seconds");
     assert_eq!(issued_life(opaque(), json!(400_000)), 24 * 3600, "longer than any token is believed");
     assert_eq!(issued_life(opaque(), json!(1e300)), 24 * 3600);
 }
@@ -70,6 +71,7 @@ fn exp_in_the_past_counts_by_its_length() {
     let behind = json!({"iat": NOW_S - 7200, "exp": NOW_S - 3600});
     assert_eq!(issued_life(jwt(&behind), json!(5000)), 3600);
     assert_eq!(issued_life(jwt(&json!({"exp": NOW_S - 10})), json!(5000)), 300);
+    assert_eq!(issued_life(jwt(&json!({"exp": NOW_S})), json!(5000)), 300);
 }
 
 #[test]

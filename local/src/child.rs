@@ -116,8 +116,7 @@ impl Child {
         kill_process(pid, signal).map_err(|_| format!("{} is not running", self.name).into())
     }
 
-    /// Returns one line about its state: its name, its exit status or that it is running, and its last line of output, preferably one
-    /// with an error.
+    /// Returns one line: its name, whether it is running or how it ended, and its last line of output, preferably one with an error.
     pub fn exit_report(&mut self) -> String {
         let how = self.ended().map_or("is running".to_owned(), |status| format!("ended with {status}"));
         let logs = self.logs();

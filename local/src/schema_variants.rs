@@ -17,8 +17,8 @@ pub fn working() -> Vec<SchemaVariant> {
     read(include_str!("schema_variants/working.sql"))
 }
 
-/// Returns the variants that cannot work, and that our migrations must not touch. Each is named after the words that the refusal
-/// must have: the table and, except for a fault of the whole table, the column at fault.
+/// Returns the variants that cannot work, and that the migrations must not touch. Each is named after what the refusal must name: the
+/// table, and the column at fault if there is one.
 pub fn refused() -> Vec<SchemaVariant> {
     read(include_str!("schema_variants/refused.sql"))
 }

@@ -18,7 +18,7 @@ use shared::wpp::PlatformError;
 
 use crate::linking;
 
-/// The JSON body. Without a session or id, it is about the number that `choose_number` finds, which is created if there is none.
+/// The JSON body. Without a session or id, it is about the number that `choose_number` finds. If there is none, one is created.
 #[derive(Deserialize)]
 pub struct CreateRequest {
     /// Whether to get new credentials for the number.

@@ -465,7 +465,7 @@ async fn id_in_a_row_never_names_another_organization() {
         "%",
     ] {
         for form in [|id| json!(id), |id| json!([id]), |id| json!({"a": id})] {
-            // Only of a row without credentials of ours is the id read.
+            // The id is read only from a row that has none of the credentials that the functions save.
             database.rows(&["empty"]).await;
             let id = tail.replace("victim", &victim).replace("own", &database.organization.to_string());
             let written = Json(json!({"wppSubOrgId": form(id)}));

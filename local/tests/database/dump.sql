@@ -1,4 +1,4 @@
--- All of ours and of the schema `public` that a migration could change, but for the rows.
+-- Everything that a migration could change in `public` and in `wpp_internal`, except the rows.
 select jsonb_build_object(
   'columns', (
     select jsonb_agg(to_jsonb(c) order by c.table_name, c.ordinal_position)

@@ -21,7 +21,7 @@ const WRITERS: u64 = 12;
 const AT_A_TIME: usize = 3;
 const TURN_MS: i64 = 500;
 
-/// Notes each update of ours that changes a setting of another writer.
+/// Notes each update by the functions that changes a setting of another writer.
 const NOTE_LOST: &str = "
     create table lost (query text, was jsonb, became jsonb);
     create function note_lost() returns trigger language plpgsql security definer set search_path = '' as $$
@@ -173,7 +173,7 @@ impl Writer {
         }
     }
 
-    /// Calls one of our functions, which never fails by itself: the log says whose deadlock it was.
+    /// Calls a function of the migrations. It never fails by itself: the log says whose deadlock it was.
     async fn ours(&mut self, act: &str, call: &str, values: &[&(dyn ToSql + Sync)]) -> Value {
         let answer = self.sql.query_one(&format!("select {call}"), values).await;
         if answer.as_ref().is_err_and(|error| error.code() == Some(&SqlState::T_R_DEADLOCK_DETECTED)) {

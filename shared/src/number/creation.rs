@@ -174,7 +174,7 @@ impl HeldCreation<'_> {
         }
     }
 
-    /// Gets another API key, after the platform has refused the one that it had just returned. That takes a new platform id.
+    /// Gets another API key after the platform has refused the one that it had just returned. That takes a new platform id.
     async fn create_with_new_id(&self) -> Result<Credentials, Error> {
         match self.app.store.assign_platform_id(&self.lease, self.deadline).await? {
             AssignOutcome::Assigned { platform_id } => self.create(&platform_id).await,

@@ -157,7 +157,7 @@ impl<'a> NumberSession<'a> {
         self.call(Prefetch::status).await
     }
 
-    /// Asks the platform for the QR code. Returns `None` if there is none: the session is starting, connected or unknown.
+    /// Asks the platform for the QR code. Returns `None` while the session is starting, connected or unknown.
     pub async fn fetch_qr(&mut self) -> Result<Option<String>, Error> {
         self.call(Prefetch::qr).await
     }

@@ -354,8 +354,8 @@ impl TokenSource for WppApi {
 }
 
 /// Returns what the status of an answer means for a call with this credential. The platform answers with JSON, plain text or an empty
-/// body, and its 404 is a JSON object. Any other answer comes from something in front of the platform, and says nothing about the API
-/// key or the number.
+/// body, and its 404 is a JSON object. Any other answer comes from something in front of the platform, so it does not count as a
+/// refusal of the API key or the number.
 fn accepted(auth: Auth<'_>, reply: &Reply) -> Result<(), PlatformError> {
     if reply.status.is_success() {
         return Ok(());

@@ -1,5 +1,5 @@
-# Targets install the tools that they need, say so, and install them again only if a pinned version changes. Rust, make and a C compiler
-# must be there.
+# Targets install the tools that they need, say so, and install them again only if a pinned version changes. Rust, make and a C
+# compiler must be there.
 
 SHELL := /bin/bash
 
@@ -22,7 +22,7 @@ SAM = PATH="$(CURDIR)/.tools/cargo-lambda/bin:$$PATH" .tools/sam/bin/sam
 # The tests that `make test` leaves out. `--workspace` lets them reuse its build: a package alone has fewer features.
 SLOW = browser contract smoke properties walk
 
-.PHONY: help dev link check test test-slow $(SLOW:%=slow-%) bench simulate mutants advisories build target deploy configured \
+.PHONY: help dev link check test test-slow $(SLOW:%=slow-%) bench quick-postgrest simulate mutants advisories build target deploy configured \
 	migrate sam tools clean
 
 help: ## list these targets
@@ -47,8 +47,9 @@ check: sam ## check the format, the lints, the order of the modules, the hashes 
 	$(SAM) validate --lint --region eu-central-1
 	.tools/lint/bin/cfn-lint --append-rules cfn_lint_serverless.rules --ignore-checks WS1004 --template template.yaml
 
-# Builds the functions first, with only the features that are deployed: the tests run them, and cargo lambda watch finds them built. A fleet of eight
-# processes with fifty requests each needs more open files than the usual limit of a user. The end of each test shows its counts.
+# Builds the functions first, with only the features that are deployed: the tests run them, and cargo lambda watch finds them built.
+# A fleet of eight processes with fifty requests each needs more open files than the usual limit of a user. The end of each test shows
+# its counts.
 test: tools ## run the tests, with real PostgreSQL and real HTTP
 	@sh local/tools.sh migrate plpgsql-check
 	cargo build
@@ -56,8 +57,8 @@ test: tools ## run the tests, with real PostgreSQL and real HTTP
 
 test-slow: $(addprefix slow-,$(or $(ONLY),$(SLOW))) ## run the slow ones: browser, contract, smoke, properties, walk; ONLY="smoke walk" runs some
 
-# The connect page in Chromium, against everything that `make dev` runs. Takes about five minutes; one test watches a code for two. Its
-# pictures are in target/page.
+# The connect page in Chromium, against everything that `make dev` runs. Takes about five minutes; one test watches a code for two.
+# Its pictures are in target/page.
 slow-browser: tools
 	@sh local/tools.sh browser
 	cargo build
@@ -84,20 +85,24 @@ slow-properties:
 slow-walk:
 	CARGO_PROFILE_DEV_OPT_LEVEL=2 WALK_MISHAPS=2 cargo test --package shared --target-dir target/walk walk -- --nocapture
 
-# Measures the build for this machine, prints a table and writes target/bench.json. It takes three minutes after the build. Run it on an idle machine; it
-# says if the machine was busy. CHECK and RENEW only count, so the rest of the system may be slow.
+# Measures the build for this machine, prints a table and writes target/bench.json. It takes three minutes after the build. Run it on
+# an idle machine; it says if the machine was busy. CHECK and RENEW only count, so the rest of the system may be slow.
 COUNTS := $(CHECK)$(RENEW)
-bench: build tools ## measure the functions against their targets; CHECK=1 fails if a count exceeds local/limits.json, RENEW=1 renews that
-	@sh local/tools.sh valgrind $(if $(COUNTS),,quick-postgrest)
+bench: build $(if $(COUNTS),,quick-postgrest) tools ## measure the functions against their targets; CHECK=1 fails if a count exceeds local/limits.json, RENEW=1 renews that
+	@sh local/tools.sh valgrind
 	PATH="$(CURDIR)/.tools/cargo-lambda/bin:$$PATH" cargo lambda build --release --target $(TARGET) --package empty
 	WPP_LOCAL_FUNCTIONS=target/lambda TMPDIR=$(SCRATCH) cargo run --quiet $(if $(COUNTS),,--profile bench) --package local bench \
 		$(if $(RENEW),renew,$(if $(CHECK),check))
+
+# Comes before `tools`, which would build the same server for development first.
+quick-postgrest:
+	@sh local/tools.sh quick-postgrest
 
 # It takes a minute, after the build that it shares with the walk.
 simulate: ## simulate an hour of a fleet, for docs/measured.md
 	CARGO_PROFILE_DEV_OPT_LEVEL=2 cargo test --package shared --lib --target-dir target/walk simulate -- --ignored --nocapture
 
-# .cargo/mutants.toml says where, and which mistakes change nothing. All of them take two hours.
+# .cargo/mutants.toml says where, and which tests are asked. All of them take two hours.
 mutants: $(if $(SQL),tools) ## list the planted mistakes that no test notices: FILE=shared/src/wpp/token.rs, DIFF=my.diff, or SQL=1
 	$(if $(SQL),cargo build && TMPDIR=$(SCRATCH) python3 local/sql_mutants.py,@sh local/tools.sh cargo-mutants && \
 		.tools/bin/cargo-mutants mutants --output target $(if $(FILE),--file $(FILE)) $(if $(DIFF),--in-diff $(DIFF)))

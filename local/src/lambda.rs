@@ -323,8 +323,8 @@ pub(crate) fn lambda_variables(
     variables
 }
 
-/// Returns the built function `name`: what `cargo lambda build` made of it in the folder `WPP_LOCAL_FUNCTIONS`, if that is set. Otherwise
-/// it is in the target directory of the running program.
+/// Returns the built function `name`: by `cargo lambda build`, in the folder `WPP_LOCAL_FUNCTIONS`, if that is set. Otherwise it is in
+/// the target directory of the running program.
 pub fn binary(name: &str) -> Result<PathBuf> {
     let found = match var_os("WPP_LOCAL_FUNCTIONS") {
         Some(folder) => Some(Path::new(&folder).join(name).join("bootstrap")).filter(|path| path.is_file()),

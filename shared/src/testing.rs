@@ -259,7 +259,7 @@ fn dated(mut answer: Value) -> String {
 /// A number's row, as the SQL functions answer it.
 #[derive(Clone)]
 pub struct TestNumber {
-    row: Value,
+    pub(crate) row: Value,
 }
 
 impl TestNumber {

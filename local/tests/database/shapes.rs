@@ -134,8 +134,8 @@ async fn a_table_that_cannot_work_is_refused_by_column() {
     assert!(failed.is_empty(), "{failed:#?}");
 }
 
-/// Applies the first migration to the usual tables, after these statements. It ends with the file's refusal, or with whether the file has
-/// made an index. Everything is rolled back, also the changes of the server's roles.
+/// Applies the first migration to the usual tables, after these statements. It ends with the file's refusal, or with
+/// whether the file has made an index. Everything is rolled back, also the changes of the server's roles.
 async fn first_file_after(postgres: &Postgres, statements: &str) -> Result<bool, String> {
     let sql = postgres.connect().await.unwrap();
     sql.batch_execute(&format!("begin; {statements}")).await.unwrap();

@@ -36,8 +36,8 @@ const NOTE_LOST: &str = "
     $$;
     create trigger note_lost after update on messenger_integrations for each row execute function note_lost()";
 
-/// Makes each transaction linger on each row that it has locked: otherwise two transactions are hardly ever amid their rows at once, and
-/// a wrong order of locks makes no deadlock.
+/// Makes each transaction linger on each row that it has locked: otherwise two transactions hardly ever hold rows
+/// at the same time, and a wrong order of locks makes no deadlock.
 const LINGER: &str = "
     create function linger() returns trigger language plpgsql as
       'begin perform pg_sleep(random() * 0.01); return coalesce(new, old); end';
@@ -225,8 +225,8 @@ impl Writer {
     }
 }
 
-/// Whether one of our functions held what another transaction waited for. A function that only waits for a row also blocks those behind it
-/// in the row's queue, but they are in a deadlock without it, too.
+/// Whether one of our functions held what another transaction waited for. A function that only waits for a row also blocks
+/// those behind it in the row's queue, but they are in a deadlock without it, too.
 fn is_of_ours(log: &str) -> bool {
     // The other functions name sessions with this beginning.
     let log = log.replace("'wpp_'", "");

@@ -102,7 +102,7 @@ impl NumberAnswer {
         self.state
     }
 
-    /// Returns the status of a number in this state.
+    /// Returns the answer about a number in this state.
     pub(super) fn of(
         session: &NumberSession<'_>,
         known: &KnownState,

@@ -22,9 +22,11 @@ use crate::wpp::{Credentials, PlatformError};
 /// The lease of an attempt: a crashed attempt blocks the next one for at most this long.
 const LEASE: Duration = Duration::from_secs(10);
 
-/// How long an attempt may take. It ends before its lease, so that two never run at once: each could get an API key that revokes the
-/// other's.
-const ATTEMPT_BUDGET: Duration = Duration::from_millis(9_500);
+/// An attempt ends this long before its lease, so that two never run at once: each could get an API key that revokes the other's.
+const LEASE_MARGIN: Duration = Duration::from_millis(500);
+
+/// How long an attempt may take.
+const ATTEMPT_BUDGET: Duration = LEASE.saturating_sub(LEASE_MARGIN);
 const _: () = assert!(ATTEMPT_BUDGET.as_millis() < LEASE.as_millis());
 
 /// The longest that one platform call of a creation may take, retries included.
@@ -54,8 +56,8 @@ pub async fn ensure_credentials(
     run(app, user_id, deadline, request).await
 }
 
-/// Gets new credentials for a number whose API key the platform refuses. Saves them only if the session stays the same, or no phone was ever linked to it;
-/// otherwise fails with [`PlatformError::KeyRefused`].
+/// Gets new credentials for a number whose API key the platform refuses. Saves them only if the session stays
+/// the same, or no phone was ever linked to it; otherwise fails with [`PlatformError::KeyRefused`].
 pub async fn repair_credentials(
     app: &App,
     user_id: Uuid,

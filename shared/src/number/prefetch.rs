@@ -13,8 +13,8 @@ use crate::request_log::RequestLog;
 use crate::store::{Found, NumberSelector, StoreResult};
 use crate::wpp::{PlatformResult, SessionAuth, Status, WppApi};
 
-/// How many users' numbers a sandbox remembers. When the limit is reached, it forgets all of them: with that many users, it rarely sees
-/// one of them again.
+/// How many users' numbers a sandbox remembers. When the limit is reached, it forgets all of them: with that many users, it
+/// rarely sees one of them again.
 const LIMIT: usize = 256;
 
 /// What a request will ask the platform.

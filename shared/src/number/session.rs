@@ -43,7 +43,7 @@ pub struct NumberSession<'a> {
 impl<'a> NumberSession<'a> {
     /// Finds a user's number. `expect` says what the request will ask the platform, so that it can be asked while the row is read.
     ///
-    /// Returns [`Error::NoOrganization`], [`Error::NumberNotFound`], or [`Error::NoCredentials`] if the number has no session yet.
+    /// Fails with [`Error::NoOrganization`], [`Error::NumberNotFound`], or [`Error::NoCredentials`] if the number has no session yet.
     pub async fn find(
         app: &'a App,
         user_id: Uuid,
@@ -85,8 +85,8 @@ impl<'a> NumberSession<'a> {
         self.number.settings.api_key.is_some()
     }
 
-    /// Returns what an answer says about the number in this state. After a live answer, the sandbox remembers the number for the user's
-    /// next request.
+    /// Returns what an answer says about the number in this state. After a live answer, the sandbox remembers the number
+    /// for the user's next request.
     pub fn describe(&mut self, known: &KnownState, freshness: Freshness, language: Language) -> NumberAnswer {
         if freshness == Freshness::Live
             && let Some(auth) = self.client.auth()

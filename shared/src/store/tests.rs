@@ -1,6 +1,6 @@
 use super::*;
 use crate::secret::Secret;
-use crate::testing::Server;
+use crate::testing::{Server, TestNumber};
 
 fn deadline() -> Deadline {
     Deadline::within(Duration::from_secs(20))
@@ -11,16 +11,6 @@ async fn store(key: ServiceKey) -> (Server, Store) {
     let store =
         Store::new(&format!("{}/", server.url), &key, Upstream::new(Duration::from_secs(20), &[]).unwrap());
     (server, store)
-}
-
-/// Returns a number as the database returns it, with these fields instead of the usual ones.
-fn number(fields: Value) -> Value {
-    let mut number = json!({
-        "integration_id": Uuid::nil(), "organization_id": Uuid::nil(), "settings": {}, "newly_connected": false,
-        "is_readable": true, "ignored": [],
-    });
-    number.as_object_mut().unwrap().extend(fields.as_object().unwrap().clone());
-    number
 }
 
 fn body(request: &str) -> Value {
@@ -48,7 +38,7 @@ async fn a_function_is_called_without_null_parameters() {
 async fn number_with_unreadable_settings_is_an_error() {
     let (server, store) = store(ServiceKey::New(Secret::new("k"))).await;
     for (is_readable, expected) in [(true, None), (false, Some(StoreError::SettingsUnreadable))] {
-        let number = number(json!({"is_readable": is_readable}));
+        let number = TestNumber::new().with("is_readable", is_readable).row;
         server.says_to("", 200, &json!({"now_ms": 7, "number": number}).to_string());
         let found = store.find(Uuid::nil(), &NumberSelector::default(), deadline()).await;
         assert_eq!(found.err().map(|error| error.why), expected);
@@ -130,8 +120,8 @@ async fn state_is_saved_in_the_snapshots_words() {
 #[test]
 fn a_key_is_new_for_a_minute() {
     for (saved, now, is_new) in [(Some(0), 59_999, true), (Some(0), 60_000, false), (None, 0, false)] {
-        let number: Number =
-            serde_json::from_value(number(json!({"credentials_saved_at_ms": saved}))).unwrap();
+        let row = TestNumber::new().with("credentials_saved_at_ms", saved).row;
+        let number: Number = serde_json::from_value(row).unwrap();
         assert_eq!(number.key_is_new(UnixMs(now)), is_new, "{saved:?} {now}");
     }
 }

@@ -45,6 +45,19 @@ const LINGER: &str = "
     create trigger linger before insert or update on whatsapp_sessions for each row execute function linger();
     create trigger linger before update on wpp_numbers for each row execute function linger()";
 
+/// Lets our functions wait as long as it takes: a deadlock of the others holds its rows for a second, and two in a row would be
+/// longer than our functions wait. Only `wpp_save_snapshot` waits less than two seconds, and keeps its limit.
+const BE_PATIENT: &str = "
+    do $$
+    declare
+      v_function regprocedure;
+    begin
+      for v_function in select p.oid from pg_proc p where 'lock_timeout=2s' = any (p.proconfig) loop
+        execute format('alter function %s set lock_timeout = 0', v_function);
+      end loop;
+    end
+    $$";
+
 /// An organization's number, or ids that no row has.
 const ANY_NUMBER: &str = "
     select i.id, i.settings from (select 1) one
@@ -247,6 +260,7 @@ async fn torture(shape: usize) {
     let sql = postgres.connect().await.unwrap();
     sql.batch_execute(NOTE_LOST).await.unwrap();
     sql.batch_execute(LINGER).await.unwrap();
+    sql.batch_execute(BE_PATIENT).await.unwrap();
     let mut places = Vec::new();
     for _ in 0..usize::try_from(seconds * 1000 / TURN_MS).unwrap() * AT_A_TIME {
         let (organization, user) = (Uuid::new_v4(), Uuid::new_v4());

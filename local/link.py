@@ -1,8 +1,8 @@
 """`make link`: links a number in the terminal, using only the three functions.
 
 WPP_URL and WPP_TOKEN say which functions to use; by default those of `make dev`. SESSION names a number, ADD=1 asks for one
-more, and AGAIN=1 for new credentials of a number that is lost. WAIT_S says how long to wait for the phone. The exit codes: 0
-(connected), 1 (refused, and why), 3 (the time is over) and 130 (Ctrl-C).
+more, and AGAIN=1 for new credentials of a number that is lost. WAIT_S is how many seconds the phone has to scan the code. The
+exit codes: 0 (connected), 1 (refused, with the reason), 3 (not scanned in time) and 130 (Ctrl-C).
 """
 
 import json
@@ -17,16 +17,16 @@ import urllib.request
 from http.client import HTTPException
 from pathlib import Path
 
-# In seconds. The pause between two questions doubles with each failure. A gateway waits 30 s for an answer.
+# In seconds. The pause between two requests doubles with each failure. API Gateway itself gives up after 30 s.
 PAUSE, LONGEST_PAUSE, TIMEOUT = 2, 15, 35
 
-# A person has the phone in hand for no longer.
+# How many seconds the phone has to scan the code.
 WAIT_S = int(os.environ.get("WAIT_S") or 300)
 
-# A second screen without the cursor, so that the person's own lines are kept; and back.
+# Switch to the terminal's alternate screen without a cursor, and back: the person's own lines stay.
 ENTER, LEAVE = "\x1b[?1049h\x1b[?25l", "\x1b[?25h\x1b[?1049l"
 
-# The functions draw the light modules of a code, which stay light in a terminal of any colors.
+# The functions draw a code's light modules as characters, so these must be light on dark in every terminal.
 WHITE_ON_BLACK, PLAIN = "\x1b[38;5;231;48;5;16m", "\x1b[0m"
 
 # The rows that the text below a code may take.
@@ -51,11 +51,11 @@ ENGLISH = {
     "interrupted": "Interrupted.",
     "rerun": "Run the same command again: it continues with this number.",
     "again": "You can connect it again from here: make link AGAIN=1{}",
-    "sign in": "Here this takes a new token in WPP_TOKEN, or a new start of `make dev`.",
-    "trying": "This command tries again by itself.",
+    "sign in": "To do so here, put a new token in WPP_TOKEN, or restart `make dev`.",
+    "trying": "This command keeps trying.",
     "silent": "{} does not answer.",
     "strange": "{} answered with the HTTP status {}.",
-    "nothing runs": "Nothing runs here: start `make dev` in another terminal, or set WPP_URL and WPP_TOKEN.",
+    "nothing runs": "The functions are not running here: start `make dev` in another terminal, or set WPP_URL and WPP_TOKEN.",
 }
 
 RUSSIAN = {
@@ -72,7 +72,7 @@ RUSSIAN = {
     "trying": "Эта команда сама попробует снова.",
     "silent": "{} не отвечает.",
     "strange": "{} отвечает ошибкой HTTP {}.",
-    "nothing runs": "Здесь ничего не запущено: запустите `make dev` в другом терминале или укажите WPP_URL и WPP_TOKEN.",
+    "nothing runs": "Функции здесь не запущены: запустите `make dev` в другом терминале или укажите WPP_URL и WPP_TOKEN.",
 }
 
 LOCALE = next((value for name in ("LC_ALL", "LC_MESSAGES", "LANG") if (value := os.environ.get(name))), "")
@@ -80,7 +80,7 @@ LANGUAGE, WORDS = ("ru", RUSSIAN) if LOCALE.startswith("ru") else ("en", ENGLISH
 
 
 class End(Exception):
-    """The number is not connected, and another request would not help: a sentence, the exit code, the functions' code."""
+    """Nothing more is tried: a sentence, the exit code, the functions' code."""
 
 
 class Trouble(Exception):
@@ -113,7 +113,7 @@ class Functions:
         if not address:
             raise End("WPP_URL must be an address such as https://example.com/functions/v1.", 1)
         self.host = address[1]
-        # `http.client` quotes a header that it refuses.
+        # `http.client` would refuse such a header with an error that shows the token.
         if not self.token or not self.token.isascii() or not self.token.isprintable():
             raise End("WPP_TOKEN must be the token of a signed-in user.", 1)
         proxy = [urllib.request.ProxyHandler({})] if self.host.startswith("http:") else []
@@ -129,7 +129,7 @@ class Functions:
             with self.opener.open(request, timeout=TIMEOUT) as response:
                 status, content = response.status, response.read()
         except (OSError, HTTPException, OverflowError):
-            # At the very start, the address is wrong, or nothing runs there.
+            # If nothing has ever answered, the address is wrong or nothing runs there.
             said = self.silent.format(self.host)
             raise Trouble(said, 0) if self.has_answered else End(said, 1) from None
         self.has_answered = True
@@ -252,14 +252,14 @@ class Link:
         return f"{WORDS['connected'].format(self.session)} {seen.get('message', '')}"
 
     def insist(self, name, body):
-        """Asks until there is an answer. After an outage, the time for the phone starts again."""
+        """Asks until there is an answer. Each failure starts the time for the phone again."""
         pause = PAUSE
         while True:
             try:
                 return self.functions.ask(name, body)
             except Trouble as trouble:
                 said, retry_after = trouble.args
-            # A person does not wait for longer.
+            # Nobody waits that long.
             if retry_after > WAIT_S:
                 raise End(said, 1)
             self.screen.show(f"{said} {WORDS['trying']}")

@@ -66,7 +66,7 @@ class Upstreams(BaseHTTPRequestHandler):
                     "organization_id": str(uuid.uuid4()),
                     "platform_id": "smoke",
                     "number": None,
-                    "works": False,
+                    "is_usable": False,
                 },
             }
             if self.headers.get("apikey") == self.accepted["SUPABASE_SERVICE_ROLE_KEY"]:

@@ -32,12 +32,12 @@ LOCKS = [("database", ["torture::"])]
 EQUIVALENT = {
     "if false or v_owner = p_organization_id then": "without a row, the update that follows changes none",
     "settle_primary: condition is false: if false then": "the second condition decides the same",
-    "wpp_save_snapshot: condition is true: if true and p_is_known then": "a row that exists conflicts, and stays",
+    "wpp_save_snapshot: condition is true: if true and p_may_insert then": "a row that exists conflicts, and stays",
     "where s.session_name = 'wpp_' || p_session and true;": "the name of a session is unique",
     "r.name, false, false, r.webhook_key": "wpp_save_credentials makes the row active",
     "wpp_numbers n where true and n.platform_id": "a platform id names its organization",
     "wpp_creations c where true and c.platform_id": "a platform id names its organization",
-    "where true and n.works": "all rows of the organization are locked",
+    "where true and n.is_usable": "all rows of the organization are locked",
     "v_is_same_session := v_before.session = p_session": "null is used like false",
 }
 

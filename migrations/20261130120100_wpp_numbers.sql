@@ -1,12 +1,12 @@
 -- Finds the number that a request is about, what we know about it, and its session's snapshot. Each function that PostgREST serves
--- takes an organization (or a verified user of one), and reads and writes only that organization's rows. The organization's users
--- can write its rows of messenger_integrations, so each value is checked when it is read.
+-- takes an organization (or a verified user of one), and reads and writes only that organization's rows; take_over_snapshot is the
+-- one exception. The organization's users can write its rows of messenger_integrations, so each value is checked when it is read.
 
 set lock_timeout = '5s';
 
--- One row per number, for everything that has no column in messenger_integrations. `session` and `platform_id` are the last ones
--- that the platform gave under WPP_SECRET; credentials_saved_at and first_connected_at are about that session. The webhook may also
--- be registered for sessions that the other functions have saved.
+-- One row per number, for everything that has no column in messenger_integrations. `platform_id` is the id that we last asked the
+-- platform with, under WPP_SECRET, and `session` what it gave for that id; credentials_saved_at and first_connected_at are about
+-- that session. webhook_session may be another one, which the other functions have saved in the settings.
 create table if not exists public.wpp_numbers (
   integration_id uuid,
   organization_id uuid,
@@ -52,7 +52,7 @@ create or replace function wpp_internal.unix_ms(at timestamptz) returns bigint
 language sql stable
 return case when isfinite(at) then floor(extract(epoch from at) * 1000)::bigint end;
 
--- The answer of a function that decides something: its outcome, the time, and what belongs to the outcome.
+-- Returns the answer of a function that has more than one outcome: the outcome, the time, and `more`.
 create or replace function wpp_internal.answer(outcome text, more jsonb default '{}') returns jsonb
 language sql volatile
 return jsonb_build_object('now_ms', wpp_internal.now_ms(), 'outcome', outcome) || more;
@@ -77,7 +77,7 @@ return case coalesce(jsonb_typeof(settings), 'null')
   when 'string' then wpp_internal.object_in(settings #>> '{}')
 end;
 
--- Returns a text in the settings, trimmed. Null if it is not a text, is empty, exceeds `longest` bytes, or has control characters.
+-- Returns a JSON text, trimmed. Null if it is not a text, is empty, is longer than `longest` bytes, or has control characters.
 create or replace function wpp_internal.plain_text(value jsonb, longest integer) returns text
 language sql immutable
 return case
@@ -95,7 +95,7 @@ create or replace function wpp_internal.token(settings jsonb) returns text
 language sql immutable
 return wpp_internal.plain_text(settings -> 'wppJwtToken', 8192);
 
--- Returns the session in a number's settings. Restricted to what is safe in URL paths and session names.
+-- Returns the session in a number's settings. Null unless it is safe in the path of a URL.
 create or replace function wpp_internal.session(settings jsonb) returns text
 language sql immutable
 return case
@@ -123,7 +123,7 @@ $$;
 -- saved its credentials, and it was never seen connected. Every other number counts as linked.
 create or replace function wpp_internal.numbers(p_organization_id uuid)
 returns table (id uuid, is_active boolean, is_primary boolean, created_at timestamptz, settings jsonb, api_key text, session text,
-  works boolean, never_linked boolean, platform_id text, saved_at timestamptz)
+  is_usable boolean, never_linked boolean, platform_id text, saved_at timestamptz)
 language sql stable
 as $$
   select i.id, i.is_active, i.is_primary, i.created_at, o.settings, wpp_internal.api_key(o.settings), wpp_internal.session(o.settings),
@@ -139,13 +139,13 @@ $$;
 
 -- Whether the organization has a usable primary WhatsApp row. With `p_linked`, a row that was never linked does not count. Another
 -- provider's row counts if it is active and enabled.
-create or replace function wpp_internal.primary_works(p_organization_id uuid, p_linked boolean) returns boolean
+create or replace function wpp_internal.has_usable_primary(p_organization_id uuid, p_linked boolean) returns boolean
 language plpgsql stable set search_path = ''
 as $$
 begin
   return exists (
       select from wpp_internal.numbers(p_organization_id) n
-      where n.is_primary and n.works and not (p_linked and n.never_linked))
+      where n.is_primary and n.is_usable and not (p_linked and n.never_linked))
     or exists (
       select from public.messenger_integrations i
       where i.organization_id = p_organization_id and i.messenger_type = 'whatsapp' and i.provider <> 'wpp' and i.is_primary
@@ -169,9 +169,9 @@ begin
 end
 $$;
 
--- Returns a number as the functions use it: the row's identity, its checked settings, what is known of it, and its snapshot.
--- `ignored` lists the settings that are present but invalid. `newly_connected`: `connected`
--- must be saved even if the snapshot seems unchanged.
+-- Returns a number as the functions use it: the row's ids and name, its checked settings, what wpp_numbers has of it, and its
+-- snapshot. `ignored` lists the settings that are present but invalid. `newly_connected`: if the platform says `connected`, that must
+-- be saved, since the snapshot, first_connected_at or the primary number would change.
 create or replace function wpp_internal.number(p_integration_id uuid) returns jsonb
 language plpgsql stable set search_path = ''
 as $$
@@ -195,7 +195,7 @@ begin
       'webhook_url', case when n.webhook_session = k.session then n.webhook_url end,
       'newly_connected', k.snapshot ->> 'status' is distinct from 'connected'
         or coalesce(n.session = k.session and n.first_connected_at is null, false)
-        or not wpp_internal.primary_works(i.organization_id, true),
+        or not wpp_internal.has_usable_primary(i.organization_id, true),
       'snapshot', k.snapshot)
     from public.messenger_integrations i
     cross join lateral (select wpp_internal.settings(i.settings) as settings offset 0) o
@@ -210,8 +210,8 @@ begin
 end
 $$;
 
--- Returns the number that a request names by its session or its row. Otherwise returns the organization's default number: a usable
--- one, the primary one first, then the oldest. A session may be given with or without the `wpp_` prefix.
+-- Returns the number that a request names by its session, or otherwise by its row; without either, any of the organization's. Of
+-- several, it is a usable one before others, then the primary one, then the oldest. A session may have the `wpp_` prefix.
 create or replace function wpp_internal.choose_number(
   p_organization_id uuid, p_session text, p_integration_id uuid, p_active_only boolean)
 returns uuid
@@ -224,7 +224,7 @@ begin
     where (n.is_active or not p_active_only) and case
       when p_session is not null then p_session in (n.session, 'wpp_' || n.session)
       else p_integration_id is null or n.id = p_integration_id end
-    order by n.works desc, n.is_primary desc nulls last, n.created_at, n.id
+    order by n.is_usable desc, n.is_primary desc nulls last, n.created_at, n.id
     limit 1);
 end
 $$;
@@ -247,9 +247,9 @@ begin
 end
 $$;
 
--- If no usable WhatsApp row of the organization is primary, makes its best number primary. The best number is the one just seen
--- connected (`p_session`), otherwise one that is connected in its snapshot. Otherwise it is one that was ever linked, or the oldest
--- one. Does not wait for locked rows: the next creation or connection tries again.
+-- If the organization has no usable primary row, makes its best number primary: the one just seen connected (`p_session`), otherwise
+-- one that is connected in its snapshot, then one that was ever linked, then the oldest. A usable primary number that was never
+-- linked gives way only to one that was. Does not wait for locked rows: the next creation or connection tries again.
 create or replace function wpp_internal.settle_primary(p_organization_id uuid, p_session text default null) returns void
 language plpgsql set search_path = ''
 as $$
@@ -257,7 +257,7 @@ declare
   v_locked uuid[];
   v_best record;
 begin
-  if wpp_internal.primary_works(p_organization_id, true) then
+  if wpp_internal.has_usable_primary(p_organization_id, true) then
     return;
   end if;
   v_locked := array(
@@ -266,11 +266,11 @@ begin
     for no key update nowait);
   select n.id, n.never_linked into v_best
   from wpp_internal.numbers(p_organization_id) n
-  where n.id = any (v_locked) and n.works
+  where n.id = any (v_locked) and n.is_usable
   order by n.session = p_session desc, wpp_internal.is_connected(p_organization_id, n.session) desc,
     n.never_linked, n.created_at, n.id
   limit 1;
-  if v_best.id is null or wpp_internal.primary_works(p_organization_id, not v_best.never_linked) then
+  if v_best.id is null or wpp_internal.has_usable_primary(p_organization_id, not v_best.never_linked) then
     return;
   end if;
   update public.messenger_integrations i
@@ -311,19 +311,19 @@ begin
   end;
 exception
   when foreign_key_violation or lock_not_available then
-    raise warning 'the snapshot of a session is another organization''s and could not be taken over: %', sqlerrm;
+    raise warning 'a session''s snapshot belongs to another organization, and could not be taken over: %', sqlerrm;
     return v_owner;
 end
 $$;
 
 -- Saves the state of a session, observed at `p_at_ms` or later, as its snapshot. A newer snapshot wins, so that a slow poll does
--- not undo the webhook's report, unless its time is too far in the future. A session that the platform does not know (`p_is_known`)
--- never gets a row. If the table has UNIQUE (organization_id), its only row is moved to this session, unless it belongs to an
+-- not undo the webhook's report, unless its time is too far in the future. Without `p_may_insert`, a session without a row gets
+-- none. If the table has UNIQUE (organization_id), its only row is moved to this session, unless it belongs to an
 -- active number's session. Called by Store::save_snapshot. Returns the snapshot afterwards (see `snapshot`); null if the
 -- organization has no such number, or the table has no room for it. Its lock timeout is shorter than PostgreSQL's deadlock_timeout,
 -- so that it is never part of a deadlock with an upsert.
 create or replace function public.wpp_save_snapshot(
-  p_organization_id uuid, p_session text, p_status text, p_at_ms bigint, p_qr text default null, p_is_known boolean default true)
+  p_organization_id uuid, p_session text, p_status text, p_at_ms bigint, p_qr text default null, p_may_insert boolean default true)
 returns jsonb
 language plpgsql set search_path = '' set lock_timeout = '800ms'
 as $$
@@ -350,7 +350,7 @@ begin
     v_owner := wpp_internal.take_over_snapshot(p_organization_id, p_session);
     v_is_taken_over := true;
   end if;
-  if v_owner is null and p_is_known then
+  if v_owner is null and p_may_insert then
     insert into public.whatsapp_sessions (organization_id, session_name, status, last_qr_b64, last_qr_at, updated_at)
     values (v_seen.organization_id, v_seen.session_name, v_seen.status, v_seen.last_qr_b64, v_seen.last_qr_at, v_seen.updated_at)
     on conflict do nothing;

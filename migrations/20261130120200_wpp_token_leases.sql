@@ -1,13 +1,13 @@
 -- Grants the lease to refresh a number's token, and saves the result of the refresh. Called by TokenRow.
--- Every function returns {now_ms, outcome, ...}. The same holder may repeat a call. If the organization does not have the number,
--- it answers `gone`; if the settings cannot be read, `unreadable`. In both cases it changes nothing.
+-- Each function returns {now_ms, outcome, ...}, and its holder may repeat the call. The outcome is `gone` if the organization does not
+-- have the number, and `unreadable` if the settings cannot be read; then nothing is changed.
 
 set lock_timeout = '5s';
 
 -- One row for each number that ever got a lease. `held_until` is the end of the lease, even if its holder dies. `retry_at` is the
 -- end of the cooldown after a refresh that failed, or after the platform rejected a new token. `key_digest` identifies the API key
--- that the row is about. `token_digest` and `saved_at` identify the token that the last refresh saved, and the time. No foreign
--- key: deleting a number must never wait.
+-- that the row is about. `token_digest` identifies the token that the last refresh saved, at `saved_at`. There is
+-- no foreign key, because deleting a number must never wait.
 create table if not exists public.wpp_token_leases (
   integration_id uuid,
   organization_id uuid,
@@ -23,8 +23,8 @@ create table if not exists public.wpp_token_leases (
 create index if not exists wpp_token_leases_by_organization on public.wpp_token_leases (organization_id);
 alter table public.wpp_token_leases enable row level security;
 
--- Returns a number's settings, and locks its row until the transaction ends. SQL null if the organization has no such number, JSON
--- null if they cannot be read. The lock orders claims, saves and releases.
+-- Returns a number's settings, and locks its row until the transaction ends. SQL null if the organization has no such number; JSON
+-- null if the settings cannot be read. The lock orders claims, saves and releases.
 create or replace function wpp_internal.lock_settings(p_organization_id uuid, p_integration_id uuid) returns jsonb
 language sql volatile set search_path = ''
 as $$
@@ -48,10 +48,10 @@ return case when p_until > p_now and p_until <= p_now + wpp_internal.max_clock_s
 -- Asks for the lease, to replace the token `p_old_token` (null if none is stored). `p_is_rejected`: the platform rejected
 -- that token. The outcome is one of these:
 --   granted   The caller must refresh the token, with the API key in `number`.
---   moved     The row now holds another token, or none. `number` is the row.
+--   changed   The row holds another token than `p_old_token`, or none. `number` is the row.
 --   busy      Another holder is refreshing with this API key, for at most `wait_ms` more.
---   cooldown  The last refresh with this API key failed a moment ago; `failure` says why. It is `token_rejected` if the rejected
---             token was saved less than a minute ago: the platform would reject a newer token too.
+--   cooldown  The last refresh with this API key failed, and its cooldown is not over; `failure` says why. It is `token_rejected`
+--             if the rejected token was saved less than a minute ago: the platform would reject a newer token too.
 create or replace function public.wpp_claim_refresh(
   p_organization_id uuid, p_integration_id uuid, p_holder uuid, p_lease_ms integer, p_old_token text default null,
   p_is_rejected boolean default false)
@@ -67,12 +67,12 @@ begin
   if wpp_internal.refusal(v_settings) is not null then
     return wpp_internal.answer(wpp_internal.refusal(v_settings));
   elsif wpp_internal.token(v_settings) is distinct from p_old_token then
-    return wpp_internal.answer('moved', jsonb_build_object('number', wpp_internal.number(p_integration_id)));
+    return wpp_internal.answer('changed', jsonb_build_object('number', wpp_internal.number(p_integration_id)));
   end if;
 
   select * into v_lease from public.wpp_token_leases l
   where l.integration_id = p_integration_id and l.organization_id = p_organization_id;
-  -- A lease that was taken with another API key neither blocks this request nor tells it anything.
+  -- A lease that was taken with another API key neither blocks this request nor gives it a failure.
   if v_lease.holder <> p_holder and v_lease.key_digest is not distinct from v_digest then
     if wpp_internal.ms_left(v_lease.held_until, v_now) is not null then
       return wpp_internal.answer('busy', jsonb_build_object('wait_ms', wpp_internal.ms_left(v_lease.held_until, v_now)));
@@ -97,11 +97,11 @@ begin
 end
 $$;
 
--- Saves a refreshed token and ends the lease. Saves only if the lease was not taken over and the row still holds `p_old_token`. Its
--- API key must still be the one that fetched the new token. Only the two token settings are merged; the others stay. The outcome is
--- one of these:
---   saved  The row holds the token.
---   moved  The row holds another token, or none. `number` is the row.
+-- Saves a refreshed token and ends the lease. Saves only if the lease was not taken over, and the row still holds `p_old_token` (or
+-- already `p_token`) and the API key that fetched the new token. Only the two token settings are merged; the others stay. The outcome
+-- is one of these:
+--   saved    The row holds the token.
+--   changed  The row's token or API key is another one, or the lease was taken over. `number` is the row.
 create or replace function public.wpp_save_token(
   p_organization_id uuid, p_integration_id uuid, p_holder uuid, p_api_key text,
   p_token text, p_expires_at_ms bigint, p_old_token text default null)
@@ -110,7 +110,7 @@ language plpgsql set search_path = '' set lock_timeout = '2s'
 as $$
 declare
   v_settings jsonb := wpp_internal.lock_settings(p_organization_id, p_integration_id);
-  v_outcome text := 'moved';
+  v_outcome text := 'changed';
 begin
   if wpp_internal.refusal(v_settings) is not null then
     return wpp_internal.answer(wpp_internal.refusal(v_settings));
@@ -141,10 +141,10 @@ begin
 end
 $$;
 
--- Ends the lease after a refresh that failed. No request gets a lease for `p_cooldown_ms`. The outcome is one of these:
---   noted  The failure is saved.
---   moved  The failure no longer matters: since the claim, the API key has changed or the lease has a new holder. `number` is
---          the row.
+-- Ends the lease after a refresh that failed. Until `p_cooldown_ms` have passed, only the same holder or a request with another API
+-- key gets a lease. The outcome is one of these:
+--   saved    The failure is saved.
+--   changed  The failure no longer matters: since the claim, the API key has changed or the lease was taken over. `number` is the row.
 create or replace function public.wpp_release_refresh(
   p_organization_id uuid, p_integration_id uuid, p_holder uuid, p_failure text, p_cooldown_ms integer)
 returns jsonb
@@ -163,9 +163,9 @@ begin
   where l.integration_id = p_integration_id and l.organization_id = p_organization_id and l.holder = p_holder
   returning * into v_lease;
   if found and v_lease.key_digest is not distinct from md5(wpp_internal.api_key(v_settings)) then
-    return wpp_internal.answer('noted');
+    return wpp_internal.answer('saved');
   end if;
-  return wpp_internal.answer('moved', jsonb_build_object('number', wpp_internal.number(p_integration_id)));
+  return wpp_internal.answer('changed', jsonb_build_object('number', wpp_internal.number(p_integration_id)));
 end
 $$;
 

@@ -79,7 +79,7 @@ language sql stable set search_path = ''
 as $$
   select n.id
   from wpp_internal.numbers(p_organization_id) n
-  where n.works and n.never_linked
+  where n.is_usable and n.never_linked
     and (n.platform_id = p_organization_id::text or n.saved_at > clock_timestamp() - wpp_internal.memory_ttl())
   order by n.saved_at desc
   limit 1
@@ -137,7 +137,7 @@ $$;
 -- Returns the unfinished creation that a request joins. For a number: its latest unfinished creation, except that `ensure` does not
 -- join the repair of a usable number. Without a number: a `first` creation, and for add_new also an `additional` one.
 create or replace function wpp_internal.creation_to_join(
-  p_organization_id uuid, p_integration_id uuid, p_works boolean, p_mode text)
+  p_organization_id uuid, p_integration_id uuid, p_is_usable boolean, p_mode text)
 returns public.wpp_creations
 language sql stable set search_path = ''
 as $$
@@ -145,7 +145,7 @@ as $$
   from public.wpp_creations c
   where c.organization_id = p_organization_id and c.finished_at is null and case
     when p_integration_id is null then c.kind = 'first' or c.kind = 'additional' and p_mode = 'add_new'
-    else c.integration_id = p_integration_id and (c.kind = 'replace' or p_mode <> 'ensure' or not p_works) end
+    else c.integration_id = p_integration_id and (c.kind = 'replace' or p_mode <> 'ensure' or not p_is_usable) end
   order by c.created_at desc
   limit 1
 $$;
@@ -154,7 +154,7 @@ $$;
 -- Answers {now_ms, outcome, ...}. The outcome is one of these:
 --   existing         `number` already has credentials; there is nothing to create.
 --   begun            The caller asks the platform with `platform_id`, and saves the credentials for `creation`. `number` is the
---                    number that gets them, null if it does not exist yet. `works` says whether it already has working credentials.
+--                    number that gets them, null if it does not exist yet. `is_usable` says whether it already has usable credentials.
 --   busy             Another caller works on `creation`, for at most `wait_ms` more.
 --   unreadable       The number's settings cannot be read.
 --   too_many         The organization used too many new platform ids. The next one is allowed in `wait_ms`.
@@ -195,7 +195,7 @@ begin
   elsif v_creation.id is null then
     v_existing := case v_mode when 'add_new' then wpp_internal.unlinked_number(v_organization)
       else wpp_internal.choose_number(v_organization, p_request ->> 'session', (p_request ->> 'integration_id')::uuid, false) end;
-    select n.id, n.works, n.api_key, n.settings is null as is_unreadable into v_number
+    select n.id, n.is_usable, n.api_key, n.settings is null as is_unreadable into v_number
     from wpp_internal.numbers(v_organization) n where n.id = v_existing;
     v_existing := null;
     if v_number.id is null and coalesce(p_request ->> 'session', p_request ->> 'integration_id') is not null then
@@ -203,10 +203,10 @@ begin
     elsif v_number.is_unreadable then
       return wpp_internal.answer('unreadable');
     end if;
-    v_creation := wpp_internal.creation_to_join(v_organization, v_number.id, v_number.works, v_mode);
+    v_creation := wpp_internal.creation_to_join(v_organization, v_number.id, v_number.is_usable, v_mode);
     -- A number that was deactivated or cleared in the meantime is not repaired: a person must decide.
-    if v_mode = 'repair' and not (v_number.works and (v_creation.id is not null or v_number.api_key = p_request ->> 'rejected_key'))
-      or v_mode in ('ensure', 'add_new') and v_creation.id is null and v_number.works
+    if v_mode = 'repair' and not (v_number.is_usable and (v_creation.id is not null or v_number.api_key = p_request ->> 'rejected_key'))
+      or v_mode in ('ensure', 'add_new') and v_creation.id is null and v_number.is_usable
     then
       v_existing := v_number.id;
     end if;
@@ -240,7 +240,7 @@ begin
   where c.id = v_creation.id;
   return wpp_internal.answer('begun', jsonb_build_object('creation', v_creation.id, 'organization_id', v_organization,
     'platform_id', v_creation.platform_id, 'number', wpp_internal.number(v_creation.integration_id),
-    'works', coalesce((select n.works from wpp_internal.numbers(v_organization) n where n.id = v_creation.integration_id), false)));
+    'is_usable', coalesce((select n.is_usable from wpp_internal.numbers(v_organization) n where n.id = v_creation.integration_id), false)));
 end
 $$;
 

@@ -1,5 +1,5 @@
-// Shows the error card if the page itself fails: an exception, a script that did not load, a browser without modules. Written for
-// every browser, because it must run even if nothing else does.
+// Shows the error card if the page itself fails: an exception, a script that did not load, a browser without modules. It uses only
+// what old browsers know, because it must run if nothing else does.
 (function () {
   function fail() {
     document.documentElement.className = 'broken';

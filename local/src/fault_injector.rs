@@ -1,6 +1,6 @@
-//! Controls an upstream in a test: counts its requests, makes it fail, or stops it at a chosen point.
+//! Controls an upstream: counts its requests, makes them fail, or stops them at a chosen point.
 //!
-//! [`Server`](crate::server::Server) serves it, and closes a connection if a fault says so.
+//! Some faults close the connection, which only [`Server`](crate::server::Server) can do.
 
 use std::collections::BTreeMap;
 use std::convert::Infallible;
@@ -47,9 +47,9 @@ pub enum Fault {
     Body(String),
     /// Answers 200 with an HTML page, like a proxy, without doing the work.
     Html,
-    /// Does the work, promises the whole answer, sends half of it and closes the connection.
+    /// Does the work, sends the `Content-Length` of the whole answer and half of it, and closes the connection.
     Truncated,
-    /// Answers 200 with a JSON string of this many bytes, without doing the work.
+    /// Answers 200 with the beginning of a JSON object, of this many bytes, without doing the work.
     Huge {
         /// The length of the body.
         bytes: u64,
@@ -59,11 +59,11 @@ pub enum Fault {
         /// The wait, in milliseconds.
         ms: u64,
     },
-    /// Takes the request and never answers; the work is not done.
-    SlowHeaders,
+    /// Never answers, without doing the work.
+    NoHeaders,
     /// Does the work, sends the headers and the first byte of the answer, and nothing more.
-    SlowBody,
-    /// Closes the connection; the work is not done.
+    StalledBody,
+    /// Closes the connection without doing the work.
     Drop,
     /// Does the work and closes the connection without an answer.
     LostAnswer,
@@ -98,7 +98,7 @@ struct State {
 #[derive(Debug)]
 struct Planned {
     endpoint: String,
-    /// How many times are left; `None` until it is cleared.
+    /// How many more requests get it; `None` for all of them.
     left: Option<u32>,
     fault: Fault,
 }
@@ -107,8 +107,8 @@ struct Planned {
 struct Barrier {
     endpoint: String,
     point: Point,
-    /// The most requests that it stops.
-    room: usize,
+    /// How many requests it stops; later ones pass.
+    limit: usize,
     arrived: watch::Sender<usize>,
     open: watch::Sender<bool>,
 }
@@ -139,9 +139,9 @@ impl FaultInjector {
         self.state().counts.clear();
     }
 
-    /// Makes `endpoint` misbehave until [`FaultInjector::clear`] or another lasting fault.
+    /// Makes `endpoint` misbehave until [`FaultInjector::clear`], or until this is called for it again.
     ///
-    /// Faults injected a number of times come first.
+    /// Faults of [`FaultInjector::inject_times`] come first.
     pub fn inject(&self, endpoint: &str, fault: Fault) {
         let mut state = self.state();
         state.faults.retain(|planned| planned.left.is_some() || planned.endpoint != endpoint);
@@ -168,11 +168,11 @@ impl FaultInjector {
         self.hold_up_to(1, endpoint, point)
     }
 
-    fn hold_up_to(&self, room: usize, endpoint: &str, point: Point) -> Hold {
+    fn hold_up_to(&self, limit: usize, endpoint: &str, point: Point) -> Hold {
         let barrier = Arc::new(Barrier {
             endpoint: endpoint.to_owned(),
             point,
-            room,
+            limit,
             arrived: watch::Sender::new(0),
             open: watch::Sender::new(false),
         });
@@ -199,12 +199,12 @@ impl FaultInjector {
         let barriers = self.state().barriers_at(endpoint, point);
         for barrier in barriers {
             let mut open = barrier.open.subscribe();
-            let has_room = |n: &mut usize| {
-                let has_room = *n < barrier.room;
-                *n += usize::from(has_room);
-                has_room
+            let is_stopped = |arrived: &mut usize| {
+                let is_stopped = *arrived < barrier.limit;
+                *arrived += usize::from(is_stopped);
+                is_stopped
             };
-            if !barrier.arrived.send_if_modified(has_room) {
+            if !barrier.arrived.send_if_modified(is_stopped) {
                 continue;
             }
             // This function owns the barrier, so its sender cannot be gone.
@@ -222,8 +222,8 @@ impl State {
         self.faults.push(Planned { endpoint: endpoint.to_owned(), left, fault });
     }
 
-    /// Counts a request and returns what happens to it. A fault for this endpoint comes before one for all. A fault for a number of
-    /// times comes before a lasting one.
+    /// Counts a request and returns its fault. A fault of this endpoint comes before one of all; among those, one for a number of
+    /// requests comes first.
     fn arrive(&mut self, endpoint: &str) -> Option<Fault> {
         *self.counts.entry(endpoint.to_owned()).or_default() += 1;
         self.faults.retain(|planned| planned.left != Some(0));
@@ -267,12 +267,12 @@ impl Drop for Hold {
 }
 
 impl Fault {
-    /// Returns an empty answer with this status.
+    /// Makes a fault that answers with this status and an empty body.
     pub fn status(status: u16) -> Self {
         Self::status_with(status, "")
     }
 
-    /// Returns an answer with this status and body.
+    /// Makes a fault that answers with this status and body.
     pub fn status_with(status: u16, body: &str) -> Self {
         Self::Status { status, body: body.to_owned(), retry_after_s: None }
     }
@@ -291,8 +291,8 @@ impl Fault {
                 tokio::time::sleep(Duration::from_millis(ms)).await;
                 work.await
             }
-            Self::SlowHeaders => pending().await,
-            Self::SlowBody => stalled(work.await).await,
+            Self::NoHeaders => pending().await,
+            Self::StalledBody => stalled(work.await).await,
             Self::Drop => severed(),
             Self::LostAnswer => {
                 work.await;

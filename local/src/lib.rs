@@ -1,4 +1,4 @@
-//! The whole system on one machine: for `make dev`, and for tests that start their own.
+//! Runs the functions and the systems around them on one machine: for `make dev`, the tests and the bench.
 
 pub mod bench;
 pub mod child;
@@ -25,10 +25,10 @@ pub mod test_app;
 pub mod tls;
 pub mod users;
 
-/// The product's functions.
+/// The names of the three functions, and of their binaries.
 pub const FUNCTIONS: [&str; 3] = ["wpp-create", "wpp-qr", "wpp-status"];
 
-/// Any error of this crate. Its text tells the developer what is missing, in use or broken.
+/// Any error of this crate, with a text for the developer who runs it.
 pub type Error = Box<dyn std::error::Error + Send + Sync>;
 
 /// The result of this crate's functions.

@@ -201,7 +201,10 @@ async fn outage_is_shown_until_it_ends() {
     let run = Run::piped(school.link(&[]));
     let picture = run.picture().await;
     school.app.inject("*", Fault::status(503));
-    run.says("WhatsApp cannot be reached right now. Please try again in a moment. This command tries again by itself.").await;
+    run.says(
+        "WhatsApp cannot be reached right now. Please try again in a moment. This command keeps trying.",
+    )
+    .await;
     school.app.clear_faults();
     school.app.platform.scan(&school.session()).unwrap();
     let (exit, text) = run.end().await;
@@ -245,7 +248,7 @@ async fn every_end_has_its_exit_code_with_a_sentence() {
         (
             &[("WPP_TOKEN", "no-token")][..],
             1,
-            "Please sign in again. Here this takes a new token in WPP_TOKEN",
+            "Please sign in again. To do so here, put a new token in WPP_TOKEN",
         ),
         (&[("WPP_TOKEN", "no-token"), ("LANG", "ru_RU.UTF-8")], 1, "Войдите снова."),
         (&[("SESSION", "0"), ("ADD", "1")], 1, "add_new"),

@@ -245,14 +245,17 @@ impl Error {
             }
             Self::BodyTooLarge => permanent(413, "body_too_large", say::TOO_LARGE, say::RELOAD),
 
-            Self::TooManyNumbers(wait) => {
-                transient(429, "too_many_numbers", say::TOO_MANY_NUMBERS).after(Some(*wait))
-            }
+            Self::TooManyNumbers(wait) => ErrorResponse {
+                action: say::TRY_AGAIN_LATER,
+                ..transient(429, "too_many_numbers", say::TOO_MANY_NUMBERS).after(Some(*wait))
+            },
             Self::NoOrganization => {
                 permanent(404, "organization_not_found", say::NO_ORGANIZATION, say::CONTACT_SUPPORT)
             }
             Self::NumberNotFound => permanent(404, "number_not_found", say::NO_SUCH_NUMBER, say::CONNECT),
-            Self::NoCredentials => permanent(404, "number_not_found", say::NOT_CONNECTED_YET, say::CONNECT),
+            Self::NoCredentials => {
+                permanent(404, "number_not_found", say::NOT_CONNECTED_YET, say::CONNECT_FIRST)
+            }
             Self::QrNotReady => transient(404, "qr_not_ready", say::QR_MISSING).after(SOON),
             Self::AlreadyConnected => {
                 permanent(410, "already_connected", say::CONNECTED, say::NOTHING_TO_SCAN)

@@ -1,7 +1,7 @@
 //! Every sentence that a user may see, in each supported language.
 //!
-//! School staff read these sentences. They only see a list of numbers and a QR code, so the sentences contain no technical terms.
-//! Programs read `code` instead.
+//! School staff read these sentences. They only see a list of numbers and a QR code, so the sentences contain no technical terms,
+//! except those about a request that cannot be read: a developer reads them. Programs read `code` instead.
 
 use http::{HeaderMap, header};
 
@@ -101,6 +101,9 @@ catalog! {
     TRY_AGAIN:
         "Please try again in a moment.",
         "Пожалуйста, попробуйте ещё раз чуть позже.";
+    TRY_AGAIN_LATER:
+        "Please try again later.",
+        "Попробуйте позже.";
     RELOAD:
         "Please reload the page and try again; if that does not help, contact support.",
         "Обновите страницу и попробуйте ещё раз; если не поможет, напишите в поддержку.";
@@ -113,6 +116,9 @@ catalog! {
     CONNECT:
         "Please reload the page; if the number is not in the list, connect it.",
         "Обновите страницу; если номера нет в списке, подключите его.";
+    CONNECT_FIRST:
+        "Please connect it first.",
+        "Сначала подключите его.";
     RECONNECT:
         "Please delete the number in the list and connect it again.",
         "Удалите номер в списке и подключите его заново.";
@@ -121,8 +127,8 @@ catalog! {
         "Откройте WhatsApp на телефоне, перейдите в раздел «Связанные устройства», нажмите «Привязка устройства» и \
             отсканируйте код на экране.";
     SCAN_IN_BROWSER:
-        "Please scan it in the browser.",
-        "Отсканируйте его в браузере.";
+        "Please open it in a browser and scan it there.",
+        "Откройте его в браузере и отсканируйте.";
     NOTHING_TO_SCAN:
         "There is nothing left to scan.",
         "Сканировать больше ничего не нужно.";
@@ -151,7 +157,7 @@ catalog! {
         "Your sign-in cannot be checked: your profile contains too much data.",
         "Войти не получается: в вашем профиле слишком много данных.";
     MALFORMED:
-        "The request cannot be read: its {field} is malformed.",
+        "The request cannot be read: there is an error in its {field}.",
         "Не удалось прочитать запрос: в нём ошибка ({field}).";
     BROKEN_JSON:
         "The request cannot be read: its body is not valid JSON.",
@@ -182,7 +188,7 @@ catalog! {
         "Поле «{field}» может содержать только латинские буквы, цифры и знаки . _ - + @ : (не более 128 знаков).";
     FIELD_CONTRADICTS:
         "The field \"{field}\" names a different number than the other fields.",
-        "Поле «{field}» указывает не на тот номер, что остальные поля.";
+        "Поле «{field}» указывает не на тот же номер, что и остальные поля.";
     FIELD_UNKNOWN:
         "There is no field \"{field}\".",
         "Поля «{field}» не существует.";
@@ -202,8 +208,8 @@ catalog! {
         "Your organization has no WhatsApp number yet. Please connect one.",
         "У вашей организации пока нет номера WhatsApp. Подключите его.";
     NOT_CONNECTED_YET:
-        "This WhatsApp number has not been connected yet. Please connect it first.",
-        "Этот номер WhatsApp ещё не подключён. Сначала подключите его.";
+        "This WhatsApp number has not been connected yet.",
+        "Этот номер WhatsApp ещё не подключён.";
     TOO_MANY_NUMBERS:
         "Your organization has added too many WhatsApp numbers in the last hour.",
         "За последний час добавлено слишком много номеров WhatsApp.";
@@ -224,7 +230,7 @@ catalog! {
         "Этот номер больше не подключён к WhatsApp.";
     DISCONNECTED:
         "This number is disconnected from WhatsApp.",
-        "WhatsApp на этом номере отключён.";
+        "Этот номер отключён от WhatsApp.";
     QR_COMING:
         "The QR code is being prepared.",
         "QR-код готовится.";
@@ -236,7 +242,7 @@ catalog! {
         "Этот QR-код — картинка, его нельзя показать текстом.";
     CONNECTED:
         "This number is already connected to WhatsApp.",
-        "WhatsApp на этом номере уже подключён.";
+        "Этот номер уже подключён к WhatsApp.";
     QR_WAITING:
         "The QR code has not been scanned yet.",
         "QR-код ещё не отсканирован.";
@@ -257,7 +263,7 @@ catalog! {
 
     TOKEN_REJECTED:
         "WhatsApp is denying access to this number right now.",
-        "Сейчас к этому номеру нет доступа в WhatsApp.";
+        "WhatsApp сейчас не даёт доступ к этому номеру.";
     WHATSAPP_BUSY:
         "WhatsApp is busy right now.",
         "WhatsApp сейчас перегружен.";

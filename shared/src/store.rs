@@ -84,8 +84,8 @@ impl Store {
         }
     }
 
-    /// Saves the state of a session at `at`, unless a newer one is saved. A session that the platform does not know (`is_known`) gets no
-    /// first snapshot. Returns the snapshot afterwards, if the session has one.
+    /// Saves the state of a session at `at`, unless a newer one is saved. Without `may_insert`, a session without a
+    /// snapshot gets none. Returns the snapshot afterwards, if the session has one.
     #[allow(clippy::too_many_arguments, reason = "each is a column of the snapshot")]
     pub async fn save_snapshot(
         &self,
@@ -93,13 +93,13 @@ impl Store {
         session: &str,
         state: State,
         qr: Option<&str>,
-        is_known: bool,
+        may_insert: bool,
         at: UnixMs,
         deadline: Deadline,
     ) -> StoreResult<Option<Snapshot>> {
         let params = json!({
             "organization_id": organization_id, "session": session, "status": state.stored(), "qr": qr,
-            "is_known": is_known, "at_ms": at,
+            "may_insert": may_insert, "at_ms": at,
         });
         self.rpc("wpp_save_snapshot", params, deadline).await
     }

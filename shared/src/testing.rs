@@ -209,7 +209,7 @@ impl TestApp {
     pub fn begins_creation(&self) {
         let begun = json!({
             "outcome": "begun", "creation": Uuid::nil(), "organization_id": Uuid::nil(), "platform_id": "o",
-            "number": null, "works": false,
+            "number": null, "is_usable": false,
         });
         self.database("wpp_begin_creation", begun);
     }

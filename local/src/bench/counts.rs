@@ -17,7 +17,7 @@ const MANY: usize = 70;
 pub async fn upstream_requests(scene: &Scene) -> Result<Vec<Figure>> {
     let mut figures = Vec::new();
     for (request, target) in Warm::ALL.into_iter().zip([2.0, 3.0, 2.0]) {
-        scene.turn_qr()?;
+        scene.renew_qr()?;
         let sandbox = scene.app.sandbox(request.function());
         for _ in 0..2 {
             request.ask(sandbox, scene).await?;
@@ -61,7 +61,7 @@ async fn count(
     let sandbox = Sandbox::start_below("valgrind", &arguments, program, env).await?;
     sandbox.ready().await?;
     if let Some((scene, request, times)) = asked {
-        scene.turn_qr()?;
+        scene.renew_qr()?;
         for _ in 0..times {
             request.ask(&sandbox, scene).await?;
         }

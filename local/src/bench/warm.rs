@@ -1,4 +1,4 @@
-//! What is measured: a stack with two numbers, and a request to each function that changes nothing.
+//! What the bench sends: to each function a request that changes nothing, about one of two numbers.
 
 use serde_json::{Value, json};
 
@@ -8,7 +8,7 @@ use crate::fault_injector::Fault;
 use crate::lambda::Sandbox;
 use crate::test_app::{Number, TestApp, environment};
 
-/// How far away the upstreams are, where that matters.
+/// The delay of each upstream request where a measurement is about waiting, in milliseconds.
 pub const AWAY_MS: u64 = 20;
 
 /// A stack with a number that shows its QR and one that is linked.
@@ -27,33 +27,33 @@ impl Scene {
         let linked = app.number().await;
         app.link(&linked).await;
         let waiting = app.number().await;
-        // A key that was saved just now is treated with more care.
+        // A request treats an API key that was saved less than a minute ago differently.
         app.settle_keys().await;
         let env = environment(&app.stack, &[]);
         Self { app, waiting, linked, env }
     }
 
-    /// Shows a new QR, which is good for 20 seconds, so that it does not change in the middle of a count.
-    pub fn turn_qr(&self) -> Result<()> {
-        let turned = self.app.platform.set_status(&self.waiting.session, "qr_required");
-        turned.map_err(|(status, why)| format!("the platform's QR: {status} {why}").into())
+    /// Makes the platform issue a new QR, which stays for 20 seconds, so that it does not change during a measurement.
+    pub fn renew_qr(&self) -> Result<()> {
+        let renewed = self.app.platform.set_status(&self.waiting.session, "qr_required");
+        renewed.map_err(|(status, why)| format!("the platform's QR: {status} {why}").into())
     }
 
-    /// Puts both upstreams [`AWAY_MS`] away, until the app's faults are cleared.
+    /// Delays each upstream request by [`AWAY_MS`], until the app's faults are cleared.
     pub fn move_upstreams_away(&self) {
         self.app.platform.faults.inject("*", Fault::Delay { ms: AWAY_MS });
         self.app.supabase.faults.inject("*", Fault::Delay { ms: AWAY_MS });
     }
 }
 
-/// A request to a warm sandbox that leaves everything as it is, by its function.
+/// A request that changes nothing, for a warm sandbox.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Warm {
-    /// Of the number that shows its QR.
+    /// `wpp-qr`, for the number that shows its QR.
     Qr,
-    /// Of the same number.
+    /// `wpp-status` with `force`, for the same number.
     Status,
-    /// Of the linked number.
+    /// `wpp-create`, for the linked number.
     Create,
 }
 
@@ -81,7 +81,7 @@ impl Warm {
         event.v2()
     }
 
-    /// Sends it. Fails on another answer than the expected one, since a request that fails is cheap.
+    /// Sends the request. An unexpected answer is an error: a request that fails does less work.
     pub async fn ask(self, sandbox: &Sandbox, scene: &Scene) -> Result<()> {
         let answer = sandbox.invoke(self.event(scene)).await.answered()?;
         let expected = if self == Self::Create { "connected" } else { "qr_issued" };

@@ -136,10 +136,10 @@ async fn truncated_answer_is_shorter_than_its_content_length() {
 #[tokio::test]
 async fn slow_answers_stop_before_the_headers_or_after_the_first_byte() {
     let upstream = Upstream::start().await;
-    upstream.faults.inject_times("a", 1, Fault::SlowHeaders);
+    upstream.faults.inject_times("a", 1, Fault::NoHeaders);
     assert!(upstream.ask_briefly("a").await.unwrap_err().is_timeout());
     assert_eq!(upstream.work_done(), 0);
-    upstream.faults.inject_times("a", 1, Fault::SlowBody);
+    upstream.faults.inject_times("a", 1, Fault::StalledBody);
     let mut response = upstream.ask_briefly("a").await.unwrap();
     assert_eq!(response.chunk().await.unwrap().unwrap(), BODY.as_bytes()[..1]);
     assert!(response.chunk().await.unwrap_err().is_timeout());
@@ -186,7 +186,7 @@ async fn held_requests_wait_until_they_are_released() {
 #[tokio::test]
 async fn dropped_or_stopped_server_closes_its_connections() {
     let upstream = Upstream::start().await;
-    upstream.faults.inject("a", Fault::SlowHeaders);
+    upstream.faults.inject("a", Fault::NoHeaders);
     let hold = upstream.faults.hold("a", Point::Before);
     let disconnect = async {
         hold.reached(1).await;

@@ -33,7 +33,7 @@ POST   /_sim/revoke-key     {"session": "..."}                     the session's
 
 Endpoints: create, token, status, qr, start, webhook, stop, * for all.
 Faults: {"status": {"status": 503, "body": "...", "retry_after_s": 2}}, {"body": "..."}, "html", "truncated",
-{"huge": {"bytes": 1000000000}}, {"delay": {"ms": 500}}, "slow_headers", "slow_body", "drop", "lost_answer",
+{"huge": {"bytes": 1000000000}}, {"delay": {"ms": 500}}, "no_headers", "stalled_body", "drop", "lost_answer",
 {"redirect": "http://..."}; without "times" they last until they are deleted.
 "#;
 

@@ -43,7 +43,7 @@ async fn answers(app: &TestApp, origin: &str) -> Vec<Answer> {
     take("wpp-qr", poll()).await;
     app.inject("qr", Fault::status_with(403, r#"{"error":"no"}"#));
     take("wpp-qr", poll()).await;
-    app.inject("qr", Fault::SlowBody);
+    app.inject("qr", Fault::StalledBody);
     take("wpp-qr", poll()).await;
     app.clear_faults();
     app.inject("rpc/wpp_find_number", Fault::status_with(401, r#"{"code":"PGRST301"}"#));

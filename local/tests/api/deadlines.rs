@@ -17,12 +17,12 @@ fn peak_memory(pid: u32) -> u64 {
 async fn the_invocations_deadline_ends_a_call() {
     let (app, number) = TestApp::start_with_number().await;
     for (endpoint, fault, left_ms) in [
-        ("qr", Fault::SlowHeaders, 900),
-        ("qr", Fault::SlowBody, 900),
-        ("rpc/wpp_find_number", Fault::SlowHeaders, 900),
-        ("rpc/wpp_find_number", Fault::SlowBody, 900),
+        ("qr", Fault::NoHeaders, 900),
+        ("qr", Fault::StalledBody, 900),
+        ("rpc/wpp_find_number", Fault::NoHeaders, 900),
+        ("rpc/wpp_find_number", Fault::StalledBody, 900),
         // No time is left after the margin for the answer.
-        ("rpc/wpp_find_number", Fault::SlowHeaders, 400),
+        ("rpc/wpp_find_number", Fault::NoHeaders, 400),
     ] {
         app.inject(endpoint, fault);
         let event = app.school.post("wpp-qr", &json!({"session": number.session})).v2();
@@ -51,14 +51,14 @@ async fn a_call_that_timed_out_is_not_made_again() {
     let app = TestApp::start_with(&[("UPSTREAM_TIMEOUT_MS", "1500")], Options::default()).await;
     let number = app.number().await;
     let school = app.organization("school").await.unwrap();
-    app.inject("create", Fault::SlowHeaders);
+    app.inject("create", Fault::NoHeaders);
     let created = app.post_as(&school, "wpp-create", json!({})).await;
     assert_eq!(created.json["code"], "platform_timeout", "{created:?}");
     assert_eq!(app.calls()["create"], 1);
 
     // A save that times out leaves enough time for the QR call.
     app.set_token_end(&number, -3600).await;
-    app.inject("rpc/wpp_save_token", Fault::SlowHeaders);
+    app.inject("rpc/wpp_save_token", Fault::NoHeaders);
     let answer = app.poll_qr(&number.session).await;
     assert_eq!(answer.json["qr"], app.shown_qr(&number.session), "{answer:?}");
     assert_eq!(app.calls()["rpc/wpp_save_token"], 1);

@@ -231,7 +231,7 @@ async fn malformed_event_is_answered() {
         (with(&|event| event["rawQueryString"] = json!(7)), "event"),
     ] {
         let answer = refused(&app, "wpp-qr", event, 400, "invalid_request").await;
-        let message = format!("The request cannot be read: its {part} is malformed.");
+        let message = format!("The request cannot be read: there is an error in its {part}.");
         assert!(answer.text("error").starts_with(&message), "{answer:?}");
         assert_eq!(answer.headers["access-control-allow-origin"], "*");
     }

@@ -11,7 +11,7 @@ use local::test_app::TestApp;
 #[tokio::test]
 async fn failed_webhook_does_not_delay_the_qr() {
     let app = TestApp::start().await;
-    for fault in [Fault::status(500), Fault::Drop, Fault::SlowHeaders] {
+    for fault in [Fault::status(500), Fault::Drop, Fault::NoHeaders] {
         let school = app.organization("webhook").await.unwrap();
         app.inject("webhook", fault.clone());
         app.post_as(&school, "wpp-create", json!({})).await.expect(200, "qr_issued");
@@ -34,7 +34,7 @@ async fn unreported_state_is_not_saved() {
     let hold = app.hold_one("start", After);
     let hang = async {
         hold.reached(1).await;
-        app.inject("status", Fault::SlowHeaders);
+        app.inject("status", Fault::NoHeaders);
         hold.release();
     };
     let (answer, ()) = tokio::join!(app.create(json!({})), hang);
@@ -47,7 +47,7 @@ async fn unreported_state_is_not_saved() {
 async fn slow_start_does_not_shorten_the_qr_wait() {
     let app = TestApp::start().await;
     app.platform.behave(|behavior| (behavior.activate_after, behavior.polls_until_qr) = (2, 2));
-    app.inject("webhook", Fault::SlowHeaders);
+    app.inject("webhook", Fault::NoHeaders);
     app.inject("start", Fault::Delay { ms: 4000 });
     let answer = app.create(json!({})).await.expect(200, "qr_issued");
     assert_eq!(app.platform.status_of(answer.text("session")).unwrap(), "qr_required");
@@ -71,7 +71,7 @@ async fn hanging_platform_before_the_start_is_a_timeout() {
     let app = TestApp::start_with(&[("UPSTREAM_TIMEOUT_MS", "1500")], Options::default()).await;
     let number = app.settled_number().await;
     for endpoint in ["status", "start"] {
-        app.inject(endpoint, Fault::SlowHeaders);
+        app.inject(endpoint, Fault::NoHeaders);
         app.create(json!({})).await.expect(504, "platform_timeout");
         app.clear_faults();
     }

@@ -95,7 +95,7 @@ async fn each_line_names_the_call_that_timed_out() {
     for function in FUNCTIONS {
         app.end_waits().await;
         app.set_token_end(&number, -1).await;
-        app.stack.platform.faults.inject("token", Fault::SlowHeaders);
+        app.stack.platform.faults.inject("token", Fault::NoHeaders);
         let line = send(&app, function, &number.session).await;
         assert_eq!(
             fields(&line, &["level", "outcome", "code", "token", "error", "RefreshFailed", "state"]),

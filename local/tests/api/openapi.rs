@@ -279,7 +279,7 @@ impl Stage {
         let faults = self.app.stack.supabase.faults.clone();
         faults.inject("jwks", Fault::Drop);
         self.take("auth_unavailable", by_key_set.clone()).await;
-        faults.inject("jwks", Fault::SlowHeaders);
+        faults.inject("jwks", Fault::NoHeaders);
         let hurried = environment(&self.app.stack, &[("REQUEST_BUDGET_MS", "1")]);
         let hurried = Sandbox::start(&binary("wpp-status").unwrap(), &hurried).await.unwrap();
         let event = by_key_set.v2();
@@ -337,7 +337,7 @@ impl Stage {
             (busy, "platform_busy"),
             (Fault::Drop, "platform_unavailable"),
             (Fault::Html, "platform_bad_answer"),
-            (Fault::SlowHeaders, "platform_timeout"),
+            (Fault::NoHeaders, "platform_timeout"),
         ] {
             self.take_with("status", fault, name, self.status()).await;
         }
@@ -347,7 +347,7 @@ impl Stage {
             (coded(401, "PGRST301"), "database_key_rejected"),
             (coded(404, "PGRST202"), "database_not_migrated"),
             (Fault::status(404), "database_unavailable"),
-            (Fault::SlowHeaders, "database_timeout"),
+            (Fault::NoHeaders, "database_timeout"),
         ] {
             self.take_with("rpc/wpp_find_number", fault, name, self.status()).await;
         }

@@ -76,7 +76,7 @@ async fn an_outage_disconnects_no_number() {
     // Answers of a proxy in front of the platform: it asks for a password, suspects a bot, or does not know the address.
     let gateways = [(401, "<html>"), (403, "<html>"), (404, "404 page not found"), (404, "")];
     let gateways = gateways.map(|(status, body)| Fault::status_with(status, body));
-    let outages = [Fault::status(503), Fault::status(429), Fault::Drop, Fault::Html, Fault::SlowHeaders];
+    let outages = [Fault::status(503), Fault::status(429), Fault::Drop, Fault::Html, Fault::NoHeaders];
     for fault in outages.into_iter().chain(gateways) {
         app.inject("status", fault.clone());
         let answer = status(&app).await.expect(200, "connected");

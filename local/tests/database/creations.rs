@@ -132,7 +132,7 @@ async fn creation_is_its_holders_until_its_lease_ends() {
     let database = Database::start().await;
     let ensure = |holder| Begin { mode: "ensure", holder: Some(holder), ..Begin::default() };
     let begun = database.begin(ensure(ME)).await;
-    assert_eq!((&begun["number"], &begun["works"]), (&Value::Null, &json!(false)));
+    assert_eq!((&begun["number"], &begun["is_usable"]), (&Value::Null, &json!(false)));
     assert_eq!(database.begin(ensure(ME)).await["outcome"], "begun", "its holder may repeat itself");
     let busy = database.begin(ensure(OTHER)).await;
     assert_eq!((&busy["outcome"], &busy["creation"]), (&json!("busy"), &begun["creation"]));

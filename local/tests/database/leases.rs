@@ -112,17 +112,17 @@ async fn another_holder_changes_nothing() {
     assert_eq!(row.claim(ours, HOLDER).await, "granted");
     let before = row.all().await;
     assert_eq!(row.claim(ours, STRANGER).await, "busy");
-    for (organization, holder, outcome) in [(theirs, HOLDER, "gone"), (ours, STRANGER, "moved")] {
+    for (organization, holder, outcome) in [(theirs, HOLDER, "gone"), (ours, STRANGER, "changed")] {
         assert_eq!(row.save(organization, holder).await, outcome);
         assert_eq!(row.fail(organization, holder).await, outcome);
         assert_eq!(row.all().await, before);
     }
 
-    assert_eq!(row.fail(ours, HOLDER).await, "noted");
+    assert_eq!(row.fail(ours, HOLDER).await, "saved");
     assert_eq!(row.claim(ours, STRANGER).await, "cooldown");
     assert_eq!(row.claim(ours, HOLDER).await, "granted");
     assert_eq!(row.save(ours, HOLDER).await, "saved");
-    assert_eq!(row.claim(ours, STRANGER).await, "moved");
+    assert_eq!(row.claim(ours, STRANGER).await, "changed");
 }
 
 /// The token in the row, the caller's token, and the outcome of the claim.
@@ -131,13 +131,13 @@ async fn a_token_that_is_no_text_or_empty_is_none() {
     let row = Row::new().await;
     for (stored, replaces, outcome) in [
         (r#"{"wppJwtToken": "old"}"#, Some("old"), "granted"),
-        (r#"{"wppJwtToken": "other"}"#, Some("old"), "moved"),
-        (r#"{"wppJwtToken": "old"}"#, None, "moved"),
+        (r#"{"wppJwtToken": "other"}"#, Some("old"), "changed"),
+        (r#"{"wppJwtToken": "old"}"#, None, "changed"),
         (r#"{"wppJwtToken": ""}"#, None, "granted"),
         (r#"{"wppJwtToken": 7}"#, None, "granted"),
-        (r#"{"wppJwtToken": 7}"#, Some("7"), "moved"),
+        (r#"{"wppJwtToken": 7}"#, Some("7"), "changed"),
         (r#"{"wppJwtToken": null}"#, None, "granted"),
-        ("{}", Some("old"), "moved"),
+        ("{}", Some("old"), "changed"),
     ] {
         row.merge(stored).await;
         if stored == "{}" {
@@ -161,17 +161,17 @@ async fn a_new_lease_forgets_the_last_failure() {
     assert_eq!(row.claim(ours, STRANGER).await, "granted");
     assert_eq!(row.claim(ours, HOLDER).await, "busy", "the lease is for the key that is there");
 
-    assert_eq!(row.fail(ours, STRANGER).await, "noted");
+    assert_eq!(row.fail(ours, STRANGER).await, "saved");
     assert_eq!(row.claim(ours, HOLDER).await, "cooldown");
     row.merge(r#"{"wppApiKey": "key 3"}"#).await;
-    assert_eq!(row.fail(ours, STRANGER).await, "moved", "a failure with another key does not count");
+    assert_eq!(row.fail(ours, STRANGER).await, "changed", "a failure with another key does not count");
     assert_eq!(row.claim(ours, HOLDER).await, "granted");
-    assert_eq!(row.fail(ours, HOLDER).await, "noted");
+    assert_eq!(row.fail(ours, HOLDER).await, "saved");
     assert_eq!(row.claim(ours, HOLDER).await, "granted");
     row.set("held_until = now()").await;
     assert_eq!(row.claim(ours, STRANGER).await, "granted");
     // A failure ends the lease, and so does a change of the row in between.
-    assert_eq!(row.fail(ours, STRANGER).await, "noted");
+    assert_eq!(row.fail(ours, STRANGER).await, "saved");
     row.set("retry_at = null").await;
     assert_eq!(row.claim(ours, HOLDER).await, "granted");
 }
@@ -182,11 +182,11 @@ async fn a_token_is_saved_over_the_one_that_it_replaces() {
     let row = Row::new().await;
     for (meanwhile, holder, outcome, stored, end) in [
         ("{}", HOLDER, "saved", "new", 1000),
-        (r#"{"wppApiKey": "key 2"}"#, HOLDER, "moved", "old", 1),
-        (r#"{"wppJwtToken": "other"}"#, HOLDER, "moved", "other", 1),
+        (r#"{"wppApiKey": "key 2"}"#, HOLDER, "changed", "old", 1),
+        (r#"{"wppJwtToken": "other"}"#, HOLDER, "changed", "other", 1),
         (r#"{"wppJwtToken": "new"}"#, HOLDER, "saved", "new", 1000),
         (r#"{"wppJwtToken": "new"}"#, STRANGER, "saved", "new", 1),
-        (r#"{"wppJwtToken": "other"}"#, STRANGER, "moved", "other", 1),
+        (r#"{"wppJwtToken": "other"}"#, STRANGER, "changed", "other", 1),
     ] {
         row.merge(r#"{"wppApiKey": "key", "wppJwtToken": "old", "wppJwtExpiresAt": 1, "theirs": 1}"#).await;
         assert_eq!(row.claim(row.organization, HOLDER).await, "granted");
@@ -280,8 +280,8 @@ async fn a_number_without_an_api_key_has_a_lease_too() {
     row.merge(r#"{"wppApiKey": null}"#).await;
     assert_eq!(row.claim(row.organization, HOLDER).await, "granted");
     assert_eq!(row.claim(row.organization, STRANGER).await, "busy");
-    assert_eq!(row.fail(row.organization, STRANGER).await, "moved");
-    assert_eq!(row.fail(row.organization, HOLDER).await, "noted");
+    assert_eq!(row.fail(row.organization, STRANGER).await, "changed");
+    assert_eq!(row.fail(row.organization, HOLDER).await, "saved");
 }
 
 #[tokio::test]
@@ -294,7 +294,7 @@ async fn a_lease_knows_only_of_its_own_refresh() {
     assert_eq!(row.claim(ours, HOLDER).await, "granted");
     assert_eq!(row.lease(EARLIER).await, None);
     row.set(earlier).await;
-    assert_eq!(row.fail(ours, HOLDER).await, "noted");
+    assert_eq!(row.fail(ours, HOLDER).await, "saved");
     assert_eq!(row.lease("concat_ws(', ', failure, token_digest, saved_at)").await.unwrap(), "platform");
     row.set(earlier).await;
     assert_eq!(row.save(ours, HOLDER).await, "saved");

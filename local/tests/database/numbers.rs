@@ -35,9 +35,9 @@ async fn active_number_with_credentials_works() {
         let row = database.row(database.organization, "1", "").await;
         let change = "update messenger_integrations set is_active = $2, settings = $3 where id = $1";
         database.run(change, &[&row, &is_active, &Json(&settings)]).await;
-        let works = "(select works from wpp_internal.numbers($1) where id = $2)";
-        let works = database.value(works, &[&database.organization, &row]).await;
-        assert_eq!(works, expected, "{is_active:?} {settings}");
+        let is_usable = "(select is_usable from wpp_internal.numbers($1) where id = $2)";
+        let is_usable = database.value(is_usable, &[&database.organization, &row]).await;
+        assert_eq!(is_usable, expected, "{is_active:?} {settings}");
     }
 }
 

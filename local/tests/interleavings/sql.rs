@@ -93,12 +93,12 @@ impl Game<'_> {
                     self.call(claim, &[ids.0, ids.1, ids.2, &LONG_MS, &text(replaced), &rejected]).await;
                 let expected = match self.row.claim(who, replaced, rejected) {
                     Claimed::Granted => json!(["granted", null]),
-                    Claimed::Moved => json!(["moved", null]),
+                    Claimed::Changed => json!(["changed", null]),
                     Claimed::Busy => json!(["busy", null]),
                     Claimed::Cooldown(failure) => json!(["cooldown", failure]),
                 };
                 assert_eq!(json!([answer["outcome"], answer["failure"]]), expected);
-                let has_number = matches!(expected[0].as_str(), Some("granted" | "moved"));
+                let has_number = matches!(expected[0].as_str(), Some("granted" | "changed"));
                 let settings = if has_number { self.known_settings() } else { Value::Null };
                 assert_eq!(answer["number"]["settings"], settings);
             }
@@ -111,18 +111,18 @@ impl Game<'_> {
                     .call(save, &[&self.organization, &self.id, &who_id, &key_text, &new, &text(replaced)])
                     .await;
                 let saved = self.row.save(who, key, replaced, token);
-                assert_eq!(answer["outcome"], if saved { "saved" } else { "moved" });
+                assert_eq!(answer["outcome"], if saved { "saved" } else { "changed" });
                 assert_eq!(answer["number"]["settings"], self.known_settings());
             }
             Move::Fail { holder: who, dead, cools } => {
                 let failure = if dead { "api_key_rejected" } else { "platform" };
-                let moved = self.row.fail(who, cools.then_some(failure));
+                let changed = self.row.fail(who, cools.then_some(failure));
                 let fail = "select wpp_release_refresh($1, $2, $3, $4, $5)";
                 let (ids, cool_ms) =
                     ((&self.organization, &self.id, &holder(who)), if cools { LONG_MS } else { 0 });
                 let answer = self.call(fail, &[ids.0, ids.1, ids.2, &failure, &cool_ms]).await;
-                assert_eq!(answer["outcome"], if moved { "moved" } else { "noted" });
-                let expected = if moved { self.known_settings() } else { Value::Null };
+                assert_eq!(answer["outcome"], if changed { "changed" } else { "saved" });
+                let expected = if changed { self.known_settings() } else { Value::Null };
                 assert_eq!(answer["number"]["settings"], expected);
             }
             Move::LeaseEnds => {

@@ -1,5 +1,5 @@
-//! A function as Lambda calls it. Every event gets an answer with CORS headers and in one envelope, and every request leaves one line
-//! in the log. Lambda never sees an error.
+//! A function as Lambda calls it. Every HTTP request gets an answer with CORS headers, as JSON in one envelope unless it is an
+//! image, and every request except a browser's preflight leaves one line in the log. No event is an error for Lambda.
 
 use std::convert::Infallible;
 use std::env;
@@ -47,7 +47,7 @@ const PREFLIGHT_TTL: Duration = Duration::from_secs(7200);
 /// The answer to an event that is not an HTTP request, such as a warm-up ping.
 const NOT_HTTP: &str = r#"{"ok":false}"#;
 
-/// For a person who starts the program without Lambda.
+/// What a person sees who starts the program without Lambda.
 const HOW_TO_RUN: &str = "This program is an AWS Lambda function, which Lambda starts. To run it on this machine, use \
     `make dev` (all three functions and the systems around them) or `cargo lambda watch`.";
 
@@ -72,7 +72,7 @@ where
     }
 }
 
-/// Does all that a function's `main` does: serves requests until Lambda ends the process. `methods` lists what the function takes.
+/// Serves requests until Lambda ends the process. `methods` are those that the function answers; others get a 405.
 pub async fn run<H, R, T>(
     function: Result<Function, lambda_runtime::Error>,
     methods: &'static [Method],
@@ -98,7 +98,7 @@ where
         }))
         .await
     };
-    // Boxed, since the start would move its state about.
+    // Boxed: moving this large future on the stack would cost a start more than the allocation.
     logs::exit_code(Box::pin(served).await)
 }
 
@@ -109,7 +109,7 @@ async fn read_secrets(function: Arc<Function>) {
     }
 }
 
-/// One function with its handler. Cheap to clone.
+/// One function with its handler. A clone shares all but the CORS headers.
 #[derive(Clone)]
 pub(crate) struct Service<H> {
     function: Arc<Function>,
@@ -141,7 +141,7 @@ impl<H> Service<H> {
         if let Ok(response) = AssertUnwindSafe(response).catch_unwind().await {
             return response;
         }
-        // Read only after a panic, since it takes longer than the event itself.
+        // The conversion panicked on something that `event::read` let through.
         let Some(request) = event::stand_in(&payload) else { return Box::default() };
         self.respond(request, Some("event"), context).await
     }
@@ -164,7 +164,7 @@ impl<H> Service<H> {
         to_raw_value(&response).unwrap_or_default()
     }
 
-    /// Handles one request, from its parts to its answer, with its line in the log.
+    /// Answers one request, and writes its line to the log.
     async fn handle<R, T>(self, request: Request, malformed: Malformed) -> Result<Response<Body>, Infallible>
     where
         H: for<'a> Handler<'a, R, T>,
@@ -176,8 +176,8 @@ impl<H> Service<H> {
             Deadline::of_invocation(context.deadline, began_at, self.function.config.request_budget);
         let language = Language::wanted_by(request.headers());
         let log = RequestLog::default();
-        // Boxed, since the wrappers below would move its state about. After a panic nothing is left half-changed: what outlives the
-        // request is changed under locks that survive it.
+        // Boxed for the same reason as in `run`. A panic leaves nothing half-changed: what outlives the request is changed under
+        // locks that a panic does not poison.
         let work = Box::pin(self.serve(&request, malformed, began_at, deadline));
         let work = deadline.bound(AssertUnwindSafe(work).catch_unwind());
         let served = match log.clone().scope(work).await {
@@ -242,18 +242,18 @@ impl<H> Service<H> {
     }
 }
 
-/// What a handler has returned, and the image that the request prefers to it.
+/// A handler's answer, and the image that is sent instead of it if the request prefers one.
 struct Served<T> {
     answer: T,
     image: Option<Image>,
 }
 
-/// Returns the trace's id: of `Root=1-5759e988-bd862e3fe1be46a994272793;Parent=53995c3f42cd8ad8;Sampled=1` the `Root`.
+/// Returns the id of an X-Ray trace, the `Root` of `Root=1-5759e988-bd862e3fe1be46a994272793;Parent=53995c3f42cd8ad8;Sampled=1`.
 fn trace_id(header: &str) -> Option<String> {
     header.split(';').find_map(|field| field.trim().strip_prefix("Root=")).map(str::to_owned)
 }
 
-/// Lets the configured origins read the answers. Behind an HTTP API its own `AllowHeaders` in `template.yaml` count instead.
+/// Lets pages of the configured origins read the answers. Behind an HTTP API the CORS settings in `template.yaml` replace these.
 fn cors(origins: &Origins, methods: &[Method]) -> CorsLayer {
     let origins = match origins {
         Origins::Any => AllowOrigin::any(),

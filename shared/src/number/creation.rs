@@ -90,14 +90,14 @@ async fn run(
         let now = begun.now;
         match begun.outcome {
             BeginOutcome::Existing { number } => return Ok((number, now)),
-            BeginOutcome::Begun { creation, organization_id, platform_id, number, works } => {
+            BeginOutcome::Begun { creation, organization_id, platform_id, number, is_usable } => {
                 request_log::organization(organization_id);
                 let lease = CreationLease { organization_id, creation, holder: attempt.holder };
                 let held = HeldCreation { app, deadline, lease, number: number.clone(), now };
                 match (held.run(&platform_id).await, number) {
                     (Err(Error::CreationInProgress), _) => attempt.waited_for = Some(creation),
                     // Another request asked for new credentials, but the old ones still work.
-                    (Err(error), Some(number)) if works && attempt.request.mode == CreateMode::Ensure => {
+                    (Err(error), Some(number)) if is_usable && attempt.request.mode == CreateMode::Ensure => {
                         tracing::warn!(%error, "could not finish an earlier force_recreate; the credentials before it still work");
                         return Ok((number, now));
                     }

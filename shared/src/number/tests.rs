@@ -88,7 +88,7 @@ fn stored(status: &str, qr: Option<&str>) -> Value {
 fn begun(number: Value) -> Value {
     json!({
         "now_ms": NOW, "outcome": "begun", "creation": Uuid::nil(), "organization_id": Uuid::nil(),
-        "platform_id": "o", "number": number, "works": true,
+        "platform_id": "o", "number": number, "is_usable": true,
     })
 }
 

@@ -187,7 +187,13 @@ pub(crate) enum BeginOutcome {
     /// Nothing to create.
     Existing { number: Number },
     /// The caller asks the platform with this id, for the given number or for a new one.
-    Begun { creation: Uuid, organization_id: Uuid, platform_id: String, number: Option<Number>, works: bool },
+    Begun {
+        creation: Uuid,
+        organization_id: Uuid,
+        platform_id: String,
+        number: Option<Number>,
+        is_usable: bool,
+    },
     /// Another attempt works on it, for at most this many milliseconds more.
     Busy { creation: Uuid, wait_ms: u64 },
     /// The organization used too many new platform ids. The next one is allowed in this many milliseconds.

@@ -112,7 +112,7 @@ async fn state_is_saved_in_the_snapshots_words() {
     ] {
         let saved = store.save_snapshot(Uuid::nil(), "4", state, None, true, UnixMs(7), deadline()).await;
         assert!(saved.unwrap().is_none());
-        let expected = json!({"p_organization_id": Uuid::nil(), "p_session": "4", "p_status": word, "p_is_known": true, "p_at_ms": 7});
+        let expected = json!({"p_organization_id": Uuid::nil(), "p_session": "4", "p_status": word, "p_may_insert": true, "p_at_ms": 7});
         assert_eq!(body(&server.heard().remove(0)), expected);
     }
 }

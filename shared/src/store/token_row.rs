@@ -37,11 +37,11 @@ struct Answer {
 #[derive(Deserialize)]
 #[serde(tag = "outcome", rename_all = "snake_case")]
 enum Outcome {
-    #[serde(alias = "granted", alias = "saved", alias = "noted")]
+    #[serde(alias = "granted", alias = "saved")]
     Done {
         number: Option<Number>,
     },
-    Moved {
+    Changed {
         number: Number,
     },
     Busy {
@@ -89,8 +89,8 @@ fn outcome(Answer { now, outcome }: Answer) -> LeaseOutcome {
         Outcome::Done { number: Some(number) } => {
             number.client_options(now).map_or(LeaseOutcome::Gone, |row| LeaseOutcome::Done(Some(row)))
         }
-        Outcome::Moved { number } => {
-            number.client_options(now).map_or(LeaseOutcome::Gone, LeaseOutcome::Moved)
+        Outcome::Changed { number } => {
+            number.client_options(now).map_or(LeaseOutcome::Gone, LeaseOutcome::Changed)
         }
         Outcome::Busy { wait_ms } => LeaseOutcome::Busy(Duration::from_millis(wait_ms)),
         Outcome::Cooldown { failure } => LeaseOutcome::Cooldown(failure),

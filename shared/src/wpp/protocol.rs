@@ -6,10 +6,10 @@
 //! ```text
 //!   Row ──┬─ fresh ──────────────────────────────────────────────▶ Call
 //!         ├─ due ────────▶ Claim ─┬─ granted ─▶ Fetch ─▶ Save ───▶ Call with the new token
-//!         │                       ├─ moved ───▶ Row
+//!         │                       ├─ changed ─▶ Row
 //!         │                       └─ anything else ──────────────▶ Call with the old one, which is still usable
 //!         └─ expired, ───▶ Claim ─┬─ granted ─▶ Fetch ─▶ Save ───▶ Call
-//!            missing or      ▲    ├─ moved ───▶ Row
+//!            missing or      ▲    ├─ changed ─▶ Row
 //!            rejected        │    ├─ busy ────▶ Wait ─┐
 //!                            │    └─ cooldown ▶ Fail  │
 //!                            └────────────────────────┘

@@ -71,7 +71,7 @@ pub enum LeaseOutcome {
     /// The lease is granted, or the token or the failure is saved. Holds the row afterwards, if it may be needed.
     Done(Option<WppMsgClientOptions>),
     /// The row has another token or API key, or the lease has another holder. Holds the row.
-    Moved(WppMsgClientOptions),
+    Changed(WppMsgClientOptions),
     /// Another holder has the lease, for at most this long.
     Busy(Duration),
     /// The last refresh failed a moment ago, with this code.
@@ -300,7 +300,7 @@ impl<'a, S: TokenStore, P: TokenSource> Refresh<'a, S, P> {
                 self.set(row);
                 done
             }
-            LeaseOutcome::Moved(row) => {
+            LeaseOutcome::Changed(row) => {
                 self.set(row);
                 self.client.row_event()
             }

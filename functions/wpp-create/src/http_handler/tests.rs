@@ -36,7 +36,7 @@ async fn test_refused_key() -> TestApp {
     test.database_once("wpp_begin_creation", number.clone().existing());
     test.refreshes_token(number, "new");
     test.platform("/auth/token", 403, json!({}));
-    test.database("wpp_release_refresh", json!({"outcome": "noted"}));
+    test.database("wpp_release_refresh", json!({"outcome": "saved"}));
     test
 }
 

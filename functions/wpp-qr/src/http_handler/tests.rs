@@ -23,7 +23,7 @@ async fn error(test: &TestApp, request: Value) -> Error {
     answer(test, request).await.err().unwrap()
 }
 
-/// Asks for the image instead of the JSON, for a session with this status and no QR code.
+/// Asks for an image of a number that has this status and no QR. Returns the error.
 async fn image_without_qr(status: &str) -> Error {
     let test = test(TestNumber::new()).await;
     test.platform("/qr", 404, json!({"error": "no QR"}));
@@ -50,7 +50,7 @@ async fn qr_picture_has_the_format_image() {
 }
 
 #[tokio::test]
-async fn answer_names_the_session_twice() {
+async fn answer_has_the_session_under_both_names() {
     let test = test(TestNumber::new().with("name", "Reception")).await;
     test.platform("/qr", 200, json!({"qr": "2@text"}));
     let answer = qr(&test).await;
@@ -90,7 +90,7 @@ async fn unknown_number_is_not_found() {
 }
 
 #[tokio::test]
-async fn missing_session_makes_no_call() {
+async fn request_without_a_session_makes_no_call() {
     let test = test(TestNumber::new()).await;
     assert_eq!(error(&test, json!({})).await, Error::missing_field("session"));
     assert!(test.calls().is_empty());
@@ -143,7 +143,7 @@ async fn rejected_token_is_refreshed_once() {
 }
 
 #[tokio::test]
-async fn same_qr_has_the_time_of_its_snapshot() {
+async fn last_qr_at_is_the_snapshots_if_the_qr_is_the_same() {
     for (qr_text, last_qr_at) in [("2@text", json!("2027-01-15T07:59:50.000Z")), ("2@new", Value::Null)] {
         let test = test(TestNumber::qr_issued("2@text", 10_000)).await;
         test.platform("/qr", 200, json!({"qr": qr_text}));
@@ -166,7 +166,7 @@ async fn image_of_a_connected_number_is_an_error() {
 }
 
 #[tokio::test]
-async fn image_before_its_qr_is_an_error() {
+async fn image_without_a_qr_is_an_error() {
     assert_eq!(image_without_qr("starting").await, Error::QrNotReady);
 }
 

@@ -85,7 +85,7 @@ async fn refused_key_is_an_error_despite_a_snapshot() {
     let test = test(number.clone()).await;
     test.refreshes_token(number, "new");
     test.platform("/auth/token", 403, json!({}));
-    test.database("wpp_release_refresh", json!({"outcome": "noted"}));
+    test.database("wpp_release_refresh", json!({"outcome": "saved"}));
     let error = answer(&test, json!({})).await.unwrap_err();
     assert_eq!(error.platform(), Some(PlatformError::KeyRefused));
 }
@@ -139,7 +139,7 @@ async fn lost_session_is_saved_as_disconnected() {
     let (call, save) = test.requests().pop().unwrap();
     assert_eq!(call, "wpp_save_snapshot");
     // No row may be made for a session that the platform does not know.
-    assert!(save.contains(r#""p_is_known":false"#), "{save}");
+    assert!(save.contains(r#""p_may_insert":false"#), "{save}");
     assert!(save.contains(r#""p_status":"disconnected""#), "{save}");
 }
 

@@ -42,8 +42,8 @@ fn number(nth: u32) -> Value {
     })
 }
 
-fn moved(nth: u32) -> Value {
-    json!({"now_ms": NOW, "outcome": "moved", "number": number(nth)})
+fn changed(nth: u32) -> Value {
+    json!({"now_ms": NOW, "outcome": "changed", "number": number(nth)})
 }
 
 fn busy(_: u32) -> Value {
@@ -51,12 +51,12 @@ fn busy(_: u32) -> Value {
 }
 
 fn granted_in_vain(nth: u32) -> Value {
-    if nth % 2 == 1 { json!({"now_ms": NOW, "outcome": "granted"}) } else { moved(nth) }
+    if nth % 2 == 1 { json!({"now_ms": NOW, "outcome": "granted"}) } else { changed(nth) }
 }
 
 #[tokio::test(start_paused = true)]
 async fn refresh_ends_for_any_database_answer() {
-    for (answer, expected) in [(moved as fn(u32) -> Value, 20), (busy, 20), (granted_in_vain, 13)] {
+    for (answer, expected) in [(changed as fn(u32) -> Value, 20), (busy, 20), (granted_in_vain, 13)] {
         let store = Stubborn { answer, calls: Arc::default() };
         let row: Number = serde_json::from_value(number(0)).unwrap();
         let options = row.client_options(NOW).unwrap();

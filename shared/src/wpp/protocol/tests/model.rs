@@ -28,7 +28,7 @@ pub struct Lease<Holder = u8, Token = u8> {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Claimed {
     Granted,
-    Moved,
+    Changed,
     Busy,
     Cooldown(&'static str),
 }
@@ -36,7 +36,7 @@ pub enum Claimed {
 impl<Holder: Copy + PartialEq, Token: Copy + PartialEq> Row<Holder, Token> {
     pub fn claim(&mut self, holder: Holder, replaces: Option<Token>, is_rejected: bool) -> Claimed {
         if self.token != replaces {
-            return Claimed::Moved;
+            return Claimed::Changed;
         }
         let key = self.key;
         if let Some(lease) = self.lease.as_mut().filter(|lease| lease.holder != holder && lease.key == key) {

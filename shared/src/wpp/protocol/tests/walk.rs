@@ -202,7 +202,7 @@ impl World {
             Message::Call(code) => Event::Rejected(token(code).jwt, REJECTED),
             Message::Claim { replaces, is_rejected } => match self.row.claim(holder, replaces, is_rejected) {
                 Claimed::Granted => Event::Granted,
-                Claimed::Moved => Event::Row { token: self.row.token.map(token), now },
+                Claimed::Changed => Event::Row { token: self.row.token.map(token), now },
                 Claimed::Busy => Event::Busy(Duration::from_secs(1)),
                 Claimed::Cooldown(failure) => Event::Cooldown(failure_of(failure)),
             },

@@ -148,7 +148,7 @@ impl StoredNumber {
                         self.held_until = now.plus(lease);
                         "granted"
                     }
-                    Claimed::Moved => "moved",
+                    Claimed::Changed => "changed",
                     Claimed::Busy => {
                         let wait_ms = now.until(self.held_until).as_millis();
                         return json!({"now_ms": now.0, "outcome": "busy", "wait_ms": wait_ms});
@@ -165,13 +165,13 @@ impl StoredNumber {
                 let key = api_key.unwrap().expose()[3..].parse().unwrap();
                 let saved = row.save(holder, key, replaces.map(number_of), number_of(&token.jwt));
                 self.saved_at = now;
-                if saved { "saved" } else { "moved" }
+                if saved { "saved" } else { "changed" }
             }
             StoreCall::Release { failure, cooldown } => {
                 let word = failure_code(failure_of(failure));
-                let moved = row.fail(holder, Some(word).filter(|_| !cooldown.is_zero()));
+                let changed = row.fail(holder, Some(word).filter(|_| !cooldown.is_zero()));
                 self.cool_until = now.plus(cooldown);
-                if moved { "moved" } else { return json!({"now_ms": now.0, "outcome": "noted"}) }
+                if changed { "changed" } else { return json!({"now_ms": now.0, "outcome": "saved"}) }
             }
         };
         json!({"now_ms": now.0, "outcome": outcome, "number": self.number(now)})

@@ -1,7 +1,7 @@
 //! An upstream fails under a steady load of polls and comes back. Until it works again, every answer is a success or a retryable
 //! error. From then on, every answer is a success. No row is damaged.
 //!
-//! `OUTAGE_SECONDS` says how long it is down: 5 by default, a minute in `.ci/run`.
+//! `OUTAGE_SECONDS` says how long it is down: 5 by default, 40 in `.ci/run`.
 
 #![allow(clippy::unwrap_used, reason = "a failed test panics")]
 

@@ -151,4 +151,21 @@ mod tests {
         assert!(lines[2].starts_with("████ ▄▄▄▄▄ █"), "{blocks}");
         assert!(text("2@", ImageFormat::Svg).contains(r##"stroke="#000" d="M4 4.5h7"##));
     }
+
+    #[test]
+    fn module_is_eight_pixels_wide() {
+        let svg = text("2@", ImageFormat::Svg);
+        assert!(svg.contains(r#"width="232" height="232" viewBox="0 0 29 29""#), "{svg}");
+
+        let png = draw("2@", ImageFormat::Png).unwrap().body;
+        let mut reader = png::Decoder::new(std::io::Cursor::new(png)).read_info().unwrap();
+        let (mut pixels, row) = (vec![0; reader.output_buffer_size().unwrap()], 232 / 8);
+        let size = reader.next_frame(&mut pixels).unwrap();
+        assert_eq!((size.width, size.height), (232, 232));
+        let modules = modules(&encode("2@").unwrap());
+        for (y, pixels) in pixels.chunks(row).enumerate() {
+            let drawn: Vec<_> = pixels.iter().map(|byte| *byte == 0).collect();
+            assert_eq!(drawn, modules[y / 8], "row {y} of pixels");
+        }
+    }
 }

@@ -8,7 +8,7 @@ use crate::harness::{Begin, Database, ME, OTHER, id, place, sub_id};
 
 /// The states of an organization, and the outcome for each mode.
 #[tokio::test]
-async fn mode_decides_by_what_the_organization_has() {
+async fn mode_and_existing_numbers_decide_the_outcome() {
     let cases = [
         // state, ensure, add_new, force_recreate, repair
         ("nothing", ["begun first", "begun additional", "begun first", "begun first"]),
@@ -28,8 +28,8 @@ async fn mode_decides_by_what_the_organization_has() {
         let mut outcomes = Vec::new();
         for mode in ["ensure", "add_new", "force_recreate", "repair"] {
             database.renew().await;
-            let neighbour = database.neighbour().await;
-            let theirs = database.all_of(neighbour).await;
+            let other_organization = database.other_organization().await;
+            let theirs = database.all_of(other_organization).await;
             database.reach(state).await;
             let begin = Begin { mode, holder: Some(OTHER), rejected_key: Some("key"), ..Begin::default() };
             let answer = database.begin(begin).await;
@@ -42,7 +42,7 @@ async fn mode_decides_by_what_the_organization_has() {
                 assert_eq!(own, mode != "add_new" || state == "begun", "{state} {mode}: {creation}");
             }
             outcomes.push(outcome);
-            assert_eq!(database.all_of(neighbour).await, theirs, "{state} {mode}");
+            assert_eq!(database.all_of(other_organization).await, theirs, "{state} {mode}");
         }
         assert_eq!(outcomes, expected, "{state}");
     }
@@ -86,7 +86,7 @@ impl Database {
 }
 
 #[tokio::test]
-async fn unknown_number_begins_nothing() {
+async fn unknown_number_starts_no_creation() {
     let database = Database::start().await;
     database.number("ensure", "key", "1").await;
     let second = database.number("add_new", "key 2", "2").await;
@@ -118,7 +118,7 @@ async fn add_new_uses_a_recent_number_never_linked() {
         (&["fresh green_api"], None),
     ] {
         let ids = database.rows(rows).await;
-        database.neighbour().await;
+        database.other_organization().await;
         let add = Begin { mode: "add_new", ..Begin::default() };
         let begun = database.begin(add).await;
         assert_eq!(place(&ids, &begun["number"]["integration_id"]), expected, "{rows:?}: {begun}");
@@ -128,7 +128,7 @@ async fn add_new_uses_a_recent_number_never_linked() {
 }
 
 #[tokio::test]
-async fn creation_is_its_holders_until_its_lease_ends() {
+async fn creation_is_busy_until_its_lease_ends() {
     let database = Database::start().await;
     let ensure = |holder| Begin { mode: "ensure", holder: Some(holder), ..Begin::default() };
     let begun = database.begin(ensure(ME)).await;
@@ -187,7 +187,7 @@ async fn waiting_attempt_gets_the_creations_number() {
 }
 
 #[tokio::test]
-async fn waiting_attempt_goes_on_waiting_for_its_creation() {
+async fn waiting_attempt_keeps_waiting_for_its_creation() {
     let mut database = Database::start().await;
     database.renew().await;
     let begun = database.begin(Begin { mode: "ensure", ..Begin::default() }).await;
@@ -231,7 +231,7 @@ async fn latest_unfinished_creation_is_joined() {
 }
 
 #[tokio::test]
-async fn user_without_an_organization_begins_nothing() {
+async fn user_without_an_organization_starts_no_creation() {
     let mut database = Database::start().await;
     let before = database.everything().await;
     database.user = Uuid::new_v4();
@@ -309,7 +309,7 @@ async fn repair_saves_only_what_cannot_lose_a_link() {
 
 /// The platform gave the session for another number, or for this one while another organization had it.
 #[tokio::test]
-async fn session_of_another_number_repairs_none() {
+async fn another_numbers_session_is_not_saved_by_a_repair() {
     let mut database = Database::start().await;
     let ids = database.rows(&["", "off"]).await;
     let given = "insert into wpp_numbers (integration_id, organization_id, session)
@@ -329,7 +329,7 @@ async fn number_that_lost_its_session_is_not_repaired() {
 }
 
 #[tokio::test]
-async fn another_platform_id_is_for_numbers_never_linked() {
+async fn only_a_never_linked_number_gets_another_platform_id() {
     let mut database = Database::start().await;
     for (words, mode, outcome) in [
         ("fresh", "repair", "assigned"),
@@ -338,8 +338,8 @@ async fn another_platform_id_is_for_numbers_never_linked() {
         ("fresh seen", "force_recreate", "assigned"),
     ] {
         database.rows(&[words]).await;
-        let neighbour = database.neighbour().await;
-        let theirs = database.all_of(neighbour).await;
+        let other_organization = database.other_organization().await;
+        let theirs = database.all_of(other_organization).await;
         let begun = database.begin(Begin { mode, rejected_key: Some("key"), ..Begin::default() }).await;
         let creation = id(&begun["creation"]);
         let assign = "wpp_assign_platform_id($1, $2, $3)";
@@ -353,13 +353,13 @@ async fn another_platform_id_is_for_numbers_never_linked() {
         };
         assert_eq!(database.value(now, &[&database.organization]).await, expected);
         assert_eq!(begun["platform_id"] == expected[0], outcome == "kept");
-        assert_eq!(database.all_of(neighbour).await, theirs);
+        assert_eq!(database.all_of(other_organization).await, theirs);
     }
 }
 
 /// The rows of an organization, which of them is asked for, and with which id.
 #[tokio::test]
-async fn platform_id_is_the_saved_one_or_a_well_formed_one() {
+async fn saved_then_well_formed_platform_id_is_used() {
     let mut database = Database::start().await;
     for (rows, of, alone, expected) in [
         (&[""][..], 0, true, "own"),
@@ -377,7 +377,7 @@ async fn platform_id_is_the_saved_one_or_a_well_formed_one() {
         (&["green_api", "empty"], 1, true, "own"),
     ] {
         let ids = database.rows(rows).await;
-        database.neighbour().await;
+        database.other_organization().await;
         let (organization, of) = (database.organization, ids[of]);
         let platform_id = "wpp_internal.platform_id($1, $2, $3)";
         let platform_id = database.value(platform_id, &[&organization, &of, &alone]).await;
@@ -449,7 +449,7 @@ async fn session_of_another_organization_is_not_saved() {
 }
 
 #[tokio::test]
-async fn id_in_a_row_never_names_another_organization() {
+async fn platform_id_of_another_organization_is_ignored() {
     let mut database = Database::start().await;
     let victim = Uuid::from_u128(77).to_string();
     for tail in [
@@ -481,10 +481,10 @@ async fn id_in_a_row_never_names_another_organization() {
 }
 
 #[tokio::test]
-async fn thirty_new_platform_ids_an_hour_are_the_limit() {
+async fn thirty_first_platform_id_in_an_hour_is_refused() {
     let mut database = Database::start().await;
     database.renew().await;
-    database.neighbour().await;
+    database.other_organization().await;
     let add = || Begin { mode: "add_new", ..Begin::default() };
     let forget = "delete from messenger_integrations where organization_id = $1";
     for nth in 0..30 {
@@ -544,7 +544,7 @@ async fn number_deleted_during_the_decision_stays_deleted() {
 
     // The other way round: what was decided about stays until the decision is known.
     database.rows(&["primary"]).await;
-    database.neighbour().await;
+    database.other_organization().await;
     let mut deciding = database.postgres.connect().await.unwrap();
     let decision = deciding.transaction().await.unwrap();
     let request = Json(json!({"mode": "ensure"}));
@@ -651,7 +651,7 @@ async fn new_key_removes_the_old_keys_token() {
 
 /// New credentials for a row, with a platform id and a session, and what is kept of before.
 #[tokio::test]
-async fn saved_credentials_put_their_row_in_order() {
+async fn saving_credentials_completes_the_row() {
     let mut database = Database::start().await;
     for (words, is_own, key, session, is_noted) in [
         ("off sub fresh", true, "key", "1", true),
@@ -700,7 +700,7 @@ async fn saved_credentials_put_their_row_in_order() {
 
 /// A number that others linked stays linked when its session gets a new key from us.
 #[tokio::test]
-async fn session_that_counted_as_linked_still_does() {
+async fn linked_session_stays_linked() {
     let mut database = Database::start().await;
     for (words, session, is_linked) in
         [("", "1", true), ("", "2", false), ("fresh", "1", false), ("fresh seen", "1", true)]
@@ -714,7 +714,7 @@ async fn session_that_counted_as_linked_still_does() {
 }
 
 #[tokio::test]
-async fn session_left_behind_is_disconnected() {
+async fn previous_session_becomes_disconnected() {
     let mut database = Database::start().await;
     for (rows, session, status) in
         [(&["fresh seen"][..], "2", "disconnected"), (&["fresh seen"], "1", "connected")]
@@ -744,7 +744,7 @@ async fn session_left_behind_is_disconnected() {
 }
 
 #[tokio::test]
-async fn squatted_session_is_taken_over_by_its_credentials() {
+async fn saved_credentials_take_over_the_snapshot() {
     let mut database = Database::start().await;
     database.renew().await;
     let (squatter, _) = database.organization().await;
@@ -765,7 +765,7 @@ async fn squatted_session_is_taken_over_by_its_credentials() {
 }
 
 #[tokio::test]
-async fn text_that_holds_an_object_is_saved_as_the_object() {
+async fn settings_in_text_are_saved_as_an_object() {
     let mut database = Database::start().await;
     database.rows(&["fresh"]).await;
     let stringify =
@@ -783,7 +783,7 @@ async fn text_that_holds_an_object_is_saved_as_the_object() {
 }
 
 #[tokio::test]
-async fn saved_credentials_need_their_webhook_again() {
+async fn saved_credentials_clear_the_webhook() {
     let database = Database::start().await;
     let number = database.number("ensure", "key", "1").await;
     let url =
@@ -808,7 +808,7 @@ async fn rejected_key_of_a_deleted_number_is_not_saved() {
         ("api_key_rejected", "key", true, false, "saved"),
     ] {
         database.renew().await;
-        let neighbour = database.neighbour().await;
+        let other_organization = database.other_organization().await;
         let begun = database.begin(Begin { mode: "ensure", ..Begin::default() }).await;
         if with_row {
             database.row(database.organization, "1", "off").await;
@@ -816,7 +816,7 @@ async fn rejected_key_of_a_deleted_number_is_not_saved() {
         let lease = "insert into wpp_token_leases
             (integration_id, organization_id, holder, held_until, failure, retry_at, key_digest)
             values ($1, $2, $1, now(), $3, now(), md5($4))";
-        let whose = if is_theirs { neighbour } else { database.organization };
+        let whose = if is_theirs { other_organization } else { database.organization };
         database.run(lease, &[&Uuid::from_u128(7), &whose, &failure, &key]).await;
         let saved = database.save(&begun["creation"], ME, "key", "1").await;
         assert_eq!(saved["outcome"], outcome, "{failure} {key} theirs {is_theirs}");
@@ -853,13 +853,13 @@ async fn rejected_key_is_remembered_for_a_day() {
 
 /// Records about numbers that exist, were deleted or were given away: their age in hours, and whether they are kept.
 #[tokio::test]
-async fn old_records_and_those_of_deleted_numbers_are_forgotten() {
+async fn old_and_orphaned_records_are_deleted() {
     let mut database = Database::start().await;
     let [here] = database.rows(&[""]).await[..] else { panic!("not one row") };
     let organization = database.organization;
-    let neighbour = database.neighbour().await;
-    let given = database.row(neighbour, "7", "").await;
-    let theirs = database.all_of(neighbour).await;
+    let other_organization = database.other_organization().await;
+    let given = database.row(other_organization, "7", "").await;
+    let theirs = database.all_of(other_organization).await;
     let gone = Uuid::from_u128(8);
     let ago = |hours: f64| format!("now() - {hours} * interval '1 hour'");
     let mut expected = Vec::new();
@@ -936,5 +936,5 @@ async fn old_records_and_those_of_deleted_numbers_are_forgotten() {
     left.sort_unstable();
     expected.sort_unstable();
     assert_eq!(left, expected);
-    assert_eq!(database.all_of(neighbour).await, theirs);
+    assert_eq!(database.all_of(other_organization).await, theirs);
 }

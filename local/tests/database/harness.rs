@@ -59,27 +59,27 @@ impl Database {
 
     /// Adds an organization that a query with a forgotten condition would hit. All its rows are older or newer than those of the tested
     /// organization, and look like them.
-    pub async fn neighbour(&self) -> Uuid {
-        let (neighbour, _) = self.organization().await;
-        let primary = self.row(neighbour, "1", "primary").await;
-        self.row(neighbour, "2", "fresh").await;
+    pub async fn other_organization(&self) -> Uuid {
+        let (other_organization, _) = self.organization().await;
+        let primary = self.row(other_organization, "1", "primary").await;
+        self.row(other_organization, "2", "fresh").await;
         let (past, gone) = ("now() - interval '3 days'", Uuid::from_u128(9));
         let all = format!(
-            "update messenger_integrations set created_at = {past} where organization_id = '{neighbour}';
+            "update messenger_integrations set created_at = {past} where organization_id = '{other_organization}';
              insert into wpp_numbers (integration_id, organization_id, session) values
-               ('{gone}', '{neighbour}', '1'), ('{primary}', '{neighbour}', 'x');
+               ('{gone}', '{other_organization}', '1'), ('{primary}', '{other_organization}', 'x');
              insert into wpp_creations (organization_id, kind, integration_id, platform_id, created_at, finished_at) values
-               ('{neighbour}', 'first', null, '{neighbour}', {past}, null),
-               ('{neighbour}', 'first', null, '{neighbour}', now(), null),
-               ('{neighbour}', 'additional', null, '{neighbour}', now() + interval '1 hour', null),
-               ('{neighbour}', 'replace', '{gone}', '{neighbour}', now(), now());
+               ('{other_organization}', 'first', null, '{other_organization}', {past}, null),
+               ('{other_organization}', 'first', null, '{other_organization}', now(), null),
+               ('{other_organization}', 'additional', null, '{other_organization}', now() + interval '1 hour', null),
+               ('{other_organization}', 'replace', '{gone}', '{other_organization}', now(), now());
              insert into wpp_platform_ids (platform_id, organization_id, created_at)
-               select '{neighbour}' || n, '{neighbour}', now() - n * interval '1 minute' from generate_series(1, 90) n;
+               select '{other_organization}' || n, '{other_organization}', now() - n * interval '1 minute' from generate_series(1, 90) n;
              insert into wpp_token_leases (integration_id, organization_id, holder, held_until, failure, retry_at, key_digest)
-               values ('{gone}', '{neighbour}', '{gone}', now(), 'api_key_rejected', {past}, md5('key'))"
+               values ('{gone}', '{other_organization}', '{gone}', now(), 'api_key_rejected', {past}, md5('key'))"
         );
         self.sql.batch_execute(&all).await.unwrap();
-        neighbour
+        other_organization
     }
 
     /// Returns all that is kept of an organization.

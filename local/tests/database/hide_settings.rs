@@ -29,7 +29,7 @@ async fn ways_to(column: &str, sql: &Client) -> Vec<String> {
 }
 
 #[tokio::test]
-async fn a_grant_on_the_column_itself_is_revoked() {
+async fn grant_on_the_column_itself_is_revoked() {
     let (_postgres, sql) = project_with(
         "grant select (id, settings) on messenger_integrations to anon;
          grant select, update (settings) on messenger_integrations to authenticated",
@@ -42,7 +42,7 @@ async fn a_grant_on_the_column_itself_is_revoked() {
 
 /// A role does not lose what PUBLIC has, whatever is revoked from it.
 #[tokio::test]
-async fn a_grant_to_public_fails_the_file_as_a_whole() {
+async fn grant_to_public_fails_the_whole_file() {
     for (grants, way) in [
         ("grant select on messenger_integrations to public", "anon may still select"),
         ("grant select (settings) on messenger_integrations to public", "anon may still select"),

@@ -127,7 +127,7 @@ async fn another_holder_changes_nothing() {
 
 /// The token in the row, the caller's token, and the outcome of the claim.
 #[tokio::test]
-async fn a_token_that_is_no_text_or_empty_is_none() {
+async fn empty_or_non_text_token_counts_as_missing() {
     let row = Row::new().await;
     for (stored, replaces, outcome) in [
         (r#"{"wppJwtToken": "old"}"#, Some("old"), "granted"),
@@ -153,7 +153,7 @@ async fn a_token_that_is_no_text_or_empty_is_none() {
 }
 
 #[tokio::test]
-async fn a_new_lease_forgets_the_last_failure() {
+async fn new_lease_clears_the_last_failure() {
     let row = Row::new().await;
     let ours = row.organization;
     row.claim(ours, HOLDER).await;
@@ -178,7 +178,7 @@ async fn a_new_lease_forgets_the_last_failure() {
 
 /// The row at the time of the save, and what becomes of the token `new` that replaces `old`.
 #[tokio::test]
-async fn a_token_is_saved_over_the_one_that_it_replaces() {
+async fn token_is_saved_over_the_old_one() {
     let row = Row::new().await;
     for (meanwhile, holder, outcome, stored, end) in [
         ("{}", HOLDER, "saved", "new", 1000),
@@ -205,7 +205,7 @@ async fn a_token_is_saved_over_the_one_that_it_replaces() {
 
 /// A clock that was an hour ahead, or an operator's `infinity`, does not keep a number from its token.
 #[tokio::test]
-async fn a_lease_lasts_for_as_long_as_it_is_asked_for() {
+async fn lease_lasts_as_long_as_requested() {
     let row = Row::new().await;
     for lease_ms in [50_000, 20_000] {
         let claim = "select wpp_claim_refresh($1, $2, $3, $4, 'old')";
@@ -219,7 +219,7 @@ async fn a_lease_lasts_for_as_long_as_it_is_asked_for() {
 }
 
 #[tokio::test]
-async fn a_pause_after_a_failure_lasts_for_as_long_as_it_is_asked_for() {
+async fn cooldown_lasts_as_long_as_requested() {
     let row = Row::new().await;
     row.claim(row.organization, HOLDER).await;
     row.fail(row.organization, HOLDER).await;
@@ -228,7 +228,7 @@ async fn a_pause_after_a_failure_lasts_for_as_long_as_it_is_asked_for() {
 }
 
 #[tokio::test]
-async fn a_lease_more_than_a_minute_ahead_has_ended() {
+async fn lease_more_than_a_minute_ahead_has_ended() {
     let row = Row::new().await;
     let ours = row.organization;
     for (ahead, held, cooldown) in [
@@ -251,7 +251,7 @@ async fn a_lease_more_than_a_minute_ahead_has_ended() {
 }
 
 #[tokio::test]
-async fn a_token_rejected_within_a_minute_makes_a_pause() {
+async fn token_rejected_within_a_minute_starts_a_cooldown() {
     let row = Row::new().await;
     let ours = row.organization;
     for (saved, outcome) in [("58 seconds", "cooldown"), ("62 seconds", "granted")] {
@@ -275,7 +275,7 @@ async fn a_token_rejected_within_a_minute_makes_a_pause() {
 }
 
 #[tokio::test]
-async fn a_number_without_an_api_key_has_a_lease_too() {
+async fn number_without_an_api_key_gets_a_lease() {
     let row = Row::new().await;
     row.merge(r#"{"wppApiKey": null}"#).await;
     assert_eq!(row.claim(row.organization, HOLDER).await, "granted");
@@ -285,7 +285,7 @@ async fn a_number_without_an_api_key_has_a_lease_too() {
 }
 
 #[tokio::test]
-async fn a_lease_knows_only_of_its_own_refresh() {
+async fn lease_has_only_its_own_refreshs_token() {
     let row = Row::new().await;
     let ours = row.organization;
     let earlier = "failure = 'platform', retry_at = now(), token_digest = 'old', saved_at = now()";

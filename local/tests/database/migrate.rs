@@ -97,7 +97,7 @@ async fn assert_pushed((postgres, sql): &(Postgres, Client)) {
 }
 
 #[tokio::test]
-async fn an_empty_project_is_pushed_to_once() {
+async fn second_push_to_an_empty_project_does_nothing() {
     let project = project(Privileges::Nothing, "").await;
     assert_pushed(&project).await;
 
@@ -112,12 +112,12 @@ async fn an_empty_project_is_pushed_to_once() {
 }
 
 #[tokio::test]
-async fn the_deployed_shape_is_pushed_to_once() {
+async fn second_push_to_the_deployed_tables_does_nothing() {
     assert_pushed(&project(Privileges::Granted, BASE).await).await;
 }
 
 #[tokio::test]
-async fn rows_of_the_original_survive_a_push() {
+async fn existing_rows_survive_a_push() {
     let rows = "select jsonb_build_array((select jsonb_agg(t order by id) from messenger_integrations t),
         (select jsonb_agg(t order by id) from whatsapp_sessions t), (select jsonb_agg(t order by id) from profiles t))";
     let project = project(Privileges::Granted, DEPLOYED).await;
@@ -128,7 +128,7 @@ async fn rows_of_the_original_survive_a_push() {
 
 /// The advisor warns of helpers without a `search_path`. Only functions that set one may call them.
 #[tokio::test]
-async fn each_function_for_postgrest_sets_its_search_path() {
+async fn served_functions_set_their_search_path() {
     let postgres = Postgres::start(0, &Storage::Temporary).await.unwrap();
     let sql = postgres.connect().await.unwrap();
     let unset = "select p.oid::regprocedure::text from pg_proc p
@@ -139,7 +139,7 @@ async fn each_function_for_postgrest_sets_its_search_path() {
 }
 
 #[tokio::test]
-async fn a_shape_that_cannot_work_is_told_by_the_cli() {
+async fn cli_shows_why_a_table_cannot_be_used() {
     let shape = &refused()[0];
     // Without an organization the files have no row to try.
     let tables = format!("{}; insert into organizations default values", shape.sql);
@@ -155,7 +155,7 @@ async fn a_shape_that_cannot_work_is_told_by_the_cli() {
 
 /// Without more, the CLI refuses a record that has no file, and a file older than a record.
 #[tokio::test]
-async fn records_of_another_repository_stay() {
+async fn migration_records_of_another_repository_stay() {
     let (postgres, sql) = project(Privileges::Nothing, "").await;
     sql.batch_execute(
         "create schema supabase_migrations;
@@ -187,7 +187,7 @@ async fn removed_migrations_can_be_pushed_again() {
 }
 
 #[tokio::test]
-async fn a_wrong_address_is_refused_by_name() {
+async fn bad_database_url_is_refused() {
     for (address, word) in [
         ("", "is empty"),
         ("host=127.0.0.1 password=canary", "no address"),
@@ -218,7 +218,7 @@ fn told<'a>(said: &'a str, name: &str) -> Vec<&'a str> {
 }
 
 #[tokio::test]
-async fn the_cli_gets_the_password_in_a_variable() {
+async fn password_is_passed_in_a_variable() {
     let cli = recorder("cli", "");
     let program = cli.path().join("cli").display().to_string();
     let address = "postgresql://postgres:canary%2F%25@127.0.0.1:5432/postgres";
@@ -234,7 +234,7 @@ async fn the_cli_gets_the_password_in_a_variable() {
 }
 
 #[tokio::test]
-async fn an_sslmode_of_the_address_stays() {
+async fn sslmode_in_the_url_is_kept() {
     let cli = recorder("cli", "");
     let program = cli.path().join("cli").display().to_string();
     for (options, all) in [
@@ -249,7 +249,7 @@ async fn an_sslmode_of_the_address_stays() {
 
 /// `sh local/tools.sh` runs npm.
 #[tokio::test]
-async fn an_installation_knows_nothing_of_the_address() {
+async fn npm_does_not_get_the_database_url() {
     let shell = recorder("sh", "exec /bin/sh \"$@\"");
     let path = format!("{}:{}", shell.path().display(), std::env::var("PATH").unwrap());
     let address = "postgresql://postgres:canary@127.0.0.1:1/postgres";
@@ -285,7 +285,7 @@ async fn with_tls(postgres: &Postgres, authority: &Authority) -> String {
 
 /// Supabase's own servers show certificates of Supabase's authority.
 #[tokio::test]
-async fn a_certificate_counts_if_its_authority_is_named() {
+async fn certificate_of_another_authority_needs_sslrootcert() {
     let (postgres, sql) = project(Privileges::Nothing, "").await;
     let authority = Authority::new().unwrap();
     let address = with_tls(&postgres, &authority).await;

@@ -82,7 +82,7 @@ fn added(part: &str, before: &Value, after: &Value) -> Vec<Value> {
 }
 
 #[tokio::test]
-async fn a_deployed_database_keeps_all_it_has() {
+async fn deployed_database_keeps_all_its_rows() {
     let (postgres, sql) = deployed().await;
     let theirs = tables(&sql).await;
     let (rows_before, before) = (rows(&sql, &theirs).await, value(&sql, DUMP).await);
@@ -110,7 +110,7 @@ async fn a_deployed_database_keeps_all_it_has() {
 }
 
 #[tokio::test]
-async fn applying_the_migrations_again_changes_nothing() {
+async fn second_run_of_the_migrations_changes_nothing() {
     let app = TestApp::start().await;
     app.number().await;
     let sql = &app.sql;
@@ -121,7 +121,7 @@ async fn applying_the_migrations_again_changes_nothing() {
 }
 
 #[tokio::test]
-async fn on_a_deployed_database_a_number_is_made_and_connected() {
+async fn number_is_connected_on_a_deployed_database() {
     let app = deployed_app().await;
     let number = app.number().await;
     assert_eq!(
@@ -135,7 +135,7 @@ async fn on_a_deployed_database_a_number_is_made_and_connected() {
 }
 
 #[tokio::test]
-async fn columns_without_a_value_are_no_error_and_count_as_false() {
+async fn null_flags_count_as_false() {
     let app = deployed_app().await;
     let [first, second, third] = [app.number().await, app.number().await, app.number().await];
     app.sql
@@ -156,7 +156,7 @@ async fn columns_without_a_value_are_no_error_and_count_as_false() {
 
 /// SQL null and JSON null are no settings yet; text that holds an object is read as the object.
 #[tokio::test]
-async fn settings_that_hold_nothing_or_an_object_in_text_work() {
+async fn null_settings_or_an_object_in_text_are_read() {
     let app = deployed_app().await;
     let number = app.number().await;
     app.link(&number).await;
@@ -180,7 +180,7 @@ async fn settings_that_hold_nothing_or_an_object_in_text_work() {
 
 /// Other functions may still know what they mean, and the number may be linked.
 #[tokio::test]
-async fn settings_that_cannot_be_read_stay_as_they_are() {
+async fn unreadable_settings_are_unchanged() {
     let app = TestApp::start().await;
     let (number, other) = (app.number().await, app.number().await);
     for settings in ["[1]", "\"x\"", "7", "[{\"wppApiKey\": \"k\"}]"] {
@@ -203,7 +203,7 @@ async fn settings_that_cannot_be_read_stay_as_they_are() {
 }
 
 #[tokio::test]
-async fn two_numbers_share_the_one_snapshot_of_an_organization() {
+async fn two_numbers_share_an_organizations_only_snapshot() {
     let app = deployed_app().await;
     let numbers = [app.number().await, app.number().await];
     for _ in 0..2 {
@@ -247,7 +247,7 @@ async fn rest_status(app: &TestApp, path: &str, body: Option<&Value>, key: &str,
 }
 
 #[tokio::test]
-async fn what_is_ours_is_for_the_service_role_alone() {
+async fn only_the_service_role_may_use_our_tables_and_functions() {
     let app = TestApp::start().await;
     let number = app.number().await;
     let find = json!({"p_user_id": app.school.user.to_string(), "p_session": number.session});
@@ -266,7 +266,7 @@ async fn what_is_ours_is_for_the_service_role_alone() {
 /// If a function or a table is missing among the grants, projects from before October 2026 open it to all roles. Later projects close it
 /// to our functions. A migration may also be the last one that was applied.
 #[tokio::test]
-async fn each_file_leaves_all_to_the_service_role_alone() {
+async fn each_file_grants_to_the_service_role_only() {
     let may = "select object, role, may from (
           select p.oid::regprocedure::text, r.role, has_function_privilege(r.role, p.oid, 'execute')
           from pg_proc p, unnest(array['anon', 'authenticated', 'service_role']) r (role)
@@ -302,7 +302,7 @@ async fn each_file_leaves_all_to_the_service_role_alone() {
 
 /// Whatever release a database has, with what was written since: the present files bring it to the state of a new one.
 #[tokio::test]
-async fn each_release_upgrades_to_what_a_fresh_database_has() {
+async fn each_release_upgrades_to_the_schema_of_a_new_database() {
     let (postgres, sql) = deployed().await;
     postgres.migrate(&migrations()).await.unwrap();
     let fresh = value(&sql, DUMP).await;
@@ -329,7 +329,7 @@ async fn each_release_upgrades_to_what_a_fresh_database_has() {
 }
 
 #[tokio::test]
-async fn what_is_ours_can_be_taken_away_and_nothing_of_theirs_with_it() {
+async fn uninstalling_removes_only_what_the_migrations_made() {
     let (postgres, sql) = deployed().await;
     let theirs = tables(&sql).await;
     let before = (rows(&sql, &theirs).await, value(&sql, DUMP).await);
@@ -346,7 +346,7 @@ async fn what_is_ours_can_be_taken_away_and_nothing_of_theirs_with_it() {
 
 /// A migration that waits keeps every other writer waiting behind it.
 #[tokio::test]
-async fn a_migration_waits_five_seconds_for_a_lock_and_not_longer() {
+async fn migration_waits_at_most_five_seconds_for_a_lock() {
     let (postgres, sql) = deployed().await;
     let blocker = postgres.connect().await.unwrap();
     blocker.batch_execute("begin; lock table messenger_integrations in access exclusive mode").await.unwrap();
@@ -368,7 +368,7 @@ async fn a_migration_waits_five_seconds_for_a_lock_and_not_longer() {
 }
 
 #[tokio::test]
-async fn every_table_of_a_new_database_has_row_level_security() {
+async fn new_tables_have_row_level_security() {
     let postgres = Postgres::start(0, &Storage::Temporary).await.unwrap();
     let sql = postgres.connect().await.unwrap();
     let open = "select tablename::text from pg_tables where schemaname = 'public' and not rowsecurity";
@@ -378,7 +378,7 @@ async fn every_table_of_a_new_database_has_row_level_security() {
 
 /// The other functions name only some of the columns.
 #[tokio::test]
-async fn new_tables_fill_what_a_writer_leaves_out() {
+async fn new_tables_have_default_values() {
     let postgres = Postgres::start(0, &Storage::Temporary).await.unwrap();
     let sql = postgres.connect().await.unwrap();
     let least = "insert into organizations default values;
@@ -405,7 +405,7 @@ async fn new_tables_fill_what_a_writer_leaves_out() {
 }
 
 #[tokio::test]
-async fn the_optional_migration_hides_the_settings_and_nothing_else() {
+async fn optional_migration_hides_only_the_settings() {
     let app = deployed_app().await;
     let number = app.number().await;
     let anon = app.stack.keys.anon_key();

@@ -9,7 +9,7 @@ use uuid::Uuid;
 use crate::harness::{Begin, Database, ME, id, place};
 
 #[tokio::test]
-async fn active_number_with_credentials_works() {
+async fn active_number_with_credentials_is_usable() {
     let database = Database::start().await;
     for (is_active, settings, expected) in [
         (Some(true), json!({"wppApiKey": "k", "wppAccountNumber": "1"}), true),
@@ -42,7 +42,7 @@ async fn active_number_with_credentials_works() {
 }
 
 #[tokio::test]
-async fn choice_is_working_then_primary_then_oldest() {
+async fn usable_then_primary_then_oldest_number_is_chosen() {
     let mut database = Database::start().await;
     for (rows, any, active) in [
         (&["", "primary"][..], Some(1), Some(1)),
@@ -57,7 +57,7 @@ async fn choice_is_working_then_primary_then_oldest() {
         (&["telegram", "green_api", "off empty"], Some(2), None),
     ] {
         let ids = database.rows(rows).await;
-        database.neighbour().await;
+        database.other_organization().await;
         let choose = "wpp_internal.choose_number($1, null, null, false)";
         let chosen = database.value(choose, &[&database.organization]).await;
         let found =
@@ -89,7 +89,7 @@ async fn another_organizations_number_is_not_found() {
 
 /// What a look-up says of a number whose credentials we saved, after these changes.
 #[tokio::test]
-async fn knowledge_is_about_the_rows_session() {
+async fn record_of_another_session_is_ignored() {
     let mut database = Database::start().await;
     let noted = "update wpp_numbers set first_connected_at = now()";
     let other_key = "update messenger_integrations set settings = settings || '{\"wppApiKey\": \"theirs\"}'";
@@ -124,7 +124,7 @@ async fn knowledge_is_about_the_rows_session() {
 }
 
 #[tokio::test]
-async fn number_counts_as_linked_unless_known_not_to_be() {
+async fn number_is_linked_unless_its_record_says_otherwise() {
     let mut database = Database::start().await;
     let theirs = "update messenger_integrations set settings = settings || '{\"wppAccountNumber\": \"9\"}'";
     let given_away = "update wpp_numbers set organization_id = gen_random_uuid(), platform_id = null";
@@ -152,8 +152,8 @@ async fn number_counts_as_linked_unless_known_not_to_be() {
 async fn snapshot_needs_a_number_of_the_organization() {
     let mut database = Database::start().await;
     database.rows(&["", "telegram", "green_api"]).await;
-    let neighbour = database.neighbour().await;
-    database.row(neighbour, "7", "").await;
+    let other_organization = database.other_organization().await;
+    database.row(other_organization, "7", "").await;
     for session in ["2", "3", "7", "9"] {
         let now = database.now().await;
         let mirror =
@@ -168,20 +168,20 @@ async fn snapshot_needs_a_number_of_the_organization() {
 async fn snapshot_of_another_organization_is_not_read() {
     let mut database = Database::start().await;
     let [number] = database.rows(&["fresh"]).await[..] else { panic!("not one row") };
-    let neighbour = database.neighbour().await;
+    let other_organization = database.other_organization().await;
     let mirror = "insert into whatsapp_sessions (organization_id, session_name, status, updated_at)
         values ($1, 'wpp_1', 'connected', '2026-01-01')";
-    database.run(mirror, &[&neighbour]).await;
-    let theirs = database.all_of(neighbour).await;
+    database.run(mirror, &[&other_organization]).await;
+    let theirs = database.all_of(other_organization).await;
     assert!(!database.counts_as_linked(number).await);
     let snapshot = "wpp_find_number($1, '1') -> 'number' -> 'snapshot'";
     assert_eq!(database.value(snapshot, &[&database.user]).await, Value::Null);
-    assert_eq!(database.all_of(neighbour).await, theirs);
+    assert_eq!(database.all_of(other_organization).await, theirs);
 }
 
 /// Two rows that name a session: who may write its snapshot once it was squatted.
 #[tokio::test]
-async fn squatted_snapshot_is_taken_over_for_a_session_we_gave() {
+async fn another_organizations_snapshot_is_taken_over() {
     let mut database = Database::start().await;
     // The session that we gave to the last row, and whether the snapshot of the first row's session is taken over.
     for (words, given, is_taken) in [
@@ -213,7 +213,7 @@ async fn squatted_snapshot_is_taken_over_for_a_session_we_gave() {
 
 /// The tables of others have constraints of their own.
 #[tokio::test]
-async fn squatted_snapshot_without_room_is_deleted_or_left() {
+async fn another_organizations_only_snapshot_is_deleted_or_left() {
     let mut database = Database::start().await;
     for (constraint, status) in [
         ("alter table whatsapp_sessions add constraint one unique (organization_id)", json!("qr_issued")),
@@ -239,7 +239,7 @@ async fn squatted_snapshot_without_room_is_deleted_or_left() {
 }
 
 #[tokio::test]
-async fn squatter_loses_only_the_snapshot_without_room() {
+async fn only_the_snapshot_in_the_way_is_deleted() {
     let mut database = Database::start().await;
     database.rows(&["fresh"]).await;
     let (squatter, _) = database.organization().await;
@@ -280,7 +280,7 @@ async fn long_qr_of_another_function_reads_as_none() {
 }
 
 #[tokio::test]
-async fn long_texts_of_others_are_cut() {
+async fn long_texts_in_a_row_are_cut() {
     let mut database = Database::start().await;
     database.rows(&["fresh seen"]).await;
     let long = "reset role; alter table whatsapp_sessions drop constraint whatsapp_sessions_status_check; set role service_role;
@@ -292,7 +292,7 @@ async fn long_texts_of_others_are_cut() {
 }
 
 #[tokio::test]
-async fn rows_of_one_moment_are_ordered_by_id() {
+async fn rows_of_the_same_time_are_ordered_by_id() {
     let mut database = Database::start().await;
     let ids = database.rows(&["", ""]).await;
     let smallest = Uuid::from_u128(1);
@@ -307,7 +307,7 @@ async fn rows_of_one_moment_are_ordered_by_id() {
 }
 
 #[tokio::test]
-async fn row_that_was_not_primary_keeps_its_time() {
+async fn row_that_was_not_primary_keeps_its_updated_at() {
     let mut database = Database::start().await;
     let ids = database.rows(&["", ""]).await;
     database.run("update messenger_integrations set updated_at = 'epoch'", &[]).await;
@@ -320,7 +320,7 @@ async fn row_that_was_not_primary_keeps_its_time() {
 }
 
 #[tokio::test]
-async fn locked_snapshot_is_the_answer_as_it_is() {
+async fn locked_snapshot_is_returned_unchanged() {
     let mut database = Database::start().await;
     database.rows(&["fresh seen"]).await;
     let mut blocker = database.postgres.connect().await.unwrap();
@@ -372,7 +372,7 @@ async fn locked_record_is_waited_for_two_seconds_at_most() {
 }
 
 #[tokio::test]
-async fn newer_snapshot_stands_unless_its_clock_is_ahead() {
+async fn newer_snapshot_stays_unless_its_clock_is_ahead() {
     let database = Database::start().await;
     database.number("ensure", "key", "1").await;
     let organization = database.organization;
@@ -424,18 +424,18 @@ async fn equal_qr_keeps_its_time() {
 
 /// If `whatsapp_sessions` has one row for an organization, that row is for a session of one of its active numbers.
 #[tokio::test]
-async fn only_snapshot_moves_on_from_an_inactive_number() {
+async fn only_an_inactive_numbers_snapshot_is_reused() {
     let mut database = Database::start().await;
     let ids = database.rows(&["", ""]).await;
-    let neighbour = database.neighbour().await;
+    let other_organization = database.other_organization().await;
     let unique =
         "reset role; alter table whatsapp_sessions add unique (organization_id); set role service_role";
     database.sql.batch_execute(unique).await.unwrap();
     let mirror = "insert into whatsapp_sessions (organization_id, session_name, status, updated_at)
         values ($1, $2, 'connected', '2026-01-01')";
     database.run(mirror, &[&database.organization, &"wpp_gone"]).await;
-    database.run(mirror, &[&neighbour, &"wpp_theirs"]).await;
-    let theirs = database.all_of(neighbour).await;
+    database.run(mirror, &[&other_organization, &"wpp_theirs"]).await;
+    let theirs = database.all_of(other_organization).await;
     let save = async |session: &str| {
         let now = database.now().await + 1;
         let mirror =
@@ -447,17 +447,17 @@ async fn only_snapshot_moves_on_from_an_inactive_number() {
     assert_eq!(save("1").await, (true, true, true));
     database.run("update messenger_integrations set is_active = false where id = $1", &[&ids[0]]).await;
     assert_eq!(save("2").await, (true, true, true), "it moves from one that is not active");
-    assert_eq!(database.all_of(neighbour).await, theirs);
+    assert_eq!(database.all_of(other_organization).await, theirs);
 }
 
 /// An observed state is noted for that number alone, for its present credentials, and once. Only a phone that is connected now makes the
 /// number primary.
 #[tokio::test]
-async fn link_is_noted_once_for_the_number_seen() {
+async fn first_connection_is_saved_once() {
     let mut database = Database::start().await;
     let ids = database.rows(&["fresh", "fresh", ""]).await;
-    let neighbour = database.neighbour().await;
-    let theirs = database.all_of(neighbour).await;
+    let other_organization = database.other_organization().await;
+    let theirs = database.all_of(other_organization).await;
     database
         .run(
             "insert into wpp_numbers (integration_id, organization_id, session) values ($1, $2, 'x')",
@@ -488,11 +488,11 @@ async fn link_is_noted_once_for_the_number_seen() {
     database.save_snapshot(database.organization, "1", "disconnected", later, None).await;
     let old = "(select count(*) from wpp_numbers where first_connected_at = '2026-01-01')";
     assert_eq!((database.value(old, &[]).await, database.primaries().await), (json!(1), vec![]));
-    assert_eq!(database.all_of(neighbour).await, theirs);
+    assert_eq!(database.all_of(other_organization).await, theirs);
 }
 
 #[tokio::test]
-async fn link_that_another_function_saw_counts() {
+async fn connection_that_another_function_saved_counts() {
     let database = Database::start().await;
     let number = database.number("ensure", "key", "1").await;
     let now = database.now().await;
@@ -505,7 +505,7 @@ async fn link_that_another_function_saw_counts() {
 
 /// The rows, the session that was just seen connected, and who is primary then.
 #[tokio::test]
-async fn best_number_becomes_primary_if_none_works() {
+async fn best_number_becomes_primary_if_none_is_usable() {
     let mut database = Database::start().await;
     for (rows, session, expected) in [
         (&[""][..], None, &[0][..]),
@@ -530,8 +530,8 @@ async fn best_number_becomes_primary_if_none_works() {
         (&["green_api", ""], None, &[1]),
     ] {
         let ids = database.rows(rows).await;
-        let neighbour = database.neighbour().await;
-        let theirs = database.all_of(neighbour).await;
+        let other_organization = database.other_organization().await;
+        let theirs = database.all_of(other_organization).await;
         let settle = "select wpp_internal.settle_primary($1, $2)";
         database.sql.query(settle, &[&database.organization, &session]).await.unwrap();
         let mut primaries: Vec<_> = database
@@ -542,13 +542,13 @@ async fn best_number_becomes_primary_if_none_works() {
             .collect();
         primaries.sort_unstable();
         assert_eq!(primaries, expected, "{rows:?} {session:?}");
-        assert_eq!(database.all_of(neighbour).await, theirs, "{rows:?} {session:?}");
+        assert_eq!(database.all_of(other_organization).await, theirs, "{rows:?} {session:?}");
     }
 }
 
 /// Other rows of the organization: what they are, and who is primary once a new number is connected.
 #[tokio::test]
-async fn number_replaces_a_primary_that_does_not_work() {
+async fn number_replaces_an_unusable_primary_number() {
     let rows = [
         // provider, active, enabled, credentials; whether it stays primary
         ("wpp", true, true, true, true),
@@ -619,7 +619,7 @@ async fn missing_is_enabled_counts_as_enabled() {
 
 /// Rows that the owner's own constraint keeps from being primary, or that another transaction has locked, delay no request.
 #[tokio::test]
-async fn locked_rows_become_primary_another_time() {
+async fn locked_row_does_not_become_primary() {
     let mut database = Database::start().await;
     let [number] = database.rows(&[""]).await[..] else { panic!("not one row") };
     let mut blocker = database.postgres.connect().await.unwrap();
@@ -726,7 +726,7 @@ async fn locked_row_is_waited_for_two_seconds_at_most() {
 
 /// An operator may give a row to another organization, which asks the platform with an id of its own.
 #[tokio::test]
-async fn number_given_away_starts_anew() {
+async fn number_given_to_another_organization_starts_over() {
     let mut database = Database::start().await;
     let [number] = database.rows(&["fresh sub"]).await[..] else { panic!("not one row") };
     let (ours, user) = database.organization().await;
@@ -792,7 +792,7 @@ async fn settings_are_read_within_bounds() {
 
 /// A helper that is called although it could be inlined costs each look-up some microseconds.
 #[tokio::test]
-async fn one_expression_helpers_are_inlined() {
+async fn single_expression_helpers_are_inlined() {
     let database = Database::start().await;
     let helpers = "select p.proname::text, p.proargtypes::regtype[]::text[] from pg_proc p
         where p.pronamespace = 'wpp_internal'::regnamespace and p.prosqlbody is not null and p.provolatile <> 'v'";

@@ -81,7 +81,7 @@ async fn whole_story(app: &TestApp) {
 }
 
 #[tokio::test]
-async fn the_story_of_a_number_is_the_same_in_every_shape() {
+async fn number_goes_through_the_same_states_in_each_variant() {
     let new = ("a new project", Privileges::Nothing, String::new());
     let before = ("as most, before", Privileges::Granted, working()[0].sql.clone());
     // Without an organization, the migration does not try whether rows fit.
@@ -125,7 +125,7 @@ async fn refusal(postgres: &Postgres, shape: &SchemaVariant) -> Result<(), &'sta
 }
 
 #[tokio::test]
-async fn a_table_that_cannot_work_is_refused_by_column() {
+async fn unusable_table_is_refused_with_its_column() {
     let postgres = Postgres::start(0, &Storage::Temporary).await.unwrap();
     let mut failed = Vec::new();
     for shape in refused() {
@@ -171,7 +171,7 @@ async fn role_that_cannot_use_the_tables_is_refused() {
 
 /// Indexes on `messenger_integrations`, and whether a query by organization can use one of them.
 #[tokio::test]
-async fn missing_index_is_made_by_the_owner_alone() {
+async fn only_the_owner_creates_the_missing_index() {
     let postgres = Postgres::start(0, &Storage::Temporary).await.unwrap();
     postgres.replace(Privileges::Nothing, BASE).await.unwrap();
     let drop = "drop index messenger_integrations_organization_id_idx; ";
@@ -199,7 +199,7 @@ async fn missing_index_is_made_by_the_owner_alone() {
 
 /// The probe's rows are its own, unless the table has room for only one row of an organization.
 #[tokio::test]
-async fn probe_waits_for_no_row_of_another_organization() {
+async fn check_of_the_tables_waits_for_no_locked_row() {
     let postgres = Postgres::start(0, &Storage::Temporary).await.unwrap();
     let rows = "insert into organizations values ('00000000-0000-0000-0000-000000000001'), ('00000000-0000-0000-0000-000000000002');
         insert into messenger_integrations (organization_id, messenger_type, provider, name)

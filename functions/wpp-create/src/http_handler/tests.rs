@@ -106,6 +106,39 @@ async fn qr_after_the_start_is_polled() {
 }
 
 #[tokio::test]
+async fn connected_answer_to_the_start_hides_its_qr() {
+    for (status, shown) in [("connected", "connected"), ("starting", "qr_issued")] {
+        let test = test_new().await;
+        test.platform("/start", 200, json!({"status": status, "qr": "2@text"}));
+        assert_eq!(answer(&test, json!({})).await.unwrap()["status"], shown);
+        assert_eq!(test.calls().last().unwrap(), "wpp_save_snapshot");
+    }
+}
+
+#[tokio::test]
+async fn key_that_is_not_active_yet_is_tried_again() {
+    let mut test = test_new().await;
+    test.context.deadline = Deadline::within(Duration::from_secs(20));
+    test.platform_once("/auth/token", 403, json!({}));
+    test.database("wpp_release_refresh", json!({"outcome": "saved"}));
+    test.platform("/start", 200, json!({"qr": "2@text"}));
+    assert_eq!(answer(&test, json!({})).await.unwrap()["status"], "qr_issued");
+    assert_eq!(count(&test.calls(), "token"), 2);
+}
+
+/// The first pause is a second.
+#[tokio::test]
+async fn key_is_not_tried_again_after_the_deadline() {
+    let mut test = test_new().await;
+    test.context.deadline = Deadline::within(Duration::from_millis(900));
+    test.platform("/auth/token", 403, json!({}));
+    test.database("wpp_release_refresh", json!({"outcome": "saved"}));
+    let error = answer(&test, json!({})).await.unwrap_err();
+    assert_eq!(error.platform(), Some(PlatformError::KeyNotActive));
+    assert_eq!(count(&test.calls(), "token"), 1);
+}
+
+#[tokio::test]
 async fn late_qr_returns_starting() {
     let test = test_new().await;
     test.platform("/start", 200, json!({"status": "starting"}));

@@ -153,7 +153,6 @@ fn read(token: &str, key: &DecodingKey, algorithm: Algorithm) -> Result<Claims, 
 fn refusal(error: &Error) -> AuthError {
     match error.kind() {
         ErrorKind::InvalidSignature => AuthError::BadSignature,
-        ErrorKind::InvalidAlgorithm | ErrorKind::UnsupportedAlgorithm => AuthError::WrongAlgorithm,
         ErrorKind::InvalidAudience | ErrorKind::MissingRequiredClaim(_) => AuthError::WrongAudience,
         _ => AuthError::Malformed,
     }

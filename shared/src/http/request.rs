@@ -67,10 +67,7 @@ pub fn named_session(
     session_name: Option<SessionId>,
     account_number: Option<SessionId>,
 ) -> Result<Option<String>, Error> {
-    one_of([("session", session), ("session_name", session_name), ("account_number", account_number)])
-}
-
-fn one_of<const N: usize>(names: [(&'static str, Option<SessionId>); N]) -> Result<Option<String>, Error> {
+    let names = [("session", session), ("session_name", session_name), ("account_number", account_number)];
     let mut sent = names.into_iter().filter_map(|(name, session)| Some((name, session?)));
     let Some((_, session)) = sent.next() else { return Ok(None) };
     match sent.find(|(_, other)| *other != session) {

@@ -81,6 +81,14 @@ async fn a_hundred_first_requests_at_once_share_one_failure() {
 }
 
 #[tokio::test]
+async fn a_hundred_first_requests_with_an_unknown_key_fetch_once() {
+    let project = Arc::new(Project::start().await);
+    let outcomes = project.outcomes(vec![project.made_up("unknown"); 100]).await;
+    assert!(outcomes.iter().all(|outcome| *outcome == Err(AuthError::UnknownKey)));
+    assert_eq!(project.server.fetches(), 1);
+}
+
+#[tokio::test]
 async fn a_thousand_made_up_key_ids_cost_one_fetch_in_30_s() {
     let project = Project::start().await;
     assert!(project.verify(&project.token_of(&project.es), NOW).await.is_ok());
@@ -133,15 +141,17 @@ async fn a_404_is_an_empty_set_while_there_are_no_keys() {
 }
 
 #[tokio::test]
-async fn jwks_404_keeps_the_known_keys() {
-    let project = Project::start().await;
-    let token = project.token_of(&project.es);
-    assert!(project.verify(&token, NOW).await.is_ok());
-    project.server.answer(Answer::Reply(404, r#"{"message":"no Route matched"}"#.to_owned()));
-    let day = later(Duration::from_secs(86_400));
-    assert!(project.verify(&token, day).await.is_ok());
-    assert_eq!(project.server.fetches(), 2);
-    assert_eq!(project.verify(&project.made_up("new"), day).await, Err(AuthError::KeysUnavailable));
+async fn jwks_404_or_an_empty_set_keeps_the_known_keys() {
+    for (status, body) in [(404, r#"{"message":"no Route matched"}"#), (200, r#"{"keys":[]}"#)] {
+        let project = Project::start().await;
+        let token = project.token_of(&project.es);
+        assert!(project.verify(&token, NOW).await.is_ok());
+        project.server.answer(Answer::Reply(status, body.to_owned()));
+        let day = later(Duration::from_secs(86_400));
+        assert!(project.verify(&token, day).await.is_ok());
+        assert_eq!(project.server.fetches(), 2);
+        assert_eq!(project.verify(&project.made_up("new"), day).await, Err(AuthError::KeysUnavailable));
+    }
 }
 
 #[tokio::test]

@@ -110,9 +110,11 @@ fn a_body_over_16_kib_is_refused() {
 #[test]
 fn several_names_of_one_session_must_agree() {
     let id = |session: &str| Some(SessionId(session.to_owned()));
-    assert_eq!(one_of([("session", None), ("session_name", None)]), Ok(None));
-    assert_eq!(one_of([("session", id("4")), ("session_name", id("4"))]), Ok(Some("4".to_owned())));
-    assert_eq!(one_of([("session", None), ("session_name", id("5"))]), Ok(Some("5".to_owned())));
-    let differ = one_of([("session", id("4")), ("session_name", id("5"))]);
+    assert_eq!(named_session(None, None, None), Ok(None));
+    assert_eq!(named_session(id("4"), id("4"), id("4")), Ok(Some("4".to_owned())));
+    assert_eq!(named_session(None, None, id("5")), Ok(Some("5".to_owned())));
+    let differ = named_session(id("4"), id("4"), id("5"));
+    assert_eq!(differ, Err(Error::bad_request("account_number", say::FIELD_CONTRADICTS)));
+    let differ = named_session(id("4"), id("5"), None);
     assert_eq!(differ, Err(Error::bad_request("session_name", say::FIELD_CONTRADICTS)));
 }

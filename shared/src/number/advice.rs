@@ -158,7 +158,6 @@ impl Advice {
             (State::Connected, _) if webhook == Webhook::Pending => {
                 advice("webhook_pending", say::MESSAGES_MISSING, say::WAIT_OR_CONTACT_SUPPORT)
             }
-            (State::Connected, _) => None,
             (_, Some(SessionState::Lost)) => advice("session_lost", say::SESSION_LOST, say::RECONNECT),
             (_, Some(SessionState::PasskeyRequired)) => {
                 advice("passkey_required", say::PASSKEY_WANTED, say::CONFIRM_PASSKEY)

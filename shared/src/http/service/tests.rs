@@ -240,3 +240,14 @@ async fn an_event_that_is_not_http_gets_a_plain_answer() {
         assert_eq!(answer(event).await, json!({"ok": false}));
     }
 }
+
+#[test]
+fn trace_id_is_the_root_of_the_header() {
+    for (header, id) in [
+        ("Root=1-5759e988-bd86;Parent=53995c3f;Sampled=1", Some("1-5759e988-bd86")),
+        ("Parent=53995c3f; Root=1-5759e988-bd86", Some("1-5759e988-bd86")),
+        ("Parent=53995c3f", None),
+    ] {
+        assert_eq!(trace_id(header).as_deref(), id, "{header}");
+    }
+}

@@ -1,5 +1,6 @@
-//! `local bench`: measures what the functions cost, against their targets. The yardstick is a function that does nothing. Programs that
-//! are compared take turns. Only counts can fail a run, and only against [`limits`].
+//! `local bench`: measures what the functions cost, against their targets. Times are compared with those of a function that does
+//! nothing, or of one direct call of the platform; the programs take turns. A missed target fails no run. [`Mode::Check`] fails if a
+//! count exceeds its limit.
 
 mod counts;
 mod creation;
@@ -25,21 +26,21 @@ use crate::Result;
 use crate::child::workspace;
 use crate::clock::unix_ms;
 
-/// If other work takes more of the machine than this, it disturbs the times that are measured.
-const BUSY: f64 = 0.1;
+/// Other work that uses more than this share of the processors makes the measured times unreliable.
+const BUSY_SHARE: f64 = 0.1;
 
 /// What a run is for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Mode {
     /// All figures: prints the table, and writes the same to `target/bench.json`.
     Table,
-    /// Counts only: fails if one exceeds its limit.
+    /// Counts only: fails if one exceeds its limit or has none.
     Check,
     /// Counts only: makes them the limits.
     Renew,
 }
 
-/// Measures.
+/// Runs the bench in this mode.
 pub async fn run(mode: Mode) -> Result<()> {
     let scene = Scene::start().await;
     let mut run = Run::default();
@@ -55,33 +56,33 @@ pub async fn run(mode: Mode) -> Result<()> {
     run.add("size", size::measure(&scene)).await?;
     run.add("new numbers", creation::measure(&scene)).await?;
     run.add("a million numbers", look_up::measure()).await?;
-    let is_busy = run.others.percentile(100) > BUSY;
+    let is_busy = run.other_work.percentile(100) > BUSY_SHARE;
     let date = OffsetDateTime::from_unix_timestamp(unix_ms() / 1000)?.format(&Rfc3339)?;
     let version = env::var("WPP_VERSION").unwrap_or_else(|_| "unknown".to_owned());
     let cores = std::thread::available_parallelism()?;
-    let state = if is_busy { "BUSY: trust the counts, not the times" } else { "idle" };
+    let state = if is_busy { "busy: trust the counts, not the times" } else { "idle between the parts" };
     println!("{date}, {version}, {cores} cores, {ARCH}; the machine was {state}\n\n{}", table(&run.figures));
     let report = json!({
         "date": date, "version": version, "arch": ARCH, "cores": cores, "busy": is_busy, "figures": run.figures,
     });
     let file = workspace().join("target/bench.json");
     fs::write(&file, serde_json::to_vec_pretty(&report)?)?;
-    println!("Times: the median, and in brackets the middle half. The same as JSON: {}", file.display());
+    println!("Times are medians, with the middle half in brackets. The same as JSON: {}", file.display());
     Ok(())
 }
 
-/// What was measured so far.
+/// What has been measured so far.
 #[derive(Default)]
 struct Run {
     figures: Vec<Figure>,
-    /// Shares of the processors that other work took, between two parts of the run.
-    others: Sample,
+    /// The shares of the processors that other work used, each sampled before a part of the run.
+    other_work: Sample,
 }
 
 impl Run {
     async fn add(&mut self, name: &str, part: impl Future<Output = Result<Vec<Figure>>>) -> Result<()> {
         // The stack and the functions are idle between two parts.
-        self.others.push(machine::busy().await?);
+        self.other_work.push(machine::busy().await?);
         eprintln!("bench: {name} ...");
         self.figures.extend(part.await?);
         Ok(())

@@ -1,4 +1,4 @@
-//! The machine's clock, which is read only here.
+//! The only place in this crate that reads the machine's clocks.
 
 use std::time::{Instant, SystemTime, UNIX_EPOCH};
 
@@ -10,7 +10,7 @@ pub fn unix_ms() -> i64 {
 }
 
 /// Returns the current instant, to measure a duration.
-#[allow(clippy::disallowed_methods, reason = "the one reading of the stopwatch")]
+#[allow(clippy::disallowed_methods, reason = "the one reading of the monotonic clock")]
 pub fn now() -> Instant {
     Instant::now()
 }

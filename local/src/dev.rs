@@ -158,7 +158,7 @@ fn write_events(functions: &str, token: &str, session: &str) -> Result<PathBuf> 
         ("status", Event::post("wpp-status").json(&json!({"force": true}))),
     ];
     for (name, event) in events {
-        let event = serde_json::to_string_pretty(&event.bearer(token).v2())?;
+        let event = serde_json::to_string_pretty(&event.bearer(token).http_api())?;
         std::fs::write(directory.join(format!("{name}.json")), event)?;
     }
     std::fs::write(workspace().join(own).join("running.json"), running.to_string())?;

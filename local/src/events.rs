@@ -1,4 +1,4 @@
-//! Events as API Gateway and function URLs send them to a Lambda function.
+//! Events as an HTTP API of API Gateway and a function URL send them to a Lambda function: payload format 2.0.
 
 use std::collections::BTreeMap;
 
@@ -15,7 +15,7 @@ const USER_AGENT: &str = "Mozilla/5.0";
 const TIME: &str = "12/Mar/2026:19:03:58 +0000";
 const TIME_EPOCH_MS: i64 = 1_773_342_238_390;
 
-/// A browser's request to `/functions/v1/<name>`, completed by [`v2`](Self::v2) or [`function_url`](Self::function_url).
+/// A request to `/functions/v1/<name>`. [`http_api`](Self::http_api) or [`function_url`](Self::function_url) makes the event of it.
 #[derive(Clone, Debug)]
 pub struct Event {
     method: String,
@@ -27,7 +27,7 @@ pub struct Event {
 }
 
 impl Event {
-    /// Returns a request with any method to the function `name`.
+    /// Makes a request to the function `name`, with this method.
     pub fn new(method: &str, name: &str) -> Self {
         let headers = [
             ("Accept", "*/*"),
@@ -51,17 +51,17 @@ impl Event {
         Self::new("GET", name)
     }
 
-    /// Makes a `POST`, without a body so far.
+    /// Makes a `POST` that has no body yet.
     pub fn post(name: &str) -> Self {
         Self::new("POST", name)
     }
 
-    /// Makes an `OPTIONS`, which a browser sends before a cross-origin call.
+    /// Makes an `OPTIONS`, as in a browser's preflight.
     pub fn options(name: &str) -> Self {
         Self::new("OPTIONS", name)
     }
 
-    /// Adds a header. A header of the same name is kept as well.
+    /// Adds a header. Values of the same name are joined with a comma.
     #[must_use]
     pub fn header(mut self, name: &str, value: &str) -> Self {
         self.headers.push((name.to_owned(), value.to_owned()));
@@ -74,20 +74,20 @@ impl Event {
         self.header("Authorization", &format!("Bearer {token}"))
     }
 
-    /// Adds a parameter to the query, not yet encoded.
+    /// Adds a query parameter. Pass it unencoded.
     #[must_use]
     pub fn query(mut self, name: &str, value: &str) -> Self {
         self.query.push((name.to_owned(), value.to_owned()));
         self
     }
 
-    /// Sets this body, with the content type of JSON.
+    /// Sets a JSON body, and its `Content-Type`.
     #[must_use]
     pub fn json(self, body: &Value) -> Self {
         self.header("Content-Type", "application/json").body(&body.to_string())
     }
 
-    /// Sets this body. Only [`header`](Self::header) sets its type.
+    /// Sets the body. Set its `Content-Type` with [`header`](Self::header).
     #[must_use]
     pub fn body(mut self, body: &str) -> Self {
         self.body = Some(body.to_owned());
@@ -95,7 +95,7 @@ impl Event {
         self
     }
 
-    /// Sets this body in base64, as a gateway sends binary data.
+    /// Sets a binary body, encoded in base64 as a gateway does.
     #[must_use]
     pub fn base64_body(mut self, body: &[u8]) -> Self {
         self.body = Some(STANDARD.encode(body));
@@ -103,13 +103,13 @@ impl Event {
         self
     }
 
-    /// Returns the event as an HTTP API sends it: payload format 2.0.
-    pub fn v2(self) -> Value {
+    /// Returns the event as an HTTP API sends it.
+    pub fn http_api(self) -> Value {
         let route = format!("{} {}", self.method, self.path());
         self.payload_2(&route, API_HOST)
     }
 
-    /// Returns the event as a function URL sends it: payload format 2.0, no routes.
+    /// Returns the event as a function URL sends it. It has no routes.
     pub fn function_url(self) -> Value {
         self.payload_2("$default", FUNCTION_HOST)
     }
@@ -149,7 +149,7 @@ impl Event {
             },
             "isBase64Encoded": event.is_base64,
         });
-        // This format leaves out empty fields.
+        // The format leaves out these two if they are empty.
         if !event.query.is_empty() {
             payload["queryStringParameters"] = joined(&event.query);
         }
@@ -162,7 +162,7 @@ impl Event {
 
 type Pairs = [(String, String)];
 
-/// Joins all values of each name.
+/// Joins the values of each name with commas.
 fn joined(pairs: &Pairs) -> Value {
     let mut groups = BTreeMap::<_, Vec<_>>::new();
     for (name, value) in pairs {
@@ -192,8 +192,8 @@ mod tests {
     }
 
     #[test]
-    fn every_shape_is_the_same_request_to_lambda_http() {
-        for payload in [event().v2(), event().function_url()] {
+    fn lambda_http_reads_both_kinds_of_event_alike() {
+        for payload in [event().http_api(), event().function_url()] {
             let request = from_str(&payload.to_string()).unwrap();
             assert_eq!(request.method(), "POST");
             assert_eq!(request.raw_http_path(), "/functions/v1/wpp-status");
@@ -205,9 +205,9 @@ mod tests {
     }
 
     #[test]
-    fn every_shape_without_body_or_query_has_neither() {
+    fn request_without_body_or_query_stays_empty() {
         let event = Event::options("wpp-qr");
-        for payload in [event.clone().v2(), event.function_url()] {
+        for payload in [event.clone().http_api(), event.function_url()] {
             let request = from_str(&payload.to_string()).unwrap();
             assert_eq!(request.method(), "OPTIONS");
             assert!(request.body().is_empty());
@@ -218,7 +218,7 @@ mod tests {
     #[test]
     fn a_base64_body_arrives_decoded() {
         let event = Event::post("wpp-status").base64_body(&[0xff, 0, b'{']);
-        for payload in [event.clone().v2(), event.function_url()] {
+        for payload in [event.clone().http_api(), event.function_url()] {
             assert_eq!(payload["isBase64Encoded"], true);
             let request = from_str(&payload.to_string()).unwrap();
             assert_eq!(request.body().as_ref(), [0xff, 0, b'{']);
@@ -228,6 +228,6 @@ mod tests {
     #[test]
     fn a_repeated_header_is_joined() {
         let event = Event::get("wpp-qr").header("X-Two", "1").header("X-Two", "2");
-        assert_eq!(from_str(&event.v2().to_string()).unwrap().headers()["x-two"], "1,2");
+        assert_eq!(from_str(&event.http_api().to_string()).unwrap().headers()["x-two"], "1,2");
     }
 }

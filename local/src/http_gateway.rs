@@ -49,7 +49,7 @@ async fn event(name: &str, request: Request) -> Result<Value> {
         Ok(text) => event.body(text),
         Err(_) => event.base64_body(&body),
     };
-    let mut event = event.v2();
+    let mut event = event.http_api();
     // Passed on unchanged, even if it is malformed.
     event["rawQueryString"] = parts.uri.query().unwrap_or_default().into();
     Ok(event)

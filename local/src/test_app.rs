@@ -104,7 +104,7 @@ impl TestApp {
         let (doomed, hold) = (self.process("wpp-create").await, self.hold(endpoint, point));
         let stands_there = tokio::select! {
             () = hold.reached(1) => true,
-            _ = doomed.invoke(event.v2()) => false,
+            _ = doomed.invoke(event.http_api()) => false,
         };
         doomed.kill().await.unwrap();
         stands_there
@@ -122,7 +122,7 @@ impl TestApp {
 
     /// Sends a POST by another user.
     pub async fn post_as(&self, caller: &Organization, name: &str, body: Value) -> Answer {
-        self.invoke(name, caller.post(name, &body).v2()).await
+        self.invoke(name, caller.post(name, &body).http_api()).await
     }
 
     /// Calls `wpp-create`.
@@ -142,7 +142,7 @@ impl TestApp {
 
     /// Polls for the QR, as the frontend does.
     pub async fn poll_qr(&self, session: &str) -> Answer {
-        let event = Event::get("wpp-qr").bearer(&self.school.token).query("session", session).v2();
+        let event = Event::get("wpp-qr").bearer(&self.school.token).query("session", session).http_api();
         self.invoke("wpp-qr", event).await
     }
 

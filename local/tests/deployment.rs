@@ -50,14 +50,15 @@ async fn api_and_functions_have_the_same_cors_rules() {
     assert_eq!(list("AllowHeaders"), sorted(SENT_BY_PAGES));
     let mut methods = vec!["OPTIONS".to_owned()];
     for function in FUNCTIONS {
-        let preflight = Event::options(function).header("origin", "https://crm.example").v2();
+        let preflight = Event::options(function).header("origin", "https://crm.example").http_api();
         let answer = app.invoke(function, preflight).await;
         let header = |name: &str| answer.headers[name].as_str();
         methods.extend(sorted(header("access-control-allow-methods")));
         let max_age = format!(" MaxAge: {}\n", header("access-control-max-age"));
         assert!(TEMPLATE.contains(&max_age), "{function}");
-        let answer =
-            app.invoke(function, Event::post(function).header("origin", "https://crm.example").v2()).await;
+        let answer = app
+            .invoke(function, Event::post(function).header("origin", "https://crm.example").http_api())
+            .await;
         let exposed = sorted(&answer.headers["access-control-expose-headers"]);
         assert_eq!(list("ExposeHeaders"), exposed, "{function}");
     }

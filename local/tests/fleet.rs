@@ -54,7 +54,7 @@ impl Fleet {
             "wpp-qr" => Event::get(name).query("session", &self.number.session),
             _ => Event::post(name).json(&json!({"session": self.number.session, "force": true})),
         };
-        let event = event.bearer(&self.app.school.token).v2();
+        let event = event.bearer(&self.app.school.token).http_api();
         sandbox.invoke_by(event, clock::unix_ms() + INVOCATION_TIMEOUT_MS).await
     }
 

@@ -1,10 +1,11 @@
-//! Text that must not be seen.
+//! Text that must stay out of logs.
 
 use std::fmt;
 
 use serde::{Deserialize, Serialize};
 
 /// A key, a token or a password. `Debug` does not show it, and there is no `Display`: use [`expose`](Self::expose).
+/// `Serialize` writes it in full, for request bodies.
 #[derive(Clone, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(transparent)]
 pub struct Secret(String);
@@ -15,13 +16,13 @@ impl Secret {
         Self(text.into())
     }
 
-    /// Returns the text itself, where it is needed.
+    /// Returns the text itself, to be sent.
     pub fn expose(&self) -> &str {
         &self.0
     }
 
-    /// Returns what a person may see of an API key: its first 6 and last 4 characters. A key of less than 12 characters becomes
-    /// `***`, because these would be most of it.
+    /// Returns what a person may see of an API key: its first 6 and last 4 characters, with six dots between them. A key
+    /// shorter than 12 characters becomes `***`: those ends would be nearly all of it.
     pub fn masked(&self) -> String {
         let chars: Vec<char> = self.0.chars().collect();
         if chars.len() < 12 {

@@ -9,7 +9,7 @@ use shared::Function;
 use shared::http::{self, Method};
 use shared::secrets::NeededSecrets;
 
-// A sandbox mostly has one request at a time: one thread starts faster and needs less memory.
+// A sandbox usually has one request at a time, so one thread is enough; it starts faster and needs less memory.
 #[tokio::main(flavor = "current_thread")]
 async fn main() -> ExitCode {
     http::run(Function::from_env(NeededSecrets::Supabase), &[Method::GET, Method::POST], http_handler::get_qr)

@@ -1,4 +1,4 @@
-//! Serves PostgREST's protocol on machines that have no PostgREST. It reads the same variables.
+//! Serves PostgREST's HTTP API on machines that have no PostgREST. It is configured with the same `PGRST_*` variables.
 
 use anyhow::Result;
 use axum::serve;
@@ -15,6 +15,7 @@ async fn main() -> Result<()> {
     let address = (config.server_host.clone(), config.server_port);
     let App { router, .. } = build(config, Host::SERVER).await?;
     let listener = TcpListener::bind(address).await?;
+    // Accepts a URL with raw quotes, angle brackets or non-ASCII characters, as PostgREST does.
     serve(LenientListener(listener), router).await?;
     Ok(())
 }

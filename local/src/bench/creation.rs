@@ -99,13 +99,13 @@ async fn create_one(app: &TestApp, create: &Sandbox, qr: &Sandbox) -> Result<Cre
     let school = app.organization("a new school").await?;
     let began = clock::now();
     let elapsed_ms = || began.elapsed().as_secs_f64() * 1000.0;
-    let mut answer = create.invoke(school.post("wpp-create", &json!({})).v2()).await.answered()?;
+    let mut answer = create.invoke(school.post("wpp-create", &json!({})).http_api()).await.answered()?;
     let answer_ms = elapsed_ms();
     let session = answer.json["session"].as_str().unwrap_or_default().to_owned();
     while answer.told() != (200, "qr_issued") {
         tokio::time::sleep(Duration::from_millis(advised_pause_ms(&answer)?)).await;
         let event = Event::get("wpp-qr").bearer(&school.token).query("session", &session);
-        answer = qr.invoke(event.v2()).await.answered()?;
+        answer = qr.invoke(event.http_api()).await.answered()?;
     }
     let qr_ms = elapsed_ms();
     Ok(Creation { answer: answer_ms, qr: qr_ms, calls: calls(&create.logs().await) })

@@ -23,7 +23,7 @@ pub async fn measure(app: &TestApp) -> Result<Figure> {
     app.forget_calls();
     let created = app.post_as(&school, "wpp-create", json!({})).await.expect(200, "qr_issued");
     let session = created.text("session");
-    let event = Event::get("wpp-qr").bearer(&school.token).query("session", session).v2();
+    let event = Event::get("wpp-qr").bearer(&school.token).query("session", session).http_api();
     let (mut known, mut passed_s) = (Value::Null, 0);
     for _ in 0..MANY_POLLS {
         if passed_s >= SCANNED_AFTER_S {

@@ -32,7 +32,7 @@ pub async fn measure(scene: &Scene) -> Result<Vec<Figure>> {
         if request % POLL_EVERY == 0 {
             Warm::Qr.ask(&sandbox, scene).await?;
         } else {
-            let answer = sandbox.invoke(Event::get("wpp-qr").v2()).await.answered()?;
+            let answer = sandbox.invoke(Event::get("wpp-qr").http_api()).await.answered()?;
             if answer.status != 401 {
                 return Err(format!("wpp-qr without `Authorization`: {}", answer.body).into());
             }

@@ -78,7 +78,7 @@ impl Warm {
             Self::Status => post(json!({"session": scene.waiting.session, "force": true})),
             Self::Create => post(json!({"session": scene.linked.session})),
         };
-        event.v2()
+        event.http_api()
     }
 
     /// Sends the request. An unexpected answer is an error: a request that fails does less work.

@@ -9,7 +9,7 @@ async fn echo(options: Options) -> Sandbox {
 }
 
 fn told(to_do: &str) -> Value {
-    Event::get("echo").query("do", to_do).v2()
+    Event::get("echo").query("do", to_do).http_api()
 }
 
 /// Returns the kernel's letter for the process's state: `S`, `T` and so on.
@@ -22,7 +22,7 @@ fn state(pid: u32) -> Option<char> {
 async fn every_shape_of_event_is_answered() {
     let sandbox = echo(Options::default()).await;
     let event = Event::post("echo").json(&json!({"a": 1}));
-    for event in [event.clone().v2(), event.function_url()] {
+    for event in [event.clone().http_api(), event.function_url()] {
         let answer = sandbox.invoke(event).await.answered().unwrap();
         assert_eq!(answer.status, 200);
         assert_eq!(answer.headers["content-type"], "application/json");

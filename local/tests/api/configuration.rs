@@ -63,7 +63,8 @@ async fn proxy_variables_are_ignored() {
     let proxies = ["HTTP_PROXY", "http_proxy", "HTTPS_PROXY", "https_proxy", "ALL_PROXY", "all_proxy"];
     let proxies = proxies.map(|name| (name, "http://127.0.0.1:1"));
     let function = app.process_with("wpp-create", &proxies).await;
-    let answer = function.invoke(app.school.post("wpp-create", &json!({})).v2()).await.answered().unwrap();
+    let answer =
+        function.invoke(app.school.post("wpp-create", &json!({})).http_api()).await.answered().unwrap();
     answer.expect(200, "qr_issued");
 }
 

@@ -25,17 +25,18 @@ async fn answers(app: &TestApp, origin: &str) -> Vec<Answer> {
     let number = app.number().await;
     let post = |name: &str| Event::post(name).header("origin", origin);
     let signed_in = |name: &str| post(name).bearer(&app.school.token);
-    let poll = || signed_in("wpp-qr").json(&json!({"session": number.session})).v2();
-    let force = || signed_in("wpp-status").json(&json!({"session": number.session, "force": true})).v2();
+    let poll = || signed_in("wpp-qr").json(&json!({"session": number.session})).http_api();
+    let force =
+        || signed_in("wpp-status").json(&json!({"session": number.session, "force": true})).http_api();
     let mut answers = Vec::new();
     let mut take = async |name: &str, event: Value| answers.push(app.invoke(name, event).await);
 
-    take("wpp-status", signed_in("wpp-status").json(&json!({})).v2()).await;
-    take("wpp-status", signed_in("wpp-status").body("{").v2()).await;
-    take("wpp-qr", post("wpp-qr").v2()).await;
-    take("wpp-qr", signed_in("wpp-qr").json(&json!({"session": "nobody"})).v2()).await;
-    take("wpp-create", Event::get("wpp-create").header("Origin", origin).v2()).await;
-    take("wpp-status", signed_in("wpp-status").body(&"x".repeat(20_000)).v2()).await;
+    take("wpp-status", signed_in("wpp-status").json(&json!({})).http_api()).await;
+    take("wpp-status", signed_in("wpp-status").body("{").http_api()).await;
+    take("wpp-qr", post("wpp-qr").http_api()).await;
+    take("wpp-qr", signed_in("wpp-qr").json(&json!({"session": "nobody"})).http_api()).await;
+    take("wpp-create", Event::get("wpp-create").header("Origin", origin).http_api()).await;
+    take("wpp-status", signed_in("wpp-status").body(&"x".repeat(20_000)).http_api()).await;
     app.inject("qr", Fault::Drop);
     take("wpp-qr", poll()).await;
     let busy = |status| Fault::Status { status, body: String::new(), retry_after_s: Some(1) };
@@ -85,7 +86,7 @@ async fn preflight_is_answered_without_token_or_upstream() {
             let preflight = Event::options(name).header("Origin", origin);
             let preflight = preflight.header("Access-Control-Request-Method", "POST");
             let preflight = preflight.header("Access-Control-Request-Headers", "authorization, content-type");
-            for event in [preflight.clone().v2(), preflight.function_url()] {
+            for event in [preflight.clone().http_api(), preflight.function_url()] {
                 let answer = app.invoke(name, event).await;
                 assert_eq!((answer.status, answer.body.as_str()), (200, ""), "{answer:?}");
                 assert_eq!(allowed_origin(&answer), expected);
@@ -104,7 +105,7 @@ async fn assert_any_page_gets(origins: &'static str, expected: Option<&str>) {
     for event in
         [Event::options("wpp-qr"), Event::post("wpp-qr"), Event::post("wpp-qr").header("Origin", OTHER)]
     {
-        let answer = app.invoke("wpp-qr", event.v2()).await;
+        let answer = app.invoke("wpp-qr", event.http_api()).await;
         assert_eq!(allowed_origin(&answer), expected, "{answer:?}");
         assert!(!answer.headers.contains_key("access-control-allow-credentials"));
     }

@@ -140,7 +140,8 @@ async fn kill_and_repeat(
     let begun = platform_id(app, caller.id).await.filter(|id| after == before || first.as_ref() != Some(id));
     let session = begun.as_ref().and_then(|id| platform.session_of(id));
 
-    let next = app.process("wpp-create").await.invoke(scenario.next_event(&caller).v2()).await.answered();
+    let next =
+        app.process("wpp-create").await.invoke(scenario.next_event(&caller).http_api()).await.answered();
     let next = next.map_err(|error| error.to_string())?;
     let id = platform_id(app, caller.id).await.ok_or("no creation")?;
     let rows = rows(app, caller.id).await;

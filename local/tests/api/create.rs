@@ -84,7 +84,7 @@ async fn a_session_without_a_qr_in_time_is_starting() {
     for (qr_wait_ms, deadline_ms) in [("1500", 30_000), ("8000", 4_000)] {
         let app = TestApp::start_with(&[("QR_WAIT_MS", qr_wait_ms)], Options::default()).await;
         app.platform.behave(|behavior| behavior.polls_until_qr = u32::MAX);
-        let event = app.school.post("wpp-create", &json!({})).v2();
+        let event = app.school.post("wpp-create", &json!({})).http_api();
         let answer = app.sandbox("wpp-create").invoke_by(event, unix_ms() + deadline_ms).await;
         let answer = answer.answered().unwrap().expect(200, "starting");
         assert_eq!(answer.json.get("qrcode"), None);

@@ -41,7 +41,7 @@ async fn twenty_processes_create_one_number() {
     let app = TestApp::start().await;
     let crowd = crowd(&app).await;
     let hold = app.hold("create", Before);
-    let event = app.school.post("wpp-create", &json!({})).v2();
+    let event = app.school.post("wpp-create", &json!({})).http_api();
     let answers = join_all(crowd.iter().map(|sandbox| sandbox.invoke(event.clone())));
     let all_wait = async {
         // The first request is held at the platform until all others have found its creation.
@@ -63,7 +63,7 @@ async fn twenty_processes_create_one_number() {
 async fn twenty_simultaneous_add_new_share_one_number() {
     let app = TestApp::start().await;
     let crowd = crowd(&app).await;
-    let event = app.school.post("wpp-create", &json!({"add_new": true})).v2();
+    let event = app.school.post("wpp-create", &json!({"add_new": true})).http_api();
     let answers = answered(join_all(crowd.iter().map(|sandbox| sandbox.invoke(event.clone()))).await);
     assert_eq!(sessions(&answers).len(), 1, "{answers:?}");
     assert_eq!(app.platform.create_calls(), 1);
@@ -94,8 +94,11 @@ async fn two_recreations_without_a_number_share_one_creation() {
         until(async || app.count("rpc/wpp_begin_creation") >= 3).await;
         hold.release();
     };
-    let (one, other, ()) =
-        tokio::join!(app.invoke("wpp-create", event.clone().v2()), other.invoke(event.v2()), both_wait);
+    let (one, other, ()) = tokio::join!(
+        app.invoke("wpp-create", event.clone().http_api()),
+        other.invoke(event.http_api()),
+        both_wait
+    );
     assert_eq!(one.json["session"], other.answered().unwrap().json["session"]);
     assert_eq!(app.platform.create_calls(), 1);
     assert_eq!(rows(&app, &app.school).await, (1, 1, 1));
@@ -115,7 +118,7 @@ async fn caller_continues_after_the_holder_died() {
 async fn a_request_that_waits_too_long_is_a_retryable_503() {
     let app = TestApp::start().await;
     let (first, hold) = (app.process("wpp-create").await, app.hold("create", Before));
-    let event = app.school.post("wpp-create", &json!({})).v2();
+    let event = app.school.post("wpp-create", &json!({})).http_api();
     let behind = async {
         hold.reached(1).await;
         let answer = app.sandbox("wpp-create").invoke_by(event.clone(), unix_ms() + 3_000).await;

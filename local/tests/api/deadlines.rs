@@ -25,7 +25,7 @@ async fn the_invocations_deadline_ends_a_call() {
         ("rpc/wpp_find_number", Fault::NoHeaders, 400),
     ] {
         app.inject(endpoint, fault);
-        let event = app.school.post("wpp-qr", &json!({"session": number.session})).v2();
+        let event = app.school.post("wpp-qr", &json!({"session": number.session})).http_api();
         let ended = app.sandbox("wpp-qr").invoke_by(event, unix_ms() + left_ms).await;
         app.clear_faults();
         let answer = ended.answered().unwrap();

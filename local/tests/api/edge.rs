@@ -33,7 +33,7 @@ async fn wrong_method_is_refused_with_the_allowed_ones() {
                 continue;
             }
             let event = Event::new(method, name).bearer(&app.school.token).json(&json!({}));
-            let answer = refused(&app, name, event.v2(), 405, "method_not_allowed").await;
+            let answer = refused(&app, name, event.http_api(), 405, "method_not_allowed").await;
             assert_eq!(answer.headers["allow"], format!("{methods}, OPTIONS"));
         }
     }
@@ -57,7 +57,7 @@ async fn impossible_request_is_refused() {
         "'; drop table",
         "\u{202e}",
     ] {
-        let get = Event::get("wpp-qr").bearer(&app.school.token).query("session", session).v2();
+        let get = Event::get("wpp-qr").bearer(&app.school.token).query("session", session).http_api();
         refused(&app, "wpp-qr", get, 400, "invalid_request").await;
         wrong.push(("wpp-qr", json!({"session": session})));
         wrong.push(("wpp-status", json!({"session": session})));
@@ -77,7 +77,7 @@ async fn impossible_request_is_refused() {
         wrong.push(("wpp-create", contradiction));
     }
     for (name, body) in wrong {
-        refused(&app, name, app.school.post(name, &body).v2(), 400, "invalid_request").await;
+        refused(&app, name, app.school.post(name, &body).http_api(), 400, "invalid_request").await;
     }
     for session in [&"x".repeat(128), "0000000000004", "4915112345678@c.us", "a-b_c.d:e+1"] {
         app.post("wpp-qr", json!({"session": session})).await.expect(404, "number_not_found");
@@ -90,14 +90,14 @@ async fn impossible_request_is_refused() {
 async fn missing_token_is_reported_before_anything_else() {
     let app = TestApp::start().await;
     for name in FUNCTIONS {
-        refused(&app, name, Event::post(name).body("{").v2(), 401, "unauthorized").await;
+        refused(&app, name, Event::post(name).body("{").http_api(), 401, "unauthorized").await;
         for authorization in ["Basic dTpw", "Bearer", "Bearer a b", &app.school.token, "Bearer \u{e9}"] {
             let event = Event::post(name).header("Authorization", authorization).json(&json!({}));
-            refused(&app, name, event.v2(), 401, "unauthorized").await;
+            refused(&app, name, event.http_api(), 401, "unauthorized").await;
         }
         let ended = app.keys.user_token_for(app.school.user, -60);
         let event = Event::post(name).bearer(&ended).json(&json!({}));
-        refused(&app, name, event.v2(), 401, "sign_in_expired").await;
+        refused(&app, name, event.http_api(), 401, "sign_in_expired").await;
     }
 }
 
@@ -116,7 +116,7 @@ async fn every_shape_of_event_gets_the_same_answer() {
     ];
     for event in events {
         let event = event.header("aUTHORIZATION", &format!("bEARER    {}  ", app.school.token));
-        for shape in [event.clone().v2(), event.function_url()] {
+        for shape in [event.clone().http_api(), event.function_url()] {
             let answer = app.invoke("wpp-qr", shape.clone()).await;
             assert_eq!((answer.status, &answer.json["qr"]), (200, &qr), "{shape}: {answer:?}");
         }
@@ -141,11 +141,12 @@ async fn body_and_query_have_the_same_fields() {
     ] {
         let get = Event::get(function).bearer(&app.school.token).query(field, value);
         let post = Event::post(function).bearer(&app.school.token).json(&json!({field: value}));
-        for event in [get.v2(), post.v2()] {
+        for event in [get.http_api(), post.http_api()] {
             app.assert_served(&number, &[app.invoke(function, event).await]);
         }
     }
-    let get = |force: &str| Event::get("wpp-status").bearer(&app.school.token).query("force", force).v2();
+    let get =
+        |force: &str| Event::get("wpp-status").bearer(&app.school.token).query("force", force).http_api();
     for (force, calls) in [("true", 1), ("false", 0), ("", 0)] {
         app.forget_calls();
         app.invoke("wpp-status", get(force)).await.expect(200, "qr_issued");
@@ -184,7 +185,7 @@ async fn answer_is_in_the_requested_language() {
         ] {
             let post = Event::post(function).bearer(&app.school.token).json(&body);
             let post = asked.into_iter().fold(post, |post, asked| post.header("Accept-Language", asked));
-            let answer = app.invoke(function, post.v2()).await;
+            let answer = app.invoke(function, post.http_api()).await;
             assert_eq!(answer.json["code"], "session_lost", "{function} {asked:?}: {answer:?}");
             let sentence = if answer.status == 200 { &answer.json["message"] } else { &answer.json["error"] };
             assert_eq!(sentence, &whole, "{function} {asked:?}");
@@ -197,7 +198,7 @@ async fn answer_is_in_the_requested_language() {
 #[tokio::test]
 async fn malformed_event_is_answered() {
     let (app, number) = TestApp::start_with_number().await;
-    let get = || Event::get("wpp-qr").bearer(&app.school.token).query("session", &number.session).v2();
+    let get = || Event::get("wpp-qr").bearer(&app.school.token).query("session", &number.session).http_api();
     let with = |change: &dyn Fn(&mut Value)| {
         let mut event = get();
         change(&mut event);

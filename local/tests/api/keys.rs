@@ -18,7 +18,7 @@ async fn function(app: &TestApp, more: &[(&str, &str)]) -> Sandbox {
 
 /// Returns the status of an answer to this token, and its code.
 async fn outcome(function: &Sandbox, token: &str) -> (u16, Value) {
-    let event = Event::post("wpp-status").bearer(token).json(&json!({})).v2();
+    let event = Event::post("wpp-status").bearer(token).json(&json!({})).http_api();
     let answer = function.invoke(event).await.answered().unwrap();
     (answer.status, answer.json["code"].clone())
 }
@@ -93,7 +93,7 @@ async fn legacy_and_new_service_keys_work() {
     for key in [app.keys.service_role_key(), app.keys.secret_key().to_owned()] {
         let function = function(&app, &[(SERVICE_KEY, &key)]).await;
         for token in [&app.school.token, &by_key_set] {
-            let event = Event::post("wpp-status").bearer(token).json(&json!({})).v2();
+            let event = Event::post("wpp-status").bearer(token).json(&json!({})).http_api();
             let answer = function.invoke(event).await.answered().unwrap();
             assert_eq!(answer.told(), (200, "disconnected"), "{answer:?}");
         }

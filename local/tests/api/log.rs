@@ -208,7 +208,7 @@ async fn concurrent_requests_have_separate_lines() {
         let requests = join_all((0..AT_ONCE).map(|nth| {
             let (organization, session) = callers[nth % 2];
             let event = Event::post(function).bearer(&organization.token);
-            app.invoke(function, event.json(&question(function, session)).v2())
+            app.invoke(function, event.json(&question(function, session)).http_api())
         }));
         let together = async {
             hold.reached(AT_ONCE).await;

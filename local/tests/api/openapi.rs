@@ -142,7 +142,7 @@ impl Stage {
 
     /// Records an answer for which the function has this many milliseconds.
     async fn take_within(&mut self, time_ms: i64, name: &'static str, event: Event) -> Value {
-        let event = event.v2();
+        let event = event.http_api();
         let answer =
             self.app.sandbox(function_of(&event)).invoke_by(event.clone(), unix_ms() + time_ms).await;
         self.keep(name, &event, answer)
@@ -282,7 +282,7 @@ impl Stage {
         faults.inject("jwks", Fault::NoHeaders);
         let hurried = environment(&self.app.stack, &[("REQUEST_BUDGET_MS", "1")]);
         let hurried = Sandbox::start(&binary("wpp-status").unwrap(), &hurried).await.unwrap();
-        let event = by_key_set.v2();
+        let event = by_key_set.http_api();
         let answer = hurried.invoke(event.clone()).await;
         self.keep("deadline_exceeded", &event, answer);
         faults.clear();
@@ -367,7 +367,7 @@ impl Stage {
                 secrets.faults.inject("supabase", fault);
             }
             let function = Sandbox::start(&binary("wpp-status").unwrap(), &env).await.unwrap();
-            let event = self.status().v2();
+            let event = self.status().http_api();
             let answer = function.invoke(event.clone()).await;
             self.keep(name, &event, answer);
         }
@@ -563,7 +563,7 @@ async fn functions_accept_the_documented_fields() {
                 _ if *field == "session" || OTHER_NAMES.contains(field) => event.query(field, "no such"),
                 _ => event.query("session", "0").query(field, "no such"),
             };
-            let answer = app.invoke(function, event.v2()).await;
+            let answer = app.invoke(function, event.http_api()).await;
             let names_it = answer.json["error"].as_str().unwrap().contains(&format!("\"{field}\""));
             // An unknown body field is named, too.
             let is_named = method == "post" || taken.contains(field);
@@ -578,7 +578,7 @@ async fn functions_accept_the_documented_fields() {
         }
     }
     for (path, methods) in fields(&WRITTEN["paths"]) {
-        let answer = app.invoke(&path[1..], Event::new("DELETE", &path[1..]).v2()).await;
+        let answer = app.invoke(&path[1..], Event::new("DELETE", &path[1..]).http_api()).await;
         let methods = fields(methods).map(|(method, _)| method.to_uppercase()).chain(["OPTIONS".to_owned()]);
         assert_eq!(answer.headers["allow"], methods.collect::<Vec<_>>().join(", "));
     }

@@ -118,7 +118,7 @@ async fn token_replaced_during_a_prefetch_is_reread() {
         } else {
             let other = app.process("wpp-status").await;
             let event = app.school.post("wpp-status", &json!({"force": true}));
-            other.invoke(event.v2()).await.answered().unwrap().expect(200, "qr_issued");
+            other.invoke(event.http_api()).await.answered().unwrap().expect(200, "qr_issued");
         }
         app.forget_calls();
         for name in POLLS {

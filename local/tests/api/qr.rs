@@ -48,7 +48,7 @@ async fn a_refresh_that_ends_after_a_recreation_keeps_new_credentials() {
 async fn drawn(app: &TestApp, session: &str, accept: &str) -> Answer {
     let event =
         Event::get("wpp-qr").bearer(&app.school.token).query("session", session).header("Accept", accept);
-    app.invoke("wpp-qr", event.v2()).await
+    app.invoke("wpp-qr", event.http_api()).await
 }
 
 /// Returns the answer's bytes, and whether they were sent in base64.

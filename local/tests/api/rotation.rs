@@ -62,7 +62,7 @@ impl RotationTest {
 
     /// Sends a POST as the school's user, with a token signed by `keys`.
     async fn post(&self, function: &Sandbox, name: &str, keys: &Keys, body: Value) -> Answer {
-        let event = Event::post(name).bearer(&keys.user_token(self.school.user)).json(&body).v2();
+        let event = Event::post(name).bearer(&keys.user_token(self.school.user)).json(&body).http_api();
         function.invoke(event).await.answered().unwrap()
     }
 }

@@ -82,7 +82,7 @@ impl Search {
         for (name, fault) in FUNCTIONS.into_iter().zip(faults) {
             app.inject("jwks", fault);
             let event = Event::post(name).bearer(&token).json(&json!({"session": "1"}));
-            let answer = app.invoke(name, event.v2()).await.expect(503, "auth_unavailable");
+            let answer = app.invoke(name, event.http_api()).await.expect(503, "auth_unavailable");
             assert_eq!(answer.json["retryable"], true, "the token may be valid");
             self.add_answer(format!("{name} without keys"), answer);
         }
@@ -103,12 +103,12 @@ impl Search {
         for name in FUNCTIONS {
             for body in &bodies {
                 let event = Event::post(name).bearer(token).header("Content-Type", "application/json");
-                let answer = app.invoke(name, event.body(body).v2()).await;
+                let answer = app.invoke(name, event.body(body).http_api()).await;
                 self.add_answer(format!("{name} with {body}"), answer);
             }
             for bearer in [CALLER.to_owned(), format!("{token}{CALLER}"), format!("a.{CALLER}.b")] {
                 let event = Event::post(name).bearer(&bearer).header("X-Other", CALLER).query(CALLER, CALLER);
-                let answer = app.invoke(name, event.json(&json!({CALLER: CALLER})).v2()).await;
+                let answer = app.invoke(name, event.json(&json!({CALLER: CALLER})).http_api()).await;
                 assert_eq!(answer.status, 401);
                 self.add_answer(format!("{name} with a wrong bearer"), answer);
             }

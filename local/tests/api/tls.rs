@@ -11,12 +11,12 @@ async fn polls_over_tls_share_one_connection_to_each_upstream() {
     let app = TestApp::start().await;
     let https = Https::before(&app).await.unwrap();
     let create = https.process(&app, "wpp-create").await;
-    let made = create.invoke(app.school.post("wpp-create", &json!({})).v2()).await.answered().unwrap();
+    let made = create.invoke(app.school.post("wpp-create", &json!({})).http_api()).await.answered().unwrap();
     let session = made.expect(200, "qr_issued").text("session").to_owned();
     let before = https.handshakes();
     let qr = https.process(&app, "wpp-qr").await;
     for _ in 0..3 {
-        let poll = app.school.post("wpp-qr", &json!({"session": session})).v2();
+        let poll = app.school.post("wpp-qr", &json!({"session": session})).http_api();
         qr.invoke(poll).await.answered().unwrap().expect(200, "qr_issued");
     }
     assert_eq!(https.handshakes() - before, 2);
@@ -27,7 +27,8 @@ async fn untrusted_server_gets_no_request() {
     let app = TestApp::start().await;
     let https = Https::before(&app).await.unwrap();
     let function = https.process_that_trusts("", &app, "wpp-status").await;
-    let answer = function.invoke(app.school.post("wpp-status", &json!({})).v2()).await.answered().unwrap();
+    let answer =
+        function.invoke(app.school.post("wpp-status", &json!({})).http_api()).await.answered().unwrap();
     answer.expect(503, "database_unavailable");
     assert_eq!((https.handshakes(), app.calls()), (0, json!({})));
     let logs = function.logs().await;

@@ -18,11 +18,11 @@ use crate::wpp::token::Token;
 /// The longest status word that is passed on, in characters.
 const WORD_LIMIT: usize = 64;
 
-/// The longest session, in bytes; real ones have 13 digits.
+/// The longest name of a session, in bytes; real ones have 13 digits.
 const SESSION_LIMIT: usize = 128;
 
-/// The longest API key, token and QR that are kept, in bytes. Real ones have about 50 bytes, about 500 bytes, and up to 20 KiB (a
-/// QR as an image).
+/// The longest API key, token and QR that are accepted, in bytes. Real ones have about 50 bytes, about 500 bytes, and up to 20 KiB
+/// (a QR as an image).
 const API_KEY_LIMIT: usize = 512;
 const TOKEN_LIMIT: usize = 8 * 1024;
 const QR_LIMIT: usize = 64 * 1024;
@@ -33,13 +33,13 @@ pub enum PlatformError {
     /// 401 for a call with a number's token.
     #[error("token rejected")]
     TokenRejected,
-    /// 401 or 403 from `/auth/token`: the API key is probably dead.
+    /// 401 or 403 from `/auth/token`, or no API key: it has probably been revoked.
     #[error("API key refused")]
     KeyRefused,
     /// The same for an API key so new that it may not be active yet.
     #[error("new API key not active yet")]
     KeyNotActive,
-    /// 401 or 403 for `WPP_SECRET`.
+    /// 401 or 403 for `WPP_SECRET`, or none is set.
     #[error("WPP_SECRET refused")]
     SecretRefused,
     /// A 404 from the platform itself: no such session.
@@ -54,13 +54,13 @@ pub enum PlatformError {
     /// Any other 4xx for a call that is the same for all numbers: `create` or `/auth/token`.
     #[error("refused with status {0}")]
     Refused(u16),
-    /// 5xx, no connection, or a refusal that is not the platform's own.
+    /// 5xx, no connection, or a refusal that did not come from the platform itself.
     #[error("unavailable")]
     Unavailable,
-    /// No complete answer in time.
+    /// No complete answer in time, or a 408.
     #[error("timed out")]
     TimedOut,
-    /// An answer that is not what the platform promises: HTML, a redirect, wrong types, too long, control characters.
+    /// A success without what the platform promises: HTML, a redirect, a value of the wrong type, too long or with control characters.
     #[error("unreadable answer")]
     BadAnswer,
 }
@@ -84,7 +84,7 @@ impl From<Failure> for PlatformError {
 pub struct Credentials {
     /// The API key that fetches tokens.
     pub api_key: Secret,
-    /// The session, used in every path.
+    /// The name of the session, which every later call about the number carries.
     pub session: String,
 }
 
@@ -110,7 +110,7 @@ pub enum SessionState {
 pub struct Status {
     /// The state that the word means.
     pub state: SessionState,
-    /// The word itself; empty if the answer had none.
+    /// The word itself, cut to 64 characters; empty if the platform does not know the session.
     pub word: String,
 }
 
@@ -190,7 +190,7 @@ impl WppApi {
         .await
     }
 
-    /// Gets a token for an API key: `POST /auth/token`. `now` is the time of the request, by the database's clock.
+    /// Gets a token for an API key, the first one and every later one: `POST /auth/token`. `now` is the time of the request, by the database's clock.
     pub async fn get_initial_token(
         &self,
         api_key: &Secret,
@@ -324,7 +324,7 @@ impl WppApi {
     }
 
     /// Makes a request. Every path segment is percent-encoded, because a session is untrusted text. `Url` would resolve a segment
-    /// of dots even if it is encoded once, so it is encoded twice: that session simply does not exist.
+    /// of dots even if it is encoded once, so it is encoded twice, and the platform answers that there is no such session.
     fn request(&self, auth: Auth<'_>, path: &[&str], body: Option<Value>) -> Result<Request, PlatformError> {
         let mut url = self.base.clone();
         if let Ok(mut segments) = url.path_segments_mut() {
@@ -353,9 +353,9 @@ impl TokenSource for WppApi {
     }
 }
 
-/// Returns what the status of an answer means for a call with this credential. The platform answers with JSON, plain text or an empty
-/// body, and its 404 is a JSON object. Any other answer comes from something in front of the platform, so it does not count as a
-/// refusal of the API key or the number.
+/// Accepts a 2xx, and returns any other status as the error that it means for a call with this credential. The platform answers with
+/// JSON, plain text or an empty body, and its 404 is a JSON object. Any other answer comes from something in front of the platform, so
+/// it does not count as a refusal of the credential or the number.
 fn accepted(auth: Auth<'_>, reply: &Reply) -> Result<(), PlatformError> {
     if reply.status.is_success() {
         return Ok(());
@@ -375,7 +375,7 @@ fn accepted(auth: Auth<'_>, reply: &Reply) -> Result<(), PlatformError> {
     })
 }
 
-/// Accepts any 2xx, whatever its body, unless the body does not come from the platform.
+/// Accepts any 2xx, unless something in front of the platform wrote its body.
 fn accepted_with_any_body(auth: Auth<'_>, reply: &Reply) -> Result<(), PlatformError> {
     accepted(auth, reply)?;
     if reply.content() == Content::Foreign { Err(PlatformError::BadAnswer) } else { Ok(()) }
@@ -392,7 +392,7 @@ fn is_running_already(reply: &Reply) -> bool {
     is_running && reply.content() != Content::Foreign
 }
 
-/// Whether a text is a valid session. It must be safe in paths and queries.
+/// Whether a text is a valid name of a session: it has only characters that are safe in a path.
 pub fn is_session(text: &str) -> bool {
     let is_plain = |c: char| c.is_ascii_alphanumeric() || "._-+@:".contains(c);
     (1..=SESSION_LIMIT).contains(&text.len()) && text.chars().all(is_plain) && !matches!(text, "." | "..")

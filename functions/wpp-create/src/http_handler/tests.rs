@@ -6,19 +6,19 @@ use shared::testing::{API_KEY, LONG_AGO, SESSION, TestApp, TestNumber};
 
 use super::*;
 
-/// So short that only the first poll for a QR code and the last one fit.
+/// So short that only the first and the last poll for a QR code fit.
 const SHORT_QR_WAIT: Duration = Duration::from_millis(50);
 
-/// Starts a test whose database has this number, and whose platform reports this about its session.
-async fn test_existing(number: TestNumber, status: &str) -> TestApp {
+/// Sets up a test whose database has this number, and whose platform reports this status for its session.
+async fn app_with_number(number: TestNumber, status: &str) -> TestApp {
     let test = TestApp::with_qr_wait(SHORT_QR_WAIT).await;
     test.database("wpp_begin_creation", number.existing());
     test.platform("/status", 200, json!({"status": status}));
     test
 }
 
-/// Starts a test whose database has no number, and whose platform creates one and accepts its webhook.
-async fn test_new() -> TestApp {
+/// Sets up a test whose database has no number, and whose platform creates one and accepts its webhook.
+async fn app_without_number() -> TestApp {
     let test = TestApp::with_qr_wait(SHORT_QR_WAIT).await;
     test.begins_creation();
     test.platform("/create", 200, json!({"apiKey": API_KEY, "session": SESSION}));
@@ -29,8 +29,8 @@ async fn test_new() -> TestApp {
     test
 }
 
-/// Starts a test whose platform refuses the API key of the number in the database.
-async fn test_refused_key() -> TestApp {
+/// Sets up a test whose platform refuses the API key of the number in the database.
+async fn app_with_refused_key() -> TestApp {
     let number = TestNumber::new().without_token();
     let test = TestApp::with_qr_wait(SHORT_QR_WAIT).await;
     test.database_once("wpp_begin_creation", number.clone().existing());
@@ -52,7 +52,7 @@ fn count(calls: &[String], name: &str) -> usize {
 
 #[tokio::test]
 async fn connected_number_is_not_started_again() {
-    let test = test_existing(TestNumber::connected(1), "connected").await;
+    let test = app_with_number(TestNumber::connected(1), "connected").await;
     let answer = answer(&test, json!({})).await.unwrap();
     assert_eq!((&answer["status"], &answer["state"]), (&json!("connected"), &json!("connected")));
     assert_eq!(answer.get("poll_after_ms"), None);
@@ -62,7 +62,7 @@ async fn connected_number_is_not_started_again() {
 #[tokio::test]
 async fn connected_number_retries_its_pending_webhook() {
     let number = TestNumber::connected(1).with("webhook_url", Value::Null);
-    let test = test_existing(number, "connected").await;
+    let test = app_with_number(number, "connected").await;
     test.database("wpp_claim_webhook", json!(true));
     test.platform("/webhook", 200, json!({}));
     test.database("wpp_save_webhook", Value::Null);
@@ -71,8 +71,8 @@ async fn connected_number_retries_its_pending_webhook() {
 }
 
 #[tokio::test]
-async fn new_number_is_linked_up_to_its_qr() {
-    let test = test_new().await;
+async fn new_number_gets_its_qr() {
+    let test = app_without_number().await;
     test.platform("/start", 200, json!({"qr": "2@text"}));
     let answer = answer(&test, json!({})).await.unwrap();
     assert_eq!((&answer["status"], &answer["qrcode"]), (&json!("qr_issued"), &json!("2@text")));
@@ -94,7 +94,7 @@ async fn new_number_is_linked_up_to_its_qr() {
 }
 
 #[tokio::test]
-async fn qr_after_the_start_is_polled() {
+async fn qr_is_polled_for_after_the_start() {
     let test = TestApp::new().await;
     test.database("wpp_begin_creation", TestNumber::new().existing());
     test.platform("/start", 200, json!({"status": "starting"}));
@@ -108,7 +108,7 @@ async fn qr_after_the_start_is_polled() {
 #[tokio::test]
 async fn connected_answer_to_the_start_hides_its_qr() {
     for (status, shown) in [("connected", "connected"), ("starting", "qr_issued")] {
-        let test = test_new().await;
+        let test = app_without_number().await;
         test.platform("/start", 200, json!({"status": status, "qr": "2@text"}));
         assert_eq!(answer(&test, json!({})).await.unwrap()["status"], shown);
         assert_eq!(test.calls().last().unwrap(), "wpp_save_snapshot");
@@ -117,7 +117,7 @@ async fn connected_answer_to_the_start_hides_its_qr() {
 
 #[tokio::test]
 async fn key_that_is_not_active_yet_is_tried_again() {
-    let mut test = test_new().await;
+    let mut test = app_without_number().await;
     test.context.deadline = Deadline::within(Duration::from_secs(20));
     test.platform_once("/auth/token", 403, json!({}));
     test.database("wpp_release_refresh", json!({"outcome": "saved"}));
@@ -126,21 +126,9 @@ async fn key_that_is_not_active_yet_is_tried_again() {
     assert_eq!(count(&test.calls(), "token"), 2);
 }
 
-/// The first pause is a second.
-#[tokio::test]
-async fn key_is_not_tried_again_after_the_deadline() {
-    let mut test = test_new().await;
-    test.context.deadline = Deadline::within(Duration::from_millis(900));
-    test.platform("/auth/token", 403, json!({}));
-    test.database("wpp_release_refresh", json!({"outcome": "saved"}));
-    let error = answer(&test, json!({})).await.unwrap_err();
-    assert_eq!(error.platform(), Some(PlatformError::KeyNotActive));
-    assert_eq!(count(&test.calls(), "token"), 1);
-}
-
 #[tokio::test]
 async fn late_qr_returns_starting() {
-    let test = test_new().await;
+    let test = app_without_number().await;
     test.platform("/start", 200, json!({"status": "starting"}));
     let answer = answer(&test, json!({})).await.unwrap();
     assert_eq!((&answer["status"], &answer["state"]), (&json!("starting"), &json!("qr_pending")));
@@ -150,7 +138,7 @@ async fn late_qr_returns_starting() {
 
 #[tokio::test]
 async fn create_does_not_wait_for_a_passkey() {
-    let test = test_new().await;
+    let test = app_without_number().await;
     test.platform("/start", 200, json!({"status": "passkey_required"}));
     let answer = answer(&test, json!({})).await.unwrap();
     assert_eq!((&answer["status"], &answer["code"]), (&json!("starting"), &json!("passkey_required")));
@@ -158,7 +146,7 @@ async fn create_does_not_wait_for_a_passkey() {
 }
 
 #[tokio::test]
-async fn add_new_with_a_name_makes_no_call() {
+async fn add_new_with_a_session_or_an_id_is_refused() {
     for (field, name) in [("session", SESSION), ("integration_id", "00000000-0000-0000-0000-000000000001")] {
         let test = TestApp::new().await;
         let error = answer(&test, json!({"add_new": true, field: name})).await.unwrap_err();
@@ -168,7 +156,7 @@ async fn add_new_with_a_name_makes_no_call() {
 }
 
 #[tokio::test]
-async fn add_new_with_force_recreate_makes_no_call() {
+async fn add_new_with_force_recreate_is_refused() {
     let test = TestApp::new().await;
     let error = answer(&test, json!({"add_new": true, "force_recreate": true})).await.unwrap_err();
     assert_eq!(error, Error::bad_request("add_new", say::FIELD_NOT_ALONE));
@@ -176,14 +164,14 @@ async fn add_new_with_force_recreate_makes_no_call() {
 }
 
 #[tokio::test]
-async fn begin_creation_gets_the_requests_mode() {
+async fn begin_creation_is_called_with_mode_and_session() {
     for (request, mode, is_named) in [
         (json!({}), "ensure", false),
         (json!({"session": SESSION}), "ensure", true),
         (json!({"add_new": true}), "add_new", false),
         (json!({"force_recreate": true, "account_number": SESSION}), "force_recreate", true),
     ] {
-        let test = test_existing(TestNumber::connected(1), "connected").await;
+        let test = app_with_number(TestNumber::connected(1), "connected").await;
         answer(&test, request).await.unwrap();
         let (_, begin) = test.requests().remove(0);
         assert!(begin.contains(&format!(r#""mode":"{mode}""#)), "{begin}");
@@ -192,8 +180,8 @@ async fn begin_creation_gets_the_requests_mode() {
 }
 
 #[tokio::test]
-async fn refused_key_is_repaired() {
-    let test = test_refused_key().await;
+async fn refused_key_is_replaced() {
+    let test = app_with_refused_key().await;
     let repaired = TestNumber::new().with_setting("wppApiKey", "wpp_key_00000151");
     test.database("wpp_begin_creation", repaired.existing());
     test.platform("/status", 200, json!({"status": "connected"}));
@@ -209,8 +197,8 @@ async fn refused_key_is_repaired() {
 }
 
 #[tokio::test]
-async fn refused_repaired_key_is_an_error() {
-    let test = test_refused_key().await;
+async fn refused_replacement_key_is_an_error() {
+    let test = app_with_refused_key().await;
     let repaired = TestNumber::new().without_token().with_setting("wppApiKey", "wpp_key_00000151");
     test.database("wpp_claim_refresh", json!({"outcome": "granted", "number": null}));
     test.database("wpp_begin_creation", repaired.existing());
@@ -221,8 +209,8 @@ async fn refused_repaired_key_is_an_error() {
 }
 
 #[tokio::test]
-async fn refused_key_returned_again_is_an_error() {
-    let test = test_refused_key().await;
+async fn repair_that_returns_the_same_key_is_an_error() {
+    let test = app_with_refused_key().await;
     test.database("wpp_begin_creation", TestNumber::new().without_token().existing());
     let error = answer(&test, json!({})).await.unwrap_err();
     assert_eq!(error.platform(), Some(PlatformError::KeyRefused));
@@ -230,15 +218,16 @@ async fn refused_key_returned_again_is_an_error() {
     assert_eq!((count(&calls, "wpp_begin_creation"), count(&calls, "token")), (2, 1));
 }
 
-/// The key may become active, so it is not replaced. The next pause does not fit into the time.
+/// The key may become active, so it is not replaced. The first pause, of a second, is longer than the time left.
 #[tokio::test]
-async fn refused_new_key_is_not_repaired() {
-    let mut test = test_new().await;
+async fn refused_new_key_is_not_replaced() {
+    let mut test = app_without_number().await;
     test.platform("/auth/token", 403, json!({}));
     test.context.deadline = Deadline::within(Duration::from_millis(1400));
     let error = answer(&test, json!({})).await.unwrap_err();
     assert_eq!(error.platform(), Some(PlatformError::KeyNotActive));
-    assert_eq!(count(&test.calls(), "wpp_begin_creation"), 1);
+    let calls = test.calls();
+    assert_eq!((count(&calls, "wpp_begin_creation"), count(&calls, "token")), (1, 1));
 }
 
 #[tokio::test]
@@ -256,11 +245,11 @@ async fn add_new_skips_a_connected_number() {
 }
 
 #[tokio::test]
-async fn qr_of_the_last_moment_is_still_shown() {
-    let test = test_existing(TestNumber::new(), "starting").await;
+async fn qr_found_by_the_last_poll_is_returned() {
+    let test = app_with_number(TestNumber::new(), "starting").await;
     test.platform("/start", 200, json!({"status": "starting"}));
     test.platform("/webhook", 200, json!({}));
-    // The first poll is at once, the second one when the wait is over.
+    // The first poll comes at once, the second when the wait is over.
     test.platform_once(&format!("/{SESSION}/qr"), 404, json!({}));
     test.platform(&format!("/{SESSION}/qr"), 200, json!({"qr": "2@text"}));
     let answer = answer(&test, json!({})).await.unwrap();
@@ -269,7 +258,7 @@ async fn qr_of_the_last_moment_is_still_shown() {
 }
 
 #[tokio::test]
-async fn creation_of_another_request_is_in_progress() {
+async fn creation_held_by_another_request_is_in_progress() {
     let mut test = TestApp::new().await;
     let busy =
         json!({"outcome": "busy", "creation": "00000000-0000-0000-0000-000000000001", "wait_ms": 9000});
@@ -282,7 +271,7 @@ async fn creation_of_another_request_is_in_progress() {
 
 #[tokio::test]
 async fn refused_secret_releases_the_creation() {
-    let test = test_new().await;
+    let test = app_without_number().await;
     test.platform("/create", 401, json!({}));
     let error = answer(&test, json!({})).await.unwrap_err();
     assert_eq!(error.platform(), Some(PlatformError::SecretRefused));
@@ -291,7 +280,7 @@ async fn refused_secret_releases_the_creation() {
 
 #[tokio::test]
 async fn refused_webhook_is_registered_after_the_start() {
-    let test = test_new().await;
+    let test = app_without_number().await;
     test.platform_once("/webhook", 400, json!({}));
     test.platform("/start", 200, json!({"qr": "2@text"}));
     assert_eq!(answer(&test, json!({})).await.unwrap()["webhook"], "registered");
@@ -301,7 +290,7 @@ async fn refused_webhook_is_registered_after_the_start() {
 
 #[tokio::test]
 async fn timed_out_webhook_stays_pending() {
-    let test = test_new().await;
+    let test = app_without_number().await;
     test.platform("/webhook", 408, json!({}));
     test.platform("/start", 200, json!({"qr": "2@text"}));
     assert_eq!(answer(&test, json!({})).await.unwrap()["webhook"], "pending");
@@ -310,17 +299,17 @@ async fn timed_out_webhook_stays_pending() {
 
 #[tokio::test]
 async fn unknown_session_is_started() {
-    let test = test_existing(TestNumber::new(), "starting").await;
+    let test = app_with_number(TestNumber::new(), "starting").await;
     test.platform("/status", 404, json!({"error": "no session"}));
     test.platform("/start", 200, json!({"qr": "2@text"}));
     assert_eq!(answer(&test, json!({})).await.unwrap()["status"], "qr_issued");
 }
 
-/// The platform answers only the start.
+/// After its first 404, the platform answers nothing but the start.
 #[tokio::test]
-async fn unreported_state_is_not_saved() {
+async fn unreported_state_replaces_no_snapshot() {
     for (number, is_saved) in [(TestNumber::connected(LONG_AGO), false), (TestNumber::new(), true)] {
-        let test = test_existing(number, "starting").await;
+        let test = app_with_number(number, "starting").await;
         test.platform("/status", 500, json!({}));
         test.platform_once("/status", 404, json!({"error": "no session"}));
         test.platform("/start", 200, json!({}));

@@ -51,6 +51,7 @@ fn a_code_means_the_same_with_whatever_status() {
         ("PGRST301", &[401], KEY),
         ("PGRST302", &[401], KEY),
         ("PGRST303", &[401], KEY),
+        ("PGRSTX00", &[500], LATER),
         ("22023", &[400, 401], KEY),
         ("42501", &[401, 403], KEY),
         ("0L000", &[403], KEY),

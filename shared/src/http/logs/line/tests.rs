@@ -285,3 +285,17 @@ fn template_watches_only_existing_metrics() {
         assert!(ours.contains(&name), "{name} is none of {ours:?}");
     }
 }
+
+#[test]
+fn status_decides_the_outcome_and_the_level() {
+    let warned = Notes { stale_because: Some("timed out".to_owned()), ..notes(Vec::new()) };
+    for (notes, outcome, expected) in [
+        (notes(Vec::new()), Ok(State::Connected), ["answered", "INFO"]),
+        (warned, Ok(State::Connected), ["answered", "WARN"]),
+        (notes(Vec::new()), Err(Error::NumberNotFound), ["refused", "INFO"]),
+        (notes(Vec::new()), Err(Error::Panic), ["failed", "ERROR"]),
+    ] {
+        let line = json_of(&Line::text(facts(false), notes, outcome.as_ref().map(|state| *state)));
+        assert_eq!([&line["outcome"], &line["level"]], expected);
+    }
+}

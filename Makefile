@@ -1,12 +1,12 @@
-# Targets install the tools that they need, say so, and install them again only if a pinned version changes. Rust, make and a C
-# compiler must be there.
+# Targets install the tools that they need, say so, and install them again only if a pinned version changes. Rust, make, a C
+# compiler and Python 3.11 must be there.
 
 SHELL := /bin/bash
 
 # Most tests wait for servers and use little CPU, so more threads than cores are fine.
 export RUST_TEST_THREADS ?= 4
 
-# Every test creates its own copy of the database. In /dev/shm that is three times as fast; used if 2 GB are free.
+# Each test with a database creates its own copy. In /dev/shm that is three times as fast; it is used if 2 GB are free.
 SCRATCH = $(shell [ "$$(df -k --output=avail /dev/shm 2>/dev/null | tail -1)" -gt 2000000 ] 2>/dev/null && \
 	echo /dev/shm || echo "$${TMPDIR:-/tmp}")
 
@@ -19,7 +19,8 @@ TARGET = $(if $(filter x86_64,$(ARCH)),x86_64,aarch64)-unknown-linux-gnu
 export SAM_CLI_TELEMETRY = 0
 SAM = PATH="$(CURDIR)/.tools/cargo-lambda/bin:$$PATH" .tools/sam/bin/sam
 
-# The tests that `make test` leaves out. `--workspace` lets them reuse its build: a package alone has fewer features.
+# The tests that `make test` leaves out. Where one runs `cargo test --workspace`, it reuses that build: a package alone has fewer
+# features.
 SLOW = browser contract smoke properties walk
 
 .PHONY: help dev link check test test-slow $(SLOW:%=slow-%) bench quick-postgrest simulate mutants advisories build target deploy configured \
@@ -37,7 +38,7 @@ link: ## link a number in this terminal, at `make dev` or at WPP_URL with WPP_TO
 # Never edit a released migration: SHA256SUMS lists each. WS1004 is ignored: it requires a log group whose name is computed from its
 # function, but the template creates the groups first. The smoke test checks their retention. `check` also fails if the feature
 # `testing` gets into a deployed function.
-check: sam ## check the format, the lints, the order of the modules, the hashes of the migrations and the template
+check: sam ## check the format, the lints, the order of the modules, the hashes of the migrations, and the template
 	@sh local/tools.sh lint
 	cd migrations && sha256sum --check --strict --quiet SHA256SUMS && ls [0-9]*.sql | diff - <(sed -n 's/.*  //p' SHA256SUMS)
 	python3 local/layout.py
@@ -48,8 +49,8 @@ check: sam ## check the format, the lints, the order of the modules, the hashes 
 	.tools/lint/bin/cfn-lint --append-rules cfn_lint_serverless.rules --ignore-checks WS1004 --template template.yaml
 
 # Builds the functions first, with only the features that are deployed: the tests run them, and cargo lambda watch finds them built.
-# A fleet of eight processes with fifty requests each needs more open files than the usual limit of a user. The end of each test shows
-# its counts.
+# A fleet of eight processes with fifty requests each needs more open files than the usual limit of a user. `--show-output`
+# prints the counts of the tests that pass.
 test: tools ## run the tests, with real PostgreSQL and real HTTP
 	@sh local/tools.sh migrate plpgsql-check
 	cargo build
@@ -57,7 +58,7 @@ test: tools ## run the tests, with real PostgreSQL and real HTTP
 
 test-slow: $(addprefix slow-,$(or $(ONLY),$(SLOW))) ## run the slow ones: browser, contract, smoke, properties, walk; ONLY="smoke walk" runs some
 
-# The connect page in Chromium, against everything that `make dev` runs. Takes about five minutes; one test watches a code for two.
+# The connect page in Chromium, against everything that `make dev` runs. Takes about five minutes; one test watches a code for two minutes.
 # Its pictures are in target/page.
 slow-browser: tools
 	@sh local/tools.sh browser
@@ -71,7 +72,7 @@ slow-contract: tools
 	cargo build
 	TMPDIR=$(SCRATCH) cargo test --workspace --test api contract -- --ignored --show-output
 
-# The build, deployed to an emulator of AWS, built for this machine.
+# Deploys the build for this machine's architecture to an emulator of AWS.
 slow-smoke: build
 	@sh local/tools.sh ministack
 	.tools/sam/bin/python local/smoke.py
@@ -86,9 +87,10 @@ slow-walk:
 	CARGO_PROFILE_DEV_OPT_LEVEL=2 WALK_MISHAPS=2 cargo test --package shared --target-dir target/walk walk -- --nocapture
 
 # Measures the build for this machine, prints a table and writes target/bench.json. It takes three minutes after the build. Run it on
-# an idle machine; it says if the machine was busy. CHECK and RENEW only count, so the rest of the system may be slow.
+# an idle machine; it says if the machine was busy. CHECK and RENEW only count, so the other
+# servers need not be optimized, and write no JSON.
 COUNTS := $(CHECK)$(RENEW)
-bench: build $(if $(COUNTS),,quick-postgrest) tools ## measure the functions against their targets; CHECK=1 fails if a count exceeds local/limits.json, RENEW=1 renews that
+bench: build $(if $(COUNTS),,quick-postgrest) tools ## measure the functions against their targets; CHECK=1 fails if a count exceeds local/limits.json, RENEW=1 writes that
 	@sh local/tools.sh valgrind
 	PATH="$(CURDIR)/.tools/cargo-lambda/bin:$$PATH" cargo lambda build --release --target $(TARGET) --package empty
 	WPP_LOCAL_FUNCTIONS=target/lambda TMPDIR=$(SCRATCH) cargo run --quiet $(if $(COUNTS),,--profile bench) --package local bench \
@@ -102,7 +104,7 @@ quick-postgrest:
 simulate: ## simulate an hour of a fleet, for docs/measured.md
 	CARGO_PROFILE_DEV_OPT_LEVEL=2 cargo test --package shared --lib --target-dir target/walk simulate -- --ignored --nocapture
 
-# .cargo/mutants.toml says where, and which tests are asked. All of them take two hours.
+# .cargo/mutants.toml says where mistakes are planted, and which tests run. A full run takes two hours.
 mutants: $(if $(SQL),tools) ## list the planted mistakes that no test notices: FILE=shared/src/wpp/token.rs, DIFF=my.diff, or SQL=1
 	$(if $(SQL),cargo build && TMPDIR=$(SCRATCH) python3 local/sql_mutants.py,@sh local/tools.sh cargo-mutants && \
 		.tools/bin/cargo-mutants mutants --output target $(if $(FILE),--file $(FILE)) $(if $(DIFF),--in-diff $(DIFF)))

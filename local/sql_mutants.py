@@ -1,10 +1,10 @@
 """Makes one mistake at a time in the migrations, and lists each mistake that no test of the database notices.
 
-Usage: local/sql_mutants.py [COUNT] [--only TEXT] [--list]
+Usage: python3 local/sql_mutants.py [COUNT] [--only TEXT] [--list]
 
 It draws COUNT mistakes (by default 120; 0: all) with a fixed seed, builds the tests once, and runs them against a copy of the
-migrations. TEXT selects by what the list shows. It fails if fewer than 95 % are noticed. A mistake that makes a migration
-invalid does not count.
+migrations. --only keeps the mistakes whose line contains TEXT, and --list prints the lines and runs nothing. It fails if fewer than
+95 % are noticed. A mistake that makes a migration invalid does not count.
 """
 
 import argparse
@@ -23,21 +23,21 @@ WORKSPACE = Path(__file__).resolve().parent.parent
 MIGRATIONS = WORKSPACE / "migrations"
 NEEDED = 0.95
 
-# The tests of the database, fastest first. Those of `make migrate` are about the Supabase CLI.
-FUNCTIONS = [("database", ["creations::", "numbers::", "leases::"]), ("interleavings", ["sql::"])]
-TABLES = [("database", ["migrations::", "shapes::", "hide_settings::"])]
-LOCKS = [("database", ["torture::"])]
+# The tests of the database, fastest first. `migrate::` is left out: it tests the Supabase CLI.
+FUNCTION_TESTS = [("database", ["creations::", "numbers::", "leases::"]), ("interleavings", ["sql::"])]
+TABLE_TESTS = [("database", ["migrations::", "shapes::", "hide_settings::"])]
+LOCK_TESTS = [("database", ["torture::"])]
 
-# Mistakes that change nothing: part of what the list shows, and the reason.
+# Mistakes that change no behavior: a part of the mistake's line, and the reason.
 EQUIVALENT = {
     "if false or v_owner = p_organization_id then": "without a row, the update that follows changes none",
-    "settle_primary: condition is false: if false then": "the second condition decides the same",
+    "settle_primary: condition is false: if false then": "the second condition has the same effect",
     "wpp_save_snapshot: condition is true: if true and p_may_insert then": "a row that exists conflicts, and stays",
     "where s.session_name = 'wpp_' || p_session and true;": "the name of a session is unique",
-    "r.name, false, false, r.webhook_key": "wpp_save_credentials makes the row active",
+    "new_number: boolean: select p_organization_id, r.messenger_type, r.provider, r.name, false, false, r.webhook_key": "wpp_save_credentials makes the row active",
     "wpp_numbers n where true and n.platform_id": "a platform id names its organization",
     "wpp_creations c where true and c.platform_id": "a platform id names its organization",
-    "where true and n.is_usable": "all rows of the organization are locked",
+    "settle_primary: condition is true: where true and n.is_usable": "all rows of the organization are locked",
     "v_is_same_session := v_before.session = p_session": "null is used like false",
 }
 
@@ -45,12 +45,12 @@ EQUIVALENT = {
 OPERAND_END = re.compile(r"\b(and|or|then|where|order by|limit|for|returning|on|loop|offset|end|else|when)\b|[;,]|\$\$")
 ARGUMENT_END = re.compile(",")
 
-# It may be a regular expression's, which cannot calculate.
+# A number may be inside a regular expression, so the result replaces it and not an expression such as `n + 1`.
 NUMBER = r"(?<=[ ,(])(?<!\* )(\d\d+)(?=[,);} ]|$)"
 
 
 def blank(found):
-    """Keeps every place where it is."""
+    """Returns blanks of the same length, so that offsets stay valid."""
     return re.sub(r"[^'\n]", " ", found[0])
 
 
@@ -73,7 +73,7 @@ def operand(text, start, ends=OPERAND_END):
 
 
 def conditions(text):
-    # Words that join no conditions.
+    # Keywords that join no conditions here.
     others = r"create or replace|if not exists \w|between[^;]*?\band\b|^ +when \w+ or \w+ then"
     text = re.sub(others, blank, text, flags=re.MULTILINE)
     for found in re.finditer(r"\b(where|and|or|if|elsif) (?!case\b)", text):
@@ -118,15 +118,15 @@ RULES = [
     conditions,
     orders,
     coalesces,
-    rule("not left out", r"\bnot (?=exists \(|in \(|[a-z(](?!ull))(?<!is not )(?<!if not )(?<!do not )", r""),
+    rule("`not` dropped", r"\bnot (?=exists \(|in \(|[a-z(](?!ull))(?<!is not )(?<!if not )(?<!do not )", r""),
     rule("is not true reversed", r"\bis not true\b", r"is true"),
     rule("distinct", r"\bis distinct from\b", r"<>"),
     rule("not distinct", r"\bis not distinct from\b", r"="),
     rule("comparison reversed", r" (<=?) (?!>)", r" > "),
     rule("comparison reversed", r" (>=?) ", r" < "),
     rule("interval", r"interval '\d+ (?!milli)\w+'", r"(\g<0> * 1.1)", r"(\g<0> * 0.9)"),
-    rule("shorter", NUMBER, lambda match: str(int(match[1]) - 1)),
-    rule("longer", NUMBER, lambda match: str(int(match[1]) + 1)),
+    rule("number - 1", NUMBER, lambda match: str(int(match[1]) - 1)),
+    rule("number + 1", NUMBER, lambda match: str(int(match[1]) + 1)),
     rule("boolean", r"(?<=[,=] )true\b", r"false"),
     rule("boolean", r"(?<=[,=] )false\b", r"true"),
     rule("not emptied", r"\b\w+ = null, ", r""),
@@ -172,7 +172,8 @@ def binaries():
 
 
 def run(program, filters, migrations):
-    """Runs tests until one fails. Returns its name, `invalid` if the migrations cannot be applied, or `None`."""
+    """Runs tests until one fails. Returns its name, `invalid` if the migrations cannot be applied, `ended` if no
+    test is named, or `None`."""
     variables = os.environ | {"WPP_LOCAL_MIGRATIONS": str(migrations), "RUST_BACKTRACE": "0", "PROPTEST_RNG_SEED": "1"}
     command = [program, *filters, "--nocapture"]
     test = subprocess.Popen(
@@ -188,7 +189,7 @@ def run(program, filters, migrations):
             failed = failed or match[1]
         elif failed:
             break
-    # The servers of the tests end with them.
+    # The servers that the tests started end with them.
     test.send_signal(signal.SIGTERM)
     test.stdout.close()
     return None if test.wait() == 0 else failed or "ended"
@@ -207,14 +208,14 @@ def main():
         print("\n".join(name for name, _, _ in drawn))
         return 0
     programs, noticed, survived = binaries(), 0, []
-    for test, filters in FUNCTIONS + TABLES:
-        assert run(programs[test], filters, MIGRATIONS) is None, "The tests fail without a mistake."
+    for test, filters in FUNCTION_TESTS + TABLE_TESTS:
+        assert run(programs[test], filters, MIGRATIONS) is None, "The tests already fail without a mistake."
     with tempfile.TemporaryDirectory(dir=os.environ.get("TMPDIR")) as folder:
         copy = Path(folder) / "migrations"
         shutil.copytree(MIGRATIONS, copy)
         for name, file, mutated in drawn:
             (copy / file.name).write_text(mutated, encoding="utf-8")
-            stages = TABLES if file.name.endswith("_tables.sql") else FUNCTIONS + TABLES + LOCKS
+            stages = TABLE_TESTS if file.name.endswith("_tables.sql") else FUNCTION_TESTS + TABLE_TESTS + LOCK_TESTS
             failed = next(filter(None, (run(programs[test], filters, copy) for test, filters in stages)), None)
             shutil.copy(file, copy / file.name)
             print(f"{failed or 'SURVIVED'}: {name}", flush=True)

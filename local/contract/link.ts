@@ -1,4 +1,4 @@
-// A page's way from no number to a linked one, by the client that openapi.yaml gives. `make test-slow` runs it.
+// Adds and links a number, as a page does, with the client that is generated from openapi.yaml. `make test-slow` runs it.
 import assert from "node:assert/strict";
 import createClient from "openapi-fetch";
 import type { paths } from "./api.d.ts";

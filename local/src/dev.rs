@@ -1,4 +1,4 @@
-//! `local dev`: the whole system for a person, including the three functions under `cargo lambda watch`.
+//! `local dev`: the whole system for interactive use, including the three functions under `cargo lambda watch`.
 
 use std::env;
 use std::path::{Path, PathBuf};
@@ -33,14 +33,14 @@ const PEOPLE: [(Uuid, Person); 2] = [
     ),
 ];
 
-/// How long the printed token is valid, in seconds: a working day.
+/// How long the printed token is valid, in seconds.
 const TOKEN_LIFETIME_S: i64 = 12 * 3600;
 
-/// The same at every start, so that tokens stay valid after a restart. It only protects the loopback address.
+/// The same at every start, so that tokens stay valid after a restart. It is no real secret: only servers on the loopback address accept it.
 const JWT_SECRET: &str = "local-jwt-secret-with-at-least-32-characters";
 
 /// How long a built function may take to start and answer.
-const FUNCTION_PATIENCE: Duration = Duration::from_secs(60);
+const FUNCTION_START_TIMEOUT: Duration = Duration::from_secs(60);
 
 /// How often to check that everything is still running, or that something has started.
 const POLL: Duration = Duration::from_millis(250);
@@ -50,7 +50,7 @@ pub async fn run() -> Result<()> {
     let mut interrupt = signal(SignalKind::interrupt())?;
     let mut terminate = signal(SignalKind::terminate())?;
     let mut hangup = signal(SignalKind::hangup())?;
-    // Everything that was started ends when its future is dropped.
+    // Dropping the future of `serve` stops everything that it started.
     tokio::select! {
         failed = serve() => failed,
         _ = interrupt.recv() => Ok(()),
@@ -108,7 +108,7 @@ fn settings(data: &Path) -> Result<Settings> {
     })
 }
 
-/// Returns the port in a variable. It must be free before anything is started.
+/// Reads a port from a variable. Fails if it is in use: all ports are checked before anything starts.
 fn port(variable: &str, default: u16) -> Result<u16> {
     let port = match env::var(variable) {
         Ok(text) => {
@@ -127,10 +127,13 @@ fn port(variable: &str, default: u16) -> Result<u16> {
 fn cargo_lambda() -> Result<PathBuf> {
     let own = Some(workspace().join(".tools/cargo-lambda/bin/cargo-lambda")).filter(|file| file.exists());
     let found = named_by("CARGO_LAMBDA")?.or(own).or_else(|| on_path("cargo-lambda"));
-    found.ok_or_else(|| "cargo-lambda is not installed: run `make dev`, or name it in CARGO_LAMBDA".into())
+    found.ok_or_else(|| {
+        "cargo-lambda is not installed: run `make dev`, or set CARGO_LAMBDA to its path".into()
+    })
 }
 
-/// Returns `.local` in the workspace. If PostgreSQL's user cannot reach that, returns a directory that is named after the workspace.
+/// Returns `WPP_LOCAL_DATA` if it is set, otherwise `.local` in the workspace. If PostgreSQL's user cannot reach that, returns a
+/// directory in /var/tmp that is named by a hash of the workspace's path.
 fn data_directory() -> Result<PathBuf> {
     if let Some(directory) = env::var_os("WPP_LOCAL_DATA") {
         return Ok(directory.into());
@@ -145,8 +148,8 @@ fn data_directory() -> Result<PathBuf> {
     Ok(PathBuf::from(format!("/var/tmp/wpp-local-{name}")))
 }
 
-/// Writes the events that `cargo lambda invoke` takes, with a token that is valid now, and what `make link` finds the functions by.
-/// Returns the events' path, relative to the workspace.
+/// Writes the events that `cargo lambda invoke` takes, with a token that is valid now, and `running.json`, from which `make link`
+/// reads the address and the token. Returns the events' path, relative to the workspace.
 fn write_events(functions: &str, token: &str, session: &str) -> Result<PathBuf> {
     let own = env::var_os("WPP_LOCAL_DATA").map_or(PathBuf::from(".local"), PathBuf::from);
     let (place, running) = (own.join("events"), json!({"functions": functions, "token": token}));
@@ -166,14 +169,14 @@ fn write_events(functions: &str, token: &str, session: &str) -> Result<PathBuf> 
 }
 
 /// Builds the functions first: `cargo lambda watch` builds each one separately, and the builds would wait for each other. Uses `--bin`,
-/// as it does: a choice of packages would choose other features, and all would be built twice.
+/// as it does: `--package` would choose other features, and all would be built twice.
 async fn build() -> Result<()> {
     let mut cargo = supervised(env::var_os("CARGO").unwrap_or("cargo".into()), Signal::TERM);
     cargo.arg("build").current_dir(workspace());
     for name in FUNCTIONS {
         cargo.args(["--bin", name]);
     }
-    forget_cargo_run(&mut cargo);
+    remove_cargo_run_variables(&mut cargo);
     let mut build = Child::spawn("cargo build", cargo, &Output::Terminal)?;
     if build.wait().await?.success() {
         return Ok(());
@@ -186,19 +189,20 @@ fn watch(cargo_lambda: &Path, port: u16, stack: &Stack) -> Result<Child> {
     let mut watch = supervised(cargo_lambda, Signal::TERM);
     watch.args(["lambda", "watch", "--disable-cors", "--invoke-address", "127.0.0.1"]);
     watch.args(["--invoke-port", &port.to_string()]).current_dir(workspace()).envs(stack.env());
-    // The functions call only this machine, so no proxy must be used.
+    // cargo-lambda itself must not send requests for this machine to a proxy.
     watch.env("NO_PROXY", "127.0.0.1");
-    // Set in the environment to try out a list of origins.
+    // Passed on, to try out a list of origins.
     watch.envs(env::var("CORS_ALLOWED_ORIGINS").map(|origins| ("CORS_ALLOWED_ORIGINS", origins)));
-    forget_cargo_run(&mut watch);
+    remove_cargo_run_variables(&mut watch);
     Child::spawn("cargo lambda watch", watch, &Output::Terminal)
 }
 
 /// Removes the variables that `cargo run` sets for this package: they would make a nested cargo rebuild the others.
-fn forget_cargo_run(command: &mut Command) {
-    let about_us = |name: &str| name.starts_with("CARGO_PKG_") || name.starts_with("CARGO_MANIFEST_");
+fn remove_cargo_run_variables(command: &mut Command) {
+    let is_set_by_cargo_run =
+        |name: &str| name.starts_with("CARGO_PKG_") || name.starts_with("CARGO_MANIFEST_");
     for (name, _) in env::vars_os() {
-        if name.to_str().is_some_and(about_us) {
+        if name.to_str().is_some_and(is_set_by_cargo_run) {
             command.env_remove(name);
         }
     }
@@ -217,11 +221,11 @@ async fn first_answer(client: &Client, url: String) -> Result<()> {
             tokio::time::sleep(POLL).await;
         }
     };
-    let answered = tokio::time::timeout(FUNCTION_PATIENCE, answer).await;
-    answered.map_err(|_| format!("{url} does not answer; see its output above").into())
+    let answered = tokio::time::timeout(FUNCTION_START_TIMEOUT, answer).await;
+    answered.map_err(|_| format!("{url} does not answer; see the output above").into())
 }
 
-/// Waits until a process ends unexpectedly, and returns which one.
+/// Waits until a process ends unexpectedly, and returns a line that says which one and how.
 async fn failure(stack: &Stack, watch: &mut Child) -> String {
     loop {
         if let Some(failure) = stack.failure().await {
@@ -258,7 +262,7 @@ curl -sS --json '{{\"session\":\"{session}\"}}' {platform}/_sim/scan
 
 curl -sS {bearer} --json '{{\"force\":true}}' {functions}/wpp-status
 
-The same without HTTP:
+The same call, without its URL:
 
 {invoke}
 

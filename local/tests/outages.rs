@@ -23,18 +23,18 @@ use tokio_postgres::types::Json;
 const POLLS: usize = 8;
 
 /// Short, so that a call without an answer ends soon.
-const TIMES: [(&str, &str); 2] = [("UPSTREAM_TIMEOUT_MS", "1500"), ("QR_WAIT_MS", "2000")];
+const SHORT_TIMEOUTS: [(&str, &str); 2] = [("UPSTREAM_TIMEOUT_MS", "1500"), ("QR_WAIT_MS", "2000")];
 
 /// A failed refresh is not retried for a second: requests that need the token in that time get the same failure.
-const COOL_DOWN_MS: i64 = 1_000;
+const COOLDOWN_MS: i64 = 1_000;
 
 /// Longer than any request during the outage, and than PostgREST's longest pause before it reconnects: 32 s.
 const PATIENCE: Duration = Duration::from_secs(60);
 
 /// The documented, retryable errors of an outage.
-const DATABASE_AWAY: [(u16, &str); 3] =
+const DATABASE_DOWN: [(u16, &str); 3] =
     [(503, "database_unavailable"), (504, "database_timeout"), (504, "deadline_exceeded")];
-const PLATFORM_AWAY: [(u16, &str); 2] = [(502, "platform_unavailable"), (504, "platform_timeout")];
+const PLATFORM_DOWN: [(u16, &str); 2] = [(502, "platform_unavailable"), (504, "platform_timeout")];
 const PLATFORM_GARBAGE: [(u16, &str); 2] = [(502, "platform_unavailable"), (502, "platform_bad_answer")];
 
 /// A school with a number whose token expires every few seconds, and three pages that poll it all the time.
@@ -45,15 +45,15 @@ struct Load {
     answers: Arc<Mutex<[Vec<Poll>; 3]>>,
 }
 
-/// When it was sent and answered, in milliseconds since 1970, and how.
+/// When it was sent and answered, in milliseconds since 1970, and the answer.
 type Poll = (i64, i64, Answer);
 
 impl Load {
     async fn begin() -> Self {
         let settings = Settings { storage: Storage::OwnServer, ..Settings::default() };
         let stack = Stack::start_with(settings).await.unwrap();
-        let app = TestApp::on(stack, &TIMES, Options::default()).await;
-        // The margin is a fifth of such a TTL, so it is used for 4 s.
+        let app = TestApp::on(stack, &SHORT_TIMEOUTS, Options::default()).await;
+        // The margin is a fifth of such a TTL, so the token is used for 4 s.
         app.platform.behave(|behavior| behavior.expires_in = FieldValue::This(json!(5)));
         let number = app.settled_number().await;
         let (app, answers) = (Arc::new(app), Arc::new(Mutex::default()));
@@ -90,17 +90,17 @@ impl Load {
     /// until the project's REST API works again, and for `grace_ms` more. Before and after that, no poll fails.
     async fn survives(
         mut self,
-        leave: impl AsyncFnOnce(&TestApp),
-        return_: impl AsyncFnOnce(&TestApp),
+        stop: impl AsyncFnOnce(&TestApp),
+        restart: impl AsyncFnOnce(&TestApp),
         errors: &[(u16, &str)],
         grace_ms: i64,
     ) {
         let before = rows(&self.app).await;
         self.answers_since(0).await;
         let left_at = unix_ms();
-        leave(&self.app).await;
+        stop(&self.app).await;
         tokio::time::sleep(outage()).await;
-        return_(&self.app).await;
+        restart(&self.app).await;
         until_within(PATIENCE, async || database_answers(&self.app).await).await;
         let back_at = unix_ms() + grace_ms;
         self.answers_since(back_at).await;
@@ -109,17 +109,17 @@ impl Load {
         let answers = std::mem::take(&mut *self.answers.lock().unwrap());
         let mut failed = 0;
         for (sent, answered, answer) in answers.iter().flatten().filter(|(.., answer)| answer.status != 200) {
-            let while_away = *sent <= back_at && *answered >= left_at;
-            assert!(while_away, "{} ms after the return: {answer:?}", sent - back_at);
-            assert_repeatable(answer, errors);
+            let is_during_outage = *sent <= back_at && *answered >= left_at;
+            assert!(is_during_outage, "failed {} ms after the end of the outage: {answer:?}", sent - back_at);
+            assert_retryable(answer, errors);
             failed += 1;
         }
         let all: usize = answers.iter().map(Vec::len).sum();
         println!("{failed} of {all} polls failed, all of them in the {} ms of the outage", back_at - left_at);
-        assert!(failed > 0, "no poll has noticed the outage");
+        assert!(failed > 0, "no poll noticed the outage");
 
         assert_eq!(rows(&self.app).await, before);
-        // The number continues to work, no matter which process had the lease when the outage began.
+        // With all leases and cooldowns ended and the token expired, the next request refreshes it as usual.
         let end = "update wpp_token_leases set held_until = now(), retry_at = now();
             update messenger_integrations set settings = settings || '{\"wppJwtExpiresAt\": 1000}'";
         self.app.sql().await.unwrap().batch_execute(end).await.unwrap();
@@ -128,8 +128,8 @@ impl Load {
     }
 }
 
-/// Asserts that the answer is one of these errors, in the envelope of all errors.
-fn assert_repeatable(answer: &Answer, errors: &[(u16, &str)]) {
+/// Asserts that the answer is one of these errors, in the common envelope.
+fn assert_retryable(answer: &Answer, errors: &[(u16, &str)]) {
     let code = answer.json["code"].as_str().unwrap_or_default();
     assert!(errors.contains(&(answer.status, code)), "{answer:?}");
     assert_eq!(answer.json["success"], false, "{answer:?}");
@@ -151,7 +151,7 @@ fn outage() -> Duration {
     Duration::from_secs(seconds.unwrap_or(5))
 }
 
-/// Returns what must be unchanged: everything except tokens and snapshot times.
+/// Returns what must be unchanged: the numbers without their tokens, the creations, each session's state, and which numbers have a lease.
 async fn rows(app: &TestApp) -> Value {
     let sql = app.sql().await.unwrap();
     let rows = "select jsonb_build_object(
@@ -171,7 +171,7 @@ async fn stopped_database_fails_requests_until_it_is_back() {
     load.survives(
         async |app| app.postgres.stop().await.unwrap(),
         async |app| app.postgres.restart().await.unwrap(),
-        &DATABASE_AWAY,
+        &DATABASE_DOWN,
         0,
     )
     .await;
@@ -183,7 +183,7 @@ async fn postgrest_restart_fails_requests_only_while_it_lasts() {
     load.survives(
         async |app| app.postgrest.stop().await.unwrap(),
         async |app| app.postgrest.restart().await.unwrap(),
-        &DATABASE_AWAY,
+        &DATABASE_DOWN,
         0,
     )
     .await;
@@ -191,7 +191,7 @@ async fn postgrest_restart_fails_requests_only_while_it_lasts() {
 
 /// PostgREST without its schema cache, although the database is up.
 #[tokio::test(flavor = "multi_thread")]
-async fn an_unread_schema_fails_only_until_it_is_read() {
+async fn missing_schema_cache_fails_requests_until_it_is_loaded() {
     let body = json!({"code": "PGRST002", "details": null, "hint": null,
         "message": "Could not query the database for the schema cache. Retrying."});
     let not_yet = Fault::Status { status: 503, body: body.to_string(), retry_after_s: Some(0) };
@@ -199,7 +199,7 @@ async fn an_unread_schema_fails_only_until_it_is_read() {
     load.survives(
         async |app| app.supabase.faults.inject("*", not_yet),
         async |app| app.clear_faults(),
-        &DATABASE_AWAY,
+        &DATABASE_DOWN,
         0,
     )
     .await;
@@ -211,8 +211,8 @@ async fn platform_outage_fails_requests_only_while_it_lasts() {
     load.survives(
         async |app| app.platform.server.refuse().await.unwrap(),
         async |app| app.platform.server.accept().await.unwrap(),
-        &PLATFORM_AWAY,
-        COOL_DOWN_MS,
+        &PLATFORM_DOWN,
+        COOLDOWN_MS,
     )
     .await;
 }
@@ -229,13 +229,13 @@ async fn bad_platform_answers_fail_only_while_they_last() {
         },
         async |app| app.clear_faults(),
         &PLATFORM_GARBAGE,
-        COOL_DOWN_MS,
+        COOLDOWN_MS,
     )
     .await;
 }
 
 #[tokio::test]
-async fn platform_without_its_tokens_costs_one_refresh() {
+async fn platform_that_forgets_its_tokens_costs_one_refresh() {
     let (app, number) = TestApp::start_with_number().await;
     app.platform.forget_tokens();
     for _ in 0..3 {

@@ -29,7 +29,7 @@ const IDLE_CONNECTIONS: u32 = 2;
 /// How long an unused connection is kept: longer than the time between two polls, and shorter than most gateways keep it.
 const IDLE_TIMEOUT: Duration = Duration::from_secs(20);
 
-/// If a peer does not even acknowledge what was sent, as after a long freeze, it is gone, and a new connection is tried.
+/// If a peer does not even acknowledge what was sent, it is gone: the connection is closed, and the next call opens a new one.
 const SILENCE_TIMEOUT: Duration = Duration::from_secs(3);
 
 /// How often one call is tried, including the first attempt.

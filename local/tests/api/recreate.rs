@@ -54,7 +54,7 @@ async fn failed_save_is_a_retryable_503() {
 
 #[tokio::test]
 async fn recreation_keeps_other_settings() {
-    // A platform that returns a valid key again creates a new one for a dead key.
+    // A platform that otherwise returns the same key creates a new one if that key is dead.
     for (repeated_create, is_dead, is_same) in [
         (RepeatedCreate::SameKey, false, true),
         (RepeatedCreate::NewKey, false, false),
@@ -121,18 +121,18 @@ async fn a_dead_api_key_is_replaced_under_a_new_platform_id() {
     app.inject_times("create", 1, Fault::Body(given));
     app.platform.revoke_key(&number.key);
 
-    // The request that got the new id was killed. The recreation continues with that id.
+    // The request that is given the new id is killed. The next recreation continues with that id.
     let event = app.school.post("wpp-create", &json!({"force_recreate": true}));
     assert!(app.killed_at("rpc/wpp_assign_platform_id", After, event).await);
     app.end_waits().await;
-    let moved = "select platform_id from wpp_creations where finished_at is null";
-    let moved: String = app.sql.query_one(moved, &[]).await.unwrap().get(0);
+    let new_platform_id = "select platform_id from wpp_creations where finished_at is null";
+    let new_platform_id: String = app.sql.query_one(new_platform_id, &[]).await.unwrap().get(0);
 
     let answer = recreate(&app).await;
     assert_ne!(answer["session"], json!(number.session));
-    assert_eq!(answer["session"], json!(app.platform.session_of(&moved)));
+    assert_eq!(answer["session"], json!(app.platform.session_of(&new_platform_id)));
     let after = app.settings(&number).await;
-    assert_eq!(after["wppSubOrgId"], json!(moved));
+    assert_eq!(after["wppSubOrgId"], json!(new_platform_id));
     assert_eq!(after["wppAccountNumber"], answer["session"]);
     assert_ne!(after["wppApiKey"], before["wppApiKey"]);
     assert_eq!(app.poll_qr(answer["session"].as_str().unwrap()).await.status, 200);

@@ -1,5 +1,5 @@
-//! Twelve writers at once on the rows of a few organizations: our functions amid all that the other functions do there.
-//! `TORTURE_SECONDS` says for how long: by default 5.
+//! Twelve writers at once on the rows of a few organizations: our functions among everything that the other functions do there.
+//! `TORTURE_SECONDS` is the duration, by default 5.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -17,11 +17,11 @@ use uuid::Uuid;
 
 const WRITERS: u64 = 12;
 
-/// How many organizations they work on at a time, and for how long: an organization may not bring many new ids to the platform.
+/// How many organizations they work on at a time, and for how long: an organization is limited to 30 new platform ids an hour.
 const AT_A_TIME: usize = 3;
 const TURN_MS: i64 = 500;
 
-/// Notes each update by the functions that changes a setting of another writer.
+/// Records each update by our functions that changes a setting that is not ours.
 const NOTE_LOST: &str = "
     create table lost (query text, was jsonb, became jsonb);
     create function note_lost() returns trigger language plpgsql security definer set search_path = '' as $$
@@ -45,8 +45,8 @@ const LINGER: &str = "
     create trigger linger before insert or update on whatsapp_sessions for each row execute function linger();
     create trigger linger before update on wpp_numbers for each row execute function linger()";
 
-/// Lets our functions wait as long as it takes: a deadlock of the others holds its rows for a second, and two in a row would be
-/// longer than our functions wait. Only `wpp_save_snapshot` waits less than two seconds, and keeps its limit.
+/// Lets our functions wait as long as it takes: a deadlock of the others holds its rows for a second, and two in a row would
+/// exceed our functions' lock timeout of two seconds. Only `wpp_save_snapshot` waits less than two seconds, and keeps its limit.
 const BE_PATIENT: &str = "
     do $$
     declare
@@ -58,12 +58,12 @@ const BE_PATIENT: &str = "
     end
     $$";
 
-/// An organization's number, or ids that no row has.
+/// An organization's number, or nulls if it has none.
 const ANY_NUMBER: &str = "
     select i.id, i.settings from (select 1) one
     left join messenger_integrations i on i.organization_id = $1 and i.provider = 'wpp' order by random() limit 1";
 
-/// What the other functions do, each statement in a transaction of its own, with the organization, a number and its session.
+/// What the other functions do, each statement in a transaction of its own, with the parameters organization, number and session.
 const DELETE: &str =
     "delete from messenger_integrations where organization_id = $1 and id = $2 and $3::text is not null";
 const CLEAR_PRIMARY: &str = "update messenger_integrations set is_primary = false
@@ -131,7 +131,7 @@ impl Writer {
             }
             _ => {
                 self.theirs("merge", &[MERGE], organization, number, &session).await;
-                // All settings as they were read, with a new token.
+                // Writes back all settings as they were read, with a new token.
                 let write_back = r#"update messenger_integrations set settings = $1::jsonb || '{"wppJwtToken": "theirs"}' where id = $2"#;
                 let written = self.sql.execute(write_back, &[&Json(&settings), &number]).await;
                 self.count("write back", written.map(|rows| rows.to_string()));
@@ -160,7 +160,7 @@ impl Writer {
             platform_id = assigned["platform_id"].clone();
         }
         let (key, session) = (format!("key {}", self.id()), platform_id.as_str().unwrap());
-        // The platform gives one session for one id, and its characters are those of a session.
+        // Each platform id has one session. The id is a valid name of a session, so it stands in for it.
         let save = "wpp_save_credentials($1, $2, $3, $4, $5)";
         self.ours("credentials", save, &[&organization, &creation, &holder, &key, &session]).await;
     }
@@ -186,7 +186,7 @@ impl Writer {
         }
     }
 
-    /// Calls a function of the migrations. It never fails by itself: the log says whose deadlock it was.
+    /// Calls a function of the migrations. It may fail only by a deadlock, and the server's log says whose that was.
     async fn ours(&mut self, act: &str, call: &str, values: &[&(dyn ToSql + Sync)]) -> Value {
         let answer = self.sql.query_one(&format!("select {call}"), values).await;
         if answer.as_ref().is_err_and(|error| error.code() == Some(&SqlState::T_R_DEADLOCK_DETECTED)) {
@@ -216,7 +216,7 @@ impl Writer {
         }
     }
 
-    /// Counts an act of another function. Two of those can refuse each other: by a deadlock, or by the owner's unique index.
+    /// Counts an act of another function. Two of those can make each other fail: by a deadlock, or by a unique index of the tables' owner.
     fn count(&mut self, act: &str, done: Result<String, tokio_postgres::Error>) {
         let outcome = done.unwrap_or_else(|error| {
             let code = error.code().unwrap();
@@ -239,8 +239,8 @@ impl Writer {
 }
 
 /// Whether one of our functions held what another transaction waited for. A function that only waits for a row also blocks
-/// those behind it in the row's queue, but they are in a deadlock without it, too.
-fn is_of_ours(log: &str) -> bool {
+/// those behind it in the row's queue, but they would deadlock without it, too.
+fn involves_ours(log: &str) -> bool {
     // The other functions name sessions with this beginning.
     let log = log.replace("'wpp_'", "");
     let mut holders = log.lines().filter(|line| !line.contains(" on tuple "));
@@ -292,9 +292,9 @@ async fn torture(shape: usize) {
     let logs = postgres.logs().await;
     let deadlocks: Vec<_> =
         logs.split("deadlock detected").skip(1).map(|log| log.split_once("HINT").unwrap().0).collect();
-    let of_ours: Vec<_> = deadlocks.iter().filter(|log| is_of_ours(log)).collect();
+    let of_ours: Vec<_> = deadlocks.iter().filter(|log| involves_ours(log)).collect();
     println!(
-        "{}, {seconds} s: {} acts, {} deadlocks of others, {counts:?}",
+        "{}, {seconds} s: {} acts, {} deadlocks, {counts:?}",
         shape.name,
         counts.values().sum::<u32>(),
         deadlocks.len()
@@ -315,6 +315,6 @@ async fn twelve_writers_lose_nothing_in_the_usual_shape() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn twelve_writers_lose_nothing_if_they_share_a_snapshot() {
+async fn twelve_writers_lose_nothing_with_one_snapshot_row() {
     torture(1).await;
 }

@@ -259,7 +259,7 @@ class Link:
                 return self.functions.ask(name, body)
             except Trouble as trouble:
                 said, retry_after = trouble.args
-            # Nobody waits that long.
+            # The wait would be longer than the phone has.
             if retry_after > WAIT_S:
                 raise End(said, 1)
             self.screen.show(f"{said} {WORDS['trying']}")

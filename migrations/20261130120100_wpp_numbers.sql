@@ -1,11 +1,11 @@
 -- Finds the number that a request is about, what we know about it, and its session's snapshot. Each function that PostgREST serves
--- takes an organization (or a verified user of one), and reads and writes only that organization's rows; take_over_snapshot is the
--- one exception. The organization's users can write its rows of messenger_integrations, so each value is checked when it is read.
+-- takes an organization, or a verified user of one. It reads and writes only that organization's rows; take_over_snapshot is the one
+-- exception. The organization's users can write its rows of messenger_integrations, so each value is checked when it is read.
 
 set lock_timeout = '5s';
 
 -- One row per number, for everything that has no column in messenger_integrations. `platform_id` is the id that we last asked the
--- platform with, under WPP_SECRET, and `session` what it gave for that id; credentials_saved_at and first_connected_at are about
+-- platform with, under WPP_SECRET, and `session` is what it gave for that. credentials_saved_at and first_connected_at are about
 -- that session. webhook_session may be another one, which the other functions have saved in the settings.
 create table if not exists public.wpp_numbers (
   integration_id uuid,

@@ -36,8 +36,8 @@ const NOTE_LOST: &str = "
     $$;
     create trigger note_lost after update on messenger_integrations for each row execute function note_lost()";
 
-/// Makes each transaction linger on each row that it has locked: otherwise two transactions hardly ever hold rows
-/// at the same time, and a wrong order of locks makes no deadlock.
+/// Makes each transaction linger on each row that it has locked. Otherwise two transactions hardly ever hold rows at the same time,
+/// and a wrong order of locks makes no deadlock.
 const LINGER: &str = "
     create function linger() returns trigger language plpgsql as
       'begin perform pg_sleep(random() * 0.01); return coalesce(new, old); end';
@@ -45,8 +45,8 @@ const LINGER: &str = "
     create trigger linger before insert or update on whatsapp_sessions for each row execute function linger();
     create trigger linger before update on wpp_numbers for each row execute function linger()";
 
-/// Lets our functions wait as long as it takes: a deadlock of the others holds its rows for a second, and two in a row would
-/// exceed our functions' lock timeout of two seconds. Only `wpp_save_snapshot` waits less than two seconds, and keeps its limit.
+/// Lets our functions wait as long as it takes. A deadlock of the others holds its rows for a second, so two in a row would exceed
+/// our functions' lock timeout. Only `wpp_save_snapshot` waits less than two seconds, and keeps its limit.
 const BE_PATIENT: &str = "
     do $$
     declare

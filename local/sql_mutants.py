@@ -35,6 +35,7 @@ EQUIVALENT = {
     "wpp_save_snapshot: condition is true: if true and p_may_insert then": "a row that exists conflicts, and stays",
     "where s.session_name = 'wpp_' || p_session and true;": "the name of a session is unique",
     "new_number: boolean: select p_organization_id, r.messenger_type, r.provider, r.name, false, false, r.webhook_key": "wpp_save_credentials makes the row active",
+    "_tables.sql:88 : boolean: select v_organization, r.messenger_type": "the row is removed again",
     "wpp_numbers n where true and n.platform_id": "a platform id names its organization",
     "wpp_creations c where true and c.platform_id": "a platform id names its organization",
     "settle_primary: condition is true: where true and n.is_usable": "all rows of the organization are locked",

@@ -557,7 +557,7 @@ async fn number_deleted_during_the_decision_stays_deleted() {
     assert_eq!(refused.unwrap_err().code(), Some(&tokio_postgres::error::SqlState::LOCK_NOT_AVAILABLE));
     // Numbers of other organizations can be deleted.
     let others = "delete from messenger_integrations where organization_id <> $1";
-    assert_eq!(database.run(others, &[&database.organization]).await, 2);
+    assert_eq!(database.run(others, &[&database.organization]).await, 3);
 }
 
 #[tokio::test]

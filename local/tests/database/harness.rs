@@ -63,6 +63,7 @@ impl Database {
         let (other_organization, _) = self.organization().await;
         let primary = self.row(other_organization, "1", "primary").await;
         self.row(other_organization, "2", "fresh").await;
+        self.row(other_organization, "3", "green_api primary").await;
         let (past, gone) = ("now() - interval '3 days'", Uuid::from_u128(9));
         let all = format!(
             "update messenger_integrations set created_at = {past} where organization_id = '{other_organization}';

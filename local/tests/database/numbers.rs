@@ -526,6 +526,7 @@ async fn best_number_becomes_primary_if_none_is_usable() {
         (&["", "green_api primary disabled"], None, &[0]),
         (&["primary disabled", ""], None, &[0]),
         (&["telegram primary", ""], None, &[0, 1]),
+        (&["telegram green_api primary", ""], None, &[0, 1]),
         (&["telegram", "green_api"], None, &[]),
         (&["green_api", ""], None, &[1]),
     ] {

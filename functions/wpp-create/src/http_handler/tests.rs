@@ -61,13 +61,15 @@ async fn connected_number_is_not_started_again() {
 
 #[tokio::test]
 async fn connected_number_retries_its_pending_webhook() {
-    let number = TestNumber::connected(1).with("webhook_url", Value::Null);
-    let test = app_with_number(number, "connected").await;
-    test.database("wpp_claim_webhook", json!(true));
-    test.platform("/webhook", 200, json!({}));
-    test.database("wpp_save_webhook", Value::Null);
-    assert_eq!(answer(&test, json!({})).await.unwrap()["webhook"], "registered");
-    assert_eq!(test.calls()[2..], ["wpp_claim_webhook", "webhook", "wpp_save_webhook"]);
+    for registered_url in [Value::Null, json!("https://old.example/functions/v1/wpp-webhook")] {
+        let number = TestNumber::connected(1).with("webhook_url", registered_url);
+        let test = app_with_number(number, "connected").await;
+        test.database("wpp_claim_webhook", json!(true));
+        test.platform("/webhook", 200, json!({}));
+        test.database("wpp_save_webhook", Value::Null);
+        assert_eq!(answer(&test, json!({})).await.unwrap()["webhook"], "registered");
+        assert_eq!(test.calls()[2..], ["wpp_claim_webhook", "webhook", "wpp_save_webhook"]);
+    }
 }
 
 #[tokio::test]

@@ -143,6 +143,20 @@ async fn lost_session_is_saved_as_disconnected() {
     assert!(save.contains(r#""p_status":"disconnected""#), "{save}");
 }
 
+/// Also for a number whose credentials another function has saved.
+#[tokio::test]
+async fn reported_state_is_saved_as_a_first_snapshot() {
+    for saved_at in [json!(LONG_AGO), Value::Null] {
+        let number = TestNumber::new().with("credentials_saved_at_ms", saved_at);
+        let test = test_with_status(number, "Starting", None).await;
+        test.database("wpp_save_snapshot", snapshot("pairing", None, 0));
+        assert_eq!(answer(&test, json!({})).await.unwrap()["platform_status"], "Starting");
+        let (call, save) = test.requests().pop().unwrap();
+        assert_eq!(call, "wpp_save_snapshot");
+        assert!(save.contains(r#""p_may_insert":true"#), "{save}");
+    }
+}
+
 #[tokio::test]
 async fn newer_saved_state_is_returned() {
     let test = test_with_status(TestNumber::new(), "starting", None).await;

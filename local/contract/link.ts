@@ -11,7 +11,7 @@ const { data: created } = await client.POST("/wpp-create", {
 });
 assert.ok(created?.state === "qr_issued");
 const { session, qrcode } = created;
-// @ts-expect-error: what is not written does not compile.
+// @ts-expect-error: a field that openapi.yaml does not define.
 assert.equal(created.hint, undefined);
 
 const { data: shown } = await client.GET("/wpp-qr", { params: { query: { session } } });

@@ -110,7 +110,7 @@ async fn fault_that_answers_at_once_skips_the_handler() {
 }
 
 #[tokio::test]
-async fn only_a_lost_answer_runs_the_handler() {
+async fn lost_answer_runs_the_handler_and_drop_does_not() {
     let upstream = Upstream::start().await;
     for (fault, work_done) in [(Fault::Drop, 0), (Fault::LostAnswer, 1)] {
         upstream.faults.inject_times("a", 1, fault);
@@ -134,7 +134,7 @@ async fn truncated_answer_is_shorter_than_its_content_length() {
 }
 
 #[tokio::test]
-async fn slow_answers_stop_before_the_headers_or_after_the_first_byte() {
+async fn stalled_answers_stop_before_or_within_the_answer() {
     let upstream = Upstream::start().await;
     upstream.faults.inject_times("a", 1, Fault::NoHeaders);
     assert!(upstream.ask_briefly("a").await.unwrap_err().is_timeout());
@@ -184,7 +184,7 @@ async fn held_requests_wait_until_they_are_released() {
 }
 
 #[tokio::test]
-async fn dropped_or_stopped_server_closes_its_connections() {
+async fn disconnected_or_dropped_server_closes_connections() {
     let upstream = Upstream::start().await;
     upstream.faults.inject("a", Fault::NoHeaders);
     let hold = upstream.faults.hold("a", Point::Before);

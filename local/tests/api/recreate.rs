@@ -1,5 +1,5 @@
-//! `wpp-create` with failures after the platform's answer, and `force_recreate`: the working number is kept until the new one is
-//! complete.
+//! `wpp-create` with failures after the platform's answer, and `force_recreate`: the working credentials are kept until
+//! the new ones are saved.
 
 use serde_json::{Value, json};
 

@@ -23,8 +23,8 @@ SAM = PATH="$(CURDIR)/.tools/cargo-lambda/bin:$$PATH" .tools/sam/bin/sam
 # features.
 SLOW = browser contract smoke properties walk
 
-.PHONY: help dev link check test test-slow $(SLOW:%=slow-%) bench quick-postgrest simulate mutants advisories build target deploy configured \
-	migrate sam tools clean
+.PHONY: help dev link check test test-slow $(SLOW:%=slow-%) bench quick-postgrest simulate mutants advisories build target \
+	deploy configured migrate sam tools clean
 
 help: ## list these targets
 	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' Makefile | expand -t 12
@@ -58,8 +58,8 @@ test: tools ## run the tests, with real PostgreSQL and real HTTP
 
 test-slow: $(addprefix slow-,$(or $(ONLY),$(SLOW))) ## run the slow ones: browser, contract, smoke, properties, walk; ONLY="smoke walk" runs some
 
-# The connect page in Chromium, against everything that `make dev` runs. Takes about five minutes; one test watches a code for two minutes.
-# Its pictures are in target/page.
+# The connect page in Chromium, against everything that `make dev` runs. Takes about five minutes; one test watches a code for two
+# minutes. Its pictures are in target/page.
 slow-browser: tools
 	@sh local/tools.sh browser
 	cargo build
@@ -87,8 +87,8 @@ slow-walk:
 	CARGO_PROFILE_DEV_OPT_LEVEL=2 WALK_MISHAPS=2 cargo test --package shared --target-dir target/walk walk -- --nocapture
 
 # Measures the build for this machine, prints a table and writes target/bench.json. It takes three minutes after the build. Run it on
-# an idle machine; it says if the machine was busy. CHECK and RENEW only count, so the other
-# servers need not be optimized, and write no JSON.
+# an idle machine; it says if the machine was busy. CHECK and RENEW only count, so the other servers need not be optimized, and write
+# no JSON.
 COUNTS := $(CHECK)$(RENEW)
 bench: build $(if $(COUNTS),,quick-postgrest) tools ## measure the functions against their targets; CHECK=1 fails if a count exceeds local/limits.json, RENEW=1 writes that
 	@sh local/tools.sh valgrind

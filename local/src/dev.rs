@@ -36,7 +36,8 @@ const PEOPLE: [(Uuid, Person); 2] = [
 /// How long the printed token is valid, in seconds.
 const TOKEN_LIFETIME_S: i64 = 12 * 3600;
 
-/// The same at every start, so that tokens stay valid after a restart. It is no real secret: only servers on the loopback address accept it.
+/// The same at every start, so that tokens stay valid after a restart. It is no real secret: only servers on the loopback address
+/// accept it.
 const JWT_SECRET: &str = "local-jwt-secret-with-at-least-32-characters";
 
 /// How long a built function may take to start and answer.
@@ -189,7 +190,7 @@ fn watch(cargo_lambda: &Path, port: u16, stack: &Stack) -> Result<Child> {
     let mut watch = supervised(cargo_lambda, Signal::TERM);
     watch.args(["lambda", "watch", "--disable-cors", "--invoke-address", "127.0.0.1"]);
     watch.args(["--invoke-port", &port.to_string()]).current_dir(workspace()).envs(stack.env());
-    // cargo-lambda itself must not send requests for this machine to a proxy.
+    // Nothing that is started here may send requests for this machine to a proxy.
     watch.env("NO_PROXY", "127.0.0.1");
     // Passed on, to try out a list of origins.
     watch.envs(env::var("CORS_ALLOWED_ORIGINS").map(|origins| ("CORS_ALLOWED_ORIGINS", origins)));

@@ -190,7 +190,8 @@ impl WppApi {
         .await
     }
 
-    /// Gets a token for an API key, the first one and every later one: `POST /auth/token`. `now` is the time of the request, by the database's clock.
+    /// Gets a token for an API key, the first one and every later one: `POST /auth/token`. `now` is the time of the request, by the
+    /// database's clock.
     pub async fn get_initial_token(
         &self,
         api_key: &Secret,

@@ -263,7 +263,7 @@ curl -sS --json '{{\"session\":\"{session}\"}}' {platform}/_sim/scan
 
 curl -sS {bearer} --json '{{\"force\":true}}' {functions}/wpp-status
 
-The same call, without its URL:
+The same call, as a direct invocation of the function:
 
 {invoke}
 
